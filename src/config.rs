@@ -1,0 +1,348 @@
+//! The configuration of a run: defaults, then TOML, then `key=value`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the run; also the default folder under `runs/`.
+    pub name: String,
+    /// Where the run writes; empty means `runs/NAME`.
+    pub run_dir: PathBuf,
+    /// Seed of every random stream of the run.
+    pub seed: u64,
+    /// Worker threads; 0 means one per core.
+    pub threads: usize,
+    /// The models involved.
+    pub model: ModelPaths,
+    /// Training rows.
+    pub data: DataConfig,
+    /// Wording and tags.
+    pub prompts: PromptsConfig,
+    /// The reward.
+    pub reward: RewardConfig,
+    /// How completions are sampled in training and explaining.
+    pub sampling: SamplingConfig,
+    /// Supervised fine-tuning.
+    pub sft: SftConfig,
+    /// GRPO.
+    pub grpo: GrpoConfig,
+    /// The optimizer and its schedule.
+    pub optimizer: OptimizerConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// `[model]`: folders in the Hugging Face layout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelPaths {
+    /// The model to train.
+    pub path: PathBuf,
+    /// The reward's student (`reward.kind = "rlt"`).
+    pub student: PathBuf,
+    /// Train from random weights: take only `config.json` and the tokenizer from `path`.
+    pub from_scratch: bool,
+}
+
+/// `[data]`: rows and their columns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A .jsonl, .json or .csv file, or a folder of them.
+    pub path: PathBuf,
+    /// Column of the question; empty means `question`, else `prompt`, else `problem`.
+    pub question: String,
+    /// Column of the solution.
+    pub solution: String,
+    /// Column of an existing thought or explanation (for `rlt sft`).
+    pub reasoning_trace: String,
+    /// Column of a system prompt that replaces the student's; empty for none.
+    pub system: String,
+    /// Use at most this many rows; 0 means all.
+    pub max_rows: usize,
+    /// Drop rows whose prompt is longer than this many tokens; 0 means the model's context.
+    pub max_prompt_tokens: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            question: String::new(),
+            solution: "solution".into(),
+            reasoning_trace: "reasoning_trace".into(),
+            system: String::new(),
+            max_rows: 0,
+            max_prompt_tokens: 0,
+        }
+    }
+}
+
+/// `[prompts]`: a named style, each part of which can be replaced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PromptsConfig {
+    /// `stratos` (default when empty), `r1`, or a path to a TOML file with the keys below.
+    pub style: String,
+    /// The teacher's system prompt.
+    pub teacher_system: Option<String>,
+    /// The student's system prompt.
+    pub student_system: Option<String>,
+    /// Text between two tagged sections.
+    pub delimiter: Option<String>,
+    /// Text just inside a tag.
+    pub padding: Option<String>,
+    /// Opens the student's thought.
+    pub begin_of_thought: Option<String>,
+    /// Closes the student's thought.
+    pub end_of_thought: Option<String>,
+    /// Opens the solution.
+    pub begin_of_solution: Option<String>,
+    /// Closes the solution.
+    pub end_of_solution: Option<String>,
+    /// Opens the teacher's explanation.
+    pub begin_of_explanation: Option<String>,
+    /// Closes the teacher's explanation.
+    pub end_of_explanation: Option<String>,
+}
+
+/// `reward.kind`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardKind {
+    /// The dense reward of the paper, from a student's log-probabilities.
+    #[default]
+    Rlt,
+    /// Format and final answer (the conventional baseline).
+    Correctness,
+}
+
+/// `reward.kl`: what D_j is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlEstimator {
+    /// The sampled token's log-ratio (the official code's).
+    #[default]
+    Sampled,
+    /// Schulman's non-negative estimator.
+    K3,
+}
+
+/// `[reward]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardConfig {
+    /// Which reward.
+    pub kind: RewardKind,
+    /// Weight of the minimum (r_SS) and the maximum (r_KL) against the mean.
+    pub alpha: f32,
+    /// Weight of r_KL.
+    pub lambda: f32,
+    /// Estimator of D_j.
+    pub kl: KlEstimator,
+    /// Temperature of the teacher's log-probabilities in r_KL.
+    pub teacher_temperature: f32,
+    /// Temperature of the student's log-probabilities.
+    pub student_temperature: f32,
+    /// Added when the end tag is missing; also the reward of an empty thought.
+    pub format_penalty: f32,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            kind: RewardKind::Rlt,
+            alpha: 0.01,
+            lambda: 3.0,
+            kl: KlEstimator::Sampled,
+            teacher_temperature: 0.7,
+            student_temperature: 0.7,
+            format_penalty: -1.0,
+        }
+    }
+}
+
+/// `[sampling]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingConfig {
+    /// Softmax temperature; 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set whose probability reaches this; 1 keeps all.
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the most likely one; 0 keeps all.
+    pub min_p: f32,
+    /// Divides (multiplies) the positive (negative) logits of tokens already in the sequence.
+    pub repetition_penalty: f32,
+    /// Longest completion, tokens.
+    pub max_new_tokens: usize,
+    /// Sequences that decode at the same time.
+    pub max_running: usize,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self {
+            temperature: 0.7,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_new_tokens: 1024,
+            max_running: 64,
+        }
+    }
+}
+
+/// `sft.format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SftFormat {
+    /// Question and solution in the prompt; the loss counts the explanation.
+    #[default]
+    Teacher,
+    /// Question in the prompt; the loss counts thought and solution.
+    Student,
+    /// Rows of plain `text`; the loss counts every token after the first.
+    Text,
+}
+
+/// `[sft]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftConfig {
+    /// What a row becomes.
+    pub format: SftFormat,
+    /// Passes over the rows.
+    pub epochs: f64,
+    /// Rows per optimizer step.
+    pub batch_rows: usize,
+    /// Tokens in memory at once; larger batches are split and their gradients summed.
+    pub tokens_per_microbatch: usize,
+    /// Rows longer than this many tokens are dropped (and counted); 0 means the model's context.
+    pub max_tokens: usize,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            format: SftFormat::Teacher,
+            epochs: 1.0,
+            batch_rows: 16,
+            tokens_per_microbatch: 8192,
+            max_tokens: 0,
+        }
+    }
+}
+
+/// `[grpo]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpoConfig {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Questions drawn per step.
+    pub questions_per_step: usize,
+    /// Completions sampled per question (G).
+    pub group_size: usize,
+    /// Weight of the KL term to the reference model; 0 keeps no reference.
+    pub beta: f32,
+    /// Every this many steps the reference moves towards the policy; 0 never.
+    pub reference_sync_every: usize,
+    /// Share of the policy in the synchronised reference.
+    pub reference_mixup: f32,
+    /// Tokens in memory at once; larger batches are split and their gradients summed.
+    pub tokens_per_microbatch: usize,
+    /// Completions written to `samples/` per logged step.
+    pub samples_logged: usize,
+    /// Write samples every this many steps.
+    pub samples_every: usize,
+}
+
+impl Default for GrpoConfig {
+    fn default() -> Self {
+        Self {
+            steps: 125,
+            questions_per_step: 16,
+            group_size: 64,
+            beta: 0.04,
+            reference_sync_every: 32,
+            reference_mixup: 0.9,
+            tokens_per_microbatch: 8192,
+            samples_logged: 8,
+            samples_every: 5,
+        }
+    }
+}
+
+/// `optimizer.schedule`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine down to zero.
+    Cosine,
+    /// A straight line down to zero.
+    Linear,
+    /// No decay.
+    #[default]
+    Constant,
+}
+
+/// `[optimizer]`: AdamW with decoupled decay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay after the warm-up.
+    pub schedule: Schedule,
+    /// Share of the steps (below 1) or number of steps (1 and above) with a rising rate.
+    pub warmup: f64,
+    /// First-moment decay.
+    pub beta1: f64,
+    /// Second-moment decay.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay (matrices only).
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm; 0 never.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-5,
+            schedule: Schedule::Constant,
+            warmup: 0.0,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Save every this many steps; 0 saves only at the end.
+    pub every: usize,
+    /// Keep the last this many checkpoints; 0 keeps all.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 25, keep: 2 }
+    }
+}

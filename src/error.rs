@@ -1,0 +1,53 @@
+//! The one error type of the `rlt` library.
+
+use std::path::PathBuf;
+
+/// What can go wrong. Each message names the file, row, token or tensor, and the next step where
+/// there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The call or its configuration was wrong: nothing was started. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// A row of a data file cannot be used.
+    #[error("{}, row {row}: {what}", path.display())]
+    Row {
+        /// The data file.
+        path: PathBuf,
+        /// Row number, from 1.
+        row: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file's content is not what it should be.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do about it.
+        what: String,
+    },
+    /// The model, its tokenizer or its folder.
+    #[error(transparent)]
+    Model(#[from] rlt_model::Error),
+    /// A number that must be finite is not: the work stops before it spreads.
+    #[error("{0}")]
+    NonFinite(String),
+    /// The work itself failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Stopped by a signal after the state was saved. Exit code 130.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,22 @@
+//! Reinforcement Learning Teachers of Test Time Scaling (arXiv 2506.08388) as one Rust system.
+//!
+//! A teacher language model sees a question and its solution and writes the explanation; GRPO
+//! trains it on a dense reward that a student model's log-probabilities give; its explanations
+//! distil students, and everything is evaluated and reported. `ARCHITECTURE.md` is the map.
+
+pub mod checkpoint;
+pub mod config;
+pub mod dataset;
+pub mod error;
+pub mod evaluate;
+pub mod progress;
+pub mod prompts;
+pub mod report;
+pub mod reward;
+pub mod run_log;
+pub mod scorer;
+pub mod tensorboard;
+pub mod traces;
+pub mod worlds;
+
+pub use error::{Error, Result};

@@ -1,0 +1,2 @@
+//! The `rlt` command line.
+fn main() {}
