@@ -117,20 +117,18 @@ impl Weights {
                 .as_str()
                 .filter(|f| Path::new(f).file_name() == Some(f.as_ref()))
                 .ok_or_else(|| damaged(format!("tensor {name}: {file} is not a file name")))?;
-            let shard = match opened.get(file) {
-                Some(&shard) => shard,
-                None => {
-                    let path = dir.join(file);
-                    if !path.exists() {
-                        return Err(damaged(format!(
-                            "the shard {file} (with tensor {name}) is missing from the folder: copy or \
-                             download it"
-                        )));
-                    }
-                    shards.push(Shard::open(&path)?);
-                    opened.insert(file, shards.len() - 1);
-                    shards.len() - 1
+            let shard = if let Some(&shard) = opened.get(file) {
+                shard
+            } else {
+                let path = dir.join(file);
+                if !path.exists() {
+                    return Err(damaged(format!(
+                        "the shard {file} (with tensor {name}) is missing from the folder: copy or download it"
+                    )));
                 }
+                shards.push(Shard::open(&path)?);
+                opened.insert(file, shards.len() - 1);
+                shards.len() - 1
             };
             if shards[shard].metadata.info(name).is_none() {
                 return Err(Error::ModelFile {

@@ -243,7 +243,7 @@ pub(super) fn inv_freq(scaling: &RopeScaling, theta: f64, head_dim: usize) -> (V
                 high += 0.001;
             }
             let scaled = |i: usize| {
-                let ramp = r(r(i as f64 - low) / r(high - low)).clamp(0.0, 1.0);
+                let ramp = r(r(i as f64 - r(low)) / r(high - low)).clamp(0.0, 1.0);
                 let kept = r(1.0 - ramp);
                 let interpolated = r(1.0 / r(factor * pos_freq(i)));
                 (r(interpolated * r(1.0 - kept)) + r(plain(i) * kept)) as f32

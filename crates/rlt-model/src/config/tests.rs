@@ -1,13 +1,7 @@
 //! Golden frequencies were printed by `tests/parity/rope_golden.py` (numpy 2, float32).
 
-use std::path::PathBuf;
-
 use super::*;
-
-fn shared(path: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    root.exists().then(|| root.join(path))
-}
+use crate::shared_data::shared;
 
 /// A small valid Llama configuration with `changes` merged in; null removes nothing.
 fn llama(changes: &Value) -> String {
@@ -183,10 +177,7 @@ fn end_of_text_tokens_come_from_the_generation_configuration_first() {
 
 #[test]
 fn real_folders_load() {
-    let Some(parity) = shared("parity") else {
-        println!("skipped: ../shared is absent");
-        return;
-    };
+    let Some(parity) = shared("parity") else { return };
     let llama = ModelConfig::from_dir(&parity.join("llama3_untied_bf16")).expect("llama");
     assert_eq!(llama.family, Family::Llama);
     assert!(matches!(llama.rope_scaling, RopeScaling::Llama3 { original_context: 64.0, .. }));
@@ -198,31 +189,26 @@ fn real_folders_load() {
 }
 
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed by numpy")]
 const DEFAULT: ([f32; 16], f32) = (
     [1.0, 0.4216965, 0.17782794, 0.074989416, 0.03162278, 0.013335215, 0.0056234132, 0.0023713738, 0.001, 0.0004216965, 0.00017782794, 7.4989424e-05, 3.1622774e-05, 1.3335214e-05, 5.6234135e-06, 2.3713737e-06],
     1.0,
 );
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed by numpy")]
 const LINEAR: ([f32; 16], f32) = (
     [0.25, 0.14058533, 0.07905694, 0.044456985, 0.025, 0.014058532, 0.007905695, 0.0044456986, 0.0025, 0.0014058533, 0.00079056947, 0.00044456986, 0.00025, 0.00014058533, 7.905695e-05, 4.4456985e-05],
     1.0,
 );
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed by numpy")]
 const LLAMA3: ([f32; 32], f32) = (
     [1.0, 0.6636013, 0.44036663, 0.29222783, 0.19392276, 0.12868738, 0.0853971, 0.05666962, 0.03760603, 0.024955409, 0.01656044, 0.010989529, 0.007292665, 0.0048394212, 0.003211446, 0.0013718937, 0.000524846, 0.00017850779, 7.7846555e-05, 5.165907e-05, 3.4281024e-05, 2.2748929e-05, 1.5096218e-05, 1.0017869e-05, 6.6478697e-06, 4.4115345e-06, 2.9274997e-06, 1.9426925e-06, 1.2891732e-06, 8.554969e-07, 5.677088e-07, 3.7673226e-07],
     1.0,
 );
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed by numpy")]
 const YARN_QWEN: ([f32; 64], f32) = (
     [1.0, 0.8058422, 0.64938164, 0.52329916, 0.4216965, 0.33982083, 0.27384198, 0.2206734, 0.17782794, 0.14330126, 0.1154782, 0.0930572, 0.074989416, 0.060429644, 0.048696753, 0.0392419, 0.03162278, 0.025482967, 0.020535251, 0.016548172, 0.013335215, 0.010746079, 0.008659643, 0.006978306, 0.0053753215, 0.004131738, 0.0031684227, 0.0024234224, 0.0018482766, 0.0014051124, 0.001064361, 0.0008029598, 0.00060294115, 0.00045032357, 0.00033424055, 0.0002462584, 0.00017984115, 0.00012993148, 9.262301e-05, 6.490394e-05, 4.4456985e-05, 3.5825316e-05, 2.8869548e-05, 2.3264301e-05, 1.8747356e-05, 1.5107409e-05, 1.2174189e-05, 9.810475e-06, 7.905694e-06, 6.3707416e-06, 5.1338125e-06, 4.1370427e-06, 3.3338035e-06, 2.6865196e-06, 2.164911e-06, 1.7445766e-06, 1.4058534e-06, 1.1328959e-06, 9.129353e-07, 7.356818e-07, 5.9284343e-07, 4.7773824e-07, 3.8498163e-07, 3.1023444e-07],
     1.1386294,
 );
 #[rustfmt::skip]
-#[expect(clippy::excessive_precision, reason = "as printed by numpy")]
 const YARN_MSCALE: ([f32; 32], f32) = (
     [1.0, 0.7498942, 0.56234133, 0.4216965, 0.31622776, 0.23713736, 0.17782794, 0.13335215, 0.1, 0.074989416, 0.05623413, 0.040367585, 0.027710859, 0.01886006, 0.012703143, 0.008446235, 0.0055240626, 0.0035352581, 0.0021957308, 0.0013051096, 0.00072263816, 0.00034988738, 0.000118387645, 3.3338034e-05, 2.5e-05, 1.8747354e-05, 1.40585325e-05, 1.0542412e-05, 7.9056945e-06, 5.9284343e-06, 4.4456983e-06, 3.3338035e-06],
     1.155722,

@@ -190,11 +190,7 @@ fn shards_are_joined_and_missing_ones_named() {
 
 #[test]
 fn real_folders_read() {
-    let parity = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/parity");
-    if !parity.exists() {
-        println!("skipped: ../shared is absent");
-        return;
-    }
+    let Some(parity) = crate::shared_data::shared("parity") else { return };
     for (folder, dtype, tied) in [
         ("qwen2_tied_f32", Dtype::F32, true),
         ("qwen3_untied_f32_sharded", Dtype::F32, false),
