@@ -6,6 +6,7 @@
 pub mod chat_template;
 pub mod config;
 pub mod error;
+pub mod token_logprobs;
 pub mod tokenizer;
 pub mod weights;
 
