@@ -6,6 +6,9 @@
 pub mod chat_template;
 pub mod config;
 pub mod error;
+mod files;
+#[cfg(test)]
+mod shared_data;
 pub mod token_logprobs;
 pub mod tokenizer;
 pub mod weights;
