@@ -331,6 +331,7 @@ mod tests {
         (dir, store)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "has the shape of what `save` calls")]
     fn write_files(folder: &Path, step: u64) -> Result<()> {
         fs::create_dir(folder.join("model")).unwrap();
         fs::write(folder.join("model/weights"), vec![step as u8; 3 << 20]).unwrap();
