@@ -225,6 +225,8 @@ struct Side {
     /// With the decimals of the parts, under their sum.
     reward_sum: String,
     cut_off: bool,
+    /// Why it cannot be scored; empty when it can.
+    unscorable: String,
     think: Option<ShadedText>,
     /// The text when there is no ledger, as HTML.
     plain: String,
@@ -556,6 +558,13 @@ impl Side {
             reward: sample.reward.map_or_else(|| "not scorable".into(), compact),
             reward_sum: sample.reward.map_or_else(String::new, nats),
             cut_off: sample.finish == "length",
+            unscorable: sample
+                .parts
+                .get("status")
+                .and_then(Value::as_str)
+                .filter(|&status| status != "ok")
+                .unwrap_or_default()
+                .to_owned(),
             think: tokens::think(sample, scale),
             plain: text_html(text),
             solution: tokens::solution(sample, scale),
