@@ -101,7 +101,8 @@ impl Operation {
         }
     }
 
-    /// A random operation that `value` allows and that does not undo `previous`.
+    /// A random operation that `value` allows. Doubling and halving never follow one another: a story
+    /// that undoes itself, or doubles twice, reads badly.
     fn sample(value: u32, previous: Option<Self>, stream: &mut Stream) -> Self {
         loop {
             let operation = match stream.pick_weighted(&[(0, 6), (1, 6), (2, 4), (3, 4)]) {
@@ -110,11 +111,8 @@ impl Operation {
                 2 => Self::Double,
                 _ => Self::Halve,
             };
-            let undoes = matches!(
-                (previous, operation),
-                (Some(Self::Double), Self::Halve) | (Some(Self::Halve), Self::Double)
-            );
-            if !undoes && operation.apply(value).is_some() {
+            let scales = |operation| matches!(operation, Self::Double | Self::Halve);
+            if !(scales(operation) && previous.is_some_and(scales)) && operation.apply(value).is_some() {
                 return operation;
             }
         }
