@@ -114,6 +114,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_documentation_is_a_story() {
+        let page = include_str!("../../docs/WORLDS.md");
+        let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+        let story = Story::parse(&quoted.join(" ")).expect("a story");
+        assert!(page.replace('\n', " ").contains(&story.solution()), "{}", story.solution());
+    }
+
+    #[test]
     fn only_questions_of_the_world_are_judged() {
         assert_eq!(World::Market.classify("What is 2 + 2?", "4"), None);
         let question = "Tom has 20 eggs. He finds 5. How many eggs does he have?";
