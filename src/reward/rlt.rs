@@ -1,0 +1,336 @@
+//! The reward of "Reinforcement Learning Teachers of Test Time Scaling" (arXiv 2506.08388).
+//!
+//! Everything here is arithmetic on log-probabilities in nats. Indices: `k` runs over the solution's
+//! tokens, `j` over the think tokens. Sums are taken in `f64`, results are `f32`.
+//!
+//! Where this differs from the paper: D_j is the sampled token's log-ratio (or its k3 form), as in the
+//! official code, and not the full divergence over the vocabulary.
+
+use std::fmt;
+
+use crate::config::{KlEstimator, RewardConfig};
+use crate::error::{Error, Result};
+
+/// What the reward of one explanation is computed from. All log-probabilities in nats.
+#[derive(Debug, Clone, Copy)]
+pub struct RltInputs<'a> {
+    /// Names the sample in errors ("row 12", "step 3, question 4, sample 5").
+    pub sample: &'a str,
+    /// Student's log pi_S(s_k | t, q, s_<k), one per solution token.
+    pub solution_logprobs: &'a [f32],
+    /// Student's log pi_S(t_j | q, t_<j), one per think token.
+    pub student_think_logprobs: &'a [f32],
+    /// Teacher's log pi_T(t_j | s, q, t_<j), one per think token.
+    pub teacher_think_logprobs: &'a [f32],
+    /// Whether the explanation's end tag was written.
+    pub has_end_tag: bool,
+}
+
+/// The reward of one explanation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RltScore {
+    /// What the teacher is trained on.
+    pub reward: f32,
+    /// The share of [`Self::reward`] that the missing end tag (or the empty thought) took; 0 or
+    /// [`RewardConfig::format_penalty`].
+    pub format_penalty: f32,
+    /// The parts, or why there are none.
+    pub parts: std::result::Result<RltParts, Unscorable>,
+}
+
+impl RltScore {
+    /// A score without parts: the reward is the format penalty, so that a batch can go on.
+    pub fn unscorable(reason: Unscorable, reward: &RewardConfig) -> Self {
+        Self { reward: reward.format_penalty, format_penalty: reward.format_penalty, parts: Err(reason) }
+    }
+
+    /// `ok`, or why the sample cannot be scored.
+    pub fn status(&self) -> String {
+        match &self.parts {
+            Ok(_) => "ok".into(),
+            Err(reason) => reason.to_string(),
+        }
+    }
+}
+
+/// The parts of the reward of one explanation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RltParts {
+    /// mean_k log pi_S(s_k), nats.
+    pub solution_logprob_mean: f32,
+    /// min_k log pi_S(s_k), nats.
+    pub solution_logprob_min: f32,
+    /// The solution token where the minimum is.
+    pub solution_logprob_min_at: usize,
+    /// mean_j D_j, nats.
+    pub kl_mean: f32,
+    /// max_j D_j, nats.
+    pub kl_max: f32,
+    /// The think token where the maximum is.
+    pub kl_max_at: usize,
+    /// D_j per think token, nats.
+    pub d_j: Vec<f32>,
+    /// r_SS, how well the student understands the solution after the thought.
+    pub r_ss: f32,
+    /// r_KL, how unnatural the thought is to the student (not yet multiplied by lambda).
+    pub r_kl: f32,
+    /// The reward with D_j = -log pi_S(t_j): without the teacher's own log-probability.
+    pub reward_no_entropy: f32,
+}
+
+/// Why a sample has no reward of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unscorable {
+    /// No token lies wholly inside the thought.
+    EmptyThought,
+    /// No token lies wholly inside the solution.
+    EmptySolution,
+    /// A sequence does not fit a model's context.
+    TooLong {
+        /// `teacher` or `student`.
+        model: &'static str,
+        /// Length of the sequence, tokens.
+        tokens: usize,
+        /// The model's context, tokens.
+        context: usize,
+    },
+    /// The row contradicts itself.
+    Inconsistent(String),
+}
+
+impl fmt::Display for Unscorable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EmptyThought => f.write_str("empty thought: no token lies wholly inside it"),
+            Self::EmptySolution => f.write_str("empty solution: no token lies wholly inside it"),
+            Self::TooLong { model, tokens, context } => {
+                write!(f, "too long: {tokens} tokens, the {model}'s context is {context}")
+            }
+            Self::Inconsistent(what) => f.write_str(what),
+        }
+    }
+}
+
+/// r = r_SS - lambda * r_KL, plus the format penalty when the end tag is missing (the paper's RLT reward).
+///
+/// A sample without think or solution tokens is not an error: it is [`Unscorable`], with the format
+/// penalty (once) as its reward.
+///
+/// # Errors
+/// [`Error::NonFinite`] names the sample, the token and the term of the first number that is not finite.
+///
+/// # Panics
+/// When the two arrays over the think tokens differ in length.
+pub fn rlt_reward(inputs: &RltInputs, reward: &RewardConfig) -> Result<RltScore> {
+    assert_eq!(
+        inputs.student_think_logprobs.len(),
+        inputs.teacher_think_logprobs.len(),
+        "teacher and student score the same think tokens"
+    );
+    check_finite(inputs.sample, "student's solution log-probability", inputs.solution_logprobs)?;
+    check_finite(inputs.sample, "student's think log-probability", inputs.student_think_logprobs)?;
+    check_finite(inputs.sample, "teacher's think log-probability", inputs.teacher_think_logprobs)?;
+
+    let estimator = kl_estimator(reward.kl);
+    let d_j: Vec<f32> = inputs
+        .teacher_think_logprobs
+        .iter()
+        .zip(inputs.student_think_logprobs)
+        .map(|(&teacher, &student)| estimator(teacher, student))
+        .collect();
+    check_finite(inputs.sample, "D_j", &d_j)?;
+
+    let Some((kl_max_at, kl_max)) = arg_extreme(&d_j, |new, best| new > best) else {
+        return Ok(RltScore::unscorable(Unscorable::EmptyThought, reward));
+    };
+    let Some((solution_logprob_min_at, solution_logprob_min)) =
+        arg_extreme(inputs.solution_logprobs, |new, best| new < best)
+    else {
+        return Ok(RltScore::unscorable(Unscorable::EmptySolution, reward));
+    };
+
+    let r_ss = solution_score(inputs.solution_logprobs, reward.alpha);
+    let r_kl = divergence(&d_j, reward.alpha);
+    let surprise: Vec<f32> = inputs.student_think_logprobs.iter().map(|&student| -student).collect();
+    let format_penalty = if inputs.has_end_tag { 0.0 } else { reward.format_penalty };
+    let total = |r_kl: f32| r_ss - reward.lambda * r_kl + format_penalty;
+    let score = total(r_kl);
+    let reward_no_entropy = total(divergence(&surprise, reward.alpha));
+    check_finite(inputs.sample, "reward", &[score, reward_no_entropy])?;
+
+    Ok(RltScore {
+        reward: score,
+        format_penalty,
+        parts: Ok(RltParts {
+            solution_logprob_mean: mean(inputs.solution_logprobs),
+            solution_logprob_min,
+            solution_logprob_min_at,
+            kl_mean: mean(&d_j),
+            kl_max,
+            kl_max_at,
+            d_j,
+            r_ss,
+            r_kl,
+            reward_no_entropy,
+        }),
+    })
+}
+
+/// r_SS = mean_k log pi_S(s_k | t, q, s_<k) + alpha * min_k log pi_S(s_k | t, q, s_<k) (the paper's r_SS).
+///
+/// `solution_logprobs` in nats; NaN when it is empty.
+pub fn solution_score(solution_logprobs: &[f32], alpha: f32) -> f32 {
+    let min = solution_logprobs.iter().copied().fold(f32::INFINITY, f32::min);
+    mean(solution_logprobs) + alpha * min
+}
+
+/// r_KL = mean_j D_j + alpha * max_j D_j (the paper's r_KL).
+///
+/// `d_j` in nats; NaN when it is empty.
+pub fn divergence(d_j: &[f32], alpha: f32) -> f32 {
+    let max = d_j.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    mean(d_j) + alpha * max
+}
+
+/// D_j as the sampled token's log-ratio: log pi_T(t_j) - log pi_S(t_j), signed (the official code's).
+pub fn sampled_log_ratio(teacher_logprob: f32, student_logprob: f32) -> f32 {
+    teacher_logprob - student_logprob
+}
+
+/// D_j as Schulman's k3: exp(log pi_S - log pi_T) - (log pi_S - log pi_T) - 1, never negative
+/// (<http://joschu.net/blog/kl-approx.html>; an option of the official code).
+pub fn k3(teacher_logprob: f32, student_logprob: f32) -> f32 {
+    let log_ratio = f64::from(student_logprob) - f64::from(teacher_logprob);
+    (log_ratio.exp_m1() - log_ratio) as f32
+}
+
+fn kl_estimator(kl: KlEstimator) -> fn(f32, f32) -> f32 {
+    match kl {
+        KlEstimator::Sampled => sampled_log_ratio,
+        KlEstimator::K3 => k3,
+    }
+}
+
+fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64) as f32
+}
+
+/// Index and value of the first extreme; `None` when there is none.
+fn arg_extreme(values: &[f32], better: impl Fn(f32, f32) -> bool) -> Option<(usize, f32)> {
+    values.iter().copied().enumerate().reduce(|best, new| if better(new.1, best.1) { new } else { best })
+}
+
+fn check_finite(sample: &str, term: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(at) => Err(Error::NonFinite(format!("{sample}: the {term} of token {at} is {}", values[at]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs<'a>(solution: &'a [f32], student: &'a [f32], teacher: &'a [f32]) -> RltInputs<'a> {
+        RltInputs {
+            sample: "row 7",
+            solution_logprobs: solution,
+            student_think_logprobs: student,
+            teacher_think_logprobs: teacher,
+            has_end_tag: true,
+        }
+    }
+
+    fn close(a: f32, b: f32) {
+        assert!((a - b).abs() < 1e-6, "{a} is not {b}");
+    }
+
+    #[test]
+    fn parts_and_reward_by_hand() {
+        let score =
+            rlt_reward(&inputs(&[-1.0, -3.0, -2.0], &[-1.0, -4.0], &[-2.0, -1.0]), &RewardConfig::default())
+                .unwrap();
+        let parts = score.parts.as_ref().unwrap();
+        close(parts.solution_logprob_mean, -2.0);
+        close(parts.solution_logprob_min, -3.0);
+        assert_eq!(parts.solution_logprob_min_at, 1);
+        assert_eq!(parts.d_j, [-1.0, 3.0]);
+        close(parts.kl_mean, 1.0);
+        close(parts.kl_max, 3.0);
+        assert_eq!(parts.kl_max_at, 1);
+        close(parts.r_ss, -2.0 + 0.01 * -3.0);
+        close(parts.r_kl, 1.0 + 0.01 * 3.0);
+        close(score.reward, -2.03 - 3.0 * 1.03);
+        close(parts.reward_no_entropy, -2.03 - 3.0 * (2.5 + 0.01 * 4.0));
+        assert_eq!(score.format_penalty, 0.0);
+        assert_eq!(score.status(), "ok");
+    }
+
+    #[test]
+    fn a_missing_end_tag_adds_the_penalty_to_both_variants() {
+        let with = rlt_reward(&inputs(&[-1.0], &[-2.0], &[-3.0]), &RewardConfig::default()).unwrap();
+        let cut = RltInputs { has_end_tag: false, ..inputs(&[-1.0], &[-2.0], &[-3.0]) };
+        let without = rlt_reward(&cut, &RewardConfig::default()).unwrap();
+        close(without.reward, with.reward - 1.0);
+        close(without.parts.unwrap().reward_no_entropy, with.parts.unwrap().reward_no_entropy - 1.0);
+        assert_eq!(without.format_penalty, -1.0);
+    }
+
+    #[test]
+    fn alpha_and_lambda_are_the_configured_ones() {
+        let config = RewardConfig { alpha: 0.5, lambda: 2.0, ..RewardConfig::default() };
+        let score = rlt_reward(&inputs(&[-1.0, -3.0], &[-1.0], &[0.0]), &config).unwrap();
+        close(score.reward, (-2.0 - 1.5) - 2.0 * (1.0 + 0.5));
+    }
+
+    #[test]
+    fn k3_is_the_bregman_form_and_never_negative() {
+        close(k3(-1.0, -1.0), 0.0);
+        // log-ratio -1: e^-1 - (-1) - 1 = e^-1.
+        close(k3(-1.0, -2.0), (-1.0_f32).exp());
+        // log-ratio 2: e^2 - 2 - 1.
+        close(k3(-3.0, -1.0), 2.0_f32.exp() - 3.0);
+        for i in -40_i16..40 {
+            assert!(k3(-5.0, -5.0 + f32::from(i) / 8.0) >= 0.0);
+        }
+        let config = RewardConfig { kl: KlEstimator::K3, ..RewardConfig::default() };
+        let score = rlt_reward(&inputs(&[-1.0], &[-2.0], &[-1.0]), &config).unwrap();
+        close(score.parts.unwrap().kl_mean, (-1.0_f32).exp());
+    }
+
+    #[test]
+    fn nothing_to_score_is_a_reason_and_the_penalty_once() {
+        for has_end_tag in [true, false] {
+            let empty = RltInputs { has_end_tag, ..inputs(&[-1.0], &[], &[]) };
+            let score = rlt_reward(&empty, &RewardConfig::default()).unwrap();
+            assert_eq!(score.reward, -1.0);
+            assert_eq!(score.parts, Err(Unscorable::EmptyThought));
+        }
+        let score = rlt_reward(&inputs(&[], &[-1.0], &[-1.0]), &RewardConfig::default()).unwrap();
+        assert_eq!(score.parts, Err(Unscorable::EmptySolution));
+        assert!(score.status().starts_with("empty solution"));
+    }
+
+    #[test]
+    fn a_non_finite_number_names_sample_token_and_term() {
+        let cases: [(RltInputs, &str); 3] = [
+            (
+                inputs(&[-1.0, f32::NAN], &[-1.0], &[-1.0]),
+                "student's solution log-probability of token 1 is NaN",
+            ),
+            (
+                inputs(&[-1.0], &[f32::NEG_INFINITY], &[-1.0]),
+                "student's think log-probability of token 0 is -inf",
+            ),
+            (inputs(&[-1.0], &[-1.0], &[f32::NAN]), "teacher's think log-probability of token 0 is NaN"),
+        ];
+        for (bad, message) in cases {
+            let error = rlt_reward(&bad, &RewardConfig::default()).unwrap_err();
+            assert!(matches!(error, Error::NonFinite(_)));
+            assert_eq!(error.to_string(), format!("row 7: the {message}"));
+        }
+        let config = RewardConfig { kl: KlEstimator::K3, ..RewardConfig::default() };
+        let error = rlt_reward(&inputs(&[-1.0], &[-1.0], &[-200.0]), &config).unwrap_err();
+        assert_eq!(error.to_string(), "row 7: the D_j of token 0 is inf");
+    }
+}
