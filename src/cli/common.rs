@@ -1,11 +1,12 @@
 //! What the subcommands share: the configuration, the threads, the run directory, the answer.
 
-use std::fs::{File, TryLockError};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use rlt::checkpoint::{RunLock, write_atomic};
 use rlt::config::Config;
 use rlt::{Error, Result};
 use serde_json::Value;
@@ -95,8 +96,7 @@ fn start_threads(threads: usize) -> Result<()> {
 pub struct RunDir {
     /// The directory.
     pub path: PathBuf,
-    /// Locked; the lock ends with the process, however that ends.
-    _lock: File,
+    _lock: RunLock,
 }
 
 impl RunDir {
@@ -105,32 +105,16 @@ impl RunDir {
     /// the same command continues an interrupted run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when another process uses the directory or it holds a run with another
-    /// configuration; [`Error::Io`] when it cannot be written.
+    /// [`Error::Usage`] when the directory holds a run with another configuration; [`Error::File`]
+    /// when another process uses it; [`Error::Io`] when it cannot be written.
     pub fn open(config: &Config) -> Result<Self> {
         let path = config.run_dir();
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { path, source }
-        };
-        std::fs::create_dir_all(&path).map_err(io(&path))?;
-        let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Usage(format!(
-                    "{}: the run directory is in use by another process; wait for it or set another name",
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(source)) => return Err(io(&lock_path)(source)),
-        }
+        let lock = RunLock::acquire(&path)?;
         let config_path = path.join("config.toml");
         if config_path.exists() {
             same_run(&path, &Config::load(Some(&config_path), &[])?, config)?;
         }
-        write_atomically(&config_path, &config.to_toml()?).map_err(io(&config_path))?;
+        write_atomic(&config_path, config.to_toml()?.as_bytes())?;
         Ok(Self { path, _lock: lock })
     }
 }
@@ -144,22 +128,18 @@ fn same_run(run_dir: &Path, old: &Config, new: &Config) -> Result<()> {
     old.checkpoint.clone_from(&new.checkpoint);
     old.grpo.samples_every = new.grpo.samples_every;
     old.grpo.samples_logged = new.grpo.samples_logged;
-    let (old, new) = (old.to_toml()?, new.to_toml()?);
-    let Some((was, now)) = old.lines().zip(new.lines()).find(|(was, now)| was != now) else {
+    let (was, is) = (old.settings()?, new.settings()?);
+    let Some(key) = was.keys().chain(is.keys()).find(|&key| was.get(key) != is.get(key)) else {
         return Ok(());
     };
+    let value = |settings: &BTreeMap<String, String>| settings.get(key).map_or("unset", |v| v).to_owned();
     Err(Error::Usage(format!(
-        "{}: holds a run with another configuration (it has {was}, not {now}); set another name, or remove it",
-        run_dir.display()
+        "{}: holds a run with another configuration ({key} was {}, now {}); give this run another name or \
+         run_dir, or remove the old one",
+        run_dir.display(),
+        value(&was),
+        value(&is),
     )))
-}
-
-fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("toml.partial");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(temporary, path)
 }
 
 #[cfg(test)]
@@ -174,8 +154,7 @@ mod tests {
 
     fn refusal(config: &Config) -> String {
         match RunDir::open(config) {
-            Err(Error::Usage(message)) => message,
-            Err(other) => panic!("{other:?}"),
+            Err(error) => error.to_string(),
             Ok(_) => panic!("the directory was opened"),
         }
     }
@@ -185,7 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config_in(&dir.path().join("a/b"), &[]);
         let first = RunDir::open(&config).unwrap();
-        assert!(refusal(&config).contains("in use"));
+        assert!(refusal(&config).contains("another rlt"));
         drop(first);
         RunDir::open(&config).unwrap();
     }
@@ -199,8 +178,8 @@ mod tests {
         drop(run);
         RunDir::open(&config_in(dir.path(), &["grpo.steps=10", "threads=3", "checkpoint.every=7"])).unwrap();
         let message = refusal(&config_in(dir.path(), &["grpo.steps=11"]));
-        assert!(message.contains("(it has steps = 10, not steps = 11)"), "{message}");
+        assert!(message.contains("(grpo.steps was 10, now 11)"), "{message}");
         let message = refusal(&config_in(dir.path(), &["grpo.steps=10", "prompts.padding=x"]));
-        assert!(message.contains("another configuration"), "{message}");
+        assert!(message.contains("(prompts.padding was unset, now \"x\")"), "{message}");
     }
 }

@@ -1,6 +1,7 @@
 //! Reading a [`Config`]: every key is checked on its own, so that an error names where the key came
 //! from, the key, its table and what was expected there.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,22 @@ impl Config {
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Error::Usage(format!("the configuration cannot be written as TOML: {e}")))
+    }
+
+    /// Every set key with its value as TOML, by dotted path (`grpo.steps` to `200`): for comparing
+    /// and showing configurations.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn settings(&self) -> Result<BTreeMap<String, String>> {
+        let table = parse_document("the configuration", &self.to_toml()?)?;
+        let mut settings = BTreeMap::new();
+        for key in known_keys(&table, "") {
+            if let Some(value) = lookup(&table, &key).filter(|value| !value.is_table()) {
+                settings.insert(key, value.to_string());
+            }
+        }
+        Ok(settings)
     }
 
     /// Where the run writes: `run_dir`, or `runs/NAME` when that is empty.
