@@ -1,1 +1,37 @@
-//! Tensors and fused operations.
+//! Tensors, the fused operations that decoder-only transformers need, each with a hand-written
+//! backward pass, the AdamW optimizer and counter-based random streams.
+//!
+//! This is not a general tensor library. It knows no text, no models and no rewards; it has the
+//! couple of dozen operations that one job needs, and nothing else:
+//!
+//! - [`matmul`]: the three matrix products of a linear layer.
+//! - [`norm`], [`rope`], [`swiglu`], [`embedding`]: the row-wise operations.
+//! - [`attention`]: packed causal attention over (shared prefix + own) segments.
+//! - [`head`]: log-probabilities of given tokens without ever holding rows x vocabulary.
+//! - [`kv`] and [`packed`]: what decoding one token at a time needs.
+//! - [`sample`], [`random`]: drawing tokens, reproducibly.
+//! - [`adamw`]: the optimizer.
+//!
+//! # Determinism
+//! Every reduction has a shape that depends on the data only, never on the number of threads, so
+//! the same inputs give the same bits at 1, 2 or N threads. A row's forward result does not depend
+//! on the other rows of its batch.
+
+pub mod adamw;
+pub mod attention;
+mod buffer;
+pub mod embedding;
+pub mod head;
+pub mod kv;
+pub mod matmul;
+pub mod norm;
+pub mod packed;
+mod parallel;
+pub mod random;
+pub mod rope;
+pub mod sample;
+mod simd;
+pub mod swiglu;
+pub mod tensor;
+
+pub use tensor::Tensor;

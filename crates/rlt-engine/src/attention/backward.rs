@@ -1,0 +1,163 @@
+//! Backward pass of packed attention.
+
+use rayon::prelude::*;
+
+use super::{AttentionShape, Layout, Segment, TILE_KEYS, TILE_QUERIES, key_tiles};
+use crate::matmul::{Output, View, gemm};
+use crate::parallel::SharedMut;
+use crate::simd;
+use crate::tensor::Tensor;
+
+/// Gradient of the packed query/key/value matrix, given the gradient `dout` of the output and what
+/// [`super::attention`] read (`qkv`) and returned (`out`, `log_sums`).
+///
+/// A task is one key/value head of one family (a prefix and the segments that share it): it alone
+/// adds to the keys and values of that family, in a fixed order, so the sums do not depend on the
+/// number of threads.
+///
+/// # Panics
+/// If shapes do not fit.
+pub fn attention_backward(
+    dout: &Tensor,
+    qkv: &Tensor,
+    out: &Tensor,
+    log_sums: &Tensor,
+    layout: &Layout,
+    shape: AttentionShape,
+) -> Tensor {
+    assert_eq!((dout.rows(), dout.cols()), (out.rows(), out.cols()), "attention gradient shape");
+    let mut dqkv = Tensor::zeros(qkv.rows(), qkv.cols());
+    let dqkv_ptr = SharedMut(dqkv.data_mut().as_mut_ptr());
+    let mut tasks: Vec<(Vec<usize>, usize)> = layout
+        .families()
+        .into_iter()
+        .flat_map(|family| (0..shape.n_kv_heads).map(move |kv_head| (family.clone(), kv_head)))
+        .collect();
+    // The longest first, so that no thread is left alone with one at the end.
+    let work = |family: &[usize]| -> usize {
+        family.iter().map(|&s| layout.segments()[s]).map(|s| s.len * (s.len + 256)).sum()
+    };
+    tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
+    let inputs = Inputs { dout, qkv, out, log_sums, shape };
+    tasks.par_iter().for_each_init(
+        || Scratch::new(),
+        |scratch, (family, kv_head)| {
+            for &index in family {
+                let segment = layout.segments()[index];
+                let prefix = layout.prefix_of(&segment);
+                for first in (0..segment.len).step_by(TILE_QUERIES) {
+                    for r in 0..shape.queries_per_kv() {
+                        let head = kv_head * shape.queries_per_kv() + r;
+                        // SAFETY: this task alone touches this family's rows of these heads.
+                        unsafe { inputs.tile(segment, prefix, first, head, scratch, dqkv_ptr) };
+                    }
+                }
+            }
+        },
+    );
+    dqkv
+}
+
+struct Inputs<'a> {
+    dout: &'a Tensor,
+    qkv: &'a Tensor,
+    out: &'a Tensor,
+    log_sums: &'a Tensor,
+    shape: AttentionShape,
+}
+
+/// Buffers of one thread: probabilities and their gradients, a tile each.
+struct Scratch {
+    p: Vec<f32>,
+    dp: Vec<f32>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { p: vec![0.0; TILE_QUERIES * TILE_KEYS], dp: vec![0.0; TILE_QUERIES * TILE_KEYS] }
+    }
+}
+
+fn transposed(view: View) -> View {
+    View { row_stride: view.col_stride, col_stride: view.row_stride, ..view }
+}
+
+impl Inputs<'_> {
+    /// Adds the gradients that one head of one query tile gives to its queries, keys and values:
+    /// with P = softmax(Q K^T scale), `dV += P^T dO`, `dP = dO V^T`,
+    /// `dS = P * (dP - rowsum(dO * O))`, `dQ += dS K scale`, `dK += dS^T Q scale`.
+    ///
+    /// # Safety
+    /// No other task may touch these rows and heads of `dqkv`.
+    unsafe fn tile(
+        &self,
+        segment: Segment,
+        prefix: Option<Segment>,
+        first: usize,
+        head: usize,
+        scratch: &mut Scratch,
+        dqkv: SharedMut,
+    ) {
+        let shape = self.shape;
+        let hd = shape.head_dim;
+        let n = TILE_QUERIES.min(segment.len - first);
+        let kv_head = head / shape.queries_per_kv();
+        let (scale, cols) = (shape.scale(), self.qkv.cols());
+        let row0 = segment.start + first;
+        let view = |t: &Tensor, row: usize, col: usize| View {
+            data: t.data()[row * t.cols() + col..].as_ptr(),
+            row_stride: t.cols() as isize,
+            col_stride: 1,
+        };
+        let q = view(self.qkv, row0, head * hd);
+        let dout = view(self.dout, row0, head * hd);
+        // SAFETY of every offset below: row and column lie inside the matrix.
+        let at = |row: usize, col: usize| unsafe { dqkv.get().add(row * cols + col) };
+
+        let mut log_sums = [0.0_f32; TILE_QUERIES];
+        let mut deltas = [0.0_f32; TILE_QUERIES];
+        for i in 0..n {
+            let span = head * hd..(head + 1) * hd;
+            log_sums[i] = self.log_sums.row(row0 + i)[head];
+            deltas[i] = simd::dot(&self.dout.row(row0 + i)[span.clone()], &self.out.row(row0 + i)[span]);
+        }
+        for keys in key_tiles(segment, prefix, first, n) {
+            let k = view(self.qkv, keys.row, shape.key_col(kv_head));
+            let v = view(self.qkv, keys.row, shape.value_col(kv_head));
+            let stride = TILE_KEYS as isize;
+            let (p, dp) = (scratch.p.as_mut_ptr(), scratch.dp.as_mut_ptr());
+            // SAFETY: views lie inside their matrices, tiles inside the scratch buffers.
+            unsafe {
+                gemm((n, keys.len, hd), p, stride, Output::Replace, q, transposed(k), 1.0);
+                gemm((n, keys.len, hd), dp, stride, Output::Replace, dout, transposed(v), 1.0);
+            }
+            simd::vectorized(
+                #[inline(always)]
+                || {
+                    for i in 0..n {
+                        let visible = keys.visible(i);
+                        let p = &mut scratch.p[i * TILE_KEYS..i * TILE_KEYS + keys.len];
+                        let dp = &mut scratch.dp[i * TILE_KEYS..i * TILE_KEYS + keys.len];
+                        p[visible..].fill(0.0);
+                        dp[visible..].fill(0.0);
+                        for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
+                            *p = simd::exp(p.mul_add(scale, -log_sums[i]));
+                            *dp = *p * (*dp - deltas[i]) * scale;
+                        }
+                    }
+                },
+            );
+            let p = View { data: scratch.p.as_ptr(), row_stride: stride, col_stride: 1 };
+            let ds = View { data: scratch.dp.as_ptr(), row_stride: stride, col_stride: 1 };
+            let (add, cols) = (Output::Accumulate, cols as isize);
+            let (dk, dv) =
+                (at(keys.row, shape.key_col(kv_head)), at(keys.row, shape.value_col(kv_head)));
+            // SAFETY: as above; the written rows and columns belong to this task.
+            unsafe {
+                gemm((keys.len, hd, n), dv, cols, add, transposed(p), dout, 1.0);
+                gemm((n, hd, keys.len), at(row0, head * hd), cols, add, ds, k, 1.0);
+                gemm((keys.len, hd, n), dk, cols, add, transposed(ds), q, 1.0);
+            }
+        }
+    }
+}

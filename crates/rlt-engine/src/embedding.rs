@@ -1,0 +1,30 @@
+//! Token embedding: rows of a table.
+
+use crate::parallel::for_row_blocks;
+use crate::tensor::Tensor;
+
+/// Row `i` of the result (M x D) is row `ids[i]` of `table` (V x D).
+///
+/// # Panics
+/// If an id is not below V.
+pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
+    let d = table.cols();
+    let mut out = Tensor::scratch(ids.len(), d);
+    for_row_blocks(out.data_mut(), d, |first, rows| {
+        for (i, row) in rows.chunks_exact_mut(d).enumerate() {
+            row.copy_from_slice(table.row(ids[first + i] as usize));
+        }
+    });
+    out
+}
+
+/// Backward pass of [`embed`]: adds each row of `dout` to its token's row of `dtable`, in order.
+pub fn embed_backward(ids: &[u32], dout: &Tensor, dtable: &mut Tensor) {
+    let d = dtable.cols();
+    for (i, &id) in ids.iter().enumerate() {
+        let at = id as usize * d;
+        for (t, g) in dtable.data_mut()[at..at + d].iter_mut().zip(dout.row(i)) {
+            *t += g;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The three matrix products of a linear layer, on the `gemm` crate.
+//!
+//! Weights keep the Hugging Face layout `[out_features, in_features]`. The crate's own threading
+//! is not used: the output is cut into blocks here, because its result for an element does not
+//! depend on which block the element lies in (tested), and blocks of our choice keep both cores
+//! busy on the shapes of small models.
+//!
+//! Shape legend: M rows (tokens), N output features, K input features.
+
+use rayon::prelude::*;
+
+use crate::parallel::{SharedMut, add_column_sums, for_row_blocks};
+use crate::simd;
+use crate::tensor::Tensor;
+
+/// Whether a product replaces what the output holds or is added to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Overwrite.
+    Replace,
+    /// Add to the present contents.
+    Accumulate,
+}
+
+/// Operands of [`gemm`]: a pointer and the strides between rows and between columns (elements).
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    pub data: *const f32,
+    pub row_stride: isize,
+    pub col_stride: isize,
+}
+
+// SAFETY: a view is only read; whoever makes one keeps the data alive for the call.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    fn of(tensor: &Tensor) -> Self {
+        Self { data: tensor.data().as_ptr(), row_stride: tensor.cols() as isize, col_stride: 1 }
+    }
+
+    fn transposed(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    fn offset(self, rows: usize, cols: usize) -> Self {
+        let step = rows as isize * self.row_stride + cols as isize * self.col_stride;
+        Self { data: self.data.wrapping_offset(step), ..self }
+    }
+}
+
+/// One single-threaded product `out (+)= scale * lhs (m x k) . rhs (k x n)`, any strides.
+///
+/// # Safety
+/// The pointers and strides must describe live memory, `out` writable and not aliased.
+pub(crate) unsafe fn gemm(
+    (m, n, k): (usize, usize, usize),
+    out: *mut f32,
+    out_row_stride: isize,
+    mode: Output,
+    lhs: View,
+    rhs: View,
+    scale: f32,
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            out_row_stride,
+            mode == Output::Accumulate,
+            lhs.data,
+            lhs.col_stride,
+            lhs.row_stride,
+            rhs.data,
+            rhs.col_stride,
+            rhs.row_stride,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Work (multiply-adds) below which one thread does everything.
+const SERIAL_WORK: usize = 1 << 17;
+
+/// Cuts `out` (m x n) into blocks, one task each, and multiplies. Blocks are multiples of 48 rows
+/// or 64 columns, which the kernels of `gemm` divide evenly.
+fn blocked(out: &mut Tensor, mode: Output, lhs: View, rhs: View, k: usize) {
+    let (m, n) = (out.rows(), out.cols());
+    if m == 0 || n == 0 {
+        return;
+    }
+    let threads = rayon::current_num_threads();
+    let (mut block_m, mut block_n) = (m, n);
+    if threads > 1 && m * n * k > SERIAL_WORK {
+        if m >= 192 * threads || m > n {
+            block_m = m.div_ceil(threads).next_multiple_of(48);
+        } else {
+            block_n = n.div_ceil(threads).next_multiple_of(64);
+        }
+    }
+    let row_stride = n as isize;
+    let base = SharedMut(out.data_mut().as_mut_ptr());
+    let (blocks_m, blocks_n) = (m.div_ceil(block_m), n.div_ceil(block_n));
+    let task = |index: usize| {
+        let (i, j) = (index / blocks_n * block_m, index % blocks_n * block_n);
+        let (rows, cols) = (block_m.min(m - i), block_n.min(n - j));
+        // SAFETY: blocks do not overlap and lie inside `out`; operands were checked by the caller.
+        unsafe {
+            let at = base.get().add(i * n + j);
+            gemm((rows, cols, k), at, row_stride, mode, lhs.offset(i, 0), rhs.offset(0, j), 1.0);
+        }
+    };
+    if blocks_m * blocks_n == 1 {
+        task(0);
+    } else {
+        (0..blocks_m * blocks_n).into_par_iter().for_each(task);
+    }
+}
+
+/// `out[M,N] (+)= x[M,K] . w[N,K]^T`: the forward pass of a linear layer.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+    assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols(), x.rows(), w.rows()), "matmul_nt shapes");
+    if x.rows() == 1 {
+        // The kernels take another summation order for a single row; a row's value must not
+        // depend on how many rows came with it.
+        let mut twice = Tensor::scratch(2, x.cols());
+        twice.data_mut()[..x.cols()].copy_from_slice(x.data());
+        twice.data_mut()[x.cols()..].copy_from_slice(x.data());
+        let mut out2 = Tensor::scratch(2, w.rows());
+        blocked(&mut out2, Output::Replace, View::of(&twice), View::of(w).transposed(), x.cols());
+        for (o, v) in out.data_mut().iter_mut().zip(out2.row(0)) {
+            *o = if mode == Output::Accumulate { *o + v } else { *v };
+        }
+        return;
+    }
+    blocked(out, mode, View::of(x), View::of(w).transposed(), x.cols());
+}
+
+/// `out[M,K] (+)= dy[M,N] . w[N,K]`: the gradient of a linear layer's input.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+    assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
+    blocked(out, mode, View::of(dy), View::of(w), dy.cols());
+}
+
+/// `out[N,K] (+)= dy[M,N]^T . x[M,K]`: the gradient of a linear layer's weight.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
+    assert_eq!((dy.rows(), out.rows(), out.cols()), (x.rows(), dy.cols(), x.cols()), "matmul_tn shapes");
+    blocked(out, mode, View::of(dy).transposed(), View::of(x), x.rows());
+}
+
+/// Adds `bias` (1 x N) to every row of `y` (M x N).
+pub fn add_bias(y: &mut Tensor, bias: &Tensor) {
+    let cols = y.cols();
+    assert_eq!(cols, bias.len(), "bias length");
+    for_row_blocks(y.data_mut(), cols, |_, rows| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(cols) {
+                    for (y, b) in row.iter_mut().zip(bias.data()) {
+                        *y += b;
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Adds the column sums of `dy` (M x N) to `grad` (1 x N): the backward pass of [`add_bias`].
+pub fn add_bias_backward(dy: &Tensor, grad: &mut Tensor) {
+    assert_eq!(dy.cols(), grad.len(), "bias gradient length");
+    add_column_sums(dy.rows(), grad.data_mut(), |rows, partial| {
+        for row in rows {
+            for (p, v) in partial.iter_mut().zip(dy.row(row)) {
+                *p += v;
+            }
+        }
+    });
+}
+
+/// `x += y`, element by element (residual connections and their gradients).
+pub fn add_assign(x: &mut Tensor, y: &Tensor) {
+    assert_eq!((x.rows(), x.cols()), (y.rows(), y.cols()), "shapes of a sum");
+    let cols = x.cols();
+    for_row_blocks(x.data_mut(), cols, |first, rows| {
+        let from = first * cols;
+        for (x, y) in rows.iter_mut().zip(&y.data()[from..]) {
+            *x += y;
+        }
+    });
+}

@@ -1,0 +1,183 @@
+//! RMS normalisation: `y = x / sqrt(mean(x^2) + eps) * weight`, over whole rows or over heads.
+
+use crate::parallel::{add_column_sums, for_row_blocks, for_row_blocks2};
+use crate::simd;
+use crate::tensor::Tensor;
+
+/// 1 / root mean square of one vector.
+#[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (simd::dot(x, x) / x.len() as f32 + eps).sqrt()
+}
+
+/// Input gradient of one normalised vector, with `g = dy * weight`:
+/// `dx = r * (g - x * r^2 * mean(g * x))`, where r is the inverse root mean square.
+#[inline(always)]
+fn backward_vector(dx: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], r: f32) {
+    for ((d, g), w) in dx.iter_mut().zip(dy).zip(weight) {
+        *d = g * w;
+    }
+    let mean = simd::dot(dx, x) / x.len() as f32;
+    let c = r * r * r * mean;
+    for (d, x) in dx.iter_mut().zip(x) {
+        *d = d.mul_add(r, -c * x);
+    }
+}
+
+/// Normalises every row of `x` (M x D) by `weight` (1 x D).
+///
+/// Returns the output (M x D) and the inverse root mean squares (M x 1) for the backward pass.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
+    let d = x.cols();
+    let mut y = Tensor::scratch(x.rows(), d);
+    let mut inverse = Tensor::scratch(x.rows(), 1);
+    for_row_blocks2(y.data_mut(), d, inverse.data_mut(), 1, |first, y, inverse| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for (i, (y, r)) in y.chunks_exact_mut(d).zip(inverse).enumerate() {
+                    let x = x.row(first + i);
+                    *r = inverse_rms(x, eps);
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight.data()) {
+                        *y = x * *r * w;
+                    }
+                }
+            },
+        );
+    });
+    (y, inverse)
+}
+
+/// The output of [`rms_norm`] again, from the saved inverse root mean squares.
+pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
+    let d = x.cols();
+    let mut y = Tensor::scratch(x.rows(), d);
+    for_row_blocks(y.data_mut(), d, |first, y| {
+        for (i, y) in y.chunks_exact_mut(d).enumerate() {
+            let r = inverse.data()[first + i];
+            for ((y, x), w) in y.iter_mut().zip(x.row(first + i)).zip(weight.data()) {
+                *y = x * r * w;
+            }
+        }
+    });
+    y
+}
+
+/// Backward pass of [`rms_norm`]: adds the input gradient to `dx` (M x D) and the weight's
+/// gradient to `dweight` (1 x D).
+pub fn rms_norm_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    inverse: &Tensor,
+    dx: &mut Tensor,
+    dweight: &mut Tensor,
+) {
+    let d = x.cols();
+    for_row_blocks(dx.data_mut(), d, |first, dx| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let mut own = vec![0.0; d];
+                for (i, dx) in dx.chunks_exact_mut(d).enumerate() {
+                    let row = first + i;
+                    backward_vector(&mut own, dy.row(row), x.row(row), weight.data(), inverse.data()[row]);
+                    for (dx, own) in dx.iter_mut().zip(&own) {
+                        *dx += own;
+                    }
+                }
+            },
+        );
+    });
+    add_column_sums(x.rows(), dweight.data_mut(), |rows, partial| {
+        for row in rows {
+            let r = inverse.data()[row];
+            for ((p, dy), x) in partial.iter_mut().zip(dy.row(row)).zip(x.row(row)) {
+                *p += dy * x * r;
+            }
+        }
+    });
+}
+
+/// A run of heads inside the rows of a packed query/key/value matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadColumns {
+    /// First column of the first head.
+    pub first_col: usize,
+    /// Number of heads, side by side.
+    pub n_heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+}
+
+impl HeadColumns {
+    fn len(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
+}
+
+/// Normalises each head of `heads` in place (Qwen3's query and key norms), by `weight`
+/// (1 x head_dim).
+pub fn head_norm(x: &mut Tensor, heads: HeadColumns, weight: &Tensor, eps: f32) {
+    let cols = x.cols();
+    for_row_blocks(x.data_mut(), cols, |_, rows| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact_mut(cols) {
+                    let row = &mut row[heads.first_col..heads.first_col + heads.len()];
+                    for head in row.chunks_exact_mut(heads.head_dim) {
+                        let r = inverse_rms(head, eps);
+                        for (x, w) in head.iter_mut().zip(weight.data()) {
+                            *x = *x * r * w;
+                        }
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Backward pass of [`head_norm`]: `dx` holds the gradient of the output in the heads' columns and
+/// receives the gradient of the input there; `x` is the input before the norm.
+pub fn head_norm_backward(
+    dx: &mut Tensor,
+    x: &Tensor,
+    heads: HeadColumns,
+    weight: &Tensor,
+    eps: f32,
+    dweight: &mut Tensor,
+) {
+    let span = heads.first_col..heads.first_col + heads.len();
+    {
+        let dx = &*dx;
+        add_column_sums(x.rows(), dweight.data_mut(), |rows, partial| {
+            for row in rows {
+                let (dy, x) = (&dx.row(row)[span.clone()], &x.row(row)[span.clone()]);
+                for (dy, x) in dy.chunks_exact(heads.head_dim).zip(x.chunks_exact(heads.head_dim)) {
+                    let r = inverse_rms(x, eps);
+                    for ((p, dy), x) in partial.iter_mut().zip(dy).zip(x) {
+                        *p += dy * x * r;
+                    }
+                }
+            }
+        });
+    }
+    let cols = dx.cols();
+    for_row_blocks(dx.data_mut(), cols, |first, rows| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let mut own = vec![0.0; heads.head_dim];
+                for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+                    let x = &x.row(first + i)[span.clone()];
+                    let dy = &mut row[span.clone()];
+                    for (dy, x) in dy.chunks_exact_mut(heads.head_dim).zip(x.chunks_exact(heads.head_dim)) {
+                        backward_vector(&mut own, dy, x, weight.data(), inverse_rms(x, eps));
+                        dy.copy_from_slice(&own);
+                    }
+                }
+            },
+        );
+    });
+}

@@ -1,0 +1,85 @@
+//! Splitting row-wise work over threads.
+
+use rayon::prelude::*;
+
+/// Below this many elements a parallel region costs more than it saves.
+const SERIAL_ELEMENTS: usize = 16 * 1024;
+
+/// Rows handed to a thread at a time: about this many elements.
+const GRAIN_ELEMENTS: usize = 8 * 1024;
+
+/// Runs `work(first_row, rows)` over consecutive blocks of whole rows of `out`.
+///
+/// The block size never changes a result: every row is computed on its own.
+pub(crate) fn for_row_blocks<W>(out: &mut [f32], cols: usize, work: W)
+where
+    W: Fn(usize, &mut [f32]) + Sync,
+{
+    if cols == 0 || out.is_empty() {
+        return;
+    }
+    if out.len() <= SERIAL_ELEMENTS {
+        return work(0, out);
+    }
+    let rows = (GRAIN_ELEMENTS / cols).max(1);
+    out.par_chunks_mut(rows * cols).enumerate().for_each(|(block, chunk)| work(block * rows, chunk));
+}
+
+/// Like [`for_row_blocks`], with a second output that has one row (of `cols2`) per row of the first.
+pub(crate) fn for_row_blocks2<W>(out: &mut [f32], cols: usize, out2: &mut [f32], cols2: usize, work: W)
+where
+    W: Fn(usize, &mut [f32], &mut [f32]) + Sync,
+{
+    if cols == 0 || out.is_empty() {
+        return;
+    }
+    if out.len() <= SERIAL_ELEMENTS {
+        return work(0, out, out2);
+    }
+    let rows = (GRAIN_ELEMENTS / cols).max(1);
+    out.par_chunks_mut(rows * cols)
+        .zip(out2.par_chunks_mut(rows * cols2))
+        .enumerate()
+        .for_each(|(block, (a, b))| work(block * rows, a, b));
+}
+
+/// Rows summed in one block of a column sum; fixed, so that sums do not depend on the thread count.
+const SUM_BLOCK_ROWS: usize = 128;
+
+/// Adds to `total` (length `cols`) the sum over rows that `add(rows, partial)` computes block by
+/// block; blocks are added up in order.
+pub(crate) fn add_column_sums<W>(rows: usize, total: &mut [f32], add: W)
+where
+    W: Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+{
+    let blocks = rows.div_ceil(SUM_BLOCK_ROWS);
+    let partials: Vec<Vec<f32>> = (0..blocks)
+        .into_par_iter()
+        .map(|block| {
+            let mut partial = vec![0.0; total.len()];
+            add(block * SUM_BLOCK_ROWS..((block + 1) * SUM_BLOCK_ROWS).min(rows), &mut partial);
+            partial
+        })
+        .collect();
+    for partial in &partials {
+        for (t, p) in total.iter_mut().zip(partial) {
+            *t += p;
+        }
+    }
+}
+
+/// A pointer that several tasks may write through, each to its own elements.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(pub *mut f32);
+
+// SAFETY: whoever uses the pointer must write disjoint elements; each use says why they are.
+unsafe impl Send for SharedMut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+
+impl SharedMut {
+    /// The pointer; a method, so that closures capture the wrapper and not the raw field.
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
