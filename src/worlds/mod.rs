@@ -1,1 +1,102 @@
-//! worlds
+//! Synthetic reasoning worlds: small enough for a laptop, hard enough that explanations matter.
+//!
+//! One world so far, `market`: short stories about a pile of things that grows, shrinks, doubles
+//! and halves. A single step is easy for a tiny model, the final answer cannot be guessed without
+//! the steps, and explanations come in every quality, so a teacher has something to learn.
+//! docs/WORLDS.md describes it with its measurements.
+//!
+//! - [`story`]: questions, their text and structure, and the split into train and held-out;
+//! - [`explanation`]: texts of every [`explanation::Kind`] and the judge that names the kind;
+//! - [`lexicon`]: tokenizer, chat template and `config.json`;
+//! - [`dataset`]: mixtures and files;
+//! - [`random`]: the seeded streams behind all of it.
+
+pub mod dataset;
+pub mod explanation;
+pub mod lexicon;
+pub mod random;
+pub mod story;
+
+use std::path::Path;
+
+pub use dataset::{DatasetFiles, Sizes};
+pub use explanation::Kind;
+pub use lexicon::ModelShape;
+pub use story::Story;
+
+use crate::{Error, Result};
+
+/// A synthetic world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum World {
+    /// Stories of two-digit piles.
+    Market,
+}
+
+impl World {
+    /// Every world.
+    pub const ALL: [Self; 1] = [Self::Market];
+
+    /// The name in configurations and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Market => "market",
+        }
+    }
+
+    /// The world of that name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the names when there is none.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|world| world.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|world| world.name()).collect();
+            Error::Usage(format!("there is no world {name:?}; the worlds are: {}", known.join(", ")))
+        })
+    }
+
+    /// Writes textbook, teacher warm-up rows, training and held-out questions and a model folder
+    /// without weights into `folder`.
+    ///
+    /// # Errors
+    /// When a folder or file cannot be written.
+    pub fn write_dataset(
+        self,
+        folder: &Path,
+        seed: u64,
+        sizes: &Sizes,
+        shape: &ModelShape,
+    ) -> Result<DatasetFiles> {
+        match self {
+            Self::Market => dataset::write_dataset(folder, seed, sizes, shape),
+        }
+    }
+
+    /// The kind of an explanation; `None` when the question is not of this world.
+    pub fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
+        match self {
+            Self::Market => Story::parse(question).map(|story| explanation::classify(&story, explanation)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worlds_are_found_by_name() {
+        for world in World::ALL {
+            assert_eq!(World::from_name(world.name()).expect("a world"), world);
+        }
+        let error = World::from_name("markt").expect_err("no such world");
+        assert!(error.to_string().contains("market"), "{error}");
+    }
+
+    #[test]
+    fn only_questions_of_the_world_are_judged() {
+        assert_eq!(World::Market.classify("What is 2 + 2?", "4"), None);
+        let question = "Tom has 20 eggs. He finds 5. How many eggs does he have?";
+        assert_eq!(World::Market.classify(question, "He finds 5: 20 + 5 = 25."), Some(Kind::Full));
+    }
+}

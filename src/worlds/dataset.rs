@@ -1,0 +1,258 @@
+//! The files of a world: textbook, teacher warm-up, training and held-out questions, model folder.
+//!
+//! The mixtures decide whether the method can be seen. The base model reads short stories with
+//! honest explanations, some of them with gaps: it can take single steps but loses its way in
+//! longer stories. It never sees an answer restated in place of a thought, so a student finds that
+//! improbable. The teacher's warm-up rows explain longer stories with every quality, mostly poor.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::explanation::Kind;
+use super::lexicon::{ModelShape, student_text, write_model_folder};
+use super::random::Stream;
+use super::story::{Side, Story};
+use crate::{Error, Result};
+
+/// A distribution over stories and explanations: items with integer weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mixture {
+    /// Number of operations.
+    pub operations: Vec<(usize, u32)>,
+    /// Quality of the explanation.
+    pub kinds: Vec<(Kind, u32)>,
+}
+
+impl Mixture {
+    /// What the base model learns from.
+    pub fn textbook() -> Self {
+        Self {
+            operations: vec![(1, 30), (2, 25), (3, 25), (4, 12), (5, 8)],
+            kinds: vec![(Kind::Full, 35), (Kind::Skipping, 45), (Kind::Rambling, 20)],
+        }
+    }
+
+    /// What the teacher's warm-up shows: every quality, one in seven complete.
+    pub fn teacher_sft() -> Self {
+        Self {
+            operations: QUESTION_OPERATIONS.to_vec(),
+            kinds: vec![
+                (Kind::Full, 15),
+                (Kind::Skipping, 25),
+                (Kind::Wrong, 20),
+                (Kind::Restatement, 25),
+                (Kind::Rambling, 15),
+            ],
+        }
+    }
+
+    /// Questions with perfect explanations.
+    pub fn questions() -> Self {
+        Self { operations: QUESTION_OPERATIONS.to_vec(), kinds: vec![(Kind::Full, 1)] }
+    }
+}
+
+/// Numbers of operations in the questions that teacher and students work on.
+const QUESTION_OPERATIONS: [(usize, u32); 4] = [(4, 1), (5, 1), (6, 1), (7, 1)];
+
+/// Rows per file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of `textbook.jsonl`.
+    pub textbook: usize,
+    /// Rows of `teacher_sft.jsonl`.
+    pub teacher_sft: usize,
+    /// Rows of `questions_train.jsonl`.
+    pub questions_train: usize,
+    /// Rows of `questions_heldout.jsonl`.
+    pub questions_heldout: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { textbook: 30_000, teacher_sft: 2_500, questions_train: 2_000, questions_heldout: 500 }
+    }
+}
+
+/// Where [`write_dataset`] put things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetFiles {
+    /// Student-format rows for the base model, also as whole texts (column `text`).
+    pub textbook: PathBuf,
+    /// Rows for the teacher's warm-up.
+    pub teacher_sft: PathBuf,
+    /// Questions for training; `reasoning_trace` is the perfect explanation.
+    pub questions_train: PathBuf,
+    /// Questions for evaluation, none of which any other file can hold.
+    pub questions_heldout: PathBuf,
+    /// A model folder without weights: `config.json`, tokenizer, chat template.
+    pub model: PathBuf,
+}
+
+impl DatasetFiles {
+    /// The files of a world's folder.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            textbook: folder.join("textbook.jsonl"),
+            teacher_sft: folder.join("teacher_sft.jsonl"),
+            questions_train: folder.join("questions_train.jsonl"),
+            questions_heldout: folder.join("questions_heldout.jsonl"),
+            model: folder.join("model"),
+        }
+    }
+}
+
+/// Row `index` (from 0) of the data set `name` under `seed`: a story and an explanation of it.
+pub fn sample_row(mixture: &Mixture, side: Side, seed: u64, name: &str, index: u64) -> (Story, Kind, String) {
+    let mut stream = Stream::new(seed, name, index);
+    let n_operations = stream.pick_weighted(&mixture.operations);
+    let story = Story::sample(n_operations, side, &mut stream);
+    let mut kind = stream.pick_weighted(&mixture.kinds);
+    if kind == Kind::Skipping && n_operations == 1 {
+        kind = Kind::Full;
+    }
+    let explanation = kind.write(&story, &mut stream);
+    (story, kind, explanation)
+}
+
+/// A question row with the columns that reports and graders use.
+fn question_row(story: &Story, kind: Kind, explanation: &str) -> Value {
+    json!({
+        "question": story.question(),
+        "solution": story.solution(),
+        "reasoning_trace": explanation,
+        "kind": kind,
+        "n_operations": story.operations.len(),
+        "answer": story.answer()
+    })
+}
+
+/// Writes the world's files into `folder` (made when missing). The same seed and sizes give the
+/// same bytes; a larger file begins with the rows of a smaller one.
+///
+/// # Errors
+/// When a folder or file cannot be written.
+pub fn write_dataset(folder: &Path, seed: u64, sizes: &Sizes, shape: &ModelShape) -> Result<DatasetFiles> {
+    let files = DatasetFiles::new(folder);
+    let sets = [
+        (&files.textbook, "textbook", Mixture::textbook(), Side::Train, sizes.textbook),
+        (&files.teacher_sft, "teacher_sft", Mixture::teacher_sft(), Side::Train, sizes.teacher_sft),
+        (&files.questions_train, "questions_train", Mixture::questions(), Side::Train, sizes.questions_train),
+        (
+            &files.questions_heldout,
+            "questions_heldout",
+            Mixture::questions(),
+            Side::HeldOut,
+            sizes.questions_heldout,
+        ),
+    ];
+    for (path, name, mixture, side, n_rows) in sets {
+        let mut lines = Vec::new();
+        for index in 0..n_rows as u64 {
+            let (story, kind, explanation) = sample_row(&mixture, side, seed, name, index);
+            let mut row = question_row(&story, kind, &explanation);
+            if name == "textbook" {
+                row["text"] = student_text(&story.question(), &explanation, &story.solution()).into();
+            }
+            writeln!(lines, "{row}").expect("memory takes every line");
+        }
+        write_file(path, &lines)?;
+    }
+    write_model_folder(&files.model, shape)?;
+    Ok(files)
+}
+
+/// Writes a whole file under a temporary name, makes it durable and renames it into place.
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
+    let error = |source| Error::Io { path: path.to_owned(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(error)?;
+    }
+    let temporary = path.with_added_extension("tmp");
+    let mut file = fs::File::create(&temporary).map_err(error)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(error)?;
+    fs::rename(&temporary, path).map_err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use super::super::explanation::classify;
+    use super::*;
+
+    fn rows(path: &Path) -> Vec<Value> {
+        let text = fs::read_to_string(path).expect("the file was written");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+    }
+
+    const SMALL: Sizes =
+        Sizes { textbook: 300, teacher_sft: 400, questions_train: 50, questions_heldout: 50 };
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_and_sizes_only_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, seed, sizes: &Sizes| {
+            write_dataset(&folder.path().join(name), seed, sizes, &ModelShape::default()).expect("written")
+        };
+        let (a, b, other) = (write("a", 1, &SMALL), write("b", 1, &SMALL), write("other", 2, &SMALL));
+        let longer = write("longer", 1, &Sizes { textbook: 310, ..SMALL });
+        let read = |path: &Path| fs::read(path).expect("the file was written");
+        assert_eq!(read(&a.textbook), read(&b.textbook));
+        assert_eq!(read(&a.teacher_sft), read(&b.teacher_sft));
+        assert_ne!(read(&a.textbook), read(&other.textbook));
+        assert!(read(&longer.textbook).starts_with(&read(&a.textbook)));
+        assert_eq!(read(&a.model.join("tokenizer.json")), read(&other.model.join("tokenizer.json")));
+        assert_eq!(rows(&a.textbook).len(), 300);
+    }
+
+    #[test]
+    fn rows_hold_what_their_columns_say() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = write_dataset(folder.path(), 7, &SMALL, &ModelShape::default()).expect("written");
+        let mut counts: HashMap<Kind, usize> = HashMap::new();
+        for row in rows(&files.teacher_sft).iter().chain(&rows(&files.textbook)) {
+            let text = |column: &str| row[column].as_str().expect("a text column");
+            let story = Story::parse(text("question")).expect("a story");
+            assert_eq!(story.solution(), text("solution"));
+            assert_eq!(row["answer"], story.answer());
+            assert_eq!(row["n_operations"], story.operations.len());
+            let kind = classify(&story, text("reasoning_trace"));
+            assert_eq!(row["kind"], kind.name());
+            *counts.entry(kind).or_default() += 1;
+        }
+        for kind in Kind::ALL {
+            assert_eq!(counts.contains_key(&kind), kind != Kind::Other, "{kind:?}");
+        }
+        for row in rows(&files.textbook) {
+            assert!(!matches!(row["kind"].as_str(), Some("wrong" | "restatement")));
+        }
+    }
+
+    #[test]
+    fn no_file_holds_a_held_out_question() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = write_dataset(folder.path(), 7, &SMALL, &ModelShape::default()).expect("written");
+        let questions = |path: &Path| -> HashSet<String> {
+            rows(path).iter().map(|row| row["question"].as_str().expect("text").to_owned()).collect()
+        };
+        let held_out = questions(&files.questions_heldout);
+        for path in [&files.textbook, &files.teacher_sft, &files.questions_train] {
+            assert!(held_out.is_disjoint(&questions(path)));
+        }
+        assert!(held_out.iter().all(|text| Story::parse(text).expect("a story").side() == Side::HeldOut));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blocked = folder.path().join("file");
+        fs::write(&blocked, "").expect("written");
+        let error =
+            write_dataset(&blocked, 7, &SMALL, &ModelShape::default()).expect_err("a file is in the way");
+        assert!(error.to_string().contains("textbook.jsonl"), "{error}");
+    }
+}
