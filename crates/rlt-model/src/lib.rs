@@ -6,6 +6,8 @@
 pub mod chat_template;
 pub mod config;
 pub mod error;
+#[cfg(test)]
+mod shared_data;
 pub mod tokenizer;
 pub mod weights;
 

@@ -1,1 +1,270 @@
-//! weights
+//! Model weights in safetensors files: read through a memory map, written atomically.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+mod write;
+
+pub use write::{TensorView, write_safetensors};
+
+/// Number formats of stored weights. In memory they are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE single precision, 4 bytes.
+    F32,
+    /// Brain float: the upper half of an f32, 2 bytes.
+    Bf16,
+    /// IEEE half precision, 2 bytes.
+    F16,
+}
+
+impl Dtype {
+    fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
+        match dtype {
+            safetensors::Dtype::F32 => Some(Self::F32),
+            safetensors::Dtype::BF16 => Some(Self::Bf16),
+            safetensors::Dtype::F16 => Some(Self::F16),
+            _ => None,
+        }
+    }
+
+    fn to_safetensors(self) -> safetensors::Dtype {
+        match self {
+            Self::F32 => safetensors::Dtype::F32,
+            Self::Bf16 => safetensors::Dtype::BF16,
+            Self::F16 => safetensors::Dtype::F16,
+        }
+    }
+
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// The weights of one model folder: `model.safetensors`, or the shards that
+/// `model.safetensors.index.json` names. Nothing is copied until a tensor is read.
+#[derive(Debug)]
+pub struct Weights {
+    /// What a message about a missing tensor names: the single file or the index.
+    source: PathBuf,
+    shards: Vec<Shard>,
+    /// Tensor name to index in `shards`.
+    shard_of: HashMap<String, usize>,
+}
+
+impl Weights {
+    /// Opens the weights in the model folder `dir`.
+    ///
+    /// # Errors
+    /// There is no safetensors file, a shard is missing, or a file is damaged.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let single = dir.join("model.safetensors");
+        let index = dir.join("model.safetensors.index.json");
+        if single.exists() {
+            Self::open_file(&single)
+        } else if index.exists() {
+            Self::open_sharded(dir, index)
+        } else {
+            let what = if dir.join("pytorch_model.bin").exists() {
+                "holds pytorch_model.bin but no model.safetensors: save the model again with transformers \
+                 (safe_serialization=True)"
+            } else {
+                "holds neither model.safetensors nor model.safetensors.index.json"
+            };
+            Err(Error::ModelFile { path: dir.to_owned(), what: what.into() })
+        }
+    }
+
+    /// Opens one safetensors file of any name.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn open_file(path: &Path) -> Result<Self> {
+        let shard = Shard::open(path)?;
+        let shard_of = shard.metadata.offset_keys().into_iter().map(|name| (name, 0)).collect();
+        Ok(Self { source: path.to_owned(), shards: vec![shard], shard_of })
+    }
+
+    fn open_sharded(dir: &Path, index: PathBuf) -> Result<Self> {
+        let damaged = |what: String| Error::ModelFile { path: index.clone(), what };
+        let text =
+            std::fs::read_to_string(&index).map_err(|source| Error::Io { path: index.clone(), source })?;
+        let json: Value =
+            serde_json::from_str(&text).map_err(|e| damaged(format!("is not valid JSON: {e}")))?;
+        let map = json
+            .get("weight_map")
+            .and_then(Value::as_object)
+            .ok_or_else(|| damaged("has no object \"weight_map\" (tensor name to file name)".into()))?;
+
+        let mut shards: Vec<Shard> = Vec::new();
+        let mut opened: HashMap<&str, usize> = HashMap::new();
+        let mut shard_of = HashMap::with_capacity(map.len());
+        for (name, file) in map {
+            let file = file
+                .as_str()
+                .filter(|f| Path::new(f).file_name() == Some(f.as_ref()))
+                .ok_or_else(|| damaged(format!("tensor {name}: {file} is not a file name")))?;
+            let shard = if let Some(&shard) = opened.get(file) {
+                shard
+            } else {
+                let path = dir.join(file);
+                if !path.exists() {
+                    return Err(damaged(format!(
+                        "the shard {file} (with tensor {name}) is missing from the folder: copy or download it"
+                    )));
+                }
+                shards.push(Shard::open(&path)?);
+                opened.insert(file, shards.len() - 1);
+                shards.len() - 1
+            };
+            if shards[shard].metadata.info(name).is_none() {
+                return Err(Error::ModelFile {
+                    path: shards[shard].path.clone(),
+                    what: format!("has no tensor {name}, which the index says it holds"),
+                });
+            }
+            shard_of.insert(name.clone(), shard);
+        }
+        Ok(Self { source: index, shards, shard_of })
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.shard_of.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shard_of.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.find(name)?.1.shape)
+    }
+
+    /// The number format of a tensor on disk.
+    ///
+    /// # Errors
+    /// There is no such tensor, or its numbers are not floating point of 2 or 4 bytes.
+    pub fn dtype(&self, name: &str) -> Result<Dtype> {
+        let (shard, info) = self.find(name)?;
+        Dtype::from_safetensors(info.dtype).ok_or_else(|| Error::ModelFile {
+            path: shard.path.clone(),
+            what: format!("tensor {name} is {:?}, expected F32, BF16 or F16", info.dtype),
+        })
+    }
+
+    /// The numbers of a tensor as f32, row-major, `expected_shape` in shape.
+    ///
+    /// # Errors
+    /// There is no such tensor, or it has another shape or an unsupported number format.
+    pub fn read_f32(&self, name: &str, expected_shape: &[usize]) -> Result<Vec<f32>> {
+        let (shard, info) = self.find(name)?;
+        if info.shape != expected_shape {
+            return Err(Error::ModelFile {
+                path: shard.path.clone(),
+                what: format!(
+                    "tensor {name} has shape {:?}, expected {expected_shape:?} from config.json",
+                    info.shape
+                ),
+            });
+        }
+        let dtype = self.dtype(name)?;
+        let bytes = shard.bytes(info);
+        Ok(match dtype {
+            Dtype::F32 => convert(bytes, |b: [u8; 4]| f32::from_le_bytes(b)),
+            Dtype::Bf16 => convert(bytes, |b: [u8; 2]| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::F16 => convert(bytes, |b: [u8; 2]| half::f16::from_le_bytes(b).to_f32()),
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
+        let found = self.shard_of.get(name).and_then(|&shard| {
+            let shard = &self.shards[shard];
+            shard.metadata.info(name).map(|info| (shard, info))
+        });
+        found.ok_or_else(|| Error::ModelFile {
+            path: self.source.clone(),
+            what: format!("has no tensor {name}, which config.json asks for"),
+        })
+    }
+}
+
+/// One mapped safetensors file.
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin in `map`.
+    data_start: usize,
+}
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: a file that another process truncates while it is mapped would end this process;
+        // model files are written under another name and renamed, so that does not happen to ours.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        if map.starts_with(b"version https://git-lfs") {
+            return Err(Error::ModelFile {
+                path: path.to_owned(),
+                what: "is a Git LFS pointer, not the weights: run `git lfs pull` in its folder".into(),
+            });
+        }
+        // This checks that offsets, shapes and types agree and that the file is exactly as long as
+        // they say.
+        let (header_len, metadata) = SafeTensors::read_metadata(&map).map_err(|e| Error::ModelFile {
+            path: path.to_owned(),
+            what: format!(
+                "is not a complete safetensors file of {} bytes ({e}): it is truncated or damaged, copy or \
+                 download it again",
+                map.len()
+            ),
+        })?;
+        Ok(Self { path: path.to_owned(), map, metadata, data_start: header_len + size_of::<u64>() })
+    }
+
+    fn bytes(&self, info: &TensorInfo) -> &[u8] {
+        let (start, end) = info.data_offsets;
+        &self.map[self.data_start + start..self.data_start + end]
+    }
+}
+
+/// Numbers of one work item: large enough to outweigh its scheduling.
+const CHUNK: usize = 1 << 16;
+
+/// Little-endian numbers of `N` bytes each (at any alignment) to f32, on all threads.
+fn convert<const N: usize>(bytes: &[u8], to_f32: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    let mut values = vec![0.0; numbers.len()];
+    values.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK)).for_each(|(values, numbers)| {
+        for (value, &number) in values.iter_mut().zip(numbers) {
+            *value = to_f32(number);
+        }
+    });
+    values
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! Rotary frequencies: which scaling a configuration asks for, and the frequencies themselves.
+//!
+//! Formulas: `modeling_rope_utils.py` of transformers; yarn is Peng et al. 2023 (arXiv 2309.00071).
+
+use std::f64::consts::PI;
+
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use crate::Result;
+
+/// How rotary frequencies are changed for contexts longer than the pre-training one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Plain rotary embedding.
+    None,
+    /// `rope_type = "linear"`: every frequency divided (positions interpolated).
+    Linear {
+        /// Division of the frequencies.
+        factor: f64,
+    },
+    /// `rope_type = "yarn"`: low frequencies divided, a linear ramp over the dimensions between,
+    /// cosine and sine multiplied by `attention_factor`.
+    Yarn {
+        /// Division of the low frequencies.
+        factor: f64,
+        /// Factor on cosine and sine, with `mscale` folded in.
+        attention_factor: f64,
+        /// Dimensions that turn more often than this in `original_context` are kept.
+        beta_fast: f64,
+        /// Dimensions that turn less often than this in `original_context` are divided.
+        beta_slow: f64,
+        /// Context of the pre-training, tokens.
+        original_context: f64,
+        /// Whether the ends of the ramp are rounded outwards to whole dimensions.
+        truncate: bool,
+    },
+    /// `rope_type = "llama3"`: low frequencies divided, a smooth ramp between.
+    Llama3 {
+        /// Division of the low frequencies.
+        factor: f64,
+        /// Wavelengths above `original_context / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_context / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context of the pre-training, tokens.
+        original_context: f64,
+    },
+}
+
+/// What transformers knows in a rope dictionary. Any other key (`mrope_section`, a layer type, ..)
+/// belongs to arithmetic that is not here.
+const KNOWN_KEYS: [&str; 16] = [
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "low_freq_factor",
+    "high_freq_factor",
+    "partial_rotary_factor",
+    "short_factor",
+    "long_factor",
+];
+
+/// `(rope_theta, scaling)` from either spelling. `max_positions` is the context, tokens.
+pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling)> {
+    let dict = match f.nested("rope_parameters", "rope_parameters.")? {
+        Some(dict) => Some(dict),
+        None => f.nested("rope_scaling", "rope_scaling.")?,
+    };
+    let theta_in_dict = match &dict {
+        Some(dict) => dict.number("rope_theta")?,
+        None => None,
+    };
+    let theta = match theta_in_dict {
+        Some(theta) => theta,
+        None => f.number("rope_theta")?.unwrap_or(10_000.0),
+    };
+    if !(theta.is_finite() && theta > 1.0) {
+        return Err(f.error(&format!("rope_theta = {theta} must be above 1")));
+    }
+    refuse_partial_rotation(f)?;
+    let Some(dict) = dict else { return Ok((theta, RopeScaling::None)) };
+    refuse_partial_rotation(&dict)?;
+    if let Some(key) = dict.keys().find(|key| !KNOWN_KEYS.contains(key)) {
+        return Err(f.error(&format!("the rope setting {key:?} is not supported")));
+    }
+
+    // transformers gives a top-level field of the same name the first word (Phi-3's spelling).
+    let original_context = match f.number("original_max_position_embeddings")? {
+        Some(n) => n,
+        None => dict.number("original_max_position_embeddings")?.unwrap_or(max_positions as f64),
+    };
+    let rope_type = match dict.text("rope_type")? {
+        Some(name) => name,
+        None => dict.text("type")?.unwrap_or("default"),
+    };
+    let scaling = match rope_type {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: positive(&dict, "factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: positive(&dict, "factor")?,
+            low_freq_factor: positive(&dict, "low_freq_factor")?,
+            high_freq_factor: positive(&dict, "high_freq_factor")?,
+            original_context,
+        },
+        "yarn" => {
+            let factor = match dict.number("factor")? {
+                Some(_) => positive(&dict, "factor")?,
+                None => max_positions as f64 / original_context,
+            };
+            RopeScaling::Yarn {
+                factor,
+                attention_factor: yarn_attention_factor(&dict, factor)?,
+                beta_fast: dict.number("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
+                beta_slow: dict.number("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
+                original_context,
+                truncate: dict.flag("truncate")?.unwrap_or(true),
+            }
+        }
+        other => {
+            return Err(f.error(&format!(
+                "rope_type {other:?} is not supported (supported: default, linear, llama3, yarn)"
+            )));
+        }
+    };
+    Ok((theta, scaling))
+}
+
+fn refuse_partial_rotation(f: &Fields) -> Result<()> {
+    match f.number("partial_rotary_factor")? {
+        Some(share) if share != 1.0 => {
+            Err(f.error(&format!("partial_rotary_factor = {share} is not supported, only 1")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn positive(dict: &Fields, key: &str) -> Result<f64> {
+    let value = dict.required_number(key)?;
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err(dict.error(&format!("the rope setting {key} = {value} must be above zero")))
+    }
+}
+
+fn yarn_attention_factor(dict: &Fields, factor: f64) -> Result<f64> {
+    if let Some(given) = dict.number("attention_factor")? {
+        return Ok(given);
+    }
+    let mscale_of = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let mscale = dict.number("mscale")?.filter(|&m| m != 0.0);
+    let mscale_all_dim = dict.number("mscale_all_dim")?.filter(|&m| m != 0.0);
+    Ok(match (mscale, mscale_all_dim) {
+        (Some(mscale), Some(all)) => mscale_of(mscale) / mscale_of(all),
+        _ => mscale_of(1.0),
+    })
+}
+
+impl RopeScaling {
+    /// The dictionary as transformers spells it, with `rope_theta` inside where it is given.
+    pub(super) fn to_json(&self, rope_theta: Option<f64>) -> Value {
+        let mut dict = match *self {
+            Self::None => json!({"rope_type": "default"}),
+            Self::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low_freq_factor,
+                "high_freq_factor": high_freq_factor,
+                "original_max_position_embeddings": whole(original_context),
+            }),
+            Self::Yarn { factor, attention_factor, beta_fast, beta_slow, original_context, truncate } => {
+                json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "attention_factor": attention_factor,
+                    "beta_fast": beta_fast,
+                    "beta_slow": beta_slow,
+                    "original_max_position_embeddings": whole(original_context),
+                    "truncate": truncate,
+                })
+            }
+        };
+        if let Some(theta) = rope_theta {
+            dict["rope_theta"] = json!(theta);
+        }
+        dict
+    }
+}
+
+/// An integer where the number is one: transformers checks the type.
+fn whole(x: f64) -> Value {
+    if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
+}
+
+/// Inverse frequencies `[head_dim / 2]` and the factor on cosine and sine. `r` marks where
+/// transformers holds an f32.
+pub(super) fn inv_freq(scaling: &RopeScaling, theta: f64, head_dim: usize) -> (Vec<f32>, f32) {
+    let dim = head_dim as f64;
+    let r = |x: f64| f64::from(x as f32);
+    let pos_freq = |i: usize| r(r(theta).powf(r(2.0 * i as f64 / dim)));
+    let plain = |i: usize| r(1.0 / pos_freq(i));
+    let half = head_dim / 2;
+    match *scaling {
+        RopeScaling::None => ((0..half).map(|i| plain(i) as f32).collect(), 1.0),
+        RopeScaling::Linear { factor } => ((0..half).map(|i| (plain(i) / factor) as f32).collect(), 1.0),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            let scaled = |i: usize| {
+                let freq = plain(i);
+                let wavelength = r(r(2.0 * PI) / freq);
+                if wavelength < original_context / high_freq_factor {
+                    freq as f32
+                } else if wavelength > original_context / low_freq_factor {
+                    (freq / factor) as f32
+                } else {
+                    let smooth = r(r(r(original_context / wavelength) - low_freq_factor)
+                        / (high_freq_factor - low_freq_factor));
+                    (r(r(r(1.0 - smooth) * freq) / factor) + r(smooth * freq)) as f32
+                }
+            };
+            ((0..half).map(scaled).collect(), 1.0)
+        }
+        RopeScaling::Yarn { factor, attention_factor, beta_fast, beta_slow, original_context, truncate } => {
+            // The dimension that turns `rotations` times within the original context.
+            let turning =
+                |rotations: f64| dim * (original_context / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln());
+            let (mut low, mut high) = (turning(beta_fast), turning(beta_slow));
+            if truncate {
+                (low, high) = (low.floor(), high.ceil());
+            }
+            low = low.max(0.0);
+            high = high.min(dim - 1.0);
+            if low == high {
+                high += 0.001;
+            }
+            let scaled = |i: usize| {
+                let ramp = r(r(i as f64 - r(low)) / r(high - low)).clamp(0.0, 1.0);
+                let kept = r(1.0 - ramp);
+                let interpolated = r(1.0 / r(factor * pos_freq(i)));
+                (r(interpolated * r(1.0 - kept)) + r(plain(i) * kept)) as f32
+            };
+            ((0..half).map(scaled).collect(), attention_factor as f32)
+        }
+    }
+}

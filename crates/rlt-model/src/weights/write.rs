@@ -1,0 +1,104 @@
+//! Writing safetensors: streamed to a temporary file that replaces the target only when it is
+//! complete and on disk.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use super::Dtype;
+use crate::{Error, Result};
+
+/// A tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Its shape; the product is `data.len()`.
+    pub shape: &'a [usize],
+    /// Its numbers, row-major.
+    pub data: &'a [f32],
+}
+
+/// Writes `tensors` in the order given, as `dtype` (rounded to nearest even), with the metadata
+/// that transformers expects. The same tensors give the same bytes. An interrupted or failed
+/// write leaves what was at `path` before.
+///
+/// # Errors
+/// A name occurs twice, a shape does not fit its data, or the file cannot be written (disk full..).
+pub fn write_safetensors(path: &Path, tensors: &[TensorView], dtype: Dtype) -> Result<()> {
+    let header = header(tensors, dtype).map_err(Error::Invalid)?;
+    replace_file(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        tensors.iter().try_for_each(|tensor| write_numbers(out, tensor.data, dtype))
+    })
+    .map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+fn header(tensors: &[TensorView], dtype: Dtype) -> std::result::Result<Vec<u8>, String> {
+    let mut names = std::collections::HashSet::new();
+    let mut offset = 0;
+    let mut infos = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let TensorView { name, shape, data } = *tensor;
+        if !names.insert(name) {
+            return Err(format!("tensor {name} is given twice"));
+        }
+        if shape.iter().product::<usize>() != data.len() {
+            return Err(format!("tensor {name}: {} numbers do not fill the shape {shape:?}", data.len()));
+        }
+        let end = offset + data.len() * dtype.size();
+        let info =
+            TensorInfo { dtype: dtype.to_safetensors(), shape: shape.to_vec(), data_offsets: (offset, end) };
+        infos.push((name.to_owned(), info));
+        offset = end;
+    }
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| e.to_string())?;
+    let mut header = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+    // Spaces, so that the numbers begin at a multiple of 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+fn write_numbers(out: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for chunk in data.chunks(super::CHUNK) {
+        bytes.clear();
+        match dtype {
+            Dtype::F32 => bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes())),
+            Dtype::Bf16 => bytes.extend(chunk.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes())),
+            Dtype::F16 => bytes.extend(chunk.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes())),
+        }
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Temporary name in the same folder, `fill`, fsync, rename, fsync of the folder.
+fn replace_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Path::new(&temporary);
+    let written = (|| {
+        let mut out = BufWriter::new(File::create(temporary)?);
+        fill(&mut out)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, path)
+    })();
+    if written.is_err() {
+        // Nothing more can be done if this fails too; the first error is the one to report.
+        let _ = std::fs::remove_file(temporary);
+        return written;
+    }
+    match path.parent() {
+        Some(folder) if cfg!(unix) => {
+            File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
+        }
+        _ => Ok(()),
+    }
+}
