@@ -18,7 +18,10 @@ use common::{Context, GlobalArgs};
 
 /// Reinforcement Learning Teachers: train a teacher to explain, distil students, measure both.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted")]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted"
+)]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -28,13 +31,11 @@ struct Cli {
 
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
-enum Command {
-}
+enum Command {}
 
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
-        match self {
-        }
+        match *self {}
     }
 }
 

@@ -378,9 +378,13 @@ mod tests {
     fn to_toml_round_trips_and_shows_every_default() {
         let mut config = load("", &[]).unwrap();
         let toml = config.to_toml().unwrap();
-        for line in
-            ["alpha = 0.01\n", "lambda = 3.0\n", "beta = 0.04\n", "epsilon = 0.00000001\n", "kind = \"rlt\"\n"]
-        {
+        for line in [
+            "alpha = 0.01\n",
+            "lambda = 3.0\n",
+            "beta = 0.04\n",
+            "epsilon = 0.00000001\n",
+            "kind = \"rlt\"\n",
+        ] {
             assert!(toml.contains(line), "{line:?} is not in\n{toml}");
         }
         assert_eq!(load(&toml, &[]).unwrap(), config);
