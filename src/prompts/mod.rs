@@ -1,0 +1,5 @@
+//! Teacher and student sequences: text to token ids and spans.
+
+mod style;
+
+pub use style::PromptStyle;
