@@ -15,6 +15,7 @@ pub mod report;
 pub mod reward;
 pub mod run_log;
 pub mod scorer;
+pub mod select;
 pub mod tensorboard;
 pub mod traces;
 pub mod worlds;

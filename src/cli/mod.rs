@@ -6,6 +6,7 @@
 
 mod common;
 mod interrupt;
+mod select;
 mod terminal;
 
 use std::io::Write;
@@ -31,11 +32,15 @@ struct Cli {
 
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Select(select::SelectArgs),
+}
 
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
-        match *self {}
+        match self {
+            Self::Select(args) => args.run(context),
+        }
     }
 }
 
