@@ -171,7 +171,8 @@ pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(error)?;
     }
-    let temporary = path.with_added_extension("tmp");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
     let mut file = fs::File::create(&temporary).map_err(error)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(error)?;
     fs::rename(&temporary, path).map_err(error)

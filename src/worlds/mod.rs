@@ -24,6 +24,7 @@ pub use explanation::Kind;
 pub use lexicon::ModelShape;
 pub use story::Story;
 
+use crate::evaluate::grading::{SolutionTags, Verdict, grade_integer};
 use crate::{Error, Result};
 
 /// A synthetic world.
@@ -72,6 +73,13 @@ impl World {
         }
     }
 
+    /// Grades a student's completion against a text that holds the right answer (the solution).
+    pub fn grade(self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
+        match self {
+            Self::Market => grade_integer(completion, gold, tags),
+        }
+    }
+
     /// The kind of an explanation; `None` when the question is not of this world.
     pub fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
         match self {
@@ -91,6 +99,26 @@ mod tests {
         }
         let error = World::from_name("markt").expect_err("no such world");
         assert!(error.to_string().contains("market"), "{error}");
+    }
+
+    #[test]
+    fn the_student_text_of_every_row_is_graded_as_right() {
+        for index in 0..500 {
+            let (story, _, explanation) =
+                dataset::sample_row(&dataset::Mixture::textbook(), story::Side::Train, 5, "textbook", index);
+            let text = lexicon::student_text(&story.question(), &explanation, &story.solution());
+            let (_, completion) = text.split_once("<|begin_of_thought|>").expect("a thought");
+            let verdict = World::Market.grade(completion, &story.solution(), &SolutionTags::default());
+            assert!(verdict.correct && verdict.formatted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_example_in_the_documentation_is_a_story() {
+        let page = include_str!("../../docs/WORLDS.md");
+        let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+        let story = Story::parse(&quoted.join(" ")).expect("a story");
+        assert!(page.replace('\n', " ").contains(&story.solution()), "{}", story.solution());
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Operation {
             Self::Gain { amount, .. } => value + amount,
             Self::Lose { amount, .. } => value.checked_sub(amount)?,
             Self::Double => value * 2,
-            Self::Halve if value % 2 == 0 => value / 2,
+            Self::Halve if value.is_multiple_of(2) => value / 2,
             Self::Halve => return None,
         };
         (MIN_VALUE..=MAX_VALUE).contains(&result).then_some(result)
@@ -101,7 +101,8 @@ impl Operation {
         }
     }
 
-    /// A random operation that `value` allows and that does not undo `previous`.
+    /// A random operation that `value` allows. Doubling and halving never follow one another: a story
+    /// that undoes itself, or doubles twice, reads badly.
     fn sample(value: u32, previous: Option<Self>, stream: &mut Stream) -> Self {
         loop {
             let operation = match stream.pick_weighted(&[(0, 6), (1, 6), (2, 4), (3, 4)]) {
@@ -110,11 +111,8 @@ impl Operation {
                 2 => Self::Double,
                 _ => Self::Halve,
             };
-            let undoes = matches!(
-                (previous, operation),
-                (Some(Self::Double), Self::Halve) | (Some(Self::Halve), Self::Double)
-            );
-            if !undoes && operation.apply(value).is_some() {
+            let scales = |operation| matches!(operation, Self::Double | Self::Halve);
+            if !(scales(operation) && previous.is_some_and(scales)) && operation.apply(value).is_some() {
                 return operation;
             }
         }
@@ -218,27 +216,18 @@ impl Story {
 
     /// The story and its question: sentences of at most three operations.
     pub fn question(&self) -> String {
-        let (pronoun, item) = (self.pronoun(), self.item());
-        let she = pronoun.to_lowercase();
-        let mut text = format!("{} has {} {item}.", self.name(), self.start);
+        let she = self.pronoun().to_lowercase();
+        let mut sentences = vec![format!("{} has {} {}.", self.name(), self.start, self.item())];
         let n_sentences = self.operations.len().div_ceil(3);
         let mut rest = &self.operations[..];
-        for sentence in 0..n_sentences {
-            let (now, later) = rest.split_at(rest.len().div_ceil(n_sentences - sentence));
+        for i in 0..n_sentences {
+            let (now, later) = rest.split_at(rest.len().div_ceil(n_sentences - i));
             rest = later;
-            text.push_str(&if sentence == 0 { format!(" {pronoun}") } else { format!(" Then {she}") });
-            for (i, operation) in now.iter().enumerate() {
-                let joint = match i {
-                    0 => " ",
-                    _ if i + 1 == now.len() => " and ",
-                    _ => ", ",
-                };
-                text.push_str(&format!("{joint}{operation}"));
-            }
-            text.push('.');
+            let opening = if i == 0 { self.pronoun().to_owned() } else { format!("Then {she}") };
+            sentences.push(format!("{opening} {}.", enumeration(now)));
         }
-        text.push_str(&format!(" How many {item} does {she} have?"));
-        text
+        sentences.push(format!("How many {} does {she} have?", self.item()));
+        sentences.join(" ")
     }
 
     /// The solution: the final answer and nothing else.
@@ -269,6 +258,15 @@ impl Story {
         }
         let story = Self { person, item, start, operations };
         (story.question() == question).then_some(story)
+    }
+}
+
+/// "finds 5, sells 8 and doubles them".
+fn enumeration(operations: &[Operation]) -> String {
+    let words: Vec<String> = operations.iter().map(Operation::to_string).collect();
+    match words.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => words.concat(),
     }
 }
 

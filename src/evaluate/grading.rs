@@ -1,0 +1,126 @@
+//! Exact-match grading of a student's completion: sections by tags, the answer from the solution.
+
+/// The tags a student writes. A prompt that already ends in `begin_of_thought` leaves it out of the
+/// completion, so only the other three are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SolutionTags<'a> {
+    /// Closes the thought.
+    pub end_of_thought: &'a str,
+    /// Opens the solution.
+    pub begin_of_solution: &'a str,
+    /// Closes the solution.
+    pub end_of_solution: &'a str,
+}
+
+impl Default for SolutionTags<'static> {
+    /// The tags of the `stratos` style.
+    fn default() -> Self {
+        Self {
+            end_of_thought: "<|end_of_thought|>",
+            begin_of_solution: "<|begin_of_solution|>",
+            end_of_solution: "<|end_of_solution|>",
+        }
+    }
+}
+
+/// What a grader says about one completion.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer that was found, as it was compared.
+    pub extracted: Option<String>,
+    /// Whether it is the right one.
+    pub correct: bool,
+    /// Whether thought and solution are there, closed and in order, each once.
+    pub formatted: bool,
+}
+
+/// The text of the solution section. `None` when the completion does not consist of a thought and a
+/// solution, in order, each closed, with nothing but white space between and a turn end after.
+pub fn solution_section<'a>(completion: &'a str, tags: &SolutionTags) -> Option<&'a str> {
+    let (thought, rest) = completion.split_once(tags.end_of_thought)?;
+    if thought.contains(tags.begin_of_solution) {
+        return None;
+    }
+    let section = rest.trim_start().strip_prefix(tags.begin_of_solution)?;
+    let (solution, after) = section.split_once(tags.end_of_solution)?;
+    let tags = [tags.end_of_thought, tags.begin_of_solution, tags.end_of_solution];
+    let repeated = tags.iter().any(|tag| solution.contains(tag) || after.contains(tag));
+    (!repeated).then_some(solution)
+}
+
+/// The last whole number in a text ("Mia has 26 shells." -> 26). Digits that belong to a word, to
+/// a decimal or to a longer number with separators do not count.
+pub fn last_integer(text: &str) -> Option<i64> {
+    text.split_whitespace().rev().find_map(|word| {
+        word.trim_start_matches(['(', '"', '$'])
+            .trim_end_matches(['.', ',', ';', ':', '!', '?', ')', '"'])
+            .parse()
+            .ok()
+    })
+}
+
+/// Grades a completion by its last whole number against `gold`, itself a text that holds the right
+/// number. An unformatted completion is never right.
+pub fn grade_integer(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
+    let Some(section) = solution_section(completion, tags) else { return Verdict::default() };
+    let (found, right) = (last_integer(section), last_integer(gold));
+    Verdict {
+        extracted: found.map(|number| number.to_string()),
+        correct: found.is_some() && found == right,
+        formatted: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grade(completion: &str) -> Verdict {
+        grade_integer(completion, "Mia has 26 shells.", &SolutionTags::default())
+    }
+
+    #[test]
+    fn a_right_answer_in_both_sections() {
+        let verdict = grade(
+            "\n\nShe finds 5: 21 + 5 = 26.\n\n<|end_of_thought|>\n\n\
+             <|begin_of_solution|>Mia has 26 shells.<|end_of_solution|><|im_end|>",
+        );
+        assert_eq!(verdict, Verdict { extracted: Some("26".into()), correct: true, formatted: true });
+    }
+
+    #[test]
+    fn a_wrong_answer_is_formatted() {
+        let verdict = grade("26<|end_of_thought|><|begin_of_solution|>Mia has 62 shells.<|end_of_solution|>");
+        assert_eq!(verdict, Verdict { extracted: Some("62".into()), correct: false, formatted: true });
+        let silent = grade("26<|end_of_thought|><|begin_of_solution|>Mia.<|end_of_solution|>");
+        assert_eq!(silent, Verdict { extracted: None, correct: false, formatted: true });
+    }
+
+    #[test]
+    fn sections_must_be_closed_in_order_and_single() {
+        for text in [
+            "",
+            "Mia has 26 shells.",
+            "t<|begin_of_solution|>26<|end_of_solution|>",
+            "t<|end_of_thought|><|begin_of_solution|>26",
+            "t<|begin_of_solution|>26<|end_of_solution|><|end_of_thought|>",
+            "t<|end_of_thought|>so <|begin_of_solution|>26<|end_of_solution|>",
+            "t<|end_of_thought|><|begin_of_solution|>26<|end_of_solution|><|begin_of_solution|>",
+            "t<|begin_of_solution|><|end_of_thought|><|begin_of_solution|>26<|end_of_solution|>",
+        ] {
+            assert_eq!(grade(text), Verdict::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_only() {
+        assert_eq!(last_integer("Mia has 26 shells."), Some(26));
+        assert_eq!(last_integer("first 3, then 26."), Some(26));
+        assert_eq!(last_integer("It is -4!"), Some(-4));
+        assert_eq!(last_integer("($12)"), Some(12));
+        assert_eq!(last_integer("2.5"), None);
+        assert_eq!(last_integer("x26"), None);
+        assert_eq!(last_integer("1,200"), None);
+        assert_eq!(last_integer("none"), None);
+    }
+}

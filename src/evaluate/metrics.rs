@@ -1,0 +1,141 @@
+//! Figures of an evaluation, as pure functions: intervals and pass@k.
+
+use crate::worlds::random::Stream;
+
+/// The normal quantile of a two-sided 95 % interval.
+const Z_95: f64 = 1.959_963_984_540_054;
+
+/// A 95 % interval of a share, both ends in 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Wilson's score interval for `n_correct` of `n` independent trials (Wilson, 1927). Without trials
+/// it is everything, 0 to 1.
+pub fn wilson_interval(n_correct: usize, n: usize) -> Interval {
+    if n == 0 {
+        return Interval { low: 0.0, high: 1.0 };
+    }
+    let (n, share) = (n as f64, n_correct as f64 / n as f64);
+    let z2 = Z_95 * Z_95;
+    let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z_95 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
+    Interval { low: (centre - half).max(0.0), high: (centre + half).min(1.0) }
+}
+
+/// Percentile bootstrap over questions: samples of one question rise and fall together, so whole
+/// questions are drawn, `n_resamples` times as many as there are, and the 2.5th and 97.5th
+/// percentiles of the means are taken.
+///
+/// When every question has the same mean the bootstrap cannot see any spread; the interval is then
+/// Wilson's with one trial per question.
+pub fn bootstrap_interval(question_means: &[f64], n_resamples: usize, seed: u64) -> Interval {
+    let n = question_means.len();
+    let Some(first) = question_means.first() else { return wilson_interval(0, 0) };
+    if n_resamples == 0 || question_means.iter().all(|mean| mean == first) {
+        return wilson_interval((first * n as f64).round() as usize, n);
+    }
+    let mut means: Vec<f64> = (0..n_resamples as u64)
+        .map(|resample| {
+            let mut stream = Stream::new(seed, "bootstrap", resample);
+            (0..n).map(|_| question_means[stream.below(n)]).sum::<f64>() / n as f64
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[(share * (n_resamples - 1) as f64).round() as usize];
+    Interval { low: at(0.025), high: at(0.975) }
+}
+
+/// The chance that at least one of `k` samples is right, without bias from `n` samples of which
+/// `n_correct` are right: `1 - C(n - c, k) / C(n, k)` (Chen et al., 2021, equation 1).
+/// `None` when `k` is 0 or above `n`.
+pub fn pass_at_k(n: usize, n_correct: usize, k: usize) -> Option<f64> {
+    if k == 0 || k > n || n_correct > n {
+        return None;
+    }
+    if n - n_correct < k {
+        return Some(1.0);
+    }
+    let all_wrong: f64 = (n - n_correct + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product();
+    Some(1.0 - all_wrong)
+}
+
+/// The mean; 0 for no values.
+pub fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let n = values.len();
+    if n == 0 { 0.0 } else { values.sum::<f64>() / n as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_interval(interval: Interval, low: f64, high: f64) {
+        assert!((interval.low - low).abs() < 5e-5, "{interval:?}");
+        assert!((interval.high - high).abs() < 5e-5, "{interval:?}");
+    }
+
+    #[test]
+    fn wilson_by_hand() {
+        // z = 1.96: centre (p + z^2/2n) / (1 + z^2/n), half width from the same denominator.
+        assert_interval(wilson_interval(8, 10), 0.4902, 0.9433);
+        assert_interval(wilson_interval(0, 10), 0.0, 0.2775);
+        assert_interval(wilson_interval(10, 10), 0.7225, 1.0);
+        assert_interval(wilson_interval(50, 100), 0.4038, 0.5962);
+        assert_eq!(wilson_interval(0, 0), Interval { low: 0.0, high: 1.0 });
+    }
+
+    #[test]
+    fn pass_at_k_by_hand() {
+        assert_eq!(pass_at_k(4, 1, 1), Some(0.25));
+        // 1 - C(3,2)/C(4,2) = 1 - 3/6
+        assert!((pass_at_k(4, 1, 2).expect("defined") - 0.5).abs() < 1e-12);
+        // 1 - C(7,3)/C(10,3) = 1 - 35/120
+        assert!((pass_at_k(10, 3, 3).expect("defined") - (1.0 - 35.0 / 120.0)).abs() < 1e-12);
+        assert_eq!(pass_at_k(4, 3, 2), Some(1.0));
+        assert_eq!(pass_at_k(4, 0, 4), Some(0.0));
+        assert_eq!(pass_at_k(4, 1, 5), None);
+        assert_eq!(pass_at_k(4, 1, 0), None);
+    }
+
+    #[test]
+    fn pass_at_k_is_the_share_of_subsets_with_a_right_sample() {
+        // All subsets of size k of n samples, the first c right.
+        for (n, c, k) in [(5, 2, 3), (6, 1, 4), (7, 3, 2), (6, 6, 1)] {
+            let subsets: Vec<u32> = (0_u32..1 << n).filter(|bits| bits.count_ones() == k).collect();
+            let hits = subsets.iter().filter(|bits| *bits & ((1 << c) - 1) != 0).count();
+            let share = hits as f64 / subsets.len() as f64;
+            let ours = pass_at_k(n as usize, c, k as usize).expect("defined");
+            assert!((ours - share).abs() < 1e-12, "{n} {c} {k}: {ours} {share}");
+        }
+    }
+
+    #[test]
+    fn the_bootstrap_agrees_with_the_normal_interval_where_both_hold() {
+        // 400 questions, a quarter each at 0, 1/4, 3/4 and 1: mean 1/2, variance 5/32.
+        let means: Vec<f64> = (0..400).map(|i| [0.0, 0.25, 0.75, 1.0][i % 4]).collect();
+        let half = Z_95 * (5.0_f64 / 32.0 / 400.0).sqrt();
+        let interval = bootstrap_interval(&means, 4000, 1);
+        assert!((interval.low - (0.5 - half)).abs() < 0.005, "{interval:?}");
+        assert!((interval.high - (0.5 + half)).abs() < 0.005, "{interval:?}");
+        assert_eq!(interval, bootstrap_interval(&means, 4000, 1));
+        assert_ne!(interval, bootstrap_interval(&means, 4000, 2));
+    }
+
+    #[test]
+    fn the_bootstrap_without_spread_is_wilsons_interval() {
+        assert_eq!(bootstrap_interval(&[1.0; 10], 1000, 1), wilson_interval(10, 10));
+        assert_eq!(bootstrap_interval(&[0.0; 10], 1000, 1), wilson_interval(0, 10));
+        assert_eq!(bootstrap_interval(&[], 1000, 1), wilson_interval(0, 0));
+    }
+
+    #[test]
+    fn the_mean_of_nothing_is_zero() {
+        assert_eq!(mean([1.0, 2.0, 6.0].into_iter()), 3.0);
+        assert_eq!(mean([].into_iter()), 0.0);
+    }
+}
