@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::files::{parse_json, read_text};
 use fields::Fields;
 pub use rope::RopeScaling;
 
@@ -348,13 +349,7 @@ fn shortest(x: f32) -> f64 {
 }
 
 fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    parse_json(&text, path)
-}
-
-fn parse_json(text: &str, path: &Path) -> Result<Value> {
-    serde_json::from_str(text)
-        .map_err(|e| Error::ModelFile { path: path.to_owned(), what: format!("is not valid JSON: {e}") })
+    parse_json(&read_text(path)?, path)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod chat_template;
 pub mod config;
 pub mod error;
+mod files;
 #[cfg(test)]
 mod shared_data;
 pub mod tokenizer;

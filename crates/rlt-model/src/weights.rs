@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 mod write;
 
@@ -100,10 +100,7 @@ impl Weights {
 
     fn open_sharded(dir: &Path, index: PathBuf) -> Result<Self> {
         let damaged = |what: String| Error::ModelFile { path: index.clone(), what };
-        let text =
-            std::fs::read_to_string(&index).map_err(|source| Error::Io { path: index.clone(), source })?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|e| damaged(format!("is not valid JSON: {e}")))?;
+        let json = files::parse_json(&files::read_text(&index)?, &index)?;
         let map = json
             .get("weight_map")
             .and_then(Value::as_object)

@@ -2,14 +2,13 @@
 //! complete and on disk.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::Dtype;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A tensor to be written.
 #[derive(Debug, Clone, Copy)]
@@ -30,12 +29,11 @@ pub struct TensorView<'a> {
 /// A name occurs twice, a shape does not fit its data, or the file cannot be written (disk full..).
 pub fn write_safetensors(path: &Path, tensors: &[TensorView], dtype: Dtype) -> Result<()> {
     let header = header(tensors, dtype).map_err(Error::Invalid)?;
-    replace_file(path, |out| {
+    files::replace_file(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         tensors.iter().try_for_each(|tensor| write_numbers(out, tensor.data, dtype))
     })
-    .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 fn header(tensors: &[TensorView], dtype: Dtype) -> std::result::Result<Vec<u8>, String> {
@@ -76,29 +74,4 @@ fn write_numbers(out: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result
         out.write_all(&bytes)?;
     }
     Ok(())
-}
-
-/// Temporary name in the same folder, `fill`, fsync, rename, fsync of the folder.
-fn replace_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = Path::new(&temporary);
-    let written = (|| {
-        let mut out = BufWriter::new(File::create(temporary)?);
-        fill(&mut out)?;
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)
-    })();
-    if written.is_err() {
-        // Nothing more can be done if this fails too; the first error is the one to report.
-        let _ = std::fs::remove_file(temporary);
-        return written;
-    }
-    match path.parent() {
-        Some(folder) if cfg!(unix) => {
-            File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
-        }
-        _ => Ok(()),
-    }
 }
