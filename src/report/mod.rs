@@ -1,1 +1,50 @@
-//! report
+//! The report of a run: one HTML file that needs nothing else, made from run files only.
+//!
+//! [`run_files`] says what is read, `page` turns it into what the templates show, `chart` and
+//! `tokens` draw. Templates escape every text; the few parts that are HTML already escape theirs.
+
+mod chart;
+mod number;
+mod page;
+pub mod run_files;
+mod tokens;
+
+use std::path::{Path, PathBuf};
+
+use minijinja::Environment;
+use minijinja::value::Serde;
+
+use crate::checkpoint::write_atomic;
+use crate::{Error, Result};
+use run_files::RunFiles;
+
+pub use run_files::{DemoSummary, Evaluation, Explanations, Sample, Stage, Student};
+
+/// Writes `run_dir/report.html` and returns its path.
+///
+/// Reads, where they exist: `demo.json`, `eval*.json`, `config.toml`, `metrics.jsonl` and the first
+/// and last file of `samples/` (these three from the demo's training folder when it names one). A
+/// run that is still going can be reported; a row that is half written is left out.
+///
+/// # Errors
+/// [`Error::File`] when there is nothing to report or a file is not what it should be,
+/// [`Error::Row`] for a damaged row, [`Error::Io`].
+pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
+    let files = RunFiles::read(run_dir)?;
+    let html = render(&files)?;
+    let path = run_dir.join("report.html");
+    write_atomic(&path, html.as_bytes())?;
+    Ok(path)
+}
+
+fn render(files: &RunFiles) -> Result<String> {
+    let mut templates = Environment::new();
+    // The names end in .html, which turns escaping on.
+    let sources =
+        [("page.html", include_str!("page.html")), ("explanations.html", include_str!("explanations.html"))];
+    let rendered = sources
+        .into_iter()
+        .try_for_each(|(name, source)| templates.add_template(name, source))
+        .and_then(|()| templates.get_template("page.html")?.render(Serde(page::Page::of(files))));
+    rendered.map_err(|e| Error::Failed(format!("report template: {e:#}")))
+}

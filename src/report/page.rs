@@ -1,0 +1,621 @@
+//! What the report's templates show, from what the run files hold.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::chart::{Chart, Unit};
+use super::number::{compact, duration, percent, thousands};
+use super::run_files::{DemoSummary, Evaluation, RunFiles, Sample, Student};
+use super::tokens::{self, Scale, ShadedText, text_html};
+use crate::config::{Config, KlEstimator};
+
+/// At most this many pairs of explanations.
+const MOST_PAIRS: usize = 8;
+
+/// The curves in the order of the page; those without data are left out.
+const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
+    (
+        "Reward over training",
+        &[
+            Chart {
+                title: "Reward",
+                caption: "Mean of the step's completions. Inner band: the middle half; outer band: worst to best.",
+                metric: "reward_mean",
+                bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
+                unit: Unit::Plain,
+            },
+            Chart {
+                title: "r_SS: can the student reach the solution?",
+                caption: "Log-probability of the solution after the explanation, nats. Higher is better.",
+                metric: "r_ss_mean",
+                bands: &[],
+                unit: Unit::Plain,
+            },
+            Chart {
+                title: "r_KL: would the student think this?",
+                caption: "Divergence of the teacher's words from the student's, nats. Lower is better.",
+                metric: "r_kl_mean",
+                bands: &[],
+                unit: Unit::Plain,
+            },
+        ],
+    ),
+    (
+        "What the model writes",
+        &[
+            Chart {
+                title: "Explanation length",
+                caption: "Think tokens of a completion, mean.",
+                metric: "think_tokens_mean",
+                bands: &[],
+                unit: Unit::Positive,
+            },
+            Chart {
+                title: "Format rate",
+                caption: "Share of completions in the asked format.",
+                metric: "format_rate",
+                bands: &[],
+                unit: Unit::Share,
+            },
+            Chart {
+                title: "Solution overlap",
+                caption: "Share of the explanation that repeats the solution. A rise hints at copying.",
+                metric: "solution_overlap_mean",
+                bands: &[],
+                unit: Unit::Share,
+            },
+            Chart {
+                title: "KL to the reference",
+                caption: "How far the policy has moved from its reference model, nats a token.",
+                metric: "kl_to_reference",
+                bands: &[],
+                unit: Unit::Positive,
+            },
+        ],
+    ),
+    (
+        "Optimisation",
+        &[
+            Chart {
+                title: "Loss",
+                caption: "Of the optimizer step.",
+                metric: "loss",
+                bands: &[],
+                unit: Unit::Plain,
+            },
+            Chart {
+                title: "Gradient norm",
+                caption: "Before clipping.",
+                metric: "grad_norm",
+                bands: &[],
+                unit: Unit::Positive,
+            },
+            Chart {
+                title: "Learning rate",
+                caption: "Of the optimizer step.",
+                metric: "learning_rate",
+                bands: &[],
+                unit: Unit::Positive,
+            },
+        ],
+    ),
+];
+
+/// The whole page.
+#[derive(Serialize)]
+pub(super) struct Page {
+    style: &'static str,
+    title: String,
+    kind: Kind,
+    /// Short facts under the title.
+    facts: Vec<String>,
+    /// The demo's own words about its questions.
+    world: String,
+    headline: Vec<Figure>,
+    accuracy: Vec<BarGroup>,
+    reward: Option<RewardRule>,
+    scale: Scale,
+    pairs: Vec<Pair>,
+    charts: Vec<ChartSection>,
+    stages: Vec<StageBar>,
+    total_time: String,
+    config: String,
+}
+
+/// What the run was: decides the opening words.
+#[derive(Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Demo,
+    Rlt,
+    Correctness,
+    Sft,
+    Evaluation,
+}
+
+/// A headline number.
+#[derive(Serialize)]
+struct Figure {
+    label: &'static str,
+    value: String,
+    /// What it was at first; empty when there is no such thing.
+    from: String,
+    note: String,
+}
+
+#[derive(Serialize)]
+struct BarGroup {
+    title: String,
+    bars: Vec<Bar>,
+}
+
+/// One accuracy with its interval; positions in per cent of the axis.
+#[derive(Serialize)]
+struct Bar {
+    label: String,
+    note: String,
+    value: String,
+    interval: String,
+    width: f64,
+    low: f64,
+    high: f64,
+    emphasis: bool,
+}
+
+/// The reward's settings, as text.
+#[derive(Serialize)]
+struct RewardRule {
+    alpha: String,
+    lambda: String,
+    format_penalty: String,
+    student_temperature: String,
+    k3: bool,
+}
+
+#[derive(Serialize)]
+struct ChartSection {
+    title: &'static str,
+    charts: Vec<DrawnChart>,
+}
+
+#[derive(Serialize)]
+struct DrawnChart {
+    title: &'static str,
+    caption: &'static str,
+    note: Option<String>,
+    svg: String,
+}
+
+#[derive(Serialize)]
+struct StageBar {
+    name: String,
+    seconds: String,
+    width: f64,
+}
+
+/// Two explanations side by side, or one alone.
+#[derive(Serialize)]
+struct Pair {
+    /// Shown once above both when they answer the same question.
+    shared: Option<Task>,
+    sides: Vec<Side>,
+}
+
+#[derive(Serialize, PartialEq)]
+struct Task {
+    question: String,
+    solution: String,
+}
+
+#[derive(Serialize)]
+struct Side {
+    label: String,
+    task: Option<Task>,
+    reward: String,
+    cut_off: bool,
+    think: Option<ShadedText>,
+    /// The text when there is no ledger, as HTML.
+    plain: String,
+    solution: Option<ShadedText>,
+    parts: Vec<Part>,
+    counts: Vec<(&'static str, String)>,
+}
+
+/// One line of the sum that makes the reward.
+#[derive(Serialize)]
+struct Part {
+    label: &'static str,
+    value: String,
+    /// What it adds to the reward.
+    adds: String,
+}
+
+impl Page {
+    pub fn of(files: &RunFiles) -> Self {
+        let kind = Kind::of(files);
+        let config = files.config.clone().unwrap_or_default();
+        let columns = explanations(files);
+        let samples = columns.iter().flat_map(|(_, samples)| *samples);
+        let scale = Scale::of(samples.clone());
+        let has_ledger = samples.clone().any(|s| !s.d_j.is_empty());
+        let demo = files.demo.clone().unwrap_or_default();
+        let total_seconds: f64 = demo.stages.iter().map(|s| s.seconds).sum();
+        Self {
+            style: include_str!("style.css"),
+            title: title(files, &config),
+            kind,
+            facts: facts(files, &config, &demo),
+            world: demo.world.clone(),
+            headline: headline(files, kind),
+            accuracy: accuracy(files),
+            reward: (kind == Kind::Rlt || has_ledger).then(|| RewardRule::of(&config)),
+            scale,
+            pairs: pairs(&columns, scale, &config),
+            charts: charts(&files.metrics, kind),
+            stages: demo
+                .stages
+                .iter()
+                .map(|stage| StageBar {
+                    name: stage.name.clone(),
+                    seconds: duration(stage.seconds),
+                    width: 100.0 * stage.seconds / total_seconds.max(1e-9),
+                })
+                .collect(),
+            total_time: duration(total_seconds),
+            config: files.config_text.clone(),
+        }
+    }
+}
+
+impl Kind {
+    fn of(files: &RunFiles) -> Self {
+        let logged = |metric: &str| files.metrics.iter().any(|row| row.contains_key(metric));
+        if files.demo.is_some() {
+            Self::Demo
+        } else if logged("r_ss_mean") {
+            Self::Rlt
+        } else if logged("reward_mean") {
+            Self::Correctness
+        } else if files.metrics.is_empty() {
+            Self::Evaluation
+        } else {
+            Self::Sft
+        }
+    }
+}
+
+impl RewardRule {
+    fn of(config: &Config) -> Self {
+        let reward = &config.reward;
+        let plain = |x: f32| format!("{x}").replace('-', "\u{2212}");
+        Self {
+            alpha: plain(reward.alpha),
+            lambda: plain(reward.lambda),
+            format_penalty: plain(reward.format_penalty),
+            student_temperature: plain(reward.student_temperature),
+            k3: reward.kl == KlEstimator::K3,
+        }
+    }
+}
+
+fn title(files: &RunFiles, config: &Config) -> String {
+    if files.demo.is_none() && !config.name.is_empty() { config.name.clone() } else { files.folder.clone() }
+}
+
+fn facts(files: &RunFiles, config: &Config, demo: &DemoSummary) -> Vec<String> {
+    let mut facts = Vec::new();
+    let mut model = |path: &std::path::Path, what: &str| {
+        if !path.as_os_str().is_empty() {
+            facts.push(format!("{what} {}", path.display()));
+        }
+    };
+    if files.demo.is_none() {
+        model(&config.model.path, "model");
+        model(&config.model.student, "student");
+        model(&config.data.path, "data");
+    }
+    if let Some(step) = files.metrics.last().and_then(|row| row.get("step")).and_then(Value::as_u64) {
+        let of = if files.demo.is_some() { " of RL" } else { "" };
+        facts.push(format!("{} steps{of}", thousands(step)));
+    }
+    let seeds: Vec<String> = match (files.config.is_some(), demo.seeds.is_empty()) {
+        (_, false) => demo.seeds.iter().map(u64::to_string).collect(),
+        (true, true) => vec![config.seed.to_string()],
+        (false, true) => Vec::new(),
+    };
+    match seeds.len() {
+        0 => {}
+        1 => facts.push(format!("seed {}", seeds[0])),
+        _ => facts.push(format!("seeds {}", seeds.join(", "))),
+    }
+    facts
+}
+
+/// Means over the first and the last few rows that have the metric, and how many those are.
+fn first_and_last(rows: &[Map<String, Value>], metric: &str) -> Option<(f64, f64, usize)> {
+    let values: Vec<f64> = rows.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
+    let few = (values.len() / 10).clamp(1, 5);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    (!values.is_empty()).then(|| (mean(&values[..few]), mean(&values[values.len() - few..]), few))
+}
+
+fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    let students = files.demo.as_ref().map_or(&[][..], |demo| &demo.students);
+    if let Some(best) = students.iter().find(|s| s.emphasis) {
+        let base = students.iter().find(|s| s.name == "pre_rl").or(students.first());
+        figures.push(Figure {
+            label: "Student accuracy",
+            value: percent(best.accuracy),
+            from: base.map_or_else(String::new, |base| percent(base.accuracy)),
+            note: "student of the teacher before RL → after RL".into(),
+        });
+    }
+    let metrics: &[(&'static str, &'static str, fn(f64) -> String)] = match kind {
+        Kind::Sft | Kind::Evaluation => &[("Loss", "loss", compact)],
+        Kind::Correctness => &[
+            ("Reward", "reward_mean", compact),
+            ("Format rate", "format_rate", percent),
+            ("Completion tokens", "completion_tokens_mean", compact),
+        ],
+        Kind::Demo | Kind::Rlt => &[
+            ("Reward", "reward_mean", compact),
+            ("Solution log-probability", "solution_logprob_mean", compact),
+            ("Mean divergence D", "kl_mean", compact),
+            ("Think tokens", "think_tokens_mean", compact),
+        ],
+    };
+    for &(label, metric, format) in metrics {
+        if let Some((first, last, few)) = first_and_last(&files.metrics, metric) {
+            let note = if few == 1 {
+                "first → last step".into()
+            } else {
+                format!("first {few} → last {few} steps")
+            };
+            figures.push(Figure { label, value: format(last), from: format(first), note });
+        }
+    }
+    figures.extend(speed(files, kind));
+    figures
+}
+
+fn speed(files: &RunFiles, kind: Kind) -> Vec<Figure> {
+    let last = |metric: &str| files.metrics.last().and_then(|row| row.get(metric)?.as_f64());
+    let plain = |label, value, note: &str| Figure { label, value, from: String::new(), note: note.into() };
+    let mut figures = Vec::new();
+    if let Some(demo) = files.demo.as_ref().filter(|demo| !demo.stages.is_empty()) {
+        let total = demo.stages.iter().map(|s| s.seconds).sum();
+        figures.push(plain("Time", duration(total), "all stages"));
+    } else if let Some(seconds) = last("wall_s") {
+        figures.push(plain("Time", duration(seconds), "wall clock"));
+    }
+    if kind == Kind::Sft {
+        if let Some(epoch) = last("epoch") {
+            figures.push(plain("Epochs", compact(epoch), "passes over the rows"));
+        }
+        if let Some((_, rate, _)) = first_and_last(&files.metrics, "tokens_per_s") {
+            figures.push(plain("Speed", format!("{} tokens/s", compact(rate)), "last steps"));
+        }
+    }
+    figures
+}
+
+fn accuracy(files: &RunFiles) -> Vec<BarGroup> {
+    let mut groups = Vec::new();
+    if let Some(demo) = files.demo.as_ref().filter(|demo| !demo.students.is_empty()) {
+        let bars = demo.students.iter().map(Bar::of_student).collect();
+        groups.push(BarGroup { title: "Students on held-out questions".into(), bars });
+    }
+    for evaluation in &files.evaluations {
+        let bar = Bar::of_evaluation(evaluation);
+        let title = match evaluation.split.as_str() {
+            "" => evaluation.task.clone(),
+            split => format!("{}, {split}", evaluation.task),
+        };
+        match groups.iter_mut().find(|group| group.title == title) {
+            Some(group) => group.bars.push(bar),
+            None => groups.push(BarGroup { title, bars: vec![bar] }),
+        }
+    }
+    groups
+}
+
+impl Bar {
+    fn new(label: &str, note: String, (accuracy, low, high): (f64, f64, f64), emphasis: bool) -> Self {
+        let on_axis = |share: f64| (share * 1000.0).round().clamp(0.0, 1000.0) / 10.0;
+        Self {
+            label: label.to_owned(),
+            note,
+            value: percent(accuracy),
+            interval: format!("{} to {}", percent(low), percent(high)),
+            width: on_axis(accuracy),
+            low: on_axis(low),
+            high: on_axis(high),
+            emphasis,
+        }
+    }
+
+    fn of_student(student: &Student) -> Self {
+        let label = if student.label.is_empty() { &student.name } else { &student.label };
+        let note = format!("{} answers", thousands(student.n));
+        Self::new(label, note, (student.accuracy, student.low, student.high), student.emphasis)
+    }
+
+    fn of_evaluation(eval: &Evaluation) -> Self {
+        let mut note =
+            vec![format!("{} questions × {}", thousands(eval.n_questions), thousands(eval.n_samples))];
+        note.extend(eval.format_rate.map(|rate| format!("format {}", percent(rate))));
+        note.extend(eval.mean_tokens.map(|tokens| format!("{} tokens", compact(tokens))));
+        note.extend(eval.truncated_rate.map(|rate| format!("cut off {}", percent(rate))));
+        Self::new(&eval.model, note.join(" · "), (eval.accuracy, eval.low, eval.high), true)
+    }
+}
+
+fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSection> {
+    let drawn = |chart: &Chart| {
+        let svg = chart.svg(metrics)?;
+        let note = chart.clipping_note(metrics);
+        Some(DrawnChart { title: chart.title, caption: chart.caption, note, svg })
+    };
+    let mut sections: Vec<ChartSection> = CHART_SECTIONS
+        .iter()
+        .map(|(title, charts)| ChartSection { title, charts: charts.iter().filter_map(drawn).collect() })
+        .filter(|section| !section.charts.is_empty())
+        .collect();
+    if kind == Kind::Sft {
+        sections.reverse();
+    }
+    sections
+}
+
+/// The columns of explanations: those of the demo, else of the first and the last logged step.
+fn explanations(files: &RunFiles) -> Vec<(String, &[Sample])> {
+    let or = |label: &str, default: &str| if label.is_empty() { default.into() } else { label.to_owned() };
+    if let Some(demo) = &files.demo {
+        return vec![
+            (or(&demo.before.label, "Before RL"), &demo.before.samples),
+            (or(&demo.after.label, "After RL"), &demo.after.samples),
+        ];
+    }
+    [&files.first_samples, &files.last_samples]
+        .into_iter()
+        .filter_map(|samples| {
+            Some((format!("Step {}", thousands(samples.first()?.step)), samples.as_slice()))
+        })
+        .collect()
+}
+
+/// Pairs by question where the columns share one, else in their order.
+fn pairs(columns: &[(String, &[Sample])], scale: Scale, config: &Config) -> Vec<Pair> {
+    let [(left_label, left), rest @ ..] = columns else { return Vec::new() };
+    let side = |label: &str, sample: &Sample| Side::of(label, sample, scale, config);
+    let Some((right_label, right)) = rest.first() else {
+        let alone = |sample| Pair::new(vec![side(left_label, sample)]);
+        return left.iter().take(MOST_PAIRS).map(alone).collect();
+    };
+    let mut unpaired: Vec<&Sample> = right.iter().collect();
+    let mut matched = Vec::new();
+    for sample in *left {
+        let same = |other: &&Sample| other.question == sample.question && other.solution == sample.solution;
+        if let Some(index) = unpaired.iter().position(same) {
+            matched.push((sample, unpaired.remove(index)));
+        }
+    }
+    if matched.is_empty() {
+        matched = left.iter().zip(right.iter()).collect();
+    }
+    let pair = |(a, b)| Pair::new(vec![side(left_label, a), side(right_label, b)]);
+    matched.into_iter().take(MOST_PAIRS).map(pair).collect()
+}
+
+impl Pair {
+    fn new(mut sides: Vec<Side>) -> Self {
+        let same = sides.iter().all(|side| side.task == sides[0].task);
+        let mut shared = None;
+        if same {
+            for side in &mut sides {
+                shared = side.task.take();
+            }
+        }
+        Self { shared, sides }
+    }
+}
+
+impl Side {
+    fn of(label: &str, sample: &Sample, scale: Scale, config: &Config) -> Self {
+        let text = if sample.explanation.is_empty() { &sample.completion } else { &sample.explanation };
+        let count = |key: &str| sample.parts.get(key).and_then(Value::as_u64);
+        let mut counts = Vec::new();
+        counts.extend(count("n_think").map(|n| ("think tokens", thousands(n))));
+        counts.extend(count("n_solution").map(|n| ("solution tokens", thousands(n))));
+        counts.extend(sample.advantage.map(|a| ("advantage", compact(a))));
+        Self {
+            label: label.to_owned(),
+            task: Some(Task {
+                question: text_html(sample.question.trim_end()),
+                solution: text_html(sample.solution.trim()),
+            }),
+            reward: sample.reward.map_or_else(|| "not scorable".into(), compact),
+            cut_off: sample.finish == "length",
+            think: tokens::think(sample, scale),
+            plain: text_html(text),
+            solution: tokens::solution(sample, scale),
+            parts: parts(sample, config),
+            counts,
+        }
+    }
+}
+
+/// The reward as a sum of its parts, from those that the sample has.
+fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
+    let (alpha, lambda) = (f64::from(config.reward.alpha), f64::from(config.reward.lambda));
+    let weights = [
+        ("solution_logprob_mean", "mean log-probability of the solution", 1.0),
+        ("solution_logprob_min", "its least likely token", alpha),
+        ("kl_mean", "mean divergence D", -lambda),
+        ("kl_max", "its largest D", -lambda * alpha),
+        ("format_penalty", "format penalty", 1.0),
+    ];
+    weights
+        .into_iter()
+        .filter_map(|(key, label, weight)| {
+            let value = sample.parts.get(key)?.as_f64()?;
+            (key != "format_penalty" || value != 0.0).then(|| Part {
+                label,
+                value: compact(value),
+                adds: compact(weight * value),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(question: &str) -> Sample {
+        Sample { question: question.into(), solution: "4".into(), ..Sample::default() }
+    }
+
+    #[test]
+    fn explanations_pair_by_question() {
+        let (left, right) = ([asked("a"), asked("b"), asked("c")], [asked("c"), asked("a"), asked("d")]);
+        let columns = [("Before".to_owned(), &left[..]), ("After".to_owned(), &right[..])];
+        let pairs = pairs(&columns, Scale { kl: 1.0, logprob: 1.0 }, &Config::default());
+        let questions: Vec<_> = pairs.iter().map(|p| p.shared.as_ref().unwrap().question.as_str()).collect();
+        assert_eq!(questions, ["a", "c"]);
+        assert!(pairs.iter().all(|pair| pair.sides.len() == 2));
+    }
+
+    #[test]
+    fn different_questions_stand_above_their_own_column() {
+        let (left, right) = ([asked("a")], [asked("b")]);
+        let columns = [("Step 1".to_owned(), &left[..]), ("Step 9".to_owned(), &right[..])];
+        let pairs = pairs(&columns, Scale { kl: 1.0, logprob: 1.0 }, &Config::default());
+        assert!(pairs[0].shared.is_none());
+        assert_eq!(pairs[0].sides[1].task.as_ref().unwrap().question, "b");
+    }
+
+    #[test]
+    fn parts_add_up_to_the_reward() {
+        let mut sample = asked("a");
+        sample.parts = json!({"solution_logprob_mean": -0.5, "solution_logprob_min": -2.0, "kl_mean": 0.25,
+            "kl_max": 3.0, "format_penalty": -1.0, "n_think": 12})
+        .as_object()
+        .unwrap()
+        .clone();
+        let parts = parts(&sample, &Config::default());
+        let adds: Vec<&str> = parts.iter().map(|p| p.adds.as_str()).collect();
+        assert_eq!(adds, ["−0.50", "−0.02", "−0.75", "−0.09", "−1.00"]);
+    }
+
+    #[test]
+    fn the_headline_averages_a_few_steps_at_each_end() {
+        let rows: Vec<_> =
+            (1..=40).map(|step| json!({"step": step, "loss": step}).as_object().unwrap().clone()).collect();
+        assert_eq!(first_and_last(&rows, "loss"), Some((2.5, 38.5, 4)));
+        assert_eq!(first_and_last(&rows, "reward_mean"), None);
+    }
+}
