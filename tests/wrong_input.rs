@@ -214,3 +214,36 @@ fn wrong_data_files() {
         },
     ]);
 }
+
+#[test]
+fn wrong_runs() {
+    check(&[
+        Case {
+            name: "missing run",
+            setup: |_| {},
+            args: &["report", "runs/none"],
+            code: 1,
+            says: &["runs/none: no such run directory", "the folder that holds metrics.jsonl"],
+        },
+        Case {
+            name: "nothing to report",
+            setup: |dir| write(dir, "run/notes.txt", ""),
+            args: &["report", "run"],
+            code: 1,
+            says: &["run: nothing to report yet", "no metrics.jsonl"],
+        },
+        Case {
+            name: "damaged metrics",
+            setup: |dir| {
+                write(
+                    dir,
+                    "run/metrics.jsonl",
+                    "{\"step\":1,\"loss\":2}\n{\"step\":2,,}\n{\"step\":3,\"loss\":1}\n",
+                )
+            },
+            args: &["report", "run"],
+            code: 1,
+            says: &["run/metrics.jsonl, row 2: not a JSON object", "remove the line"],
+        },
+    ]);
+}

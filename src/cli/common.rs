@@ -18,13 +18,13 @@ use super::terminal::Terminal;
 #[derive(Debug, Args)]
 pub struct GlobalArgs {
     /// Show no progress, only the answer and errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub quiet: bool,
     /// Worker threads; without it the configuration's `threads`, else one per core
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, help_heading = "Options of every command", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
     /// Print the answer as one JSON object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub json: bool,
 }
 

@@ -6,6 +6,7 @@
 
 mod common;
 mod interrupt;
+mod report;
 mod select;
 mod terminal;
 
@@ -33,12 +34,14 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Report(report::ReportArgs),
     Select(select::SelectArgs),
 }
 
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Report(args) => args.run(context),
             Self::Select(args) => args.run(context),
         }
     }
