@@ -14,6 +14,7 @@ pub mod prompts;
 pub mod report;
 pub mod reward;
 pub mod run_log;
+pub mod score;
 pub mod scorer;
 pub mod select;
 pub mod tensorboard;

@@ -1,1 +1,55 @@
-//! scorer
+//! What can say how likely given tokens are: a model, or a table in tests.
+
+use rlt_model::token_logprobs::ScoringGroup;
+
+use crate::error::Result;
+
+/// Gives log-probabilities of given tokens.
+pub trait TokenScorer {
+    /// Longest sequence (prefix and continuation together), tokens.
+    fn context_tokens(&self) -> usize;
+
+    /// log p(token | everything before it) at `temperature`, in nats, for every scored position:
+    /// `[group][continuation][scored token, in order]`. About `tokens_per_batch` tokens are computed at a
+    /// time; the results do not depend on it.
+    ///
+    /// # Errors
+    /// What the implementation reports, for a sequence longer than the context for example.
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>>;
+}
+
+/// A "model" whose log-probability of a token depends on the token and the temperature alone.
+#[cfg(test)]
+pub(crate) struct TokenTable {
+    /// Log-probability by token id at temperature 1, nats.
+    pub logprobs: fn(u32) -> f32,
+    /// See [`TokenScorer::context_tokens`].
+    pub context_tokens: usize,
+}
+
+#[cfg(test)]
+impl TokenScorer for TokenTable {
+    fn context_tokens(&self) -> usize {
+        self.context_tokens
+    }
+
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        _tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let score = |ids: &[u32], scored: &[std::ops::Range<usize>]| {
+            scored.iter().cloned().flatten().map(|at| (self.logprobs)(ids[at]) / temperature).collect()
+        };
+        Ok(groups
+            .iter()
+            .map(|group| group.continuations.iter().map(|c| score(&c.ids, &c.scored)).collect())
+            .collect())
+    }
+}

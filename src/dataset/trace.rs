@@ -63,13 +63,10 @@ impl TraceRow {
 /// As [`super::read_questions`], and [`crate::Error::Row`] when there is no trace or one of its columns is
 /// malformed.
 pub fn read_traces(data: &DataConfig, style: &PromptStyle) -> Result<Vec<TraceRow>> {
-    read_records(&data.path, data.max_rows)?
-        .into_iter()
-        .map(|record| trace_row(record, data, style))
-        .collect()
+    read_records(&data.path, data.max_rows)?.iter().map(|record| trace_row(record, data, style)).collect()
 }
 
-fn trace_row(record: Record, data: &DataConfig, style: &PromptStyle) -> Result<TraceRow> {
+fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<TraceRow> {
     let question = question_row(record.clone(), data)?;
     let completion = match record.text("completion")? {
         Some(completion) => completion,

@@ -9,6 +9,7 @@ pub mod error;
 mod files;
 #[cfg(test)]
 mod shared_data;
+pub mod token_logprobs;
 pub mod tokenizer;
 pub mod weights;
 
