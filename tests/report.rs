@@ -79,8 +79,8 @@ fn assert_balanced(html: &str) {
 /// The text between tags, as a reader sees it, with one plain space for any white space.
 fn visible_text(html: &str) -> String {
     let body = html.split_once("</style>").unwrap().1;
-    let text: String = body.split('<').filter_map(|part| Some(part.split_once('>')?.1)).collect();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text: Vec<&str> = body.split('<').filter_map(|part| Some(part.split_once('>')?.1)).collect();
+    text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -95,19 +95,19 @@ fn the_demo_shows_students_curves_and_explanations_side_by_side() {
         "Student of the RLT-trained teacher",
         "33 % → 84 %",
         "81 % to 86.8 %",
-        "Explanations, before rl and after rl",
+        "Explanations, side by side",
+        "Before RL reward",
         "Solution, as the student then sees it",
-        "max D",
         "Where the time went",
         "mean log-probability of the solution",
     ] {
         assert!(text.contains(expected), "missing: {expected}");
     }
     assert_eq!(html.matches(r#"<article class="pair">"#).count(), 4);
-    assert_eq!(html.matches("<svg").count(), 10, "a curve for every metric of an RLT run");
+    assert_eq!(html.matches("<svg").count(), 9, "a curve for every metric of an RLT run");
     // Four pairs, two sides, each with its largest D and its least likely solution token.
-    assert_eq!(html.matches(r#"class="label warm""#).count(), 8);
-    assert_eq!(html.matches(r#"class="label sol""#).count(), 8);
+    assert_eq!(html.matches(r#"data-label="max D "#).count(), 8);
+    assert_eq!(html.matches(r#"data-label="min "#).count(), 8);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_training_run_compares_its_first_and_last_step() {
     made_up::rlt_training(&dir);
     let text = visible_text(&report_of(&dir));
     for expected in
-        ["Teacher training · RLT reward", "Explanations, step 1 and step 40", "tale-teller", "seed 7"]
+        ["Teacher training · RLT reward", "Step 1 reward", "Step 40 reward", "tale-teller", "seed 7"]
     {
         assert!(text.contains(expected), "missing: {expected}");
     }
@@ -154,7 +154,7 @@ fn a_correctness_run_shows_its_completions() {
     let dir = run_dir("correctness");
     made_up::correctness(&dir);
     let text = visible_text(&report_of(&dir));
-    assert!(text.contains("GRPO · correctness reward") && text.contains("Completions, step 1 and step 30"));
+    assert!(text.contains("GRPO · correctness reward") && text.contains("Completions, side by side"));
     assert!(!text.contains("How an explanation is scored"));
     assert!(text.contains("cut off at the length limit"));
 }
@@ -172,14 +172,11 @@ fn hostile_text_stays_text() {
     let dir = run_dir("hostile");
     made_up::hostile(&dir);
     let html = report_of(&dir);
-    let lower = html.to_lowercase();
-    for harm in ["<img", "<script", "</script", "<b>bold", "\" onmouseover", "{{", "javascript:alert(1)\""] {
-        assert!(!lower.contains(harm), "{harm} came through");
+    for harm in ["<img", "<script", "</script", "<b>bold", "\" onmouseover", "\u{202e}"] {
+        assert!(!html.contains(harm), "{harm:?} came through");
     }
-    assert!(
-        html.contains("&lt;&#x2f;script&gt;&lt;img src&#x3d;x onerror") || html.contains("&lt;img"),
-        "{html}"
-    );
+    assert!(html.matches("&lt;img src=x onerror=alert(1)&gt;&quot;").count() > 10, "shown as it is");
+    assert!(html.contains("{{ 7*7 }}") && html.contains("&amp;amp;"), "{html}");
 }
 
 #[test]

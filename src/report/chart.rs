@@ -9,6 +9,7 @@ use super::number::{compact, percent, round_up, ticks};
 
 /// What a curve shows.
 pub(super) struct Chart {
+    /// HTML.
     pub title: &'static str,
     /// One sentence on how to read it.
     pub caption: &'static str,
@@ -63,7 +64,7 @@ impl Chart {
         let _ = write!(
             svg,
             r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}: {} at step {}, {} at step {}">"#,
-            self.title,
+            self.metric,
             self.format(first.value),
             first.step,
             self.format(last.value),

@@ -1,7 +1,7 @@
 //! Numbers as people read them, and round ones for axes.
 
 /// At most this many ticks on an axis.
-const MOST_TICKS: usize = 5;
+const MOST_TICKS: usize = 6;
 
 /// Three significant digits or so, with a real minus sign: `−1.23`, `0.041`, `12.3`, `1,234`, `3e−6`.
 pub(super) fn compact(value: f64) -> String {
@@ -24,7 +24,7 @@ pub(super) fn compact(value: f64) -> String {
     signed(value, &text)
 }
 
-/// Three decimals, signed: for exact figures such as `+1.204`.
+/// Three decimals, always signed, for figures that are compared or added: `+1.204`.
 pub(super) fn nats(value: f64) -> String {
     let sign = if value < 0.0 { "\u{2212}" } else { "+" };
     format!("{sign}{:.3}", value.abs())
@@ -52,7 +52,7 @@ pub(super) fn thousands(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -128,6 +128,7 @@ mod tests {
         let labels = |low, high| ticks(low, high).into_iter().map(|(_, text)| text).collect::<Vec<_>>();
         assert_eq!(labels(-1.1, 0.3), ["−1.0", "−0.5", "0"]);
         assert_eq!(labels(0.0, 125.0), ["0", "50", "100"]);
+        assert_eq!(labels(-10.2, 0.3), ["−10", "−8", "−6", "−4", "−2", "0"]);
         assert_eq!(labels(0.0, 1e-5), ["0", "2e−6", "4e−6", "6e−6", "8e−6", "1e−5"]);
         assert_eq!(labels(0.0, 4000.0), ["0", "1,000", "2,000", "3,000", "4,000"]);
         assert_eq!(labels(0.61, 0.655), ["0.61", "0.62", "0.63", "0.64", "0.65"]);

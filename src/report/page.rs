@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::chart::{Chart, Unit};
-use super::number::{compact, duration, percent, thousands};
+use super::number::{compact, duration, nats, percent, thousands};
 use super::run_files::{DemoSummary, Evaluation, RunFiles, Sample, Student};
 use super::tokens::{self, Scale, ShadedText, text_html};
 use crate::config::{Config, KlEstimator};
@@ -25,14 +25,14 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 unit: Unit::Plain,
             },
             Chart {
-                title: "r_SS: can the student reach the solution?",
+                title: "<var>r</var><sub>SS</sub>: can the student reach the solution?",
                 caption: "Log-probability of the solution after the explanation, nats. Higher is better.",
                 metric: "r_ss_mean",
                 bands: &[],
                 unit: Unit::Plain,
             },
             Chart {
-                title: "r_KL: would the student think this?",
+                title: "<var>r</var><sub>KL</sub>: would the student think this?",
                 caption: "Divergence of the teacher's words from the student's, nats. Lower is better.",
                 metric: "r_kl_mean",
                 bands: &[],
@@ -212,6 +212,8 @@ struct Side {
     label: String,
     task: Option<Task>,
     reward: String,
+    /// With the decimals of the parts, under their sum.
+    reward_sum: String,
     cut_off: bool,
     think: Option<ShadedText>,
     /// The text when there is no ledger, as HTML.
@@ -351,7 +353,9 @@ fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
             note: "student of the teacher before RL → after RL".into(),
         });
     }
-    let metrics: &[(&'static str, &'static str, fn(f64) -> String)] = match kind {
+    /// Label, metric, how to write it.
+    type Metric = (&'static str, &'static str, fn(f64) -> String);
+    let metrics: &[Metric] = match kind {
         Kind::Sft | Kind::Evaluation => &[("Loss", "loss", compact)],
         Kind::Correctness => &[
             ("Reward", "reward_mean", compact),
@@ -360,7 +364,7 @@ fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
         ],
         Kind::Demo | Kind::Rlt => &[
             ("Reward", "reward_mean", compact),
-            ("Solution log-probability", "solution_logprob_mean", compact),
+            ("Solution log-prob", "solution_logprob_mean", compact),
             ("Mean divergence D", "kl_mean", compact),
             ("Think tokens", "think_tokens_mean", compact),
         ],
@@ -453,6 +457,10 @@ impl Bar {
 
 fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSection> {
     let drawn = |chart: &Chart| {
+        // One update a batch: GRPO's loss says nothing that the reward does not.
+        if chart.metric == "loss" && kind != Kind::Sft {
+            return None;
+        }
         let svg = chart.svg(metrics)?;
         let note = chart.clipping_note(metrics);
         Some(DrawnChart { title: chart.title, caption: chart.caption, note, svg })
@@ -536,6 +544,7 @@ impl Side {
                 solution: text_html(sample.solution.trim()),
             }),
             reward: sample.reward.map_or_else(|| "not scorable".into(), compact),
+            reward_sum: sample.reward.map_or_else(String::new, nats),
             cut_off: sample.finish == "length",
             think: tokens::think(sample, scale),
             plain: text_html(text),
@@ -562,8 +571,8 @@ fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
             let value = sample.parts.get(key)?.as_f64()?;
             (key != "format_penalty" || value != 0.0).then(|| Part {
                 label,
-                value: compact(value),
-                adds: compact(weight * value),
+                value: nats(value),
+                adds: nats(weight * value),
             })
         })
         .collect()
@@ -608,7 +617,7 @@ mod tests {
         .clone();
         let parts = parts(&sample, &Config::default());
         let adds: Vec<&str> = parts.iter().map(|p| p.adds.as_str()).collect();
-        assert_eq!(adds, ["−0.50", "−0.02", "−0.75", "−0.09", "−1.00"]);
+        assert_eq!(adds, ["−0.500", "−0.020", "−0.750", "−0.090", "−1.000"]);
     }
 
     #[test]

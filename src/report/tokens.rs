@@ -5,7 +5,7 @@ use std::fmt::Write;
 use minijinja::HtmlEscape;
 use serde::Serialize;
 
-use super::number::{compact, nats, round_up};
+use super::number::{compact, nats};
 use super::run_files::Sample;
 
 /// More tokens of one text than this make a page that nobody scrolls; the rest is counted.
@@ -36,7 +36,8 @@ fn full_shade(mut magnitudes: Vec<f64>) -> f64 {
     magnitudes.sort_by(f64::total_cmp);
     let index = (magnitudes.len() as f64 * SCALE_QUANTILE) as usize;
     let quantile = magnitudes.get(index.min(magnitudes.len().saturating_sub(1)));
-    round_up(quantile.copied().unwrap_or(1.0).max(0.5))
+    // To the next half, for a legend with round ends.
+    (quantile.copied().unwrap_or(1.0).max(0.5) * 2.0).ceil() / 2.0
 }
 
 /// A text in shaded tokens, as HTML, with what stands beside it.
@@ -111,17 +112,17 @@ fn shaded(tokens: &[String], look: impl Fn(usize, &str) -> Look) -> Option<Shade
         let look = look(index, token);
         // Below linear, so that the middle of the scale can be told from its lower end.
         let alpha = look.shade.clamp(0.0, 1.0).powf(0.8);
-        let marked = if look.mark.is_some() { " mark" } else { "" };
+        let mark = match &look.mark {
+            Some(label) => format!(r#" mark" data-label="{}"#, HtmlEscape(label)),
+            None => String::new(),
+        };
         let _ = write!(
             html,
-            r#"<span class="t {}{marked}" style="--a:{alpha:.2}" title="{}">{}</span>"#,
+            r#"<span class="t {}{mark}" style="--a:{alpha:.2}" title="{}">{}</span>"#,
             look.class,
             HtmlEscape(&look.title),
             text_html(token)
         );
-        if let Some(mark) = look.mark {
-            let _ = write!(html, r#"<span class="label {}">{}</span>"#, look.class, HtmlEscape(&mark));
-        }
     }
     let n_hidden = tokens.len().saturating_sub(MOST_TOKENS);
     Some(ShadedText { html, n_tokens: tokens.len(), n_hidden })
@@ -138,15 +139,18 @@ fn position_of(values: &[f64], better: impl Fn(f64, f64) -> bool) -> Option<usiz
     best
 }
 
-/// Escaped text in which a line break is shown and breaks.
+/// Escaped text in which line breaks are shown, and break; several in a row leave a gap.
 pub(super) fn text_html(text: &str) -> String {
     let mut html = String::new();
-    for (index, line) in text.split('\n').enumerate() {
-        if index > 0 {
-            html.push_str("<i>↵</i>\n");
-        }
-        let _ = write!(html, "{}", HtmlEscape(&visible(line)));
+    let mut rest = text;
+    while let Some(at) = rest.find('\n') {
+        let after = rest[at..].trim_start_matches('\n');
+        let breaks = rest.len() - at - after.len();
+        let gap = if breaks > 1 { r#"<i class="gap"></i>"# } else { "\n" };
+        let _ = write!(html, "{}<i>{}</i>{gap}", HtmlEscape(&visible(&rest[..at])), "↵".repeat(breaks));
+        rest = after;
     }
+    let _ = write!(html, "{}", HtmlEscape(&visible(rest)));
     html
 }
 
@@ -186,11 +190,10 @@ mod tests {
         let html = think(&sample(), SCALE).unwrap().html;
         assert_eq!(html.matches(" mark").count(), 1);
         assert!(html.contains(
-            "<span class=\"t warm mark\" style=\"--a:1.00\" title=\"“ 5”  D = +2.400 nats\nlog π_T = −0.200\nlog π_S = −2.600\"> 5</span>\
-             <span class=\"label warm\">max D 2.40</span>"
+            "<span class=\"t warm mark\" data-label=\"max D 2.40\" style=\"--a:1.00\" title=\"“ 5”  D = +2.400 nats\nlog π_T = −0.200\nlog π_S = −2.600\"> 5</span>"
         ), "{html}");
         let html = solution(&sample(), SCALE).unwrap().html;
-        assert!(html.contains("2</span><span class=\"label sol\">min −3.20</span>"), "{html}");
+        assert!(html.contains("class=\"t sol mark\" data-label=\"min −3.20\""), "{html}");
     }
 
     #[test]
@@ -202,7 +205,8 @@ mod tests {
 
     #[test]
     fn whitespace_shows_and_text_is_escaped() {
-        assert_eq!(text_html(" a\n\nb\t<"), " a<i>↵</i>\n<i>↵</i>\nb␉&lt;");
+        assert_eq!(text_html(" a\n\nb\t<"), " a<i>↵↵</i><i class=\"gap\"></i>b␉&lt;");
+        assert_eq!(text_html("a\nb\n"), "a<i>↵</i>\nb<i>↵</i>\n");
         assert_eq!(visible("\u{202e}x"), "·x");
         let html = think(&sample(), SCALE).unwrap().html;
         assert!(html.contains(">&lt;b&gt;</span>") && !html.contains("<b>"), "{html}");

@@ -243,7 +243,7 @@ pub fn evaluations(dir: &Path) {
 
 /// Every text that a user or a model can choose tries to break out of the page.
 pub fn hostile(dir: &Path) {
-    const ATTACK: &str = "</script><img src=x onerror=alert(1)>\" onmouseover=\"alert(1)' {{ 7*7 }} {% raw %} &amp; ]]> <b>bold\u{0}";
+    const ATTACK: &str = "</script><img src=x onerror=alert(1)>\" onmouseover=\"alert(1)' {{ 7*7 }} {% raw %} &amp; ]]> <b>bold";
     let mut hostile = sample(&mut Dice(5), 1, 0, BEFORE[0], 0.5);
     hostile.question = ATTACK.into();
     hostile.solution = ATTACK.into();
@@ -265,6 +265,6 @@ pub fn hostile(dir: &Path) {
         json!({"model": ATTACK, "task": ATTACK, "split": ATTACK, "accuracy": 0.5, "low": 0.4, "high": 0.6});
     fs::write(dir.join("eval.json"), eval.to_string()).unwrap();
     let mut config = String::from("name = ");
-    let _ = writeln!(config, "{}", Value::from(ATTACK.replace('\u{0}', "")));
+    let _ = writeln!(config, "{}", Value::from(ATTACK));
     fs::write(dir.join("config.toml"), config).unwrap();
 }
