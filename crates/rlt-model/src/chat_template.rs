@@ -1,1 +1,168 @@
-//! chat_template
+//! Chat templates: the Jinja text of a model folder that turns messages into the model's prompt.
+//!
+//! Rendered as by transformers' `apply_chat_template(tokenize=False)`: same block trimming, same
+//! extra functions and filters, Python's string methods, Python's spelling of values.
+
+mod environment;
+mod json;
+mod methods;
+mod source;
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use minijinja::value::Serde;
+use minijinja::{Environment, Value};
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use crate::files::{parse_json, read_text_if_present};
+use crate::tokenizer::token_text;
+use crate::{Error, Result};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or whatever else the template knows.
+    pub role: String,
+    /// The text of the turn.
+    pub content: String,
+}
+
+/// A parsed template with the special tokens it may name.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// `bos_token`, `eos_token` and the like, as strings.
+    special_tokens: Map<String, Json>,
+}
+
+/// The name under which messages about a template speak of it.
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Reads `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (a text, or a
+    /// list of named ones of which `default` is taken), and the special tokens there.
+    ///
+    /// # Errors
+    /// The folder has no template, or it is not one that can be parsed.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let config_path = dir.join("tokenizer_config.json");
+        let config = match read_text_if_present(&config_path)? {
+            Some(text) => parse_json(&text, &config_path)?,
+            None => Json::Null,
+        };
+        let missing = |what: &str| Error::ModelFile { path: config_path.clone(), what: what.into() };
+        let source = match read_text_if_present(&dir.join("chat_template.jinja"))? {
+            Some(source) => source,
+            None => match &config["chat_template"] {
+                Json::String(source) => source.clone(),
+                Json::Array(named) => named
+                    .iter()
+                    .find(|template| template["name"] == "default")
+                    .and_then(|template| template["template"].as_str())
+                    .ok_or_else(|| missing("chat_template is a list without one named \"default\""))?
+                    .to_owned(),
+                _ => {
+                    return Err(missing(
+                        "has no chat_template, and the folder has no chat_template.jinja: add one (base models \
+                         often come without)",
+                    ));
+                }
+            },
+        };
+        let special_tokens = SPECIAL_TOKENS
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), token_text(&config[name])?.into())))
+            .collect();
+        Self::from_source(&source, special_tokens)
+    }
+
+    /// A template from its text; `special_tokens` are the variables `bos_token`, `eos_token`, ..
+    ///
+    /// # Errors
+    /// The text is not a template; the message names the line.
+    pub fn from_source(source: &str, special_tokens: Map<String, Json>) -> Result<Self> {
+        let mut environment = environment::hugging_face(jiff::Zoned::now().datetime());
+        environment.add_template_owned(NAME, source::prepare(source)).map_err(template_error)?;
+        Ok(Self { environment, special_tokens })
+    }
+
+    /// Sets what the template's `strftime_now` tells, to UTC; without this it is the local time at
+    /// which the template was read, so that one run tells one date.
+    ///
+    /// # Errors
+    /// `unix_seconds` is outside the years -9999 to 9999.
+    pub fn at_time(mut self, unix_seconds: i64) -> Result<Self> {
+        let now: DateTime = Timestamp::from_second(unix_seconds)
+            .map_err(|e| Error::Invalid(format!("time {unix_seconds} s: {e}")))?
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .datetime();
+        environment::set_time(&mut self.environment, now);
+        Ok(self)
+    }
+
+    /// The prompt text of a conversation; with `add_generation_prompt` it ends where the
+    /// assistant's next turn begins.
+    ///
+    /// # Errors
+    /// The template raised an exception (roles that do not alternate, a system message it does not
+    /// know, ..) or uses something that is not there.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_values(Value::from(Serde(messages)), add_generation_prompt, &Map::new())
+    }
+
+    /// As [`ChatTemplate::render`], for messages with further fields (`tool_calls`,
+    /// `reasoning_content`, ..) as a JSON list, and with further `variables` for the template
+    /// (`tools`, `enable_thinking`, ..), which come before special tokens.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_json(
+        &self,
+        messages: &Json,
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<String> {
+        self.render_values(Value::from(Serde(messages)), add_generation_prompt, variables)
+    }
+
+    fn render_values(
+        &self,
+        messages: Value,
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<String> {
+        let fixed = [
+            ("messages".to_owned(), messages),
+            ("tools".to_owned(), Value::from(())),
+            ("documents".to_owned(), Value::from(())),
+            ("add_generation_prompt".to_owned(), Value::from(add_generation_prompt)),
+        ];
+        let given = self.special_tokens.iter().chain(variables);
+        let context = Value::from_pairs(
+            fixed.into_iter().chain(given.map(|(k, v)| (k.clone(), Value::from(Serde(v))))),
+        );
+        self.environment
+            .get_template(NAME)
+            .and_then(|template| template.render(context))
+            .map_err(template_error)
+    }
+}
+
+/// The names that transformers passes to a template when they are set.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What went wrong and on which line.
+fn template_error(error: minijinja::Error) -> Error {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    Error::Template(match error.line() {
+        Some(line) => format!("line {line}: {what}"),
+        None => what,
+    })
+}
+
+#[cfg(test)]
+mod tests;

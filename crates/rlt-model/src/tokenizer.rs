@@ -5,6 +5,7 @@
 //! of every token, which decoding to text cannot give: a token may hold part of a character.
 
 mod folder;
+pub(crate) use folder::token_text;
 mod pieces;
 
 use std::path::Path;

@@ -1,0 +1,89 @@
+//! The Jinja environment in which transformers renders chat templates.
+
+use jiff::civil::DateTime;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+
+use super::{json, methods};
+
+/// `ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)` with transformers' own
+/// filters and functions. `now` is what `strftime_now` tells.
+pub(super) fn hugging_face(now: DateTime) -> Environment<'static> {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    // Only delimiters can be wrong here, and they are the defaults.
+    env.set_syntax(syntax.unwrap_or_default());
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    env.set_unknown_method_callback(methods::call);
+    minijinja_contrib::add_to_environment(&mut env);
+    env.add_filter("tojson", tojson);
+    env.add_filter("trim", |text: &Value, chars: Option<&str>| -> String {
+        methods::trim(&text.to_string(), chars).to_owned()
+    });
+    env.add_test("sequence", |v: &Value| {
+        matches!(
+            v.kind(),
+            ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Bytes | ValueKind::Undefined
+        )
+    });
+    env.add_test("iterable", |v: &Value| v.is_undefined() || v.as_str().is_some() || v.try_iter().is_ok());
+    env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
+    });
+    set_time(&mut env, now);
+    env
+}
+
+/// Defines `strftime_now`.
+pub(super) fn set_time(env: &mut Environment<'static>, now: DateTime) {
+    env.add_function("strftime_now", move |format: &str| -> Result<String, Error> {
+        // Python's datetime.now() knows no time zone and writes nothing for it.
+        let format = format.replace("%Z", "").replace("%z", "");
+        jiff::fmt::strtime::format(&format, now)
+            .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
+    });
+}
+
+/// transformers' `tojson`: `json.dumps` without HTML escapes and with non-ASCII text as it is.
+fn tojson(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
+    type Args = (Option<bool>, Option<Value>, Option<Value>, Option<bool>, Kwargs);
+    let (ensure_ascii, indent, separators, sort_keys, kwargs): Args = from_args(&args)?;
+    let invalid = |what: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
+    let or_named = |given: Option<Value>, name: &str| -> Result<Option<Value>, Error> {
+        let value = match given {
+            Some(value) => Some(value),
+            None => kwargs.get::<Option<Value>>(name)?,
+        };
+        Ok(value.filter(|v| !v.is_none() && !v.is_undefined()))
+    };
+    if value.is_undefined() {
+        return Err(invalid("the value is undefined".into()));
+    }
+    let indent = match or_named(indent, "indent")? {
+        None => None,
+        Some(indent) => Some(match (indent.as_str(), indent.as_usize()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(n)) => " ".repeat(n),
+            (None, None) => return Err(invalid(format!("indent {indent} is neither a number nor a text"))),
+        }),
+    };
+    let mut style = json::Style::new(indent);
+    if let Some(separators) = or_named(separators, "separators")? {
+        let pair: Vec<Value> = separators.try_iter()?.collect();
+        let [item, key] = pair.as_slice() else {
+            return Err(invalid(format!("separators {separators} are not two texts")));
+        };
+        style.item_separator = item.to_string();
+        style.key_separator = key.to_string();
+    }
+    let truth = |given: Option<bool>, name: &str| -> Result<bool, Error> {
+        Ok(or_named(given.map(Value::from), name)?.is_some_and(|v| v.is_true()))
+    };
+    style.ensure_ascii = truth(ensure_ascii, "ensure_ascii")?;
+    style.sort_keys = truth(sort_keys, "sort_keys")?;
+    kwargs.assert_all_used()?;
+    let value = serde_json::to_value(value).map_err(|e| invalid(e.to_string()))?;
+    Ok(style.dumps(&value).into())
+}
