@@ -18,6 +18,8 @@ pub(super) struct Chart {
     /// Metrics of the wide and of the narrow band around it.
     pub bands: &'static [(&'static str, &'static str)],
     pub unit: Unit,
+    /// False for what has no noise, such as a schedule.
+    pub smoothed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -76,12 +78,13 @@ impl Chart {
             frame.draw_band(&mut svg, &clip, index, class);
         }
         let raw: Vec<(f64, f64)> = points.iter().map(|p| (p.step, p.value)).collect();
-        if raw.len() >= SMOOTHED_FROM {
+        if raw.len() >= SMOOTHED_FROM && self.smoothed {
             frame.draw_line(&mut svg, &raw, "raw");
             frame.draw_line(&mut svg, &smooth(&raw), "line");
         } else {
             frame.draw_line(&mut svg, &raw, "line");
-            for &(step, value) in &raw {
+            let dots = if raw.len() < SMOOTHED_FROM { &raw[..] } else { &[] };
+            for &(step, value) in dots {
                 let _ = write!(
                     svg,
                     r#"<circle class="dot" cx="{:.1}" cy="{:.1}" r="2.2"/>"#,
@@ -180,9 +183,9 @@ impl Chart {
             };
             let left = edge(index.checked_sub(1).and_then(|i| points.get(i)), LEFT);
             let right = edge(points.get(index + 1), WIDTH - RIGHT);
-            let mut text = format!("step {}  {}", point.step.round(), self.format(point.value));
+            let mut text = format!("step {}: {}", point.step.round(), self.format(point.value));
             if let Some(&(low, high)) = point.bands.first() {
-                let _ = write!(text, "  ({} to {})", self.format(low), self.format(high));
+                let _ = write!(text, " ({} to {})", self.format(low), self.format(high));
             }
             let _ = write!(
                 svg,
@@ -288,22 +291,27 @@ impl Frame {
     }
 }
 
-/// A centred Gaussian average whose width grows with the run.
+/// A straight line fitted around each point with Gaussian weights, whose width grows with the run.
+/// Unlike a plain average it does not bend towards the middle at the ends.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let sigma = (points.len() as f64 / 40.0).max(1.2);
     let reach = (3.0 * sigma).ceil() as usize;
-    let average = |center: usize| {
+    let fitted = |center: usize| {
         let window = center.saturating_sub(reach)..(center + reach + 1).min(points.len());
-        let (mut sum, mut weights) = (0.0, 0.0);
+        // Weighted sums of 1, x, x^2, y and xy, x from the centre.
+        let (mut s0, mut s1, mut s2, mut sy, mut sxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for index in window {
-            let distance = (index as f64 - center as f64) / sigma;
-            let weight = (-0.5 * distance * distance).exp();
-            sum += weight * points[index].1;
-            weights += weight;
+            let x = (index as f64 - center as f64) / sigma;
+            let (weight, y) = ((-0.5 * x * x).exp(), points[index].1);
+            s0 += weight;
+            s1 += weight * x;
+            s2 += weight * x * x;
+            sy += weight * y;
+            sxy += weight * x * y;
         }
-        sum / weights
+        (s2 * sy - s1 * sxy) / (s0 * s2 - s1 * s1)
     };
-    points.iter().enumerate().map(|(index, &(step, _))| (step, average(index))).collect()
+    points.iter().enumerate().map(|(index, &(step, _))| (step, fitted(index))).collect()
 }
 
 #[cfg(test)]
@@ -318,6 +326,7 @@ mod tests {
         metric: "reward_mean",
         bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
         unit: Unit::Plain,
+        smoothed: true,
     };
 
     fn rows(steps: u64, worst: f64) -> Vec<Map<String, Value>> {
@@ -363,9 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_keeps_its_level() {
-        let flat: Vec<(f64, f64)> = (0..40).map(|step| (f64::from(step), 0.25)).collect();
-        assert!(smooth(&flat).iter().all(|&(_, value)| (value - 0.25).abs() < 1e-12));
+    fn smoothing_keeps_a_straight_line_to_its_ends() {
+        let line: Vec<(f64, f64)> =
+            (0..40).map(|step| (f64::from(step), 2.0 - 0.25 * f64::from(step))).collect();
+        for (smoothed, given) in smooth(&line).iter().zip(&line) {
+            assert!((smoothed.1 - given.1).abs() < 1e-9, "{smoothed:?} {given:?}");
+        }
+    }
+
+    #[test]
+    fn smoothing_takes_half_of_alternating_noise_at_least() {
+        let noisy: Vec<(f64, f64)> = (0..40).map(|step| (f64::from(step), f64::from(step % 2))).collect();
+        assert!(smooth(&noisy)[5..35].iter().all(|&(_, value)| (value - 0.5).abs() < 0.25));
     }
 
     #[test]

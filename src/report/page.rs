@@ -23,6 +23,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "reward_mean",
                 bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
                 unit: Unit::Plain,
+                smoothed: true,
             },
             Chart {
                 title: "<var>r</var><sub>SS</sub>: can the student reach the solution?",
@@ -30,6 +31,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "r_ss_mean",
                 bands: &[],
                 unit: Unit::Plain,
+                smoothed: true,
             },
             Chart {
                 title: "<var>r</var><sub>KL</sub>: would the student think this?",
@@ -37,6 +39,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "r_kl_mean",
                 bands: &[],
                 unit: Unit::Plain,
+                smoothed: true,
             },
         ],
     ),
@@ -49,6 +52,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "think_tokens_mean",
                 bands: &[],
                 unit: Unit::Positive,
+                smoothed: true,
             },
             Chart {
                 title: "Format rate",
@@ -56,6 +60,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "format_rate",
                 bands: &[],
                 unit: Unit::Share,
+                smoothed: true,
             },
             Chart {
                 title: "Solution overlap",
@@ -63,13 +68,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "solution_overlap_mean",
                 bands: &[],
                 unit: Unit::Share,
-            },
-            Chart {
-                title: "KL to the reference",
-                caption: "How far the policy has moved from its reference model, nats a token.",
-                metric: "kl_to_reference",
-                bands: &[],
-                unit: Unit::Positive,
+                smoothed: true,
             },
         ],
     ),
@@ -77,11 +76,20 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
         "Optimisation",
         &[
             Chart {
+                title: "KL to the reference",
+                caption: "How far the policy has moved from its reference model, nats a token.",
+                metric: "kl_to_reference",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
                 title: "Loss",
-                caption: "Of the optimizer step.",
+                caption: "Mean negative log-probability of the target tokens, nats.",
                 metric: "loss",
                 bands: &[],
                 unit: Unit::Plain,
+                smoothed: true,
             },
             Chart {
                 title: "Gradient norm",
@@ -89,6 +97,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "grad_norm",
                 bands: &[],
                 unit: Unit::Positive,
+                smoothed: true,
             },
             Chart {
                 title: "Learning rate",
@@ -96,6 +105,7 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 metric: "learning_rate",
                 bands: &[],
                 unit: Unit::Positive,
+                smoothed: false,
             },
         ],
     ),

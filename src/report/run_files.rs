@@ -232,7 +232,7 @@ fn read_evaluations(run_dir: &Path) -> Result<Vec<Evaluation>> {
             paths.push(path);
         }
     }
-    paths.sort();
+    paths.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
     let evaluations: Result<Vec<Option<Evaluation>>> = paths.iter().map(|path| read_json(path)).collect();
     Ok(evaluations?.into_iter().flatten().collect())
 }
