@@ -1,1 +1,102 @@
-//! traces
+//! From completions to trace rows, and from trace rows to what students are distilled on.
+
+pub mod select;
+
+use rlt_model::tokenizer::Tokenizer;
+use serde_json::{Map, Value, json};
+
+use crate::dataset::{Finish, QuestionRow, TraceRow};
+use crate::prompts::PromptStyle;
+
+/// The ids of a completion's text: `ids` without the stop token that ended it.
+pub fn text_ids(ids: &[u32], finish: Finish) -> &[u32] {
+    match (finish, ids) {
+        (Finish::Stop, [text @ .., _stop]) => text,
+        _ => ids,
+    }
+}
+
+/// The trace row of a sampled completion (`ids` with its stop token when `finish` is [`Finish::Stop`]).
+pub fn sampled_trace(
+    question: QuestionRow,
+    style: &PromptStyle,
+    tokenizer: &Tokenizer,
+    ids: Vec<u32>,
+    finish: Finish,
+) -> TraceRow {
+    let completion = tokenizer.decode(text_ids(&ids, finish));
+    let explanation = style.split_explanation(&completion).0.to_owned();
+    TraceRow { question, completion, completion_ids: Some(ids), explanation, finish }
+}
+
+/// A trace as a row to distil a student on: `question`, `solution`, `reasoning_trace` for `rlt sft` in
+/// student format, and the same as `messages` for other tools. Columns of the original row that none of
+/// these replaces are kept; the completion's own are not.
+pub fn distillation_columns(trace: &TraceRow, style: &PromptStyle) -> Map<String, Value> {
+    let row = &trace.question;
+    let mut columns = row.to_columns();
+    for name in ["completion", "completion_ids", "explanation", "finish", "conversations"] {
+        columns.shift_remove(name);
+    }
+    let mut messages = Vec::with_capacity(3);
+    let mut push = |role: &str, content: &str| messages.push(json!({"role": role, "content": content}));
+    let system = style.student_system_for(row);
+    if !system.is_empty() {
+        push("system", system);
+    }
+    push("user", &row.question);
+    push("assistant", &style.student_answer(&trace.explanation, &row.solution));
+    columns.insert("reasoning_trace".into(), Value::from(trace.explanation.trim()));
+    columns.insert("messages".into(), Value::from(messages));
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompts::test_chat::test_chat;
+
+    fn question() -> QuestionRow {
+        let Value::Object(columns) = json!({"id": 3, "prompt": "q", "solution": "4", "finish": "old"}) else {
+            unreachable!("an object")
+        };
+        QuestionRow {
+            question: "q".into(),
+            solution: "4".into(),
+            reasoning_trace: None,
+            system: None,
+            columns,
+            row: 1,
+        }
+    }
+
+    #[test]
+    fn a_sampled_trace_keeps_ids_and_loses_the_stop_token_in_text() {
+        let (chat, style) = (test_chat(), PromptStyle::stratos());
+        let mut ids = chat.tokenizer.encode("why\n\n<|end_of_explanation|>").unwrap();
+        let cut = sampled_trace(question(), style, &chat.tokenizer, ids[..4].to_vec(), Finish::Length);
+        assert_eq!((cut.completion.as_str(), cut.explanation.as_str()), ("why\n\n", "why\n\n"));
+        ids.push(301);
+        let trace = sampled_trace(question(), style, &chat.tokenizer, ids.clone(), Finish::Stop);
+        assert_eq!(trace.completion, "why\n\n<|end_of_explanation|>");
+        assert_eq!((trace.explanation.as_str(), trace.completion_ids), ("why\n\n", Some(ids)));
+        assert_eq!(text_ids(&[], Finish::Stop), &[] as &[u32]);
+    }
+
+    #[test]
+    fn a_distillation_row_says_the_same_twice() {
+        let (chat, style) = (test_chat(), PromptStyle::stratos());
+        let ids = chat.tokenizer.encode("why\n\n<|end_of_explanation|>").unwrap();
+        let columns = distillation_columns(
+            &sampled_trace(question(), style, &chat.tokenizer, ids, Finish::Length),
+            style,
+        );
+        assert_eq!(columns["reasoning_trace"], "why");
+        assert_eq!((&columns["question"], &columns["id"]), (&json!("q"), &json!(3)));
+        assert!(!columns.contains_key("finish"));
+        let messages = columns["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 3);
+        let answer = messages[2]["content"].as_str().unwrap();
+        assert_eq!(style.split_answer(answer), Some(("\n\nwhy\n\n", "4")));
+    }
+}
