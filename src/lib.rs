@@ -16,7 +16,6 @@ pub mod reward;
 pub mod run_log;
 pub mod score;
 pub mod scorer;
-pub mod select;
 pub mod tensorboard;
 pub mod traces;
 pub mod worlds;

@@ -54,7 +54,7 @@ fn groups_add_a_column() {
 
 #[test]
 fn json_answers_with_one_object() {
-    let (_, answer) = select("top=0.34", &["--json"]);
+    let (_, answer) = select("top=0.33", &["--json"]);
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!((&answer["rows"], &answer["kept"], &answer["unscored"]), (&4.into(), &1.into(), &1.into()));
     assert_eq!(answer["reward_mean_kept"], -0.5);

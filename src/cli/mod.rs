@@ -6,6 +6,7 @@
 
 mod common;
 mod interrupt;
+mod render;
 mod report;
 mod select;
 mod terminal;
@@ -34,6 +35,7 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Render(render::RenderArgs),
     Report(report::ReportArgs),
     Select(select::SelectArgs),
 }
@@ -41,6 +43,7 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Select(args) => args.run(context),
         }

@@ -4,11 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rlt::dataset::{JsonlWriter, Record, read_records};
-use rlt::select::{Selection, select};
+use rlt::traces::select;
 use rlt::{Error, Result};
 use serde_json::{Value, json};
 
 use super::common::Context;
+
+/// Which traces to keep.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Selection {
+    Best,
+    Threshold(f64),
+    TopFraction(f64),
+    Groups(usize),
+}
 
 /// Keep the best of scored traces: best of n, threshold, top fraction, or k reward groups
 #[derive(Debug, Args)]
@@ -40,7 +49,7 @@ impl SelectArgs {
                 self.data.display()
             )));
         }
-        let kept = select(&rewards, &questions, self.by);
+        let kept = self.kept(&rewards, &questions);
         if kept.is_empty() {
             return Err(Error::Failed(format!(
                 "{}: no row was kept; {}",
@@ -49,9 +58,9 @@ impl SelectArgs {
             )));
         }
         let mut out = JsonlWriter::create(&self.out)?;
-        for kept in &kept {
-            let columns = &mut records[kept.index].columns;
-            if let Some(group) = kept.group {
+        for &(index, group) in &kept {
+            let columns = &mut records[index].columns;
+            if let Some(group) = group {
                 columns.insert("reward_group".into(), Value::from(group));
             }
             out.write(columns)?;
@@ -63,7 +72,7 @@ impl SelectArgs {
             sum / f64::from(n)
         };
         let before = mean(&mut rewards.iter().flatten().copied());
-        let after = mean(&mut kept.iter().filter_map(|kept| rewards[kept.index]));
+        let after = mean(&mut kept.iter().filter_map(|&(index, _)| rewards[index]));
         let (n_rows, n_kept, unscored) = (records.len(), kept.len(), rewards.len() - n_scored);
         let out = self.out.display();
         context.answer(
@@ -79,6 +88,27 @@ impl SelectArgs {
                 "out": self.out,
             }),
         )
+    }
+
+    /// Index of each kept row, in the rows' order, and its reward group if there are groups.
+    fn kept(&self, rewards: &[Option<f64>], questions: &[String]) -> Vec<(usize, Option<usize>)> {
+        let indices = match self.by {
+            Selection::Best => {
+                let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+                select::best_of_each(&questions, rewards)
+            }
+            Selection::Threshold(least) => select::at_least(rewards, least),
+            Selection::TopFraction(share) => select::top_fraction(rewards, share),
+            Selection::Groups(n) => {
+                let best_first = select::reward_groups(rewards, n).into_iter().enumerate();
+                let mut kept: Vec<(usize, Option<usize>)> = best_first
+                    .flat_map(|(i, members)| members.into_iter().map(move |index| (index, Some(n - i))))
+                    .collect();
+                kept.sort_unstable();
+                return kept;
+            }
+        };
+        indices.into_iter().map(|index| (index, None)).collect()
     }
 }
 
@@ -107,10 +137,10 @@ fn reward(record: &Record) -> Result<Option<f64>> {
     }
 }
 
-/// Two rows ask the same when question and solution agree.
-fn question(record: &Record) -> Result<(String, Option<String>)> {
+/// What tells one question from another: two rows ask the same when question and solution agree.
+fn question(record: &Record) -> Result<String> {
     match record.text("question")? {
-        Some(question) => Ok((question, record.text("solution")?)),
+        Some(question) => Ok(format!("{question}\0{}", record.text("solution")?.unwrap_or_default())),
         None => Err(record.error(format!("no column `question`; the row has {}", record.column_names()))),
     }
 }
