@@ -1,11 +1,14 @@
 //! Chat templates: the Jinja text of a model folder that turns messages into the model's prompt.
 //!
 //! Rendered as by transformers' `apply_chat_template(tokenize=False)`: same block trimming, same
-//! extra functions and filters, Python's string methods, Python's spelling of values.
+//! extra functions and filters, Python's string methods, Python's spelling of values. Not there, and
+//! refused with an error: `'%s' % x`, `varargs` in macros, `cycler`, the test `callable` and the
+//! filters `wordcount`, `truncate`, `urlencode` and `xmlattr`.
 
 mod environment;
 mod json;
 mod methods;
+mod python;
 mod source;
 
 use std::path::Path;
@@ -134,6 +137,9 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String> {
+        if messages.len() == Some(0) {
+            return Err(Error::Template("the conversation has no messages".into()));
+        }
         let fixed = [
             ("messages".to_owned(), messages),
             ("tools".to_owned(), Value::from(())),
@@ -156,6 +162,7 @@ const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// What went wrong and on which line.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn template_error(error: minijinja::Error) -> Error {
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
     Error::Template(match error.line() {

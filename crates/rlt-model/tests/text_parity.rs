@@ -45,7 +45,7 @@ fn json_lines(path: &Path) -> Vec<Value> {
 /// A template of the shared data, with the special tokens that the script sets.
 fn template(shared: &Path, name: &str) -> ChatTemplate {
     let text = fs::read_to_string(shared.join("data").join(name)).expect("a template");
-    let source = if name.ends_with(".json") {
+    let source = if Path::new(name).extension().is_some_and(|e| e == "json") {
         let config: Value = serde_json::from_str(&text).expect("JSON");
         config["chat_template"].as_str().expect("a template").to_owned()
     } else {

@@ -5,7 +5,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
-use super::{json, methods};
+use super::{json, methods, python};
 
 /// `ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)` with transformers' own
 /// filters and functions. `now` is what `strftime_now` tells.
@@ -18,9 +18,17 @@ pub(super) fn hugging_face(now: DateTime) -> Environment<'static> {
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_unknown_method_callback(methods::call);
     minijinja_contrib::add_to_environment(&mut env);
+    env.set_formatter(|out, _, value| Ok(out.write_str(&python::str(value))?));
+    env.add_filter("string", |value: &Value| python::str(value));
+    env.add_filter("escape", |value: &Value| escape(&python::str(value)));
+    env.add_filter("e", |value: &Value| escape(&python::str(value)));
+    env.add_filter("int", |value: &Value, default: Option<i64>| {
+        number(value).map_or(default.unwrap_or(0), |x| x as i64)
+    });
+    env.add_filter("float", |value: &Value, default: Option<f64>| number(value).or(default).unwrap_or(0.0));
     env.add_filter("tojson", tojson);
     env.add_filter("trim", |text: &Value, chars: Option<&str>| -> String {
-        methods::trim(&text.to_string(), chars).to_owned()
+        methods::trim(&python::str(text), chars).to_owned()
     });
     env.add_test("sequence", |v: &Value| {
         matches!(
@@ -36,6 +44,21 @@ pub(super) fn hugging_face(now: DateTime) -> Environment<'static> {
     env
 }
 
+/// What Python's `float` makes of a value.
+fn number(value: &Value) -> Option<f64> {
+    match value.as_str() {
+        Some(text) => text.trim().parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(if value.is_true() { 1.0 } else { 0.0 }),
+        None => f64::try_from(value.clone()).ok(),
+    }
+}
+
+/// As `markupsafe.escape`.
+fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('\'', "&#39;").replace('"', "&#34;")
+}
+
 /// Defines `strftime_now`.
 pub(super) fn set_time(env: &mut Environment<'static>, now: DateTime) {
     env.add_function("strftime_now", move |format: &str| -> Result<String, Error> {
@@ -47,9 +70,10 @@ pub(super) fn set_time(env: &mut Environment<'static>, now: DateTime) {
 }
 
 /// transformers' `tojson`: `json.dumps` without HTML escapes and with non-ASCII text as it is.
-fn tojson(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    type Args = (Option<bool>, Option<Value>, Option<Value>, Option<bool>, Kwargs);
-    let (ensure_ascii, indent, separators, sort_keys, kwargs): Args = from_args(&args)?;
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
+fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+    type Args = (Option<bool>, Option<Value>, Option<Value>, Option<bool>);
+    let (ensure_ascii, indent, separators, sort_keys): Args = from_args(&args)?;
     let invalid = |what: String| Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"));
     let or_named = |given: Option<Value>, name: &str| -> Result<Option<Value>, Error> {
         let value = match given {

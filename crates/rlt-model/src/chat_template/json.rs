@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::python;
+
 /// The arguments of `json.dumps` that templates use.
 #[derive(Debug, Clone)]
 pub(super) struct Style {
@@ -39,7 +41,7 @@ impl Style {
             Value::Bool(true) => out.push_str("true"),
             Value::Bool(false) => out.push_str("false"),
             Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
-                Some(x) => out.push_str(&float(x)),
+                Some(x) => out.push_str(&python::float(x)),
                 None => out.push_str(&number.to_string()),
             },
             Value::String(text) => self.write_string(out, text),
@@ -100,7 +102,7 @@ impl Style {
                 '\t' => out.push_str("\\t"),
                 '\u{8}' => out.push_str("\\b"),
                 '\u{c}' => out.push_str("\\f"),
-                c if c < ' ' || (self.ensure_ascii && !(' '..='~').contains(&c) && c != '\u{7f}') => {
+                c if c < ' ' || (self.ensure_ascii && !(' '..='~').contains(&c)) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         // Writing to a String cannot fail.
                         let _ = write!(out, "\\u{unit:04x}");
@@ -111,27 +113,4 @@ impl Style {
         }
         out.push('"');
     }
-}
-
-/// `repr(float)`: shortest digits, an exponent from 1e16 and below 1e-4.
-pub(super) fn float(x: f64) -> String {
-    if !x.is_finite() {
-        return if x.is_nan() {
-            "NaN"
-        } else if x > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
-    }
-    let scientific = format!("{x:e}");
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if x != 0.0 && !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{mantissa}e{sign}{:02}", exponent.abs());
-    }
-    let plain = x.to_string();
-    if plain.contains('.') { plain } else { plain + ".0" }
 }

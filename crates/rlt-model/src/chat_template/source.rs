@@ -11,16 +11,9 @@ pub(super) fn prepare(source: &str) -> String {
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         prepared.push_str(before);
-        rest = match generation_tag(tag) {
-            Some((replacement, after)) => {
-                prepared.push_str(&replacement);
-                after
-            }
-            None => {
-                prepared.push_str("{%");
-                &tag[2..]
-            }
-        };
+        let (replacement, after) = generation_tag(tag).unwrap_or_else(|| ("{%".to_owned(), &tag[2..]));
+        prepared.push_str(&replacement);
+        rest = after;
     }
     prepared + rest
 }
