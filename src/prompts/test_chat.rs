@@ -41,7 +41,7 @@ pub(crate) fn test_chat() -> ChatText {
 }
 
 fn chatml() -> ChatTemplate {
-    ChatTemplate::from_source(TEMPLATE).unwrap()
+    ChatTemplate::from_source(TEMPLATE, Map::new()).unwrap()
 }
 
 /// GPT-2's printable stand-in for a byte.
