@@ -156,7 +156,7 @@ fn a_correctness_run_shows_its_completions() {
     let text = visible_text(&report_of(&dir));
     assert!(text.contains("GRPO · correctness reward") && text.contains("Completions, side by side"));
     assert!(!text.contains("How an explanation is scored"));
-    assert!(text.contains("cut off at the length limit"));
+    assert!(text.contains("cut off at the length limit") && text.contains("Cannot be scored: empty thought"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) struct Chart {
     pub caption: &'static str,
     /// The metric that is drawn as a line.
     pub metric: &'static str,
-    /// Metrics of the wide and of the narrow band around it.
+    /// Metrics of the outer and of the inner band around it.
     pub bands: &'static [(&'static str, &'static str)],
     pub unit: Unit,
     /// False for what has no noise, such as a schedule.
@@ -74,7 +74,7 @@ impl Chart {
         );
         frame.draw_axes(&mut svg, self.unit);
         let clip = frame.clip(&points);
-        for (index, class) in (0..self.bands.len()).zip(["band wide", "band narrow"]) {
+        for (index, class) in (0..self.bands.len()).zip(["band outer", "band inner"]) {
             frame.draw_band(&mut svg, &clip, index, class);
         }
         let raw: Vec<(f64, f64)> = points.iter().map(|p| (p.step, p.value)).collect();
@@ -111,7 +111,7 @@ impl Chart {
         .into_iter()
         .flatten()
         .collect();
-        (!beyond.is_empty()).then(|| format!("The wide band leaves the frame: {}.", beyond.join(" and ")))
+        (!beyond.is_empty()).then(|| format!("The outer band leaves the frame: {}.", beyond.join(" and ")))
     }
 
     fn format(&self, value: f64) -> String {
@@ -144,7 +144,7 @@ impl Chart {
         all.chunks(all.len().div_ceil(MOST_POINTS)).map(Point::mean).collect()
     }
 
-    /// Holds the line and the narrowest band whole, and of a wide band what does not flatten them.
+    /// Holds the line and the narrowest band whole, and of an outer band what does not flatten them.
     fn value_domain(&self, points: &[Point]) -> Range<f64> {
         if self.unit == Unit::Share {
             let highest = points.iter().map(|p| p.value).fold(0.01, f64::max);
@@ -294,7 +294,7 @@ impl Frame {
 /// A straight line fitted around each point with Gaussian weights, whose width grows with the run.
 /// Unlike a plain average it does not bend towards the middle at the ends.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let sigma = (points.len() as f64 / 40.0).max(1.2);
+    let sigma = (points.len() as f64 / 25.0).max(1.5);
     let reach = (3.0 * sigma).ceil() as usize;
     let fitted = |center: usize| {
         let window = center.saturating_sub(reach)..(center + reach + 1).min(points.len());
@@ -367,7 +367,7 @@ mod tests {
         let domain = REWARD.value_domain(&REWARD.points(&rows));
         assert!(domain.start > -4.0, "{domain:?}");
         let note = REWARD.clipping_note(&rows).unwrap();
-        assert_eq!(note, "The wide band leaves the frame: down to −60.0.");
+        assert_eq!(note, "The outer band leaves the frame: down to −60.0.");
         assert!(REWARD.clipping_note(&self::rows(50, -1.5)).is_none());
     }
 

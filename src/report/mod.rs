@@ -1,9 +1,11 @@
 //! The report of a run: one HTML file that needs nothing else, made from run files only.
 //!
-//! [`run_files`] says what is read, `page` turns it into what the templates show, `chart` and
-//! `tokens` draw. Templates escape every text; the few parts that are HTML already escape theirs.
+//! [`run_files`] says what is read; `page`, `explanations` and `curves` turn it into what the
+//! templates show; `chart` and `tokens` draw. Templates escape every text; the few parts that are HTML already escape theirs.
 
 mod chart;
+mod curves;
+mod explanations;
 mod number;
 mod page;
 pub mod run_files;

@@ -223,7 +223,7 @@ pub fn correctness(dir: &Path) {
         if step == 1 || step == 30 {
             let completion = "<|begin_of_thought|>\n\n14 + 9 = 23\n\n<|end_of_thought|>\n\n34";
             let sample = json!({"step": step, "question": QUESTIONS[0].0, "solution": "34", "completion": completion,
-                "finish": if step == 1 { "length" } else { "stop" }, "reward": 1.0, "advantage": 0.4});
+                "finish": if step == 1 { "length" } else { "stop" }, "reward": 1.0, "advantage": 0.4, "parts": {"status": if step == 1 { "empty thought" } else { "ok" }}});
             log.samples(step, &[sample]).unwrap();
         }
     }

@@ -1,0 +1,141 @@
+//! Which curves a report shows, and in what order.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::chart::{Chart, Unit};
+use super::page::Kind;
+
+/// The curves in the order of the page; those without data are left out.
+const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
+    (
+        "Reward over training",
+        &[
+            Chart {
+                title: "Reward",
+                caption: "Mean of the step's completions. Inner band: the middle half; outer band: worst to best.",
+                metric: "reward_mean",
+                bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
+                unit: Unit::Plain,
+                smoothed: true,
+            },
+            Chart {
+                title: "<var>r</var><sub>SS</sub>: can the student reach the solution?",
+                caption: "Log-probability of the solution after the explanation, nats. Higher is better.",
+                metric: "r_ss_mean",
+                bands: &[],
+                unit: Unit::Plain,
+                smoothed: true,
+            },
+            Chart {
+                title: "<var>r</var><sub>KL</sub>: would the student think this?",
+                caption: "Divergence of the teacher's words from the student's, nats. Lower is better.",
+                metric: "r_kl_mean",
+                bands: &[],
+                unit: Unit::Plain,
+                smoothed: true,
+            },
+        ],
+    ),
+    (
+        "What the model writes",
+        &[
+            Chart {
+                title: "Explanation length",
+                caption: "Think tokens of a completion, mean.",
+                metric: "think_tokens_mean",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
+                title: "Format rate",
+                caption: "Share of completions in the asked format.",
+                metric: "format_rate",
+                bands: &[],
+                unit: Unit::Share,
+                smoothed: true,
+            },
+            Chart {
+                title: "Solution overlap",
+                caption: "Share of the explanation that repeats the solution. A rise hints at copying.",
+                metric: "solution_overlap_mean",
+                bands: &[],
+                unit: Unit::Share,
+                smoothed: true,
+            },
+        ],
+    ),
+    (
+        "Optimisation",
+        &[
+            Chart {
+                title: "KL to the reference",
+                caption: "How far the policy has moved from its reference model, nats a token.",
+                metric: "kl_to_reference",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
+                title: "Loss",
+                caption: "Mean negative log-probability of the target tokens, nats.",
+                metric: "loss",
+                bands: &[],
+                unit: Unit::Plain,
+                smoothed: true,
+            },
+            Chart {
+                title: "Gradient norm",
+                caption: "Before clipping.",
+                metric: "grad_norm",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
+                title: "Learning rate",
+                caption: "Of the optimizer step.",
+                metric: "learning_rate",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: false,
+            },
+        ],
+    ),
+];
+
+#[derive(Serialize)]
+pub(super) struct ChartSection {
+    title: &'static str,
+    charts: Vec<DrawnChart>,
+}
+
+#[derive(Serialize)]
+struct DrawnChart {
+    title: &'static str,
+    caption: &'static str,
+    note: Option<String>,
+    svg: String,
+}
+
+pub(super) fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSection> {
+    let drawn = |chart: &Chart| {
+        // One update a batch: GRPO's loss says nothing that the reward does not.
+        if chart.metric == "loss" && kind != Kind::Sft {
+            return None;
+        }
+        let svg = chart.svg(metrics)?;
+        let note = chart.clipping_note(metrics);
+        Some(DrawnChart { title: chart.title, caption: chart.caption, note, svg })
+    };
+    let mut sections: Vec<ChartSection> = CHART_SECTIONS
+        .iter()
+        .map(|(title, charts)| ChartSection { title, charts: charts.iter().filter_map(drawn).collect() })
+        .filter(|section| !section.charts.is_empty())
+        .collect();
+    if kind == Kind::Sft {
+        sections.reverse();
+    }
+    sections
+}
