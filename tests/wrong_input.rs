@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use rlt::worlds::lexicon::{ModelShape, write_model_folder};
 
 /// A wrong call in a folder of its own.
 struct Case {
@@ -56,14 +57,16 @@ fn faults(case: &Case) -> Vec<String> {
     faults.into_iter().map(|fault| format!("{}: {fault}; stderr: {stderr}", case.name)).collect()
 }
 
+/// Every file below `dir`; folders may be left behind, files may not.
 fn files_below(dir: &Path) -> Vec<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(files_below(&path));
+        } else {
+            files.push(path.display().to_string());
         }
-        files.push(path.display().to_string());
     }
     files.sort();
     files
@@ -79,6 +82,22 @@ fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
 }
+
+/// A model folder without weights, as the built-in world makes it, with `name` replaced by `content`
+/// (removed when that is empty).
+fn model_with(dir: &Path, name: &str, content: &str) {
+    let model = dir.join("model");
+    fs::create_dir_all(&model).unwrap();
+    write_model_folder(&model, &ModelShape::default()).unwrap();
+    if content.is_empty() {
+        fs::remove_file(model.join(name)).unwrap();
+    } else {
+        write(&model, name, content);
+    }
+    write(dir, "chat.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"How many?\"}]}\n");
+}
+
+const RENDER: &[&str] = &["render", "--model", "model", "--data", "chat.jsonl", "--out", "out/text.jsonl"];
 
 const SELECT: &[&str] = &["select", "--data", "rows.jsonl", "--out", "out/kept.jsonl", "--by", "best"];
 
@@ -244,6 +263,74 @@ fn wrong_runs() {
             args: &["report", "run"],
             code: 1,
             says: &["run/metrics.jsonl, row 2: not a JSON object", "remove the line"],
+        },
+    ]);
+}
+
+#[test]
+fn wrong_tokenizers_and_chat_templates() {
+    check(&[
+        Case {
+            name: "missing model folder",
+            setup: |dir| write(dir, "chat.jsonl", "{}"),
+            args: RENDER,
+            code: 1,
+            says: &["model: no such folder", "Hugging Face layout"],
+        },
+        Case {
+            name: "model folder without a tokenizer",
+            setup: |dir| model_with(dir, "tokenizer.json", ""),
+            args: RENDER,
+            code: 1,
+            says: &["model/: holds neither tokenizer.json"],
+        },
+        Case {
+            name: "damaged tokenizer",
+            setup: |dir| model_with(dir, "tokenizer.json", "{\"version\": \"1.0\", \"model\": {"),
+            args: RENDER,
+            code: 1,
+            says: &["model/tokenizer.json: is not a tokenizer.json that can be read"],
+        },
+        Case {
+            name: "no chat template",
+            setup: |dir| model_with(dir, "tokenizer_config.json", "{}"),
+            args: RENDER,
+            code: 1,
+            says: &["model/tokenizer_config.json: has no chat_template", "add one"],
+        },
+        Case {
+            name: "chat template that cannot be parsed",
+            setup: |dir| model_with(dir, "chat_template.jinja", "{% for message in %}"),
+            args: RENDER,
+            code: 1,
+            says: &["model/chat_template.jinja: chat template: line 1"],
+        },
+        Case {
+            name: "chat template that refuses the conversation",
+            setup: |dir| model_with(dir, "chat_template.jinja", "{{ raise_exception('system first') }}"),
+            args: RENDER,
+            code: 1,
+            says: &["chat.jsonl, row 1: chat template: ", "system first"],
+        },
+        Case {
+            name: "message without content",
+            setup: |dir| {
+                model_with(dir, "chat_template.jinja", "{{ messages }}");
+                write(dir, "chat.jsonl", "{\"messages\":[{\"role\":\"user\",\"contents\":\"typo\"}]}\n");
+            },
+            args: RENDER,
+            code: 1,
+            says: &["chat.jsonl, row 1: message 1 has no text under `content`"],
+        },
+        Case {
+            name: "rows without messages",
+            setup: |dir| {
+                model_with(dir, "chat_template.jinja", "{{ messages }}");
+                write(dir, "chat.jsonl", "{\"question\":\"q\"}\n");
+            },
+            args: RENDER,
+            code: 1,
+            says: &["chat.jsonl, row 1: no column `messages`; the row has `question`"],
         },
     ]);
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use rlt::checkpoint::{RunLock, write_atomic};
@@ -11,7 +10,6 @@ use rlt::config::Config;
 use rlt::{Error, Result};
 use serde_json::Value;
 
-use super::interrupt;
 use super::terminal::Terminal;
 
 /// Flags of every subcommand.
@@ -68,11 +66,6 @@ impl Context {
         Ok(config)
     }
 
-    /// See [`interrupt::stop_flag`].
-    pub fn stop_flag(&self) -> Result<&'static AtomicBool> {
-        interrupt::stop_flag()
-    }
-
     /// Prints the command's answer on standard output: `text` for a person, or `json` with `--json`.
     pub fn answer(&self, text: &str, json: &Value) -> Result<()> {
         let answer = if self.json { json.to_string() } else { text.trim_end().to_owned() };
@@ -83,6 +76,18 @@ impl Context {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// `path` when it is a folder.
+///
+/// # Errors
+/// [`Error::File`] when it is not: a clearer line than that the first file in it is missing.
+pub fn model_folder(path: &Path) -> Result<&Path> {
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let what = "no such folder; name a model folder in the Hugging Face layout".into();
+    Err(Error::File { path: path.to_owned(), what })
 }
 
 fn start_threads(threads: usize) -> Result<()> {

@@ -4,7 +4,9 @@
 //! A subcommand is one file with a clap struct and `fn run(&self, context: &Context) -> Result<()>`;
 //! it is listed in [`Command`].
 
+#[expect(dead_code, reason = "the commands that train will use the rest")]
 mod common;
+#[expect(dead_code, reason = "the commands that train will use the rest")]
 mod interrupt;
 mod render;
 mod report;

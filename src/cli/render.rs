@@ -10,7 +10,7 @@ use rlt_model::chat_template::ChatTemplate;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use super::common::Context;
+use super::common::{Context, model_folder};
 
 /// Render messages with a model's chat template, to text and token ids
 #[derive(Debug, Args)]
@@ -32,8 +32,9 @@ pub struct RenderArgs {
 impl RenderArgs {
     /// Renders every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let tokenizer = Tokenizer::from_dir(&self.model)?;
-        let template = ChatTemplate::from_dir(&self.model)?;
+        let model = model_folder(&self.model)?;
+        let tokenizer = Tokenizer::from_dir(model)?;
+        let template = ChatTemplate::from_dir(model)?;
         let records = read_records(&self.data, 0)?;
         let mut out = JsonlWriter::create(&self.out)?;
         let mut tokens = 0;
