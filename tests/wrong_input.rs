@@ -183,7 +183,7 @@ fn wrong_data_files() {
         Case {
             name: "invalid UTF-8",
             setup: |dir| {
-                write(dir, "rows.jsonl", b"{\"question\":\"q\",\"reward\":1}\n{\"question\":\"\xff\"}\n")
+                write(dir, "rows.jsonl", b"{\"question\":\"q\",\"reward\":1}\n{\"question\":\"\xff\"}\n");
             },
             args: SELECT,
             code: 1,
@@ -258,7 +258,7 @@ fn wrong_runs() {
                     dir,
                     "run/metrics.jsonl",
                     "{\"step\":1,\"loss\":2}\n{\"step\":2,,}\n{\"step\":3,\"loss\":1}\n",
-                )
+                );
             },
             args: &["report", "run"],
             code: 1,

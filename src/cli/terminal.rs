@@ -1,11 +1,12 @@
 //! What a person sees of long work, on standard error: a bar with rate and time left on a terminal,
 //! an occasional plain line elsewhere, nothing with `--quiet`.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rlt::progress::Progress;
 
 /// Least time between two plain lines of one stage.
@@ -110,9 +111,7 @@ impl State {
         if let Some(bar) = &stage.bar {
             bar.finish_and_clear();
         }
-        let seconds = now.duration_since(stage.started).as_secs_f64();
-        let separator = if message.is_empty() { "" } else { ": " };
-        self.line(&format!("{}{separator}{message} ({seconds:.1} s)", stage.name));
+        self.line(&stage.result_line(message, now));
     }
 
     /// A line that stays, above the bar if there is one. Nothing can be done about a closed
@@ -128,6 +127,14 @@ impl State {
 }
 
 impl Stage {
+    /// "train: 120 steps in 57.3 s, loss 1.02".
+    fn result_line(&self, message: &str, now: Instant) -> String {
+        let Self { name, unit, done, .. } = self;
+        let seconds = now.duration_since(self.started).as_secs_f64();
+        let separator = if message.is_empty() { "" } else { ", " };
+        format!("{name}: {done} {unit} in {seconds:.1} s{separator}{message}")
+    }
+
     /// "train: 34/120 steps, 2.1 steps/s, 41 s left, loss 1.23".
     fn plain_line(&self, message: &str, now: Instant) -> String {
         let Self { name, total, unit, done, .. } = self;
@@ -157,12 +164,23 @@ fn duration(seconds: f64) -> String {
 }
 
 fn new_bar(name: &str, total: u64, unit: &str) -> ProgressBar {
+    let unit = unit.replace('{', "{{").replace('}', "}}");
     let template = match total {
-        0 => "{prefix} {spinner} {pos} {unit} {per_sec} {msg}",
-        _ => "{prefix} {bar:30} {pos}/{len} {unit} {per_sec}, {eta} left  {wide_msg}",
+        0 => format!("{{prefix}} {{spinner}} {{pos}} {unit}, {{rate}} {unit}/s  {{wide_msg}}"),
+        _ => {
+            format!(
+                "{{prefix}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}} {unit}/s, {{left}} left  {{wide_msg}}"
+            )
+        }
     };
-    let template = template.replace("{unit}", &unit.replace('{', "{{").replace('}', "}}"));
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(&template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            drop(write!(out, "{:.1}", state.per_sec()));
+        })
+        .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            drop(out.write_str(&duration(state.eta().as_secs_f64())));
+        });
     let length = (total > 0).then_some(total);
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
     bar.set_style(style);
@@ -208,7 +226,7 @@ mod tests {
             state.advance(1, "loss 1.25", start + Duration::from_millis(500 * half_second));
         }
         state.line("saved runs/a/model");
-        state.finish("100 steps", start + Duration::from_millis(22_500));
+        state.finish("loss 1.02", start + Duration::from_millis(22_500));
         assert_eq!(
             shared.lines(),
             [
@@ -218,7 +236,7 @@ mod tests {
                 "train: 30/100 steps, 2.0 steps/s, 35 s left, loss 1.25",
                 "train: 40/100 steps, 2.0 steps/s, 30 s left, loss 1.25",
                 "saved runs/a/model",
-                "train: 100 steps (22.5 s)",
+                "train: 44 steps in 22.5 s, loss 1.02",
             ]
         );
     }
