@@ -128,10 +128,11 @@ fn student_examples_are_the_rendered_text_after_the_question() {
 #[test]
 fn scored_sequences_are_the_rendered_text_and_their_spans_cover_it() {
     let Some((fixtures, rows)) = fixtures() else { return };
-    for (fixture, style) in every_style(&fixtures) {
+    // Offsets mean nothing for a tokenizer that drops characters.
+    for (fixture, style) in every_style(&fixtures).filter(|(fixture, _)| fixture.lossless) {
         let chat = &fixture.chat;
         for row in &rows {
-            let completion = style.close_explanation(row.reasoning_trace.as_ref().unwrap());
+            let completion = style.close_explanation(row.reasoning_trace.as_ref().unwrap().trim());
             let (explanation, closed) = style.split_explanation(&completion);
             let prompt = style.teacher_prompt_text(chat, row).unwrap();
             let end_tag = &style.end_of_explanation;
@@ -151,26 +152,23 @@ fn scored_sequences_are_the_rendered_text_and_their_spans_cover_it() {
             );
             let text = rendered(chat, &style.student_system, &row.question, &turn);
             let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
-            assert_eq!(chat.tokenizer.decode(&ids), fixture.seen(&text));
+            assert_eq!(chat.tokenizer.decode(&ids), text);
             assert_eq!(ids, chat.tokenizer.encode(&text).unwrap());
 
             let decode = |range: std::ops::Range<usize>| chat.tokenizer.decode(&sequence.continuation[range]);
             assert_eq!(
-                fixture.seen(&format!("{}{}{}", think.lead, decode(sequence.think.clone()), think.tail)),
-                fixture.seen(explanation)
+                format!("{}{}{}", think.lead, decode(sequence.think.clone()), think.tail),
+                explanation
             );
-            if fixture.lossless {
-                let solution = decode(sequence.solution.clone());
-                assert!(row.solution.contains(&solution));
-                let core = |text: &str| text.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
-                assert_eq!(core(&solution), core(&row.solution));
-            }
+            let solution = decode(sequence.solution.clone());
+            assert!(row.solution.contains(&solution));
+            let core = |text: &str| text.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+            assert_eq!(core(&solution), core(&row.solution));
 
             // The same completion as a sampler that follows the tokenizer would give it.
             let whole = chat.tokenizer.encode(&format!("{prompt}{completion}")).unwrap();
             let sampled = Think::from_sampled(&chat.tokenizer, end_tag, &whole[prefix.len()..]).unwrap();
-            assert_eq!(sampled.ids, think.ids);
-            assert!(!fixture.lossless || sampled == think);
+            assert_eq!(sampled, think);
         }
     }
 }

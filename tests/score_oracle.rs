@@ -1,0 +1,76 @@
+//! The whole way from text to reward against the official scorer (float32), case by case.
+
+mod reference;
+
+use std::path::Path;
+
+use reference::ReferenceQwen2;
+use rlt::config::{Config, DataConfig};
+use rlt::dataset::read_traces;
+use rlt::progress::Silent;
+use rlt::prompts::{ChatText, PromptStyle};
+use rlt::score::{Formats, score_columns, score_traces};
+use serde_json::Value;
+
+const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle");
+
+/// Our part, and the official component that it is.
+const PARTS: [(&str, &str); 6] = [
+    ("solution_logprob_mean", "sol_logprob_mean"),
+    ("solution_logprob_min", "sol_logprob_min"),
+    ("kl_mean", "kl_mean"),
+    ("kl_max", "kl_max"),
+    ("format_penalty", "match_reward"),
+    ("reward_no_entropy", "reward_no_entropy"),
+];
+
+fn assert_close(what: &str, ours: &Value, official: &Value, tolerance: f64) {
+    let (ours, official) = (ours.as_f64().unwrap(), official.as_f64().unwrap());
+    assert!((ours - official).abs() < tolerance, "{what}: {ours}, the official scorer says {official}");
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "says why nothing was checked")]
+fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
+    let oracle = Path::new(ORACLE);
+    if !oracle.exists() {
+        println!("skipped: ../shared is absent");
+        return;
+    }
+    let config: Config =
+        toml::from_str(&std::fs::read_to_string(oracle.join("score.toml")).unwrap()).unwrap();
+    let style = PromptStyle::resolve(&config.prompts).unwrap();
+    let [teacher_chat, student_chat] =
+        ["teacher", "student"].map(|name| ChatText::from_dir(&oracle.join(name)).unwrap());
+    let [teacher, student] = ["teacher", "student"].map(|name| ReferenceQwen2::load(&oracle.join(name)));
+    let data = DataConfig { path: oracle.join("cases.jsonl"), ..DataConfig::default() };
+    let traces = read_traces(&data, &style).unwrap();
+    let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
+    let results = score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, &Silent).unwrap();
+
+    let expected = std::fs::read_to_string(oracle.join("expected.jsonl")).unwrap();
+    for ((sample, scored), line) in results.iter().zip(expected.lines()) {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let id = case["id"].as_str().unwrap();
+        let ours = score_columns(sample.as_ref(), scored);
+        if case["clean"] == true {
+            for (part, official) in PARTS {
+                assert_close(
+                    &format!("{id}: {part}"),
+                    &ours["parts"][part],
+                    &case["components"][official],
+                    1e-4,
+                );
+            }
+            assert_close(&format!("{id}: reward"), &ours["reward"], &case["reward"], 1e-4);
+            assert_eq!(ours["parts"]["status"], "ok");
+        } else if ours["parts"]["status"] == "ok" {
+            let difference = ours["reward"].as_f64().unwrap() - case["reward"].as_f64().unwrap();
+            assert!(difference.abs() > 1e-3, "{id}: the official scorer's fault should show");
+        } else {
+            assert!(["20-end-at-once", "22-empty-newlines", "72-sol-newlines-only"].contains(&id), "{id}");
+            assert_eq!(ours["reward"], -1.0);
+        }
+    }
+    assert_eq!(results.len(), 39);
+}
