@@ -6,7 +6,8 @@ use serde_json::Value;
 const ROWS: &str = r#"{"question":"a","solution":"1","reward":-1.0,"kept":{"as":["is"]}}
 {"question":"a","solution":"1","reward":-0.5}
 {"question":"b","solution":"2","reward":null}
-{"question":"b","solution":"2","reward":-2}
+{"question":"b","solution":"2","reward":-2,"parts":{"status":"ok"}}
+{"question":"b","solution":"2","reward":-1,"parts":{"status":"empty thought"}}
 "#;
 
 /// Runs the command over [`ROWS`] and gives the lines it wrote and its standard output.
@@ -32,7 +33,7 @@ fn best_of_n_keeps_rows_unchanged() {
     assert_eq!(written.lines().collect::<Vec<_>>(), [lines[1], lines[3]]);
     assert_eq!(
         answer,
-        "kept 2 of 4 rows (1 without a reward) in kept.jsonl; mean reward -1.1667 -> -1.2500 nats\n"
+        "kept 2 of 5 rows (2 without a reward) in kept.jsonl; mean reward -1.1667 -> -1.2500 nats\n"
     );
 }
 
@@ -56,6 +57,6 @@ fn groups_add_a_column() {
 fn json_answers_with_one_object() {
     let (_, answer) = select("top=0.33", &["--json"]);
     let answer: Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!((&answer["rows"], &answer["kept"], &answer["unscored"]), (&4.into(), &1.into(), &1.into()));
+    assert_eq!((&answer["rows"], &answer["kept"], &answer["unscored"]), (&5.into(), &1.into(), &2.into()));
     assert_eq!(answer["reward_mean_kept"], -0.5);
 }

@@ -124,8 +124,12 @@ fn summary(rewards: &[Option<f64>]) -> String {
     }
 }
 
-/// The row's reward; `None` where it is null, as `rlt score` leaves a trace it cannot score.
+/// The row's reward; `None` for a trace that could not be scored, whatever stands in its `reward`.
 fn reward(record: &Record) -> Result<Option<f64>> {
+    let status = record.columns.get("parts").and_then(|parts| parts.get("status")).and_then(Value::as_str);
+    if status.is_some_and(|status| status != "ok") {
+        return Ok(None);
+    }
     match record.columns.get("reward") {
         Some(Value::Null) => Ok(None),
         Some(Value::Number(reward)) => Ok(reward.as_f64()),

@@ -176,10 +176,10 @@ fn new_bar(name: &str, total: u64, unit: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            drop(write!(out, "{:.1}", state.per_sec()));
+            let _ = write!(out, "{:.1}", state.per_sec());
         })
         .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            drop(out.write_str(&duration(state.eta().as_secs_f64())));
+            let _ = out.write_str(&duration(state.eta().as_secs_f64()));
         });
     let length = (total > 0).then_some(total);
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
