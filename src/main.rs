@@ -1,2 +1,7 @@
-//! The `rlt` command line.
-fn main() {}
+//! The `rlt` command line: `cli` parses, runs and reports; the library does the work.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

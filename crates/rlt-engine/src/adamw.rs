@@ -28,7 +28,12 @@ pub fn sum_of_squares(x: &Tensor) -> f64 {
     let blocks: Vec<f64> = x
         .data()
         .par_chunks(BLOCK)
-        .map(|block| f64::from(simd::vectorized(#[inline(always)] || simd::dot(block, block))))
+        .map(|block| {
+            f64::from(simd::vectorized(
+                #[inline(always)]
+                || simd::dot(block, block),
+            ))
+        })
         .collect();
     blocks.iter().sum()
 }

@@ -57,29 +57,33 @@ impl ChatTemplate {
             None => Json::Null,
         };
         let missing = |what: &str| Error::ModelFile { path: config_path.clone(), what: what.into() };
-        let source = match read_text_if_present(&dir.join("chat_template.jinja"))? {
-            Some(source) => source,
-            None => match &config["chat_template"] {
-                Json::String(source) => source.clone(),
-                Json::Array(named) => named
-                    .iter()
-                    .find(|template| template["name"] == "default")
-                    .and_then(|template| template["template"].as_str())
-                    .ok_or_else(|| missing("chat_template is a list without one named \"default\""))?
-                    .to_owned(),
-                _ => {
-                    return Err(missing(
-                        "has no chat_template, and the folder has no chat_template.jinja: add one (base models \
+        let jinja_path = dir.join("chat_template.jinja");
+        let (path, source) = match read_text_if_present(&jinja_path)? {
+            Some(source) => (jinja_path, source),
+            None => (
+                config_path.clone(),
+                match &config["chat_template"] {
+                    Json::String(source) => source.clone(),
+                    Json::Array(named) => named
+                        .iter()
+                        .find(|template| template["name"] == "default")
+                        .and_then(|template| template["template"].as_str())
+                        .ok_or_else(|| missing("chat_template is a list without one named \"default\""))?
+                        .to_owned(),
+                    _ => {
+                        return Err(missing(
+                            "has no chat_template, and the folder has no chat_template.jinja: add one (base models \
                          often come without)",
-                    ));
-                }
-            },
+                        ));
+                    }
+                },
+            ),
         };
         let special_tokens = SPECIAL_TOKENS
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), token_text(&config[name])?.into())))
             .collect();
-        Self::from_source(&source, special_tokens)
+        Self::from_source(&source, special_tokens).map_err(|e| Error::ModelFile { path, what: e.to_string() })
     }
 
     /// A template from its text; `special_tokens` are the variables `bos_token`, `eos_token`, ..

@@ -150,8 +150,7 @@ impl Inputs<'_> {
             let p = View { data: scratch.p.as_ptr(), row_stride: stride, col_stride: 1 };
             let ds = View { data: scratch.dp.as_ptr(), row_stride: stride, col_stride: 1 };
             let (add, cols) = (Output::Accumulate, cols as isize);
-            let (dk, dv) =
-                (at(keys.row, shape.key_col(kv_head)), at(keys.row, shape.value_col(kv_head)));
+            let (dk, dv) = (at(keys.row, shape.key_col(kv_head)), at(keys.row, shape.value_col(kv_head)));
             // SAFETY: as above; the written rows and columns belong to this task.
             unsafe {
                 gemm((keys.len, hd, n), dv, cols, add, transposed(p), dout, 1.0);

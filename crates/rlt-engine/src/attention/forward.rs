@@ -66,7 +66,13 @@ impl QueryTile<'_> {
     ///
     /// # Safety
     /// No other task may touch this tile's rows and head of the outputs.
-    unsafe fn attend(&self, prefix: Option<Segment>, scratch: &mut Scratch, out: SharedMut, log_sums: SharedMut) {
+    unsafe fn attend(
+        &self,
+        prefix: Option<Segment>,
+        scratch: &mut Scratch,
+        out: SharedMut,
+        log_sums: SharedMut,
+    ) {
         let Self { shape, segment, first, head, .. } = *self;
         let hd = shape.head_dim;
         let n = TILE_QUERIES.min(segment.len - first);

@@ -1,4 +1,4 @@
-//! The configuration of a run: defaults, then TOML, then `key=value`.
+//! The tables of a configuration and their defaults.
 
 use std::path::PathBuf;
 

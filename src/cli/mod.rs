@@ -1,0 +1,106 @@
+//! Arguments, exit codes and what reaches the terminal. Only this module prints or exits: answers
+//! go to standard output, progress and errors to standard error.
+//!
+//! A subcommand is one file with a clap struct and `fn run(&self, context: &Context) -> Result<()>`;
+//! it is listed in [`Command`].
+
+#[expect(dead_code, reason = "the commands that train will use the rest")]
+mod common;
+#[expect(dead_code, reason = "the commands that train will use the rest")]
+mod interrupt;
+mod render;
+mod report;
+mod select;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use rlt::{Error, Result};
+
+use common::{Context, GlobalArgs};
+
+/// Reinforcement Learning Teachers: train a teacher to explain, distil students, measure both.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One line and one file a subcommand.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Render(render::RenderArgs),
+    Report(report::ReportArgs),
+    Select(select::SelectArgs),
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<()> {
+        match self {
+            Self::Render(args) => args.run(context),
+            Self::Report(args) => args.run(context),
+            Self::Select(args) => args.run(context),
+        }
+    }
+}
+
+/// Parses the arguments, runs the subcommand and turns its result into an exit code. Wrong arguments
+/// end here with clap's message and exit code 2.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Context::new(&cli.global).and_then(|context| cli.command.run(&context));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error closed there is nobody left to tell.
+            drop(writeln!(std::io::stderr(), "error: {}", one_line(&error)));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Usage(_) => 2,
+        Error::Interrupted(_) => interrupt::EXIT_INTERRUPTED,
+        _ => 1,
+    }
+}
+
+/// Messages of other libraries can span lines; an error is one line.
+fn one_line(error: &Error) -> String {
+    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_follow_the_kind_of_error() {
+        assert_eq!(exit_code(&Error::Usage(String::new())), 2);
+        assert_eq!(exit_code(&Error::Failed(String::new())), 1);
+        assert_eq!(exit_code(&Error::NonFinite(String::new())), 1);
+        assert_eq!(exit_code(&Error::Interrupted(String::new())), 130);
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(one_line(&Error::Failed("first\n\n  second\n".into())), "first second");
+    }
+}

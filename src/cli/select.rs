@@ -1,0 +1,190 @@
+//! `rlt select`: the best of scored traces.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rlt::dataset::{JsonlWriter, Record, read_records};
+use rlt::traces::select;
+use rlt::{Error, Result};
+use serde_json::{Value, json};
+
+use super::common::Context;
+
+/// Which traces to keep.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Selection {
+    Best,
+    Threshold(f64),
+    TopFraction(f64),
+    Groups(usize),
+}
+
+/// Keep the best of scored traces: best of n, threshold, top fraction, or k reward groups
+#[derive(Debug, Args)]
+pub struct SelectArgs {
+    /// Scored traces, as `rlt score` writes them
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Where the kept rows go (.jsonl), unchanged and in their order
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// What to keep: `best` (of each question), `threshold=R`, `top=SHARE`, or `groups=K` (all, with a
+    /// column `reward_group` from 1, the lowest rewards, to K)
+    #[arg(long, value_name = "RULE", value_parser = parse_selection)]
+    by: Selection,
+}
+
+impl SelectArgs {
+    /// Reads every row, chooses, writes.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let mut records = read_records(&self.data, 0)?;
+        let rewards = records.iter().map(reward).collect::<Result<Vec<_>>>()?;
+        let questions = records.iter().map(question).collect::<Result<Vec<_>>>()?;
+        let n_scored = rewards.iter().flatten().count();
+        if let Selection::Groups(groups) = self.by
+            && groups > n_scored
+        {
+            return Err(Error::Usage(format!(
+                "--by groups={groups}: {} has only {n_scored} rows with a reward",
+                self.data.display()
+            )));
+        }
+        let kept = self.kept(&rewards, &questions);
+        if kept.is_empty() {
+            return Err(Error::Failed(format!(
+                "{}: no row was kept; {}",
+                self.data.display(),
+                summary(&rewards)
+            )));
+        }
+        let mut out = JsonlWriter::create(&self.out)?;
+        for &(index, group) in &kept {
+            let columns = &mut records[index].columns;
+            if let Some(group) = group {
+                columns.insert("reward_group".into(), Value::from(group));
+            }
+            out.write(columns)?;
+        }
+        out.finish()?;
+
+        let mean = |rewards: &mut dyn Iterator<Item = f64>| {
+            let (sum, n) = rewards.fold((0.0, 0), |(sum, n), reward| (sum + reward, n + 1));
+            sum / f64::from(n)
+        };
+        let before = mean(&mut rewards.iter().flatten().copied());
+        let after = mean(&mut kept.iter().filter_map(|&(index, _)| rewards[index]));
+        let (n_rows, n_kept, unscored) = (records.len(), kept.len(), rewards.len() - n_scored);
+        let out = self.out.display();
+        context.answer(
+            &format!(
+                "kept {n_kept} of {n_rows} rows ({unscored} without a reward) in {out}; mean reward {before:.4} -> {after:.4} nats"
+            ),
+            &json!({
+                "rows": n_rows,
+                "kept": n_kept,
+                "unscored": unscored,
+                "reward_mean": before,
+                "reward_mean_kept": after,
+                "out": self.out,
+            }),
+        )
+    }
+
+    /// Index of each kept row, in the rows' order, and its reward group if there are groups.
+    fn kept(&self, rewards: &[Option<f64>], questions: &[String]) -> Vec<(usize, Option<usize>)> {
+        let indices = match self.by {
+            Selection::Best => {
+                let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+                select::best_of_each(&questions, rewards)
+            }
+            Selection::Threshold(least) => select::at_least(rewards, least),
+            Selection::TopFraction(share) => select::top_fraction(rewards, share),
+            Selection::Groups(n) => {
+                let best_first = select::reward_groups(rewards, n).into_iter().enumerate();
+                let mut kept: Vec<(usize, Option<usize>)> = best_first
+                    .flat_map(|(i, members)| members.into_iter().map(move |index| (index, Some(n - i))))
+                    .collect();
+                kept.sort_unstable();
+                return kept;
+            }
+        };
+        indices.into_iter().map(|index| (index, None)).collect()
+    }
+}
+
+/// "rewards lie between -3 and 0.25".
+fn summary(rewards: &[Option<f64>]) -> String {
+    let scored = || rewards.iter().flatten().copied();
+    match scored().reduce(f64::max) {
+        None => "none of them has a reward".into(),
+        Some(highest) => {
+            let lowest = scored().fold(highest, f64::min);
+            format!("the rewards lie between {lowest:.4} and {highest:.4}")
+        }
+    }
+}
+
+/// The row's reward; `None` for a trace that could not be scored, whatever stands in its `reward`.
+fn reward(record: &Record) -> Result<Option<f64>> {
+    let status = record.columns.get("parts").and_then(|parts| parts.get("status")).and_then(Value::as_str);
+    if status.is_some_and(|status| status != "ok") {
+        return Ok(None);
+    }
+    match record.columns.get("reward") {
+        Some(Value::Null) => Ok(None),
+        Some(Value::Number(reward)) => Ok(reward.as_f64()),
+        Some(other) => Err(record.error(format!("column `reward` is {other}, not a number"))),
+        None => Err(record.error(format!(
+            "no column `reward`; run `rlt score` first. The row has {}",
+            record.column_names()
+        ))),
+    }
+}
+
+/// What tells one question from another: two rows ask the same when question and solution agree.
+fn question(record: &Record) -> Result<String> {
+    match record.text("question")? {
+        Some(question) => Ok(format!("{question}\0{}", record.text("solution")?.unwrap_or_default())),
+        None => Err(record.error(format!("no column `question`; the row has {}", record.column_names()))),
+    }
+}
+
+fn parse_selection(text: &str) -> std::result::Result<Selection, String> {
+    let (rule, value) = text.split_once('=').unwrap_or((text, ""));
+    let number = || value.parse::<f64>().ok().filter(|value| value.is_finite());
+    match (rule, value) {
+        ("best", "") => Ok(Selection::Best),
+        ("threshold", _) => number()
+            .map(Selection::Threshold)
+            .ok_or_else(|| "threshold needs a reward, for example threshold=-0.5".into()),
+        ("top", _) => number()
+            .filter(|&share| share > 0.0 && share <= 1.0)
+            .map(Selection::TopFraction)
+            .ok_or_else(|| "top needs a share above 0 and at most 1, for example top=0.2".into()),
+        ("groups", _) => value
+            .parse()
+            .ok()
+            .filter(|&groups| groups >= 1)
+            .map(Selection::Groups)
+            .ok_or_else(|| "groups needs a whole number from 1, for example groups=16".into()),
+        _ => Err("best, threshold=R, top=SHARE or groups=K is expected".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_wrong_ones_refused() {
+        assert_eq!(parse_selection("best"), Ok(Selection::Best));
+        assert_eq!(parse_selection("threshold=-0.5"), Ok(Selection::Threshold(-0.5)));
+        assert_eq!(parse_selection("top=0.2"), Ok(Selection::TopFraction(0.2)));
+        assert_eq!(parse_selection("groups=16"), Ok(Selection::Groups(16)));
+        for wrong in
+            ["", "best=2", "threshold", "threshold=nan", "top=0", "top=1.5", "groups=0", "groups=1.5", "x=1"]
+        {
+            assert!(parse_selection(wrong).is_err(), "{wrong:?} was accepted");
+        }
+    }
+}

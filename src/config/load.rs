@@ -1,0 +1,414 @@
+//! Reading a [`Config`]: every key is checked on its own, so that an error names where the key came
+//! from, the key, its table and what was expected there.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Config, PromptsConfig};
+use crate::{Error, Result};
+
+impl Config {
+    /// Reads a configuration: the defaults, then the TOML file at `path` (if any), then each
+    /// `key=value` of `overrides` in order.
+    ///
+    /// Keys of tables are dotted (`grpo.steps=200`). A value is read as TOML; where that fails, or
+    /// where the key wants text, it is taken as it stands, so quotes are only needed for escapes
+    /// (`prompts.delimiter="\n\n"`). An empty `name` becomes the file's stem, else `run`.
+    /// Relative paths are left as they are: they are relative to the current directory.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with one line that names the file (or the override), the key and its table
+    /// when the file cannot be read or is not TOML, when a key is unknown (the line names the
+    /// nearest known one), when a value has the wrong type, or when it is out of range.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Self> {
+        let specimen = specimen()?;
+        let mut merged = Table::new();
+        let mut origin = "the configuration".to_owned();
+        if let Some(path) = path {
+            origin = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::Usage(format!("{origin}: cannot read the configuration: {e}")))?;
+            let table = parse_document(&origin, &text)?;
+            check_table(&origin, &table, &specimen, "")?;
+            merged = table;
+        }
+        for argument in overrides {
+            let (keys, value) = parse_override(argument, &specimen)?;
+            insert(&mut merged, &keys, value);
+        }
+        let mut config = Self::deserialize(merged).map_err(|e| usage(&origin, one_line(e.message())))?;
+        if config.name.is_empty() {
+            let stem = path.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+            config.name = stem.unwrap_or_else(|| "run".into());
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The whole configuration as TOML, every default filled in. [`Config::load`] of this text
+    /// gives an equal value; keys that are unset (parts of a prompt style) are left out.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a value has no TOML form: a path that is not UTF-8, or a seed above
+    /// 2^63 - 1.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|e| Error::Usage(format!("the configuration cannot be written as TOML: {e}")))
+    }
+
+    /// Every set key with its value as TOML, by dotted path (`grpo.steps` to `200`): for comparing
+    /// and showing configurations.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn settings(&self) -> Result<BTreeMap<String, String>> {
+        let table = parse_document("the configuration", &self.to_toml()?)?;
+        let mut settings = BTreeMap::new();
+        for key in known_keys(&table, "") {
+            if let Some(value) = lookup(&table, &key).filter(|value| !value.is_table()) {
+                settings.insert(key, value.to_string());
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Where the run writes: `run_dir`, or `runs/NAME` when that is empty.
+    pub fn run_dir(&self) -> PathBuf {
+        if self.run_dir.as_os_str().is_empty() {
+            Path::new("runs").join(if self.name.is_empty() { "run" } else { &self.name })
+        } else {
+            self.run_dir.clone()
+        }
+    }
+}
+
+fn usage(origin: &str, what: impl Display) -> Error {
+    Error::Usage(format!("{origin}: {what}"))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A configuration with every optional key present: its keys are the known keys and its values have
+/// the types that are wanted. The literal is exhaustive, so a new optional key cannot be forgotten.
+fn specimen() -> Result<Table> {
+    let text = || Some(String::new());
+    let config = Config {
+        prompts: PromptsConfig {
+            style: String::new(),
+            teacher_system: text(),
+            student_system: text(),
+            delimiter: text(),
+            padding: text(),
+            begin_of_thought: text(),
+            end_of_thought: text(),
+            begin_of_solution: text(),
+            end_of_solution: text(),
+            begin_of_explanation: text(),
+            end_of_explanation: text(),
+        },
+        ..Config::default()
+    };
+    Table::try_from(config).map_err(|e| usage("the default configuration", e))
+}
+
+fn parse_document(origin: &str, text: &str) -> Result<Table> {
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        usage(origin, format_args!("line {line} is not valid TOML: {}", one_line(e.message())))
+    })
+}
+
+/// Checks every key of `table` against the same place of the specimen. `prefix` is the dotted path
+/// of the table with its final dot.
+fn check_table(origin: &str, table: &Table, specimen: &Table, prefix: &str) -> Result<()> {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match (lookup(specimen, &path), value) {
+            (None, _) => return Err(unknown_key(origin, &path, specimen)),
+            (Some(Value::Table(_)), Value::Table(inner)) => {
+                check_table(origin, inner, specimen, &format!("{path}."))?;
+            }
+            (Some(wanted), _) => check_value(origin, &path, value, wanted)?,
+        }
+    }
+    Ok(())
+}
+
+fn lookup<'a>(table: &'a Table, path: &str) -> Option<&'a Value> {
+    match path.split_once('.') {
+        None => table.get(path),
+        Some((head, rest)) => lookup(table.get(head)?.as_table()?, rest),
+    }
+}
+
+/// Lets the typed configuration judge one key alone, and rewords its verdict.
+fn check_value(origin: &str, path: &str, value: &Value, wanted: &Value) -> Result<()> {
+    let mut alone = Table::new();
+    insert(&mut alone, &path.split('.').collect::<Vec<_>>(), value.clone());
+    let Err(error) = Config::deserialize(alone) else { return Ok(()) };
+    let expected = match (wanted, value) {
+        // The type is right and still it is refused: an unknown name of a choice.
+        (Value::String(_), Value::String(_)) => {
+            return Err(usage(origin, format_args!("{}: {}", place(path), one_line(error.message()))));
+        }
+        (Value::String(_), _) => "text in quotes",
+        (Value::Integer(_), _) => "a whole number, 0 or more",
+        (Value::Float(_), _) => "a number",
+        (Value::Boolean(_), _) => "true or false",
+        (Value::Table(_), _) => "a table",
+        (Value::Datetime(_) | Value::Array(_), _) => "another type",
+    };
+    Err(usage(origin, format_args!("{} must be {expected}, found {}", place(path), found(value))))
+}
+
+fn found(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".into(),
+        Value::Array(_) => "an array".into(),
+        Value::String(text) => format!("the text {text:?}"),
+        other => other.to_string(),
+    }
+}
+
+/// "`steps` in table [grpo]" for "grpo.steps".
+fn place(path: &str) -> String {
+    match path.rsplit_once('.') {
+        None => format!("`{path}` at the top level"),
+        Some((table, key)) => format!("`{key}` in table [{table}]"),
+    }
+}
+
+fn unknown_key(origin: &str, path: &str, specimen: &Table) -> Error {
+    let nearest = nearest_key(path, specimen);
+    usage(origin, format_args!("unknown key {}; the nearest known key is `{nearest}`", place(path)))
+}
+
+/// The known key with the smallest edit distance to `path`. The last part counts most, because a
+/// right key in the wrong table is a common slip.
+fn nearest_key(path: &str, specimen: &Table) -> String {
+    let distance = |known: &String| {
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        let of_key = strsim::damerau_levenshtein(&last(path), &last(known));
+        (4 * of_key + strsim::damerau_levenshtein(path, known), known.len())
+    };
+    known_keys(specimen, "").into_iter().min_by_key(distance).unwrap_or_default()
+}
+
+fn known_keys(table: &Table, prefix: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            keys.extend(known_keys(inner, &format!("{path}.")));
+        }
+        keys.push(path);
+    }
+    keys
+}
+
+/// Splits `key=value` and reads the value as the key wants it.
+fn parse_override<'a>(argument: &'a str, specimen: &Table) -> Result<(Vec<&'a str>, Value)> {
+    let origin = format!("`{argument}`");
+    let Some((path, text)) = argument.split_once('=') else {
+        return Err(usage(&origin, "an override is written key=value, for example grpo.steps=200"));
+    };
+    let (path, text) = (path.trim(), text.trim());
+    let Some(wanted) = lookup(specimen, path) else {
+        return Err(unknown_key(&origin, path, specimen));
+    };
+    if let Value::Table(inner) = wanted {
+        let example = inner.keys().next().map_or("key", String::as_str);
+        return Err(usage(
+            &origin,
+            format_args!("`{path}` is a table; set one of its keys, for example {path}.{example}=.."),
+        ));
+    }
+    let bare = || Value::String(text.into());
+    let value = match text.parse::<Value>() {
+        Ok(value) if wanted.is_str() && !value.is_str() => bare(),
+        Ok(value) => value,
+        Err(_) => bare(),
+    };
+    check_value(&origin, path, &value, wanted)?;
+    Ok((path.split('.').collect(), value))
+}
+
+/// Sets the value at `keys`, making tables on the way.
+fn insert(table: &mut Table, keys: &[&str], value: Value) {
+    let [head, rest @ ..] = keys else { return };
+    if rest.is_empty() {
+        table.insert((*head).into(), value);
+        return;
+    }
+    let inner = table.entry(*head).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(inner) = inner {
+        insert(inner, rest, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KlEstimator, RewardKind, Schedule};
+
+    /// Writes `toml` to a file `test.toml` of its own and loads it; the message of an error has the
+    /// folder removed.
+    fn load(toml: &str, overrides: &[&str]) -> std::result::Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.toml");
+        std::fs::write(&path, toml).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        let folder = format!("{}/", dir.path().display());
+        Config::load(Some(&path), &overrides).map_err(|e| {
+            assert!(matches!(e, Error::Usage(_)), "{e:?}");
+            let message = e.to_string().replace(&folder, "");
+            assert!(!message.contains('\n'), "{message:?} is not one line");
+            message
+        })
+    }
+
+    #[test]
+    fn the_file_overrides_the_defaults_and_key_value_overrides_the_file() {
+        let toml = "seed = 7\n[grpo]\nsteps = 3\ngroup_size = 8\n[reward]\nlambda = 2\nkl = 'k3'\n";
+        let config =
+            load(toml, &["grpo.steps=5", "optimizer.schedule=cosine", "model.path=models/7"]).unwrap();
+        assert_eq!(config.seed, 7);
+        assert_eq!((config.grpo.steps, config.grpo.group_size), (5, 8));
+        assert_eq!((config.reward.lambda, config.reward.kl), (2.0, KlEstimator::K3));
+        assert_eq!(config.optimizer.schedule, Schedule::Cosine);
+        assert_eq!(config.model.path, Path::new("models/7"));
+        assert_eq!(config.grpo.beta, Config::default().grpo.beta);
+        assert_eq!(config.run_dir(), Path::new("runs/test"));
+    }
+
+    #[test]
+    fn the_last_of_two_overrides_wins() {
+        assert_eq!(load("", &["seed=1", "seed=2"]).unwrap().seed, 2);
+    }
+
+    #[test]
+    fn override_values_are_toml_or_bare_text() {
+        let prompts = |o: &str| load("", &[o]).unwrap().prompts;
+        assert_eq!(prompts(r#"prompts.delimiter="\n\n""#).delimiter.unwrap(), "\n\n");
+        assert_eq!(prompts("prompts.delimiter=a = b").delimiter.unwrap(), "a = b");
+        assert_eq!(prompts("prompts.delimiter=").delimiter.unwrap(), "");
+        assert_eq!(load("", &["name=2024"]).unwrap().name, "2024");
+        assert_eq!(load("", &["name=true"]).unwrap().name, "true");
+    }
+
+    #[test]
+    fn unknown_keys_name_the_file_the_table_and_the_nearest_key() {
+        assert_eq!(
+            load("[grpo]\ngroup_sise = 8\n", &[]).unwrap_err(),
+            "test.toml: unknown key `group_sise` in table [grpo]; the nearest known key is `grpo.group_size`"
+        );
+        assert_eq!(
+            load("group_size = 8\n", &[]).unwrap_err(),
+            "test.toml: unknown key `group_size` at the top level; the nearest known key is `grpo.group_size`"
+        );
+        assert_eq!(
+            load("[gropo]\nsteps = 8\n", &[]).unwrap_err(),
+            "test.toml: unknown key `gropo` at the top level; the nearest known key is `grpo`"
+        );
+        assert_eq!(
+            load("", &["reward.lamda=1"]).unwrap_err(),
+            "`reward.lamda=1`: unknown key `lamda` in table [reward]; the nearest known key is `reward.lambda`"
+        );
+        assert_eq!(
+            load("", &["sft.max_token=1"]).unwrap_err(),
+            "`sft.max_token=1`: unknown key `max_token` in table [sft]; the nearest known key is `sft.max_tokens`"
+        );
+    }
+
+    #[test]
+    fn wrong_types_name_the_key_and_what_was_expected() {
+        let cases = [
+            (
+                "[grpo]\nsteps = 'many'",
+                "`steps` in table [grpo] must be a whole number, 0 or more, found the text \"many\"",
+            ),
+            ("[grpo]\nsteps = -1", "`steps` in table [grpo] must be a whole number, 0 or more, found -1"),
+            ("[grpo]\nsteps = 1.5", "`steps` in table [grpo] must be a whole number, 0 or more, found 1.5"),
+            ("[reward]\nalpha = true", "`alpha` in table [reward] must be a number, found true"),
+            ("name = 3", "`name` at the top level must be text in quotes, found 3"),
+            ("[model]\nfrom_scratch = 1", "`from_scratch` in table [model] must be true or false, found 1"),
+            ("grpo = 3", "`grpo` at the top level must be a table, found 3"),
+            ("seed = [1]", "`seed` at the top level must be a whole number, 0 or more, found an array"),
+            (
+                "[reward]\nkind = 'rtl'",
+                "`kind` in table [reward]: unknown variant `rtl`, expected `rlt` or `correctness`",
+            ),
+        ];
+        for (toml, expected) in cases {
+            assert_eq!(load(toml, &[]).unwrap_err(), format!("test.toml: {expected}"));
+        }
+        assert_eq!(
+            load("", &["grpo.steps=many"]).unwrap_err(),
+            "`grpo.steps=many`: `steps` in table [grpo] must be a whole number, 0 or more, found the text \"many\""
+        );
+        assert_eq!(
+            load("", &["grpo=3"]).unwrap_err(),
+            "`grpo=3`: `grpo` is a table; set one of its keys, for example grpo.beta=.."
+        );
+        assert!(load("", &["grpo.steps"]).unwrap_err().contains("key=value"));
+    }
+
+    #[test]
+    fn malformed_toml_names_the_line() {
+        let message = load("seed = 1\n[grpo\nsteps = 3\n", &[]).unwrap_err();
+        assert!(message.starts_with("test.toml: line 2 is not valid TOML: "), "{message}");
+        let message = load("seed = 1\nseed = 2\n", &[]).unwrap_err();
+        assert!(message.starts_with("test.toml: line 2 is not valid TOML: "), "{message}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Some(Path::new("no/such.toml")), &[]).unwrap_err();
+        assert!(matches!(error, Error::Usage(_)));
+        assert!(error.to_string().starts_with("no/such.toml: cannot read"), "{error}");
+    }
+
+    #[test]
+    fn to_toml_round_trips_and_shows_every_default() {
+        let mut config = load("", &[]).unwrap();
+        let toml = config.to_toml().unwrap();
+        for line in [
+            "alpha = 0.01\n",
+            "lambda = 3.0\n",
+            "beta = 0.04\n",
+            "epsilon = 0.00000001\n",
+            "kind = \"rlt\"\n",
+        ] {
+            assert!(toml.contains(line), "{line:?} is not in\n{toml}");
+        }
+        assert_eq!(load(&toml, &[]).unwrap(), config);
+
+        config.reward.kind = RewardKind::Correctness;
+        config.reward.alpha = 0.1 + 0.2;
+        config.optimizer.learning_rate = 1.0 / 3.0;
+        config.seed = i64::MAX as u64;
+        config.run_dir = "some where/\"quoted\"\\".into();
+        config.prompts.delimiter = Some("\n\n\t'\"\u{1F600}".into());
+        config.prompts.padding = Some(String::new());
+        assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_float_round_trips(bits: u32, wide: u64) {
+            let (narrow, wide) = (f32::from_bits(bits).abs(), f64::from_bits(wide).abs());
+            proptest::prop_assume!(narrow.is_finite() && wide.is_finite());
+            let mut config = Config { name: "floats".into(), ..Config::default() };
+            config.reward.lambda = narrow;
+            config.optimizer.learning_rate = wide;
+            let back = load(&config.to_toml().unwrap(), &[]).unwrap();
+            proptest::prop_assert_eq!(back, config);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The configuration of a run: defaults, then TOML, then `key=value`.
+//!
+//! [`Config::load`] reads all three and names the origin of whatever is wrong; [`Config::to_toml`]
+//! writes the result with every default filled in. Relative paths in a configuration are relative
+//! to the current directory, not to the configuration file, so that the same text means the same
+//! thing in a file and on the command line.
+
+mod load;
+mod tables;
+mod validate;
+
+pub use tables::*;

@@ -1,0 +1,218 @@
+//! Ranges that the types cannot express, one clear line each.
+
+use std::path::Path;
+
+use super::{Config, RewardKind};
+use crate::{Error, Result};
+
+impl Config {
+    /// Checks every value's range, whatever the command. [`Config::load`] calls it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the first key out of range, its value and the range.
+    pub fn validate(&self) -> Result<()> {
+        let name_is_one_component = Path::new(&self.name).components().count() <= 1
+            && !self.name.contains(['/', '\\'])
+            && self.name != "."
+            && self.name != "..";
+        require(
+            name_is_one_component,
+            "name",
+            &self.name,
+            "a folder name without separators; set run_dir for a path",
+        )?;
+
+        let reward = &self.reward;
+        not_negative("reward.alpha", reward.alpha.into())?;
+        not_negative("reward.lambda", reward.lambda.into())?;
+        positive("reward.teacher_temperature", reward.teacher_temperature.into())?;
+        positive("reward.student_temperature", reward.student_temperature.into())?;
+        require(reward.format_penalty.is_finite(), "reward.format_penalty", reward.format_penalty, "finite")?;
+
+        let sampling = &self.sampling;
+        not_negative("sampling.temperature", sampling.temperature.into())?;
+        let top_p = sampling.top_p;
+        require(top_p > 0.0 && top_p <= 1.0, "sampling.top_p", top_p, "above 0 and at most 1")?;
+        require(
+            (0.0..1.0).contains(&sampling.min_p),
+            "sampling.min_p",
+            sampling.min_p,
+            "at least 0 and below 1",
+        )?;
+        positive("sampling.repetition_penalty", sampling.repetition_penalty.into())?;
+        at_least_one("sampling.max_new_tokens", sampling.max_new_tokens)?;
+        at_least_one("sampling.max_running", sampling.max_running)?;
+
+        positive("sft.epochs", self.sft.epochs)?;
+        at_least_one("sft.batch_rows", self.sft.batch_rows)?;
+        at_least_one("sft.tokens_per_microbatch", self.sft.tokens_per_microbatch)?;
+
+        let grpo = &self.grpo;
+        at_least_one("grpo.steps", grpo.steps)?;
+        at_least_one("grpo.questions_per_step", grpo.questions_per_step)?;
+        require(
+            grpo.group_size >= 2,
+            "grpo.group_size",
+            grpo.group_size,
+            "2 or more: the advantage compares the completions of one question",
+        )?;
+        not_negative("grpo.beta", grpo.beta.into())?;
+        require(
+            (0.0..=1.0).contains(&grpo.reference_mixup),
+            "grpo.reference_mixup",
+            grpo.reference_mixup,
+            "between 0 and 1",
+        )?;
+        at_least_one("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch)?;
+        at_least_one("grpo.samples_every", grpo.samples_every)?;
+
+        let optimizer = &self.optimizer;
+        not_negative("optimizer.learning_rate", optimizer.learning_rate)?;
+        not_negative("optimizer.warmup", optimizer.warmup)?;
+        for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
+            require((0.0..1.0).contains(&beta), key, beta, "at least 0 and below 1")?;
+        }
+        positive("optimizer.epsilon", optimizer.epsilon)?;
+        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
+        not_negative("optimizer.clip_norm", optimizer.clip_norm)
+    }
+
+    /// Checks what supervised fine-tuning needs beyond [`Config::validate`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the key to set.
+    pub fn validate_for_sft(&self) -> Result<()> {
+        required_path("model.path", &self.model.path)?;
+        required_path("data.path", &self.data.path)
+    }
+
+    /// Checks what GRPO needs beyond [`Config::validate`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the key to set, or a greedy temperature (every completion of a
+    /// group would be the same).
+    pub fn validate_for_grpo(&self) -> Result<()> {
+        required_path("model.path", &self.model.path)?;
+        required_path("data.path", &self.data.path)?;
+        if self.reward.kind == RewardKind::Rlt {
+            required_path("model.student", &self.model.student)?;
+        }
+        let temperature = self.sampling.temperature;
+        let range = "above 0 for training: greedy completions of one question are all the same";
+        require(temperature > 0.0, "sampling.temperature", temperature, range)
+    }
+}
+
+fn require(holds: bool, key: &str, value: impl std::fmt::Debug, range: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Usage(format!("{key} is {value:?}; it must be {range}"))) }
+}
+
+fn not_negative(key: &str, value: f64) -> Result<()> {
+    require(value.is_finite() && value >= 0.0, key, value, "finite and 0 or more")
+}
+
+fn positive(key: &str, value: f64) -> Result<()> {
+    require(value.is_finite() && value > 0.0, key, value, "finite and above 0")
+}
+
+fn at_least_one(key: &str, value: usize) -> Result<()> {
+    require(value >= 1, key, value, "1 or more")
+}
+
+fn required_path(key: &str, path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::Usage(format!("{key} is not set; give it in the configuration or as {key}=PATH")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(overrides: &[&str]) -> String {
+        let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+        match Config::load(None, &overrides) {
+            Err(Error::Usage(message)) => message,
+            other => panic!("{overrides:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        for argument in [
+            "name=a/b",
+            "name=..",
+            "reward.alpha=-0.1",
+            "reward.lambda=nan",
+            "reward.teacher_temperature=0",
+            "reward.student_temperature=-1",
+            "reward.format_penalty=inf",
+            "sampling.temperature=-0.5",
+            "sampling.top_p=0",
+            "sampling.top_p=1.5",
+            "sampling.min_p=1",
+            "sampling.repetition_penalty=0",
+            "sampling.max_new_tokens=0",
+            "sampling.max_running=0",
+            "sft.epochs=0",
+            "sft.batch_rows=0",
+            "sft.tokens_per_microbatch=0",
+            "grpo.steps=0",
+            "grpo.questions_per_step=0",
+            "grpo.group_size=1",
+            "grpo.beta=-1",
+            "grpo.reference_mixup=1.1",
+            "grpo.tokens_per_microbatch=0",
+            "grpo.samples_every=0",
+            "optimizer.learning_rate=-1e-5",
+            "optimizer.warmup=-1",
+            "optimizer.beta1=1",
+            "optimizer.beta2=-0.1",
+            "optimizer.epsilon=0",
+            "optimizer.weight_decay=-1",
+            "optimizer.clip_norm=nan",
+        ] {
+            let key = argument.split('=').next().unwrap();
+            let message = refusal(&[argument]);
+            assert!(message.starts_with(&format!("{key} is ")), "{argument}: {message}");
+            assert!(message.contains("it must be "), "{argument}: {message}");
+        }
+    }
+
+    #[test]
+    fn greedy_sampling_is_refused_for_training_only() {
+        let mut config = Config::default();
+        config.sampling.temperature = 0.0;
+        config.validate().unwrap();
+        config.model.path = "m".into();
+        config.model.student = "s".into();
+        config.data.path = "d".into();
+        let message = config.validate_for_grpo().unwrap_err().to_string();
+        assert!(
+            message.starts_with("sampling.temperature is 0.0; it must be above 0 for training"),
+            "{message}"
+        );
+        config.sampling.temperature = 0.7;
+        config.validate_for_grpo().unwrap();
+    }
+
+    #[test]
+    fn missing_paths_are_named() {
+        let mut config = Config::default();
+        let message = |r: Result<()>| r.unwrap_err().to_string();
+        assert!(message(config.validate_for_sft()).starts_with("model.path is not set"));
+        config.model.path = "m".into();
+        assert!(message(config.validate_for_sft()).starts_with("data.path is not set"));
+        config.data.path = "d".into();
+        config.validate_for_sft().unwrap();
+        assert!(message(config.validate_for_grpo()).starts_with("model.student is not set"));
+        config.reward.kind = RewardKind::Correctness;
+        config.validate_for_grpo().unwrap();
+    }
+}

@@ -1,0 +1,62 @@
+//! `rlt select` as a program: what it writes and what it answers.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const ROWS: &str = r#"{"question":"a","solution":"1","reward":-1.0,"kept":{"as":["is"]}}
+{"question":"a","solution":"1","reward":-0.5}
+{"question":"b","solution":"2","reward":null}
+{"question":"b","solution":"2","reward":-2,"parts":{"status":"ok"}}
+{"question":"b","solution":"2","reward":-1,"parts":{"status":"empty thought"}}
+"#;
+
+/// Runs the command over [`ROWS`] and gives the lines it wrote and its standard output.
+fn select(by: &str, flags: &[&str]) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("scored.jsonl"), ROWS).unwrap();
+    let assert = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["select", "--data", "scored.jsonl", "--out", "kept.jsonl", "--by", by])
+        .args(flags)
+        .assert()
+        .success();
+    let output = assert.get_output();
+    assert!(output.stderr.is_empty());
+    let written = std::fs::read_to_string(dir.path().join("kept.jsonl")).unwrap();
+    (written, String::from_utf8(output.stdout.clone()).unwrap())
+}
+
+#[test]
+fn best_of_n_keeps_rows_unchanged() {
+    let (written, answer) = select("best", &[]);
+    let lines: Vec<&str> = ROWS.lines().collect();
+    assert_eq!(written.lines().collect::<Vec<_>>(), [lines[1], lines[3]]);
+    assert_eq!(
+        answer,
+        "kept 2 of 5 rows (2 without a reward) in kept.jsonl; mean reward -1.1667 -> -1.2500 nats\n"
+    );
+}
+
+#[test]
+fn nested_columns_and_number_forms_pass_through() {
+    let (written, _) = select("threshold=-1", &[]);
+    assert_eq!(written.lines().collect::<Vec<_>>(), ROWS.lines().take(2).collect::<Vec<_>>());
+}
+
+#[test]
+fn groups_add_a_column() {
+    let (written, _) = select("groups=3", &["--quiet"]);
+    let groups: Vec<Value> = written
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["reward_group"].clone())
+        .collect();
+    assert_eq!(groups, [2, 3, 1]);
+}
+
+#[test]
+fn json_answers_with_one_object() {
+    let (_, answer) = select("top=0.33", &["--json"]);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["rows"], &answer["kept"], &answer["unscored"]), (&5.into(), &1.into(), &2.into()));
+    assert_eq!(answer["reward_mean_kept"], -0.5);
+}
