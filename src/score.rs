@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use rlt_model::token_logprobs::{Continuation, ScoringGroup};
+use rlt_model::batch::{Continuation, ScoringGroup};
 use serde_json::{Map, Value, json};
 
 use crate::config::RewardConfig;

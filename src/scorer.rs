@@ -1,6 +1,6 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
-use rlt_model::token_logprobs::ScoringGroup;
+use rlt_model::batch::ScoringGroup;
 
 use crate::error::Result;
 

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use rlt::scorer::TokenScorer;
+use rlt_model::batch::ScoringGroup;
 use rlt_model::config::ModelConfig;
-use rlt_model::token_logprobs::ScoringGroup;
 use rlt_model::weights::Weights;
 
 /// A row-major matrix.

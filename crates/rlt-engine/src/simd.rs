@@ -96,14 +96,6 @@ pub(crate) fn sum_exp_scaled(x: &[f32], scale: f32, shift: f32) -> f32 {
     rest.iter().fold(sum_lanes(lanes), |sum, v| sum + exp(v.mul_add(scale, -shift)))
 }
 
-/// `y += a * x`.
-#[inline(always)]
-pub(crate) fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = a.mul_add(*x, *y);
-    }
-}
-
 /// e^x with a relative error below 2e-7; 0 below -87.3, infinity above 88.7, NaN for NaN.
 ///
 /// Written so that a loop over it becomes vector code: range reduction by a rounding addition,

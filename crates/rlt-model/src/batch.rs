@@ -143,10 +143,7 @@ mod tests {
             let whole = 0..n;
             Continuation { ids: (0..n as u32).collect(), scored: vec![whole] }
         };
-        ScoringGroup {
-            prefix: vec![9; prefix],
-            continuations: lengths.iter().map(continuation).collect(),
-        }
+        ScoringGroup { prefix: vec![9; prefix], continuations: lengths.iter().map(continuation).collect() }
     }
 
     #[test]

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward};
-use rlt_engine::matmul::{
-    Output, add_assign, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn,
-};
+use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
@@ -17,7 +15,7 @@ use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
 use rlt_engine::{Tensor, head};
 
-use crate::batch::PackedBatch;
+use crate::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use crate::config::ModelConfig;
 use crate::parameters::{BlockParameters, Parameters};
 
@@ -119,8 +117,11 @@ impl Decoder {
     /// Columns of the query, key and (both) rotated heads in a packed query/key/value row.
     pub(crate) fn head_columns(&self) -> [HeadColumns; 3] {
         let c = &self.config;
-        let heads =
-            |first: usize, n: usize| HeadColumns { first_col: first * c.head_dim, n_heads: n, head_dim: c.head_dim };
+        let heads = |first: usize, n: usize| HeadColumns {
+            first_col: first * c.head_dim,
+            n_heads: n,
+            head_dim: c.head_dim,
+        };
         [heads(0, c.n_heads), heads(c.n_heads, c.n_kv_heads), heads(0, c.n_heads + c.n_kv_heads)]
     }
 
@@ -221,7 +222,10 @@ impl Decoder {
         let [queries, keys, rotated] = self.head_columns();
         rotate(&mut dqkv, rotated, layout.positions(), rope, Rotation::Backward);
         if let Some(before) = &qkv_before_norm {
-            let norms = [(queries, &block.query_norm, &mut grads.query_norm), (keys, &block.key_norm, &mut grads.key_norm)];
+            let norms = [
+                (queries, &block.query_norm, &mut grads.query_norm),
+                (keys, &block.key_norm, &mut grads.key_norm),
+            ];
             for (heads, weight, grad) in norms {
                 let (Some(weight), Some(grad)) = (weight, grad) else { continue };
                 head_norm_backward(&mut dqkv, before, heads, weight, eps, grad);
@@ -232,7 +236,14 @@ impl Decoder {
         }
         let normed = rms_norm_again(x, &block.attention_norm, &inverse_attention);
         let dnormed = linear_backward(&dqkv, &normed, &block.qkv, &mut grads.qkv);
-        rms_norm_backward(&dnormed, x, &block.attention_norm, &inverse_attention, dx, &mut grads.attention_norm);
+        rms_norm_backward(
+            &dnormed,
+            x,
+            &block.attention_norm,
+            &inverse_attention,
+            dx,
+            &mut grads.attention_norm,
+        );
     }
 
     /// Forward pass that keeps what [`Self::backward`] needs.
@@ -300,6 +311,73 @@ impl Decoder {
         let hidden = self.hidden_states(batch);
         let w = self.parameters.head_weight();
         head::token_logprobs(&hidden, &batch.rows, w, &batch.targets, temperature)
+    }
+
+    /// Log-probabilities (nats) of the scored tokens of `groups` at `temperature`:
+    /// `[group][continuation][scored token, in order]`. About `max_rows` rows are computed at a
+    /// time, which bounds the memory and does not change the results beyond rounding.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] when a sequence is longer than the context, has a token beyond the
+    /// vocabulary, or asks for a token that nothing predicts.
+    pub fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        max_rows: usize,
+    ) -> crate::Result<Vec<Vec<Vec<f32>>>> {
+        self.check_groups(groups)?;
+        let mut flat = Vec::new();
+        for part in micro_batches(groups, max_rows) {
+            flat.extend(self.logprobs(&PackedBatch::new(&part), temperature));
+        }
+        let mut rest = flat.into_iter();
+        let mut of = |c: &Continuation| rest.by_ref().take(c.n_scored()).collect();
+        Ok(groups.iter().map(|g| g.continuations.iter().map(&mut of).collect()).collect())
+    }
+
+    /// Checks sequences that come from outside before they are packed.
+    ///
+    /// # Errors
+    /// As [`Self::token_logprobs`].
+    pub fn check_groups(&self, groups: &[ScoringGroup]) -> crate::Result<()> {
+        for group in groups {
+            for continuation in &group.continuations {
+                let ids = group.prefix.iter().chain(&continuation.ids);
+                self.check_ids(ids.copied())?;
+                let first = continuation.scored.first().map_or(1, |range| range.start);
+                let end = continuation.scored.last().map_or(0, |range| range.end);
+                if (group.prefix.is_empty() && first == 0) || end > continuation.ids.len() {
+                    let what = format!("tokens {:?} of {}", continuation.scored, continuation.ids.len());
+                    return Err(crate::Error::Invalid(format!("{what} cannot be scored")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the ids of one sequence are tokens of this model and fit its context.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] naming the token or the lengths.
+    pub fn check_ids(&self, ids: impl Iterator<Item = u32>) -> crate::Result<()> {
+        let mut n = 0;
+        for id in ids {
+            n += 1;
+            if id as usize >= self.config.vocab_size {
+                let vocab = self.config.vocab_size;
+                return Err(crate::Error::Invalid(format!(
+                    "token {id} is beyond the model's {vocab} tokens; is this the model's tokenizer?"
+                )));
+            }
+        }
+        let context = self.config.max_position_embeddings;
+        if n > context {
+            return Err(crate::Error::Invalid(format!(
+                "a sequence of {n} tokens is longer than the model's context of {context}; shorten or drop it"
+            )));
+        }
+        Ok(())
     }
 
     /// One micro-batch of a training step: forward pass, head, backward pass.

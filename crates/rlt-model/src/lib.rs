@@ -3,14 +3,18 @@
 //!
 //! This crate knows no rewards and no data sets. Generation sees token ids only.
 
+pub mod batch;
 pub mod chat_template;
 pub mod config;
+pub mod decoder;
 pub mod error;
 mod files;
+pub mod folder;
+pub mod parameters;
 #[cfg(test)]
 mod shared_data;
-pub mod token_logprobs;
 pub mod tokenizer;
 pub mod weights;
 
+pub use decoder::Decoder;
 pub use error::{Error, Result};
