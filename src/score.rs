@@ -151,39 +151,57 @@ impl ScoredSample {
     }
 }
 
+/// Where the teacher's log-probabilities at the think tokens come from.
+#[derive(Clone, Copy)]
+pub enum Teacher<'a> {
+    /// A model computes them at [`RewardConfig::teacher_temperature`].
+    Model(&'a dyn TokenScorer),
+    /// They were recorded while sampling, at that temperature and without truncation (top-k and the
+    /// like): `[sample][completion token]`, nats. Those of the think tokens come first.
+    Recorded(&'a [Vec<f32>]),
+}
+
 /// Scores `samples`: the teacher's log-probabilities at the think tokens, the student's at think and
 /// solution tokens, then the reward. Samples with equal prefixes share their computation.
 ///
 /// # Errors
 /// What the scorers report; [`crate::Error::NonFinite`] for a number that is not finite.
+///
+/// # Panics
+/// When recorded log-probabilities are fewer than the samples or their think tokens.
 pub fn score_samples(
     samples: &[RltSample],
-    teacher: &dyn TokenScorer,
+    teacher: Teacher,
     student: &dyn TokenScorer,
     reward: &RewardConfig,
     tokens_per_batch: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<ScoredSample>> {
-    let reasons: Vec<Option<Unscorable>> = samples
-        .iter()
-        .map(|sample| sample.unscorable(teacher.context_tokens(), student.context_tokens()))
-        .collect();
-    let scorable: Vec<&RltSample> = samples
-        .iter()
-        .zip(&reasons)
-        .filter(|(_, reason)| reason.is_none())
-        .map(|(sample, _)| sample)
-        .collect();
+    let teacher_context = match teacher {
+        Teacher::Model(model) => model.context_tokens(),
+        Teacher::Recorded(_) => usize::MAX,
+    };
+    let reasons: Vec<Option<Unscorable>> =
+        samples.iter().map(|sample| sample.unscorable(teacher_context, student.context_tokens())).collect();
+    let scorable: Vec<usize> = (0..samples.len()).filter(|&i| reasons[i].is_none()).collect();
 
-    let teacher_jobs: Vec<Job> = scorable.iter().map(|sample| Job::teacher(sample)).collect();
-    let student_jobs: Vec<Job> = scorable.iter().map(|sample| Job::student(sample)).collect();
-    progress.start("teacher log-probabilities", scorable.len() as u64, "completions");
-    let teacher_logprobs =
-        job_logprobs(&teacher_jobs, teacher, reward.teacher_temperature, tokens_per_batch, progress)?;
-    progress.finish("");
-    progress.start("student log-probabilities", scorable.len() as u64, "completions");
+    let teacher_logprobs = match teacher {
+        Teacher::Recorded(recorded) => {
+            scorable.iter().map(|&i| recorded[i][..samples[i].student.think.len()].to_vec()).collect()
+        }
+        Teacher::Model(model) => {
+            let jobs: Vec<Job> = scorable.iter().map(|&i| Job::teacher(&samples[i])).collect();
+            progress.start("teacher log-probabilities", jobs.len() as u64, "completions");
+            let logprobs =
+                job_logprobs(&jobs, model, reward.teacher_temperature, tokens_per_batch, progress)?;
+            progress.finish("");
+            logprobs
+        }
+    };
+    let jobs: Vec<Job> = scorable.iter().map(|&i| Job::student(&samples[i])).collect();
+    progress.start("student log-probabilities", jobs.len() as u64, "completions");
     let student_logprobs =
-        job_logprobs(&student_jobs, student, reward.student_temperature, tokens_per_batch, progress)?;
+        job_logprobs(&jobs, student, reward.student_temperature, tokens_per_batch, progress)?;
     progress.finish("");
 
     let mut logprobs = teacher_logprobs.into_iter().zip(student_logprobs);
@@ -226,7 +244,8 @@ pub fn score_traces(
         traces.iter().map(|trace| RltSample::from_trace(formats, trace)).collect::<Result<Vec<_>>>()?;
     let samples: Vec<RltSample> = built.iter().filter_map(|sample| sample.as_ref().ok().cloned()).collect();
     let mut scored =
-        score_samples(&samples, teacher, student, reward, tokens_per_batch, progress)?.into_iter();
+        score_samples(&samples, Teacher::Model(teacher), student, reward, tokens_per_batch, progress)?
+            .into_iter();
     let results = built.into_iter().map(|sample| match sample {
         Ok(sample) => (Some(sample), scored.next().expect("one result per sample")),
         Err(reason) => (None, ScoredSample::unscorable(reason, reward)),

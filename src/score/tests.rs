@@ -153,3 +153,27 @@ fn a_model_s_nan_names_row_and_token() {
     let error = score_with(&[trace(12, "q", "4", "ab")], &teacher(), &broken, 1000).unwrap_err();
     assert_eq!(error.to_string(), "row 12: the student's think log-probability of token 1 is NaN");
 }
+
+#[test]
+fn recorded_log_probabilities_replace_the_teacher() {
+    let chat = test_chat();
+    let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+    let traces = [trace(1, "q", "4", END), trace(2, "q", "4", &format!("ab.{END}"))];
+    let samples: Vec<RltSample> =
+        traces.iter().map(|trace| RltSample::from_trace(&formats, trace).unwrap().unwrap()).collect();
+    // One a completion token; only the two think tokens' are read.
+    let recorded = [vec![], vec![-0.2, -0.3, -99.0]];
+    let scored = score_samples(
+        &samples,
+        Teacher::Recorded(&recorded),
+        &student(),
+        &RewardConfig::default(),
+        1000,
+        &Silent,
+    )
+    .unwrap();
+    assert_eq!(scored[0].score.parts, Err(Unscorable::EmptyThought));
+    assert_eq!(scored[1].teacher_logprobs, [-0.2, -0.3]);
+    let parts = scored[1].score.parts.as_ref().unwrap();
+    assert!((parts.kl_max - 0.4).abs() < 1e-6 && parts.kl_max_at == 0);
+}
