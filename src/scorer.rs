@@ -1,5 +1,6 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
+use rlt_model::Decoder;
 use rlt_model::batch::ScoringGroup;
 
 use crate::error::Result;
@@ -21,6 +22,21 @@ pub trait TokenScorer {
         temperature: f32,
         tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>>;
+}
+
+impl TokenScorer for Decoder {
+    fn context_tokens(&self) -> usize {
+        self.config().max_position_embeddings
+    }
+
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        Ok(Decoder::token_logprobs(self, groups, temperature, tokens_per_batch)?)
+    }
 }
 
 /// A "model" whose log-probability of a token depends on the token and the temperature alone.

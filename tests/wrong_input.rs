@@ -7,6 +7,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use rlt::worlds::lexicon::{ModelShape, write_model_folder};
+use rlt_model::weights::{Dtype, TensorView, write_safetensors};
 
 /// A wrong call in a folder of its own.
 struct Case {
@@ -98,6 +99,47 @@ fn model_with(dir: &Path, name: &str, content: &str) {
 }
 
 const RENDER: &[&str] = &["render", "--model", "model", "--data", "chat.jsonl", "--out", "out/text.jsonl"];
+
+const SCORE: &[&str] = &[
+    "score",
+    "-q",
+    "--config",
+    "score.toml",
+    "--teacher",
+    "model",
+    "--student",
+    "student",
+    "--data",
+    "rows.jsonl",
+    "--out",
+    "out/scored.jsonl",
+];
+
+/// Everything that [`SCORE`] needs, except that the two models have no weights.
+fn score_inputs(dir: &Path) {
+    model_with(dir, "unused.json", "{}");
+    fs::create_dir(dir.join("student")).unwrap();
+    write_model_folder(&dir.join("student"), &ModelShape::default()).unwrap();
+    write(dir, "score.toml", "");
+    write(
+        dir,
+        "rows.jsonl",
+        "{\"question\":\"How many?\",\"solution\":\"9\",\"completion\":\"look<|end_of_explanation|>\"}\n",
+    );
+}
+
+/// [`score_inputs`] with one file written last.
+fn score_with(dir: &Path, name: &str, content: &str) {
+    score_inputs(dir);
+    write(dir, name, content);
+}
+
+/// Weights with one tensor, which is not the one that the model needs.
+fn write_weights(dir: &Path, name: &str, shape: &[usize]) {
+    let data = vec![0.5; shape.iter().product()];
+    let path = dir.join("model/model.safetensors");
+    write_safetensors(&path, &[TensorView { name, shape, data: &data }], Dtype::F32).unwrap();
+}
 
 const SELECT: &[&str] = &["select", "--data", "rows.jsonl", "--out", "out/kept.jsonl", "--by", "best"];
 
@@ -331,6 +373,259 @@ fn wrong_tokenizers_and_chat_templates() {
             args: RENDER,
             code: 1,
             says: &["chat.jsonl, row 1: no column `messages`; the row has `question`"],
+        },
+    ]);
+}
+
+#[test]
+fn wrong_configurations() {
+    check(&[
+        Case {
+            name: "unknown key",
+            setup: |dir| score_with(dir, "score.toml", "[reward]\nlamda = 3\n"),
+            args: SCORE,
+            code: 2,
+            says: &[
+                "score.toml: unknown key `lamda` in table [reward]",
+                "nearest known key is `reward.lambda`",
+            ],
+        },
+        Case {
+            name: "unknown table",
+            setup: |dir| score_with(dir, "score.toml", "[rewards]\nlambda = 3\n"),
+            args: SCORE,
+            code: 2,
+            says: &["score.toml: unknown key `rewards` at the top level", "nearest known key is `reward`"],
+        },
+        Case {
+            name: "wrong type",
+            setup: |dir| score_with(dir, "score.toml", "[reward]\nalpha = 'small'\n"),
+            args: SCORE,
+            code: 2,
+            says: &["score.toml: `alpha` in table [reward] must be a number, found the text \"small\""],
+        },
+        Case {
+            name: "unknown choice",
+            setup: |dir| score_with(dir, "score.toml", "[reward]\nkl = 'exact'\n"),
+            args: SCORE,
+            code: 2,
+            says: &[
+                "score.toml: `kl` in table [reward]: unknown variant `exact`, expected `sampled` or `k3`",
+            ],
+        },
+        Case {
+            name: "value out of range",
+            setup: |dir| score_with(dir, "score.toml", "[reward]\nstudent_temperature = 0\n"),
+            args: SCORE,
+            code: 2,
+            says: &["reward.student_temperature is 0.0; it must be finite and above 0"],
+        },
+        Case {
+            name: "malformed TOML",
+            setup: |dir| score_with(dir, "score.toml", "[reward]\nalpha = = 3\n"),
+            args: SCORE,
+            code: 2,
+            says: &["score.toml: line 2 is not valid TOML"],
+        },
+        Case {
+            name: "missing configuration",
+            setup: |dir| {
+                score_inputs(dir);
+                fs::remove_file(dir.join("score.toml")).unwrap();
+            },
+            args: SCORE,
+            code: 2,
+            says: &["score.toml: cannot read the configuration: No such file"],
+        },
+        Case {
+            name: "unknown key on the command line",
+            setup: score_inputs,
+            args: &["score", "--data", "rows.jsonl", "--out", "out/scored.jsonl", "reward.lamda=3"],
+            code: 2,
+            says: &["`reward.lamda=3`: unknown key `lamda`", "`reward.lambda`"],
+        },
+        Case {
+            name: "no value on the command line",
+            setup: score_inputs,
+            args: &["score", "--data", "rows.jsonl", "--out", "out/scored.jsonl", "reward.lambda"],
+            code: 2,
+            says: &["`reward.lambda`: an override is written key=value"],
+        },
+        Case {
+            name: "unknown prompt style",
+            setup: |dir| score_with(dir, "score.toml", "[prompts]\nstyle = 'r2'\n"),
+            args: SCORE,
+            code: 2,
+            says: &["prompts.style `r2` is neither"],
+        },
+        Case {
+            name: "no teacher",
+            setup: score_inputs,
+            args: &["score", "--data", "rows.jsonl", "--out", "out/scored.jsonl"],
+            code: 2,
+            says: &["--teacher DIR, or model.path in the configuration"],
+        },
+    ]);
+}
+
+#[test]
+fn wrong_traces() {
+    check(&[
+        Case {
+            name: "no solution column",
+            setup: |dir| score_with(dir, "rows.jsonl", "{\"question\":\"q\",\"completion\":\"c\"}\n"),
+            args: SCORE,
+            code: 1,
+            says: &["rows.jsonl, row 1: no column `solution` (data.solution names it)", "`completion`"],
+        },
+        Case {
+            name: "empty solution",
+            setup: |dir| {
+                score_with(
+                    dir,
+                    "rows.jsonl",
+                    "{\"question\":\"q\",\"solution\":\"1\",\"completion\":\"c\"}\n{\"question\":\"q\",\"solution\":\"\",\"completion\":\"c\"}\n",
+                );
+            },
+            args: SCORE,
+            code: 1,
+            says: &["rows.jsonl, row 2: the solution is empty"],
+        },
+        Case {
+            name: "empty question",
+            setup: |dir| {
+                score_with(
+                    dir,
+                    "rows.jsonl",
+                    "{\"question\":\" \",\"solution\":\"1\",\"completion\":\"c\"}\n",
+                );
+            },
+            args: SCORE,
+            code: 1,
+            says: &["rows.jsonl, row 1: the question is empty"],
+        },
+        Case {
+            name: "no trace column",
+            setup: |dir| score_with(dir, "rows.jsonl", "{\"question\":\"q\",\"solution\":\"1\"}\n"),
+            args: SCORE,
+            code: 1,
+            says: &["rows.jsonl, row 1: no column `completion`, `explanation` or `reasoning_trace`"],
+        },
+        Case {
+            name: "ids that are no ids",
+            setup: |dir| {
+                score_with(
+                    dir,
+                    "rows.jsonl",
+                    "{\"question\":\"q\",\"solution\":\"1\",\"completion\":\"c\",\"completion_ids\":[-1]}\n",
+                );
+            },
+            args: SCORE,
+            code: 1,
+            says: &["rows.jsonl, row 1: column `completion_ids` is not a list of token ids"],
+        },
+    ]);
+}
+
+#[test]
+fn wrong_models() {
+    check(&[
+        Case {
+            name: "missing student",
+            setup: |dir| {
+                score_inputs(dir);
+                fs::remove_dir_all(dir.join("student")).unwrap();
+            },
+            args: SCORE,
+            code: 1,
+            says: &["student: no such folder", "Hugging Face layout"],
+        },
+        Case {
+            name: "teacher and student with other tokenizers",
+            setup: |dir| {
+                score_inputs(dir);
+                let path = dir.join("student/tokenizer.json");
+                let other =
+                    fs::read_to_string(&path).unwrap().replace("<|begin_of_explanation|>", "<|explain|>");
+                fs::write(path, other).unwrap();
+            },
+            args: SCORE,
+            code: 2,
+            says: &["teacher and student must share one tokenizer", "choose models of one family"],
+        },
+        Case {
+            name: "no weights",
+            setup: score_inputs,
+            args: SCORE,
+            code: 1,
+            says: &["model: holds neither model.safetensors nor model.safetensors.index.json"],
+        },
+        Case {
+            name: "truncated weights",
+            setup: |dir| {
+                score_inputs(dir);
+                write_weights(dir, "model.embed_tokens.weight", &[64, 64]);
+                let path = dir.join("model/model.safetensors");
+                let whole = fs::read(&path).unwrap();
+                fs::write(path, &whole[..whole.len() / 2]).unwrap();
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/model.safetensors: is not a complete safetensors file", "download it again"],
+        },
+        Case {
+            name: "tensor of another shape",
+            setup: |dir| {
+                score_inputs(dir);
+                write_weights(dir, "model.embed_tokens.weight", &[2, 3]);
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/model.safetensors: tensor model.embed_tokens.weight has shape [2, 3], expected ["],
+        },
+        Case {
+            name: "missing tensor",
+            setup: |dir| {
+                score_inputs(dir);
+                write_weights(dir, "embed.weight", &[2, 3]);
+            },
+            args: SCORE,
+            code: 1,
+            says: &[
+                "model/model.safetensors: has no tensor model.embed_tokens.weight, which config.json asks for",
+            ],
+        },
+        Case {
+            name: "weights that are a Git LFS pointer",
+            setup: |dir| {
+                score_with(dir, "model/model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/model.safetensors: is a Git LFS pointer", "git lfs pull"],
+        },
+        Case {
+            name: "missing config.json",
+            setup: |dir| {
+                score_inputs(dir);
+                fs::remove_file(dir.join("model/config.json")).unwrap();
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/config.json"],
+        },
+        Case {
+            name: "unknown architecture",
+            setup: |dir| {
+                score_with(
+                    dir,
+                    "model/config.json",
+                    "{\"model_type\": \"gpt2\", \"architectures\": [\"GPT2LMHeadModel\"]}",
+                );
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/config.json: ", "gpt2", "supported: qwen2, qwen3, llama"],
         },
     ]);
 }

@@ -10,6 +10,7 @@ mod common;
 mod interrupt;
 mod render;
 mod report;
+mod score;
 mod select;
 mod terminal;
 
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Render(render::RenderArgs),
     Report(report::ReportArgs),
+    Score(score::ScoreArgs),
     Select(select::SelectArgs),
 }
 
@@ -47,6 +49,7 @@ impl Command {
         match self {
             Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),
+            Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
         }
     }
