@@ -1,15 +1,13 @@
 //! The whole way from text to reward against the official scorer (float32), case by case.
 
-mod reference;
-
 use std::path::Path;
 
-use reference::ReferenceQwen2;
 use rlt::config::{Config, DataConfig};
 use rlt::dataset::read_traces;
 use rlt::progress::Silent;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::{Formats, score_columns, score_traces};
+use rlt_model::Decoder;
 use serde_json::Value;
 
 const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle");
@@ -42,7 +40,7 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
     let style = PromptStyle::resolve(&config.prompts).unwrap();
     let [teacher_chat, student_chat] =
         ["teacher", "student"].map(|name| ChatText::from_dir(&oracle.join(name)).unwrap());
-    let [teacher, student] = ["teacher", "student"].map(|name| ReferenceQwen2::load(&oracle.join(name)));
+    let [teacher, student] = ["teacher", "student"].map(|name| Decoder::load(&oracle.join(name)).unwrap());
     let data = DataConfig { path: oracle.join("cases.jsonl"), ..DataConfig::default() };
     let traces = read_traces(&data, &style).unwrap();
     let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };

@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod error;
 mod files;
 pub mod folder;
+pub mod generate;
 pub mod parameters;
 #[cfg(test)]
 mod shared_data;
