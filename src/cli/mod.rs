@@ -6,8 +6,11 @@
 
 #[expect(dead_code, reason = "the commands that train will use the rest")]
 mod common;
+mod eval;
+mod explain;
 #[expect(dead_code, reason = "the commands that train will use the rest")]
 mod interrupt;
+mod logprobs;
 mod render;
 mod report;
 mod score;
@@ -38,6 +41,9 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Eval(eval::EvalArgs),
+    Explain(explain::ExplainArgs),
+    Logprobs(logprobs::LogprobsArgs),
     Render(render::RenderArgs),
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
@@ -47,6 +53,9 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Eval(args) => args.run(context),
+            Self::Explain(args) => args.run(context),
+            Self::Logprobs(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),
