@@ -16,8 +16,10 @@ pub mod reward;
 pub mod run_log;
 pub mod score;
 pub mod scorer;
+pub mod sft;
 pub mod tensorboard;
 pub mod traces;
+pub mod training;
 pub mod worlds;
 
 pub use error::{Error, Result};
