@@ -33,5 +33,6 @@ pub mod sample;
 mod simd;
 pub mod swiglu;
 pub mod tensor;
+mod tile;
 
 pub use tensor::Tensor;

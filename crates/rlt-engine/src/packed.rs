@@ -1,1 +1,164 @@
-//! kv
+//! Weights laid out for decoding: few rows times a matrix that does not change.
+//!
+//! A matrix product of a handful of rows spends most of its time rearranging the weights; here
+//! they are rearranged once, into panels of 32 output features. Each output element is the sum
+//! over the input features in their order, so its bits do not depend on the number of rows.
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::matmul::Output;
+use crate::parallel::SharedMut;
+use crate::tensor::Tensor;
+use crate::tile::{PANEL, tile};
+
+/// A weight matrix `[out_features, in_features]`, packed by panels of 32 output features.
+pub struct PackedWeight {
+    rows: usize,
+    cols: usize,
+    /// Per panel, `cols x PANEL`; features beyond the last are zero.
+    panels: Tensor,
+}
+
+impl PackedWeight {
+    /// Packs a weight of N output and K input features.
+    pub fn new(weight: &Tensor) -> Self {
+        let (rows, cols) = (weight.rows(), weight.cols());
+        let mut panels = Tensor::zeros(rows.div_ceil(PANEL), cols * PANEL);
+        panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
+            for c in 0..PANEL.min(rows - index * PANEL) {
+                for (k, value) in weight.row(index * PANEL + c).iter().enumerate() {
+                    panel[k * PANEL + c] = *value;
+                }
+            }
+        });
+        Self { rows, cols, panels }
+    }
+
+    /// Number of output features.
+    pub fn out_features(&self) -> usize {
+        self.rows
+    }
+}
+
+/// Panels given to a task; a panel belongs to one task, so the grouping changes no result.
+const PANELS_PER_TASK: usize = 2;
+
+/// `out[M,N] (+)= x[M,K] . w[N,K]^T`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Output) {
+    assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
+    let base = SharedMut(out.data_mut().as_mut_ptr());
+    let arch = pulp::Arch::new();
+    let task = |first: usize, panels: &[f32]| {
+        for (p, panel) in panels.chunks_exact(w.cols * PANEL).enumerate() {
+            // SAFETY: this panel's columns of `out` are written by this task alone.
+            arch.dispatch(PanelProduct { x, panel, column: (first + p) * PANEL, n: w.rows, out: base, mode });
+        }
+    };
+    let data = w.panels.data();
+    if x.rows() * w.rows * w.cols < 1 << 18 {
+        return task(0, data);
+    }
+    let size = PANELS_PER_TASK * w.cols * PANEL;
+    data.par_chunks(size).enumerate().for_each(|(i, panels)| task(i * PANELS_PER_TASK, panels));
+}
+
+/// All rows times one panel.
+struct PanelProduct<'a> {
+    x: &'a Tensor,
+    panel: &'a [f32],
+    column: usize,
+    n: usize,
+    out: SharedMut,
+    mode: Output,
+}
+
+impl WithSimd for PanelProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Two 512-bit or four 256-bit vectors a panel; rows as many as the registers hold.
+        match S::F32_LANES {
+            16 => self.rows::<S, 12, 2>(simd),
+            8 => self.rows::<S, 3, 4>(simd),
+            4 => self.rows::<S, 3, 8>(simd),
+            _ => self.rows::<S, 1, PANEL>(simd),
+        }
+    }
+}
+
+impl PanelProduct<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const MR: usize, const NV: usize>(&self, simd: S) {
+        let m = self.x.rows();
+        let mut row = 0;
+        while row + MR <= m {
+            self.block::<S, MR, NV>(simd, row);
+            row += MR;
+        }
+        while row + 4 <= m {
+            self.block::<S, 4, NV>(simd, row);
+            row += 4;
+        }
+        while row < m {
+            self.block::<S, 1, NV>(simd, row);
+            row += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn block<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, row: usize) {
+        let rows: [&[f32]; MR] = std::array::from_fn(|r| self.x.row(row + r));
+        let sums = tile::<S, MR, NV>(simd, rows, self.panel, PANEL, self.x.cols());
+        let columns = PANEL.min(self.n - self.column);
+        for (r, sums) in sums.iter().enumerate() {
+            let mut values = [0.0_f32; PANEL];
+            let (vectors, _) = S::as_mut_simd_f32s(&mut values);
+            vectors.copy_from_slice(sums);
+            // SAFETY: the row and these columns lie inside `out`, and only this task writes them.
+            unsafe {
+                let to = self.out.get().add((row + r) * self.n + self.column);
+                for (c, value) in values[..columns].iter().enumerate() {
+                    *to.add(c) = if self.mode == Output::Accumulate { *to.add(c) + value } else { *value };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matmul::matmul_nt;
+
+    fn numbers(rows: usize, cols: usize, salt: usize) -> Tensor {
+        let value = |i: usize| ((i * 7919 + salt * 104_729) % 2003) as f32 / 1000.0 - 1.0;
+        Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
+    }
+
+    #[test]
+    fn equals_the_plain_product_and_does_not_depend_on_the_number_of_rows() {
+        for (n, k) in [(40, 17), (96, 96), (330, 64), (704, 256)] {
+            let w = numbers(n, k, 1);
+            let packed = PackedWeight::new(&w);
+            let x = numbers(29, k, 2);
+            let mut all = Tensor::zeros(29, n);
+            matmul_packed(&x, &packed, &mut all, Output::Replace);
+            let mut plain = Tensor::zeros(29, n);
+            matmul_nt(&x, &w, &mut plain, Output::Replace);
+            for (a, b) in all.data().iter().zip(plain.data()) {
+                assert!((a - b).abs() < 1e-3, "{a} {b}");
+            }
+            for rows in 1..29 {
+                let some = x.gather_rows(&(29 - rows..29).collect::<Vec<_>>());
+                let mut out = Tensor::full(rows, n, 0.0);
+                matmul_packed(&some, &packed, &mut out, Output::Accumulate);
+                assert!(out.data() == &all.data()[(29 - rows) * n..], "{rows} rows of {n} x {k}");
+            }
+        }
+    }
+}

@@ -125,28 +125,27 @@ impl Decoder {
         [heads(0, c.n_heads), heads(c.n_heads, c.n_kv_heads), heads(0, c.n_heads + c.n_kv_heads)]
     }
 
-    /// Query, key and value rows of a block, with bias, head norms and rotation applied; also the
-    /// rows before the head norms where there are any.
-    pub(crate) fn project_qkv(
+    /// Turns the bare projections of a block into query, key and value rows: adds the bias, applies
+    /// head norms and rotation. Returns the rows before the head norms where there are any.
+    pub(crate) fn finish_qkv(
         &self,
         block: &BlockParameters,
-        normed: &Tensor,
+        qkv: &mut Tensor,
         positions: &[u32],
         rope: &RopeTable,
-    ) -> (Tensor, Option<Tensor>) {
-        let mut qkv = linear(normed, &block.qkv);
+    ) -> Option<Tensor> {
         if let Some(bias) = &block.qkv_bias {
-            add_bias(&mut qkv, bias);
+            add_bias(qkv, bias);
         }
         let [queries, keys, rotated] = self.head_columns();
         let mut before_norm = None;
         if let (Some(q), Some(k)) = (&block.query_norm, &block.key_norm) {
             before_norm = Some(qkv.clone());
-            head_norm(&mut qkv, queries, q, self.config.rms_norm_eps);
-            head_norm(&mut qkv, keys, k, self.config.rms_norm_eps);
+            head_norm(qkv, queries, q, self.config.rms_norm_eps);
+            head_norm(qkv, keys, k, self.config.rms_norm_eps);
         }
-        rotate(&mut qkv, rotated, positions, rope, Rotation::Forward);
-        (qkv, before_norm)
+        rotate(qkv, rotated, positions, rope, Rotation::Forward);
+        before_norm
     }
 
     /// Forward pass of one block over `x` (rows x hidden). Returns the output and what the
@@ -160,8 +159,9 @@ impl Decoder {
     ) -> (Tensor, BlockActivations) {
         let eps = self.config.rms_norm_eps;
         let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, eps);
-        let (qkv, qkv_before_norm) = self.project_qkv(block, &normed, layout.positions(), rope);
+        let mut qkv = linear(&normed, &block.qkv);
         drop(normed);
+        let qkv_before_norm = self.finish_qkv(block, &mut qkv, layout.positions(), rope);
         let (attended, log_sums) = attention(&qkv, layout, self.attention_shape());
         let mut middle = x.clone();
         matmul_nt(&attended, &block.attention_out, &mut middle, Output::Accumulate);
@@ -264,10 +264,21 @@ impl Decoder {
 
     /// Hidden states after the final norm (rows x hidden), keeping nothing else.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
+        self.hidden_states_with(batch, |_, _| {})
+    }
+
+    /// As [`Self::hidden_states`]; `see_qkv(layer, qkv)` is shown each block's query/key/value rows.
+    pub(crate) fn hidden_states_with(
+        &self,
+        batch: &PackedBatch,
+        mut see_qkv: impl FnMut(usize, &Tensor),
+    ) -> Tensor {
         let rope = self.rope_for(&batch.layout);
         let mut x = embed(&batch.ids, &self.parameters.embedding);
-        for block in &self.parameters.blocks {
-            x = self.block_forward(block, &x, &batch.layout, &rope).0;
+        for (layer, block) in self.parameters.blocks.iter().enumerate() {
+            let (out, saved) = self.block_forward(block, &x, &batch.layout, &rope);
+            see_qkv(layer, &saved.qkv);
+            x = out;
         }
         rms_norm(&x, &self.parameters.final_norm, self.config.rms_norm_eps).0
     }

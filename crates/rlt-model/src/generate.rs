@@ -1,7 +1,18 @@
 //! Batched generation: token ids in, token ids and log-probabilities out.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use rlt_engine::kv::{KvPages, KvSequence};
+use rlt_engine::random::RandomStream;
+use rlt_engine::sample::{self, Sampling};
+use rlt_engine::{Tensor, head};
+
+use crate::batch::PackedBatch;
+use crate::decode::DecodeWeights;
 use crate::decoder::Decoder;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +79,9 @@ pub struct GenerationProgress {
 
 /// Samples `n` completions for every request: `[request][sample]`.
 ///
+/// A prompt is computed once for all its completions. A sequence that ends leaves the batch at once
+/// and the next waiting one takes its place; what a sequence draws depends on neither.
+///
 /// # Errors
 /// [`crate::Error::Invalid`] for an empty prompt, one that leaves no room in the context, or an
 /// unknown token.
@@ -78,6 +92,235 @@ pub fn generate(
     seed: u64,
     on_progress: &mut dyn FnMut(GenerationProgress),
 ) -> Result<Vec<Vec<Completion>>> {
-    let _ = (decoder, requests, params, seed, on_progress);
-    Err(crate::Error::Invalid("generation is being written".into()))
+    let context = decoder.config().max_position_embeddings;
+    for request in requests {
+        decoder.check_ids(request.prompt.iter().copied())?;
+        let n = request.prompt.len();
+        if n == 0 || n >= context {
+            let what = format!("a prompt of {n} tokens leaves no room to generate");
+            return Err(Error::Invalid(format!("{what}: prompts need 1 to {} tokens", context - 1)));
+        }
+    }
+    let weights = DecodeWeights::new(decoder);
+    let mut batch = Batch::new(requests, params, seed, context);
+    while batch.admit(decoder) {
+        while !batch.running.is_empty() {
+            let logits = weights.step(decoder, &mut batch.running);
+            batch.draw(&logits);
+            on_progress(batch.progress);
+            if batch.has_room() {
+                break;
+            }
+        }
+        on_progress(batch.progress);
+    }
+    Ok(batch.into_completions())
+}
+
+/// A sequence that is being decoded. Its newest token has been drawn but not yet computed.
+pub(crate) struct Running {
+    request: usize,
+    sample: usize,
+    completion: Completion,
+    /// Longest completion of this sequence, tokens.
+    limit: usize,
+    pub(crate) kv: KvSequence,
+}
+
+impl Running {
+    /// The newest token.
+    pub(crate) fn newest(&self) -> u32 {
+        *self.completion.ids.last().expect("a running sequence has drawn a token")
+    }
+
+    /// The newest token's position.
+    pub(crate) fn position(&self) -> u32 {
+        (self.kv.prefix.len() + self.kv.own.len()) as u32
+    }
+}
+
+/// A prompt that has been computed, while some of its completions still wait.
+struct Prompt {
+    pages: Arc<KvPages>,
+    /// Logits of the first token of every completion.
+    logits: Tensor,
+}
+
+/// Rows of prompts that are computed together.
+const PREFILL_ROWS: usize = 4096;
+
+/// The sequences that run and those that wait.
+struct Batch<'a> {
+    requests: &'a [GenerationRequest],
+    params: &'a SamplingParams,
+    sampling: Sampling,
+    randomness: RandomStream,
+    context: usize,
+    /// Computed prompts, by request, until their last completion has begun.
+    prompts: VecDeque<(usize, Prompt)>,
+    /// The next completion to begin: request and sample.
+    next: (usize, usize),
+    running: Vec<Running>,
+    done: Vec<Vec<Option<Completion>>>,
+    progress: GenerationProgress,
+}
+
+impl<'a> Batch<'a> {
+    fn new(requests: &'a [GenerationRequest], params: &'a SamplingParams, seed: u64, context: usize) -> Self {
+        let sampling = Sampling {
+            temperature: params.temperature,
+            top_k: params.top_k,
+            top_p: params.top_p,
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty,
+        };
+        Self {
+            requests,
+            params,
+            sampling,
+            randomness: RandomStream::new(seed, "sample"),
+            context,
+            prompts: VecDeque::new(),
+            next: (0, 0),
+            running: Vec::new(),
+            done: requests.iter().map(|r| vec![None; r.n]).collect(),
+            progress: GenerationProgress::default(),
+        }
+    }
+
+    /// Whether a waiting completion could begin now. A quarter of the places is kept free before
+    /// prompts are computed again, so that they are computed several at a time.
+    fn has_room(&self) -> bool {
+        let places = self.params.max_running.max(1);
+        self.next.0 < self.requests.len() && self.running.len() + places.div_ceil(4) <= places
+    }
+
+    /// Fills the free places with waiting completions, computing their prompts first. Returns
+    /// whether anything runs.
+    fn admit(&mut self, decoder: &Decoder) -> bool {
+        let places = self.params.max_running.max(1);
+        while self.running.len() < places {
+            let (request, sample) = self.next;
+            let Some(wanted) = self.requests.get(request) else { break };
+            if sample == wanted.n {
+                self.next = (request + 1, 0);
+                while self.prompts.front().is_some_and(|(r, _)| *r <= request) {
+                    self.prompts.pop_front();
+                }
+                continue;
+            }
+            if self.prompts.is_empty() {
+                self.compute_prompts(decoder, places - self.running.len());
+            }
+            self.begin(decoder, request, sample);
+            self.next.1 += 1;
+        }
+        !self.running.is_empty()
+    }
+
+    /// Computes the prompts of the next completions, for at most `places` of them.
+    fn compute_prompts(&mut self, decoder: &Decoder, places: usize) {
+        let (mut rows, mut sequences) = (0, 0);
+        let mut batch = PackedBatch::default();
+        let mut segments = Vec::new();
+        for (index, request) in self.requests.iter().enumerate().skip(self.next.0) {
+            if !segments.is_empty() && (rows + request.prompt.len() > PREFILL_ROWS || sequences >= places) {
+                break;
+            }
+            segments.push((index, rows, request.prompt.len()));
+            batch.ids.extend(&request.prompt);
+            batch.layout.push(request.prompt.len(), None);
+            rows += request.prompt.len();
+            sequences += request.n;
+        }
+        let new_pages = || KvPages::new(decoder.config().n_layers, decoder.attention_shape());
+        let mut pages: Vec<KvPages> = segments.iter().map(|_| new_pages()).collect();
+        let hidden = decoder.hidden_states_with(&batch, |layer, qkv| {
+            pages.par_iter_mut().zip(&segments).for_each(|(pages, &(_, first, n))| {
+                pages.store(layer, qkv, first, n);
+            });
+        });
+        for ((index, first, n), mut pages) in segments.into_iter().zip(pages) {
+            pages.advance(n);
+            let last = hidden.gather_rows(&[first + n - 1]);
+            let logits = head::logits(&last, decoder.parameters().head_weight());
+            self.prompts.push_back((index, Prompt { pages: Arc::new(pages), logits }));
+        }
+    }
+
+    /// Begins one completion: its first token comes from the prompt's logits.
+    fn begin(&mut self, decoder: &Decoder, request: usize, sample: usize) {
+        let (_, prompt) = self.prompts.iter().find(|(r, _)| *r == request).expect("the prompt is computed");
+        let own = KvPages::new(decoder.config().n_layers, decoder.attention_shape());
+        let room = self.context - self.requests[request].prompt.len();
+        let mut running = Running {
+            request,
+            sample,
+            completion: Completion { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length },
+            limit: self.params.max_new_tokens.min(room).max(1),
+            kv: KvSequence { prefix: prompt.pages.clone(), own },
+        };
+        let drawn = self.draw_one(&running, &prompt.logits.to_host());
+        self.progress.tokens += 1;
+        if self.push(&mut running, drawn) {
+            self.finish(running);
+        } else {
+            self.running.push(running);
+        }
+    }
+
+    fn draw_one(&self, running: &Running, logits: &[f32]) -> (u32, f32) {
+        let request = &self.requests[running.request];
+        let position = running.completion.ids.len() as u64;
+        let index = [request.stream[0], request.stream[1], running.sample as u64];
+        let uniform = self.randomness.uniform(index, position);
+        if self.sampling.repetition_penalty == 1.0 {
+            return sample::sample(logits, &self.sampling, &[], uniform);
+        }
+        let seen = [&request.prompt[..], &running.completion.ids].concat();
+        sample::sample(logits, &self.sampling, &seen, uniform)
+    }
+
+    /// Appends a drawn token; returns whether the sequence has ended.
+    fn push(&self, running: &mut Running, (token, logprob): (u32, f32)) -> bool {
+        running.completion.ids.push(token);
+        running.completion.logprobs.push(logprob);
+        if self.params.stop_token_ids.contains(&token) {
+            running.completion.finish = Finish::Stop;
+            return true;
+        }
+        running.completion.ids.len() >= running.limit
+    }
+
+    fn finish(&mut self, running: Running) {
+        self.progress.finished += 1;
+        self.done[running.request][running.sample] = Some(running.completion);
+    }
+
+    /// Draws the next token of every running sequence from its row of `logits`.
+    fn draw(&mut self, logits: &Tensor) {
+        let host = logits.to_host();
+        let vocab = logits.cols();
+        let drawn: Vec<(u32, f32)> = self
+            .running
+            .par_iter()
+            .zip(host.par_chunks(vocab))
+            .with_min_len(4)
+            .map(|(running, row)| self.draw_one(running, row))
+            .collect();
+        self.progress.tokens += drawn.len();
+        let all = std::mem::take(&mut self.running);
+        for (mut running, drawn) in all.into_iter().zip(drawn) {
+            if self.push(&mut running, drawn) {
+                self.finish(running);
+            } else {
+                self.running.push(running);
+            }
+        }
+    }
+
+    fn into_completions(self) -> Vec<Vec<Completion>> {
+        let done = self.done.into_iter();
+        done.map(|r| r.into_iter().map(|c| c.expect("every completion has ended")).collect()).collect()
+    }
 }

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod chat_template;
 pub mod config;
+mod decode;
 pub mod decoder;
 pub mod error;
 mod files;

@@ -1,0 +1,30 @@
+//! The register tile of decoding: a few rows times a panel of contiguous columns.
+
+use pulp::Simd;
+
+/// Columns of a panel of [`crate::packed::PackedWeight`].
+pub(crate) const PANEL: usize = 32;
+
+/// `sum_k a[r][k] * b[k * b_stride ..]` for `MR` rows and `NV` vectors of columns, in the order of
+/// k: an element's bits do not depend on `MR`, on the other rows, or on the columns beside it.
+#[inline(always)]
+pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    a: [&[f32]; MR],
+    b: &[f32],
+    b_stride: usize,
+    depth: usize,
+) -> [[S::f32s; NV]; MR] {
+    let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+    let a = a.map(|row| &row[..depth]);
+    for k in 0..depth {
+        let (columns, _) = S::as_simd_f32s(&b[k * b_stride..k * b_stride + NV * S::F32_LANES]);
+        for r in 0..MR {
+            let x = simd.splat_f32s(a[r][k]);
+            for v in 0..NV {
+                sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,188 @@
+//! Generation: equal to the uncached model, independent of scheduling, reproducible.
+
+use std::collections::BTreeSet;
+
+use rlt_model::Decoder;
+use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::config::{Family, ModelConfig, RopeScaling};
+use rlt_model::generate::{Completion, Finish, GenerationRequest, SamplingParams, generate};
+
+fn config(family: Family) -> ModelConfig {
+    ModelConfig {
+        family,
+        vocab_size: 120,
+        hidden_size: 48,
+        intermediate_size: 80,
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 24,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: family == Family::Qwen2,
+        qkv_bias: family == Family::Qwen2,
+        qk_norm: family == Family::Qwen3,
+        max_position_embeddings: 400,
+        eos_token_ids: vec![0],
+    }
+}
+
+/// Random weights, large enough that the distributions are far from flat.
+fn decoder(family: Family) -> Decoder {
+    let mut decoder = Decoder::random(&config(family), 3);
+    for tensor in decoder.parameters_mut().tensors_mut() {
+        if tensor.rows() > 1 {
+            let loud = tensor.to_host().iter().map(|v| v * 8.0).collect();
+            *tensor = rlt_engine::Tensor::from_vec(tensor.rows(), tensor.cols(), loud);
+        }
+    }
+    decoder
+}
+
+fn params() -> SamplingParams {
+    SamplingParams {
+        temperature: 0.7,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        max_new_tokens: 150,
+        stop_token_ids: vec![0, 1],
+        max_running: 64,
+    }
+}
+
+fn requests() -> Vec<GenerationRequest> {
+    let prompt =
+        |q: usize| (0..[1, 5, 63, 64, 65, 130][q]).map(|i| (i * 7 + q * 3) as u32 % 118 + 2).collect();
+    (0..6).map(|q| GenerationRequest { prompt: prompt(q), n: 1 + q % 4, stream: [9, q as u64] }).collect()
+}
+
+fn run(decoder: &Decoder, requests: &[GenerationRequest], params: &SamplingParams) -> Vec<Vec<Completion>> {
+    generate(decoder, requests, params, 11, &mut |_| ()).unwrap()
+}
+
+#[test]
+fn recorded_logprobs_equal_those_that_training_computes() {
+    for family in [Family::Qwen2, Family::Qwen3, Family::Llama] {
+        let decoder = decoder(family);
+        let requests = requests();
+        let completions = run(&decoder, &requests, &params());
+        let groups: Vec<ScoringGroup> = requests
+            .iter()
+            .zip(&completions)
+            .map(|(request, completions)| ScoringGroup {
+                prefix: request.prompt.clone(),
+                continuations: completions
+                    .iter()
+                    .map(|c| Continuation {
+                        ids: c.ids.clone(),
+                        scored: std::iter::once(0..c.ids.len()).collect(),
+                    })
+                    .collect(),
+            })
+            .collect();
+        let trained = decoder.token_logprobs(&groups, 0.7, 1 << 20).unwrap();
+        let mut worst = 0.0_f32;
+        for (completions, trained) in completions.iter().zip(&trained) {
+            for (completion, trained) in completions.iter().zip(trained) {
+                assert_eq!(completion.ids.len(), trained.len());
+                for (a, b) in completion.logprobs.iter().zip(trained) {
+                    worst = worst.max((a - b).abs());
+                }
+            }
+        }
+        println!("{family:?}: largest difference {worst:e} nats");
+        assert!(worst < 1e-5, "{family:?}: {worst}");
+        let lengths: BTreeSet<usize> = completions.iter().flatten().map(|c| c.ids.len()).collect();
+        assert!(lengths.len() > 4, "sequences of several lengths were tested: {lengths:?}");
+    }
+}
+
+#[test]
+fn greedy_generation_with_the_cache_equals_generation_without() {
+    let decoder = decoder(Family::Qwen3);
+    let greedy = SamplingParams { temperature: 0.0, max_new_tokens: 40, stop_token_ids: vec![], ..params() };
+    let request = GenerationRequest { prompt: vec![5, 9, 30, 7], n: 1, stream: [0, 0] };
+    let cached = &run(&decoder, std::slice::from_ref(&request), &greedy)[0][0];
+    let mut ids = request.prompt.clone();
+    for token in &cached.ids {
+        let candidates: Vec<Continuation> = (0..120)
+            .map(|t| Continuation { ids: vec![t], scored: std::iter::once(0..1).collect() })
+            .collect();
+        let group = ScoringGroup { prefix: ids.clone(), continuations: candidates };
+        let logprobs = decoder.token_logprobs(&[group], 1.0, 1 << 20).unwrap();
+        let best = (0..120).max_by(|a, b| logprobs[0][*a][0].total_cmp(&logprobs[0][*b][0])).unwrap();
+        assert_eq!(best as u32, *token);
+        ids.push(*token);
+    }
+    assert_eq!(cached.finish, Finish::Length);
+}
+
+#[test]
+fn completions_depend_on_neither_batch_size_nor_order_nor_threads_bit_for_bit() {
+    let decoder = decoder(Family::Qwen2);
+    let requests = requests();
+    let bits = |completions: &[Vec<Completion>]| -> Vec<Vec<(Vec<u32>, Vec<u32>)>> {
+        let one = |c: &Completion| (c.ids.clone(), c.logprobs.iter().map(|l| l.to_bits()).collect());
+        completions.iter().map(|r| r.iter().map(one).collect()).collect()
+    };
+    let expected = bits(&run(&decoder, &requests, &params()));
+    for max_running in [1, 2, 3, 7, 1000] {
+        let params = SamplingParams { max_running, ..params() };
+        assert!(expected == bits(&run(&decoder, &requests, &params)), "{max_running} at a time");
+    }
+    for threads in [1, 2, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let got = pool.install(|| bits(&run(&decoder, &requests, &params())));
+        assert!(expected == got, "{threads} threads");
+    }
+    let reversed: Vec<_> = requests.iter().rev().cloned().collect();
+    let mut got = bits(&run(&decoder, &reversed, &params()));
+    got.reverse();
+    assert!(expected == got, "reversed order");
+}
+
+#[test]
+fn limits_and_stops_end_a_completion() {
+    let decoder = decoder(Family::Llama);
+    let completions = run(&decoder, &requests(), &params());
+    for completion in completions.iter().flatten() {
+        let stops = completion.ids.iter().filter(|id| [0, 1].contains(*id)).count();
+        match completion.finish {
+            Finish::Stop => assert!(stops == 1 && [0, 1].contains(completion.ids.last().unwrap())),
+            Finish::Length => assert!(stops == 0 && completion.ids.len() == 150),
+        }
+    }
+    // The context is a limit too: 400 positions, 390 of them taken by the prompt.
+    let long = GenerationRequest { prompt: vec![3; 390], n: 2, stream: [1, 1] };
+    let endless = SamplingParams { stop_token_ids: vec![], ..params() };
+    for completion in &run(&decoder, &[long], &endless)[0] {
+        assert_eq!((completion.ids.len(), completion.finish), (10, Finish::Length));
+    }
+}
+
+#[test]
+fn what_cannot_be_generated_is_said() {
+    let decoder = decoder(Family::Qwen2);
+    for (prompt, expected) in [(vec![], "no room"), (vec![2; 400], "no room"), (vec![120], "token 120")] {
+        let request = GenerationRequest { prompt, n: 1, stream: [0, 0] };
+        let error = generate(&decoder, &[request], &params(), 1, &mut |_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_saved_model_is_the_same_model() {
+    for family in [Family::Qwen2, Family::Qwen3, Family::Llama] {
+        let decoder = decoder(family);
+        let dir = tempfile::tempdir().unwrap();
+        decoder.save(dir.path()).unwrap();
+        let loaded = Decoder::load(dir.path()).unwrap();
+        assert_eq!(decoder.config(), loaded.config());
+        for (a, b) in decoder.parameters().tensors().iter().zip(loaded.parameters().tensors()) {
+            assert!(a.to_host() == b.to_host());
+        }
+    }
+}
