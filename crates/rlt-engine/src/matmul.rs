@@ -3,7 +3,7 @@
 //! Weights keep the Hugging Face layout `[out_features, in_features]`. The crate's own threading
 //! is not used: the output is cut into blocks here, whose shape depends on the matrix only, so that
 //! the bits do not depend on the number of threads, and both cores are busy on small models too.
-//! In the forward product a row's value does not depend on the other rows (tested).
+//! In the forward product a row's value does not depend on the other rows (`tests/invariance.rs`).
 //!
 //! Shape legend: M rows (tokens), N output features, K input features.
 
@@ -92,6 +92,21 @@ pub(crate) unsafe fn gemm(
 /// Work (multiply-adds) below which one thread does everything.
 const SERIAL_WORK: usize = 1 << 17;
 
+/// Columns of the narrowest block that a wide output is cut into.
+const NARROWEST: usize = 64;
+
+/// Inner length of one kernel call. Longer products are cut here, into equal parts, because the
+/// kernels would cut them differently for a small output and for a large one.
+const MAX_DEPTH: usize = 512;
+
+/// Outputs of up to this many elements get kernels that sum in another order.
+const SMALL_OUTPUT: usize = 256;
+
+/// Rows from which on no block of a forward product is a small output.
+fn fewest_rows(n: usize) -> usize {
+    SMALL_OUTPUT / n.clamp(1, NARROWEST) + 1
+}
+
 /// Rows and columns of the blocks of an m x n output: a function of the shape only, never of the
 /// number of threads, because the kernels may choose another summation order for another block.
 fn block_shape(m: usize, n: usize, k: usize) -> (usize, usize) {
@@ -102,8 +117,14 @@ fn block_shape(m: usize, n: usize, k: usize) -> (usize, usize) {
     } else if m >= n {
         (m.div_ceil(4).next_multiple_of(48), n)
     } else {
-        (m, n.div_ceil(4).next_multiple_of(64))
+        (m, n.div_ceil(4).next_multiple_of(NARROWEST))
     }
+}
+
+/// Number of blocks of `size` along a side of `length`; the last one takes a rest that is shorter
+/// than `fewest`.
+fn block_count(length: usize, size: usize, fewest: usize) -> usize {
+    if length % size < fewest { (length / size).max(1) } else { length.div_ceil(size) }
 }
 
 /// Cuts `out` (m x n) into blocks, one task each, and multiplies.
@@ -115,14 +136,22 @@ fn blocked(out: &mut Tensor, mode: Output, lhs: View, rhs: View, k: usize) {
     let (block_m, block_n) = block_shape(m, n, k);
     let row_stride = n as isize;
     let base = SharedMut(out.data_mut().as_mut_ptr());
-    let (blocks_m, blocks_n) = (m.div_ceil(block_m), n.div_ceil(block_n));
+    let (blocks_m, blocks_n) = (block_count(m, block_m, fewest_rows(n)), block_count(n, block_n, NARROWEST));
+    let depth = k.div_ceil(k.div_ceil(MAX_DEPTH).max(1)).max(1);
     let task = |index: usize| {
-        let (i, j) = (index / blocks_n * block_m, index % blocks_n * block_n);
-        let (rows, cols) = (block_m.min(m - i), block_n.min(n - j));
-        // SAFETY: blocks do not overlap and lie inside `out`; operands were checked by the caller.
-        unsafe {
-            let at = base.get().add(i * n + j);
-            gemm((rows, cols, k), at, row_stride, mode, lhs.offset(i, 0), rhs.offset(0, j), 1.0);
+        let (i, j) = (index / blocks_n, index % blocks_n);
+        let (row, col) = (i * block_m, j * block_n);
+        let rows = if i + 1 == blocks_m { m - row } else { block_m };
+        let cols = if j + 1 == blocks_n { n - col } else { block_n };
+        // `max(1)`: an empty sum is still written, as zeros.
+        for inner in (0..k.max(1)).step_by(depth) {
+            let mode = if inner == 0 { mode } else { Output::Accumulate };
+            let (lhs, rhs) = (lhs.offset(row, inner), rhs.offset(inner, col));
+            // SAFETY: blocks do not overlap and lie inside `out`; operands were checked by the caller.
+            unsafe {
+                let at = base.get().add(row * n + col);
+                gemm((rows, cols, depth.min(k - inner)), at, row_stride, mode, lhs, rhs, 1.0);
+            }
         }
     };
     if blocks_m * blocks_n == 1 {
@@ -134,24 +163,30 @@ fn blocked(out: &mut Tensor, mode: Output, lhs: View, rhs: View, k: usize) {
 
 /// `out[M,N] (+)= x[M,K] . w[N,K]^T`: the forward pass of a linear layer.
 ///
+/// A row of the result depends on its own row of `x` (and of `out`) only, bit for bit: not on M and
+/// not on its place among the rows.
+///
 /// # Panics
 /// If the shapes do not fit.
 pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols(), x.rows(), w.rows()), "matmul_nt shapes");
-    if x.rows() == 1 {
-        // The kernels take another summation order for a single row; a row's value must not
-        // depend on how many rows came with it.
-        let mut twice = Tensor::scratch(2, x.cols());
-        twice.data_mut()[..x.cols()].copy_from_slice(x.data());
-        twice.data_mut()[x.cols()..].copy_from_slice(x.data());
-        let mut out2 = Tensor::scratch(2, w.rows());
-        blocked(&mut out2, Output::Replace, View::of(&twice), View::of(w).transposed(), x.cols());
-        for (o, v) in out.data_mut().iter_mut().zip(out2.row(0)) {
-            *o = if mode == Output::Accumulate { *o + v } else { *v };
-        }
-        return;
+    let (m, n, k) = (x.rows(), w.rows(), x.cols());
+    if m >= fewest_rows(n) {
+        blocked(out, mode, View::of(x), View::of(w).transposed(), k);
+    } else if m > 0 {
+        let (x, mut padded) = (padded_rows(x, fewest_rows(n)), padded_rows(out, fewest_rows(n)));
+        blocked(&mut padded, mode, View::of(&x), View::of(w).transposed(), k);
+        out.data_mut().copy_from_slice(&padded.data()[..m * n]);
     }
-    blocked(out, mode, View::of(x), View::of(w).transposed(), x.cols());
+}
+
+/// `x` with rows of zeros after its own.
+fn padded_rows(x: &Tensor, rows: usize) -> Tensor {
+    let mut padded = Tensor::scratch(rows, x.cols());
+    let (own, rest) = padded.data_mut().split_at_mut(x.len());
+    own.copy_from_slice(x.data());
+    rest.fill(0.0);
+    padded
 }
 
 /// `out[M,K] (+)= dy[M,N] . w[N,K]`: the gradient of a linear layer's input.
