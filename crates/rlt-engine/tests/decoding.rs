@@ -46,14 +46,14 @@ fn decode(sequences: &[Sequence], layer: usize, shape: AttentionShape) -> Tensor
     let mut decoding = Vec::new();
     let mut newest = Vec::new();
     for sequence in sequences {
-        let prefix = match prefixes.iter().find(|(prefix, _)| *prefix == sequence.prefix) {
-            Some((_, pages)) => pages.clone(),
-            None => {
-                let (key, len) = sequence.prefix;
-                let made = Arc::new(pages(len, 0, shape, key));
-                prefixes.push((sequence.prefix, made.clone()));
-                made
-            }
+        let known = prefixes.iter().find(|(prefix, _)| *prefix == sequence.prefix);
+        let prefix = if let Some((_, pages)) = known {
+            pages.clone()
+        } else {
+            let (key, len) = sequence.prefix;
+            let made = Arc::new(pages(len, 0, shape, key));
+            prefixes.push((sequence.prefix, made.clone()));
+            made
         };
         let (key, len) = sequence.own;
         decoding.push(KvSequence { prefix, own: pages(len, 1, shape, key) });
@@ -79,10 +79,12 @@ fn last_row_wide(rows: &[f64], shape: AttentionShape) -> Vec<f64> {
         let kv_head = head / shape.queries_per_kv();
         let part = |row: &[f64], head: usize| row[head * hd..(head + 1) * hd].to_vec();
         let query = part(last, head);
-        let weights: Vec<f64> = rows
+        let scores: Vec<f64> = rows
             .chunks_exact(cols)
-            .map(|row| (dot(&query, &part(row, shape.n_heads + kv_head)) / (hd as f64).sqrt()).exp())
+            .map(|row| dot(&query, &part(row, shape.n_heads + kv_head)) / (hd as f64).sqrt())
             .collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
         let sum: f64 = weights.iter().sum();
         for c in 0..hd {
             let column = (shape.n_heads + shape.n_kv_heads + kv_head) * hd + c;
@@ -155,4 +157,24 @@ fn a_decoded_row_does_not_depend_on_the_batch_or_the_threads() {
             assert_eq!(bits(&out), bits(&all), "{threads} threads");
         }
     }
+}
+
+#[test]
+fn scores_far_below_zero_keep_their_weights() {
+    // Queries against keys that point the other way: every score lies below -1000.
+    let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: 16 };
+    let mut rows = random(100, 48, 1).to_host().into_owned();
+    for row in rows.chunks_exact_mut(48) {
+        for c in 0..16 {
+            (row[c], row[16 + c]) = (30.0, row[16 + c] - 30.0);
+        }
+    }
+    let qkv = Tensor::from_vec(100, 48, rows);
+    let mut own = KvPages::new(1, shape);
+    own.store(0, &qkv, 0, 99);
+    own.advance(99);
+    own.store(0, &qkv, 99, 1);
+    let sequence = KvSequence { prefix: Arc::new(KvPages::new(1, shape)), own };
+    let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape);
+    assert_close("scores far below zero", &out, &last_row_wide(&wide(&qkv), shape), 1e-3);
 }
