@@ -19,8 +19,10 @@ pub mod run_log;
 pub mod sampling;
 pub mod score;
 pub mod scorer;
+pub mod sft;
 pub mod tensorboard;
 pub mod traces;
+pub mod training;
 pub mod worlds;
 
 pub use error::{Error, Result};

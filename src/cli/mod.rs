@@ -4,17 +4,16 @@
 //! A subcommand is one file with a clap struct and `fn run(&self, context: &Context) -> Result<()>`;
 //! it is listed in [`Command`].
 
-#[expect(dead_code, reason = "the commands that train will use the rest")]
 mod common;
 mod eval;
 mod explain;
-#[expect(dead_code, reason = "the commands that train will use the rest")]
 mod interrupt;
 mod logprobs;
 mod render;
 mod report;
 mod score;
 mod select;
+mod sft;
 mod terminal;
 
 use std::io::Write;
@@ -48,6 +47,7 @@ enum Command {
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
+    Sft(sft::SftArgs),
 }
 
 impl Command {
@@ -60,6 +60,7 @@ impl Command {
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
+            Self::Sft(args) => args.run(context),
         }
     }
 }

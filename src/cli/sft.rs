@@ -1,0 +1,33 @@
+//! `rlt sft`: supervised fine-tuning.
+
+use clap::Args;
+use rlt::{Result, sft};
+use serde_json::json;
+
+use super::common::{ConfigArgs, Context, RunDir, model_folder};
+use super::interrupt::stop_flag;
+
+/// Fine-tune a model on rows in teacher format, in student format or as plain text
+///
+/// The same command goes on with a run that was interrupted.
+#[derive(Debug, Args)]
+pub struct SftArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl SftArgs {
+    /// Checks what is cheap to check, then trains in the configuration's run directory.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let config = context.load_config(&self.config)?;
+        config.validate_for_sft()?;
+        model_folder(&config.model.path)?;
+        let run_dir = RunDir::open(&config)?;
+        let trained = sft::train(&config, &run_dir.path, &context.progress, stop_flag()?)?;
+        let (steps, model, report) = (trained.steps, &trained.model, &trained.report);
+        context.answer(
+            &format!("trained {steps} steps; model in {}; report: {}", model.display(), report.display()),
+            &json!({ "steps": steps, "model": model, "report": report }),
+        )
+    }
+}

@@ -1,0 +1,6 @@
+//! Supervised fine-tuning.
+
+pub mod objective;
+mod train;
+
+pub use train::train;

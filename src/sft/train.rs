@@ -1,0 +1,272 @@
+//! The loop of supervised fine-tuning.
+//!
+//! Where it differs from the paper's recipe (its Table of hyper-parameters, trained with TRL):
+//! - weights and moments are f32, not bf16;
+//! - the loss is the mean over the tokens of the whole batch, as TRL's, however the batch is cut;
+//! - epochs follow each other without a partial batch between them: a batch may end one epoch and begin
+//!   the next, only the last batch of the run can be smaller;
+//! - rows that do not fit are dropped and counted, not cut.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rlt_model::Decoder;
+use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::config::ModelConfig;
+use rlt_model::decoder::Keep;
+use rlt_model::parameters::Parameters;
+use rlt_model::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+use super::objective::{derivative, loss};
+use crate::config::{Config, SftFormat};
+use crate::dataset::{read_questions, read_texts};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
+use crate::training::checkpoint::data_checksum;
+use crate::training::{EpochOrder, Run, State, Trained};
+
+/// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
+/// earlier call in the same directory ended. When `stop` becomes true, saves after the current step.
+///
+/// # Errors
+/// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
+/// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after `stop`.
+pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
+    config.validate_for_sft()?;
+    let tokenizer = Tokenizer::from_dir(&config.model.path)?;
+    let examples = examples(config, &ModelConfig::from_dir(&config.model.path)?, &tokenizer, progress)?;
+    let batch_rows = config.sft.batch_rows as u64;
+    let total_rows = ((config.sft.epochs * examples.len() as f64).round() as u64).max(1);
+    let total_steps = total_rows.div_ceil(batch_rows);
+
+    let state = State {
+        work: "sft".into(),
+        step: 0,
+        seed: config.seed,
+        rows_drawn: 0,
+        n_rows: examples.len(),
+        data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
+    };
+    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, progress)?;
+    let mut order = EpochOrder::new(config.seed, examples.len());
+    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut last_loss = String::new();
+    progress.start("sft", total_steps - run.steps_done(), "steps");
+
+    for step in run.steps_left() {
+        let started = Instant::now();
+        let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
+        let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
+        gradients.fill_zero();
+        let batch =
+            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)?;
+        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
+
+        let metrics = json!({
+            "loss": batch.loss,
+            "learning_rate": update.learning_rate,
+            "grad_norm": update.grad_norm,
+            "tokens": batch.n_tokens,
+            "tokens_per_s": batch.n_tokens as f64 / started.elapsed().as_secs_f64(),
+            "epoch": positions.end as f64 / examples.len() as f64,
+        });
+        let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
+        last_loss = format!("loss {:.4}", batch.loss);
+        progress.advance(1, &last_loss);
+        run.end_step(&weights, positions.end, metrics, stop)?;
+    }
+    progress.finish(&last_loss);
+    run.finish(&weights.decoder)
+}
+
+/// A row as it is trained on.
+struct Row {
+    /// Names the row in errors.
+    name: String,
+    example: SftExample,
+}
+
+/// The rows in the configured format, without those that do not fit; how many were dropped is noted.
+fn examples(
+    config: &Config,
+    model: &ModelConfig,
+    tokenizer: &Tokenizer,
+    progress: &dyn Progress,
+) -> Result<Vec<Row>> {
+    let rows: Vec<Row> = match config.sft.format {
+        SftFormat::Text => read_texts(&config.data)?
+            .par_iter()
+            .enumerate()
+            .map(|(index, text)| {
+                Ok(Row { name: format!("text {}", index + 1), example: text_example(tokenizer, text)? })
+            })
+            .collect::<Result<_>>()?,
+        format => {
+            let style = PromptStyle::resolve(&config.prompts)?;
+            let chat = ChatText::from_dir(&config.model.path)?;
+            read_questions(&config.data)?
+                .par_iter()
+                .map(|row| {
+                    let example = match format {
+                        SftFormat::Teacher => style.teacher_example(&chat, row)?,
+                        _ => style.student_example(&chat, row)?,
+                    };
+                    Ok(Row { name: format!("row {}", row.row), example })
+                })
+                .collect::<Result<_>>()?
+        }
+    };
+    let unless_zero = |limit: usize, otherwise: usize| if limit == 0 { otherwise } else { limit };
+    let context = model.max_position_embeddings;
+    let max_tokens = unless_zero(config.sft.max_tokens, context).min(context);
+    let max_prompt = unless_zero(config.data.max_prompt_tokens, context);
+    let n_read = rows.len();
+    let fits = |SftExample { ids, loss }: &SftExample| {
+        ids.len() <= max_tokens
+            && n_loss_tokens(loss) > 0
+            && loss.first().is_none_or(|first| first.start <= max_prompt)
+    };
+    let kept: Vec<Row> = rows.into_iter().filter(|row| fits(&row.example)).collect();
+    let dropped = n_read - kept.len();
+    let limits = format!("more than {max_tokens} tokens, or {max_prompt} in the prompt");
+    if kept.is_empty() {
+        return Err(Error::Failed(format!(
+            "{}: none of the {n_read} rows can be learnt from ({limits}); raise sft.max_tokens or use a model \
+             with a longer context",
+            config.data.path.display()
+        )));
+    }
+    if dropped > 0 {
+        progress.note(&format!("dropped {dropped} of {n_read} rows: {limits}"));
+    }
+    Ok(kept)
+}
+
+fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
+    loss.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// What a batch came to.
+struct BatchLoss {
+    /// Mean negative log-probability of the tokens that count, nats.
+    loss: f64,
+    /// Tokens in all rows.
+    n_tokens: usize,
+}
+
+/// Adds the gradient of the batch's loss to `gradients`, micro-batch by micro-batch.
+fn batch_gradient(
+    decoder: &Decoder,
+    rows: &[&Row],
+    tokens_per_microbatch: usize,
+    gradients: &mut Parameters,
+    step: u64,
+) -> Result<BatchLoss> {
+    let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
+    let derivative = derivative(n_loss);
+    let groups: Vec<ScoringGroup> = rows
+        .iter()
+        .map(|row| ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone()))
+        .collect();
+    decoder.check_groups(&groups)?;
+    let (mut done, mut sum) = (0, 0.0);
+    for part in micro_batches(&groups, tokens_per_microbatch) {
+        let batch = PackedBatch::new(&part);
+        let logprobs =
+            decoder.train_micro_batch(&batch, 1.0, Keep::Activations, gradients, |first, logprobs| {
+                if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+                    let row = row_of_token(rows, done + first + bad);
+                    return Err(Error::NonFinite(format!(
+                        "step {step}, {row}: a token's log-probability is not finite; a lower \
+                     optimizer.learning_rate may help"
+                    )));
+                }
+                Ok(vec![derivative; logprobs.len()])
+            })?;
+        done += logprobs.len();
+        sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+    }
+    let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
+    Ok(BatchLoss { loss: loss(sum, n_loss), n_tokens })
+}
+
+/// The name of the row that the batch's loss token `index` belongs to.
+fn row_of_token<'a>(rows: &[&'a Row], index: usize) -> &'a str {
+    let mut end = 0;
+    let row = rows.iter().find(|row| {
+        end += n_loss_tokens(&row.example.loss);
+        index < end
+    });
+    row.map_or("", |row| &row.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::run::tests::tiny_model;
+
+    fn rows() -> Vec<Row> {
+        [(3_u32, 9_usize, 4_usize), (5, 14, 1), (7, 6, 5), (11, 21, 8)]
+            .iter()
+            .map(|&(factor, n, first)| Row {
+                name: format!("row {factor}"),
+                example: SftExample {
+                    ids: (0..n as u32).map(|i| (i * factor + 1) % 40).collect(),
+                    loss: vec![first..n],
+                },
+            })
+            .collect()
+    }
+
+    #[test]
+    fn micro_batches_give_the_gradient_of_the_batch() {
+        let (decoder, rows) = (tiny_model(3), rows());
+        let rows: Vec<&Row> = rows.iter().collect();
+        let mut whole = Parameters::zeros(decoder.config());
+        let loss = batch_gradient(&decoder, &rows, 1000, &mut whole, 1).unwrap().loss;
+        for tokens_per_microbatch in [1, 16, 30] {
+            let mut parts = Parameters::zeros(decoder.config());
+            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, &mut parts, 1).unwrap();
+            assert!((cut.loss - loss).abs() < 1e-6);
+            assert_eq!(cut.n_tokens, 50);
+            for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
+                for (a, b) in a.to_host().iter().zip(b.to_host().iter()) {
+                    assert!((a - b).abs() < 1e-5, "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_names_step_and_row() {
+        let mut decoder = tiny_model(3);
+        // Only the last row has token 39.
+        let mut rows = rows();
+        for row in &mut rows[..3] {
+            row.example.ids.iter_mut().for_each(|id| *id %= 39);
+        }
+        rows[3].example.ids[2] = 39;
+        let width = decoder.config().hidden_size;
+        let embedding = &decoder.parameters().embedding;
+        let mut data = embedding.to_host().into_owned();
+        data[39 * width] = f32::INFINITY;
+        decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
+        let rows: Vec<&Row> = rows.iter().collect();
+        let mut gradients = Parameters::zeros(decoder.config());
+        let error = batch_gradient(&decoder, &rows[3..], 1000, &mut gradients, 7).err().unwrap();
+        assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
+    }
+
+    #[test]
+    fn a_loss_token_belongs_to_its_row() {
+        let rows = rows();
+        let rows: Vec<&Row> = rows.iter().collect();
+        let names: Vec<&str> = [0, 4, 5, 17, 18, 19].map(|index| row_of_token(&rows, index)).to_vec();
+        assert_eq!(names, ["row 3", "row 3", "row 5", "row 5", "row 7", "row 11"]);
+    }
+}

@@ -1,0 +1,146 @@
+//! The whole state of a training run as a checkpoint folder.
+//!
+//! Row order and sampling depend on the seed and the step alone, so weights, moments, the reference
+//! model and the step are all there is to keep.
+
+use std::fs;
+use std::path::Path;
+
+use rlt_model::Decoder;
+use rlt_model::parameters::Parameters;
+use rlt_model::tokenizer::Tokenizer;
+use rlt_model::weights::Weights;
+use serde::{Deserialize, Serialize};
+
+use super::Optimizer;
+use crate::checkpoint::{io_error, write_atomic};
+use crate::error::{Error, Result};
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+const REFERENCE: &str = "reference.safetensors";
+const STATE: &str = "state.json";
+
+/// `state.json`: where a run stands, and what it must find unchanged to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// `sft` or `grpo`.
+    pub work: String,
+    /// Optimizer steps done; also the last row of `metrics.jsonl` and the sampler's position.
+    pub step: u64,
+    /// Seed of every random stream.
+    pub seed: u64,
+    /// Position in the epochs of rows: how many were drawn.
+    pub rows_drawn: u64,
+    /// Rows in use.
+    pub n_rows: usize,
+    /// CRC-32C over the rows' token ids.
+    pub data_checksum: String,
+}
+
+/// CRC-32C over token sequences and their lengths, eight hexadecimal digits.
+pub fn data_checksum<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> String {
+    let crc = sequences.fold(0, |crc, ids| {
+        let crc = crc32c::crc32c_append(crc, &(ids.len() as u64).to_le_bytes());
+        ids.iter().fold(crc, |crc, id| crc32c::crc32c_append(crc, &id.to_le_bytes()))
+    });
+    format!("{crc:08x}")
+}
+
+/// Everything that a checkpoint holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'a> {
+    /// Where the run stands.
+    pub state: &'a State,
+    /// The model in training.
+    pub decoder: &'a Decoder,
+    /// Its tokenizer, so that a checkpoint is a model folder.
+    pub tokenizer: &'a Tokenizer,
+    /// The moments.
+    pub optimizer: &'a Optimizer,
+    /// The reference model's weights, if there is one.
+    pub reference: Option<&'a Parameters>,
+}
+
+impl Snapshot<'_> {
+    /// Writes all files into `folder`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        self.decoder.save(folder)?;
+        self.tokenizer.save(folder)?;
+        let model = self.decoder.config();
+        self.optimizer.write(model, &folder.join(OPTIMIZER))?;
+        if let Some(reference) = self.reference {
+            reference.write(model, &folder.join(REFERENCE))?;
+        }
+        let state = serde_json::to_vec_pretty(self.state)
+            .map_err(|e| Error::Failed(format!("{STATE} cannot be written: {e}")))?;
+        write_atomic(&folder.join(STATE), &state)
+    }
+}
+
+/// What a run goes on with.
+#[derive(Debug)]
+pub struct Restored {
+    /// Where it stood.
+    pub state: State,
+    /// The model in training.
+    pub decoder: Decoder,
+    /// The reference model's weights, if there is one.
+    pub reference: Option<Parameters>,
+}
+
+impl Restored {
+    /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`].
+    ///
+    /// # Errors
+    /// A file is missing or not what it should be.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(STATE);
+        let json = fs::read(&path).map_err(io_error(&path))?;
+        let state = serde_json::from_slice(&json).map_err(|e| Error::File { path, what: e.to_string() })?;
+        let decoder = Decoder::load(folder)?;
+        let path = folder.join(REFERENCE);
+        let reference = if path.exists() {
+            Some(Parameters::read(decoder.config(), &Weights::open_file(&path)?)?)
+        } else {
+            None
+        };
+        Ok(Self { state, decoder, reference })
+    }
+
+    /// Gives `optimizer` the moments in the checkpoint `folder`.
+    ///
+    /// # Errors
+    /// The file is missing or not of this model.
+    pub fn restore_optimizer(&self, folder: &Path, optimizer: &mut Optimizer) -> Result<()> {
+        optimizer.restore(self.decoder.config(), &folder.join(OPTIMIZER), self.state.step)
+    }
+
+    /// Refuses to go on with other rows than the run began with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_same_run(
+        &self,
+        folder: &Path,
+        work: &str,
+        n_rows: usize,
+        data_checksum: &str,
+    ) -> Result<()> {
+        let State { work: was, n_rows: rows_before, data_checksum: checksum_before, .. } = &self.state;
+        let what = if was != work {
+            format!("belongs to a run of {was}, not {work}")
+        } else if *rows_before != n_rows || checksum_before != data_checksum {
+            format!("was made with other rows ({rows_before} then, {n_rows} now, or other text)")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Usage(format!(
+            "{}: {what}; give this run another name or run_dir, or restore what it began with",
+            folder.display()
+        )))
+    }
+}

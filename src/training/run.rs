@@ -1,0 +1,221 @@
+//! How a training run begins, saves and ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use rlt_model::Decoder;
+use rlt_model::config::ModelConfig;
+use rlt_model::parameters::Parameters;
+use rlt_model::tokenizer::Tokenizer;
+use serde_json::{Map, Value};
+
+use super::{Optimizer, Restored, Snapshot, State};
+use crate::checkpoint::CheckpointStore;
+use crate::config::{CheckpointConfig, Config, ModelPaths};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::report::write_report;
+use crate::run_log::RunLog;
+
+/// What a finished run leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trained {
+    /// Optimizer steps done.
+    pub steps: u64,
+    /// Folder of the final model.
+    pub model: PathBuf,
+    /// The report.
+    pub report: PathBuf,
+}
+
+/// The model that training starts from: the weights in `model.path`, or random ones of its shape.
+///
+/// # Errors
+/// What the folder's files report.
+pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
+    if model.from_scratch {
+        return Ok(Decoder::random(&ModelConfig::from_dir(&model.path)?, seed));
+    }
+    Ok(Decoder::load(&model.path)?)
+}
+
+/// A training run: its records, its checkpoints and where it stands.
+pub struct Run<'a> {
+    run_dir: &'a Path,
+    tokenizer: &'a Tokenizer,
+    checkpoints: CheckpointConfig,
+    store: CheckpointStore,
+    log: RunLog,
+    state: State,
+    total_steps: u64,
+    started: Instant,
+}
+
+/// The parts of a run that training changes.
+pub struct Weights {
+    /// The model in training.
+    pub decoder: Decoder,
+    /// Moments and schedule.
+    pub optimizer: Optimizer,
+    /// The reference model's weights; the caller makes them at the beginning of a run that needs them.
+    pub reference: Option<Parameters>,
+}
+
+impl<'a> Run<'a> {
+    /// Begins a run of `total_steps` steps in `run_dir`, or goes on from its newest good checkpoint.
+    /// `state` is what a new run starts with.
+    ///
+    /// # Errors
+    /// What checkpoint, model folder and records report; [`Error::Usage`] when the checkpoint was made
+    /// with other rows.
+    pub fn begin(
+        config: &Config,
+        run_dir: &'a Path,
+        tokenizer: &'a Tokenizer,
+        state: State,
+        total_steps: u64,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Weights)> {
+        let store = CheckpointStore::new(run_dir.join("checkpoints"), config.checkpoint.keep);
+        let latest = store.latest_good()?;
+        for warning in &latest.warnings {
+            progress.note(warning);
+        }
+        let (state, weights) = match &latest.checkpoint {
+            None => {
+                let decoder = initial_model(&config.model, config.seed)?;
+                let optimizer = Optimizer::new(decoder.config(), &config.optimizer, total_steps);
+                (state, Weights { decoder, optimizer, reference: None })
+            }
+            Some(checkpoint) => {
+                let restored = Restored::read(&checkpoint.path)?;
+                restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
+                let mut optimizer = Optimizer::new(restored.decoder.config(), &config.optimizer, total_steps);
+                restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
+                progress.note(&format!("going on from {}", checkpoint.path.display()));
+                let Restored { state, decoder, reference } = restored;
+                (state, Weights { decoder, optimizer, reference })
+            }
+        };
+        let log = RunLog::create_or_resume(run_dir, latest.checkpoint.map(|checkpoint| checkpoint.step))?;
+        let run = Self {
+            run_dir,
+            tokenizer,
+            checkpoints: config.checkpoint.clone(),
+            store,
+            log,
+            state,
+            total_steps,
+            started: Instant::now(),
+        };
+        Ok((run, weights))
+    }
+
+    /// Optimizer steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// The steps that are left, from 1.
+    pub fn steps_left(&self) -> std::ops::RangeInclusive<u64> {
+        self.state.step + 1..=self.total_steps
+    }
+
+    /// The records, for samples.
+    pub fn log_mut(&mut self) -> &mut RunLog {
+        &mut self.log
+    }
+
+    /// Ends a step: writes its metrics (`wall_s` first), saves a checkpoint where one is due, and stops
+    /// the run when `stop` is set and steps are left.
+    ///
+    /// # Errors
+    /// What the files report; [`Error::Interrupted`] after the state was saved.
+    pub fn end_step(
+        &mut self,
+        weights: &Weights,
+        rows_drawn: u64,
+        metrics: Map<String, Value>,
+        stop: &AtomicBool,
+    ) -> Result<()> {
+        self.state.step += 1;
+        self.state.rows_drawn = rows_drawn;
+        let step = self.state.step;
+        let mut row = Map::new();
+        row.insert("wall_s".into(), (self.log.wall_s() + self.started.elapsed().as_secs_f64()).into());
+        row.extend(metrics);
+        self.log.log(step, &row)?;
+
+        let last = step >= self.total_steps;
+        let stopped = stop.load(Ordering::SeqCst) && !last;
+        let due = self.checkpoints.every > 0 && step.is_multiple_of(self.checkpoints.every as u64);
+        if !(last || stopped || due) {
+            return Ok(());
+        }
+        self.log.sync()?;
+        let Weights { decoder, optimizer, reference } = weights;
+        let (state, tokenizer, reference) = (&self.state, self.tokenizer, reference.as_ref());
+        let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
+        let saved = self.store.save(step, |folder| snapshot.write(folder))?;
+        if stopped {
+            let (total, saved) = (self.total_steps, saved.display());
+            return Err(Error::Interrupted(format!(
+                "saved after step {step} of {total} in {saved}; the same command goes on from there"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ends the run: the final model in `model/`, then the report.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
+        let model = self.run_dir.join("model");
+        decoder.save(&model)?;
+        self.tokenizer.save(&model)?;
+        let report = write_report(self.run_dir)?;
+        Ok(Trained { steps: self.state.step, model, report })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Two blocks of width 16 over 40 tokens, random weights.
+    pub(crate) fn tiny_model(seed: u64) -> Decoder {
+        let dir = tempfile::tempdir().unwrap();
+        let json = serde_json::json!({
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 40,
+            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "max_position_embeddings": 64, "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": true, "eos_token_id": 0
+        });
+        std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+        Decoder::random(&ModelConfig::from_dir(dir.path()).unwrap(), seed)
+    }
+
+    #[test]
+    fn moments_and_reference_come_back_bit_for_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut decoder = tiny_model(1);
+        let settings = crate::config::OptimizerConfig::default();
+        let mut optimizer = Optimizer::new(decoder.config(), &settings, 9);
+        let gradients = tiny_model(2).parameters().clone();
+        for _ in 0..3 {
+            optimizer.update(&mut decoder, &gradients).unwrap();
+        }
+        let path = dir.path().join("optimizer.safetensors");
+        optimizer.write(decoder.config(), &path).unwrap();
+        let mut again = Optimizer::new(decoder.config(), &settings, 9);
+        again.restore(decoder.config(), &path, 3).unwrap();
+        let mut copy = Decoder::new(decoder.config().clone(), decoder.parameters().clone());
+        let update = optimizer.update(&mut decoder, &gradients).unwrap();
+        assert_eq!(update, again.update(&mut copy, &gradients).unwrap());
+        for (a, b) in decoder.parameters().tensors().iter().zip(copy.parameters().tensors()) {
+            assert_eq!(a.to_host(), b.to_host());
+        }
+    }
+}
