@@ -2,6 +2,10 @@
 //! call that must fail with its exit code, say its words on exactly one `error:` line, and leave no
 //! output behind.
 
+#[path = "wrong_input/generation.rs"]
+mod generation;
+mod scripted;
+
 use std::fs;
 use std::path::Path;
 

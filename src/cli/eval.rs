@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rlt::config::Config;
+use rlt::dataset::JsonlWriter;
 use rlt::evaluate::task::{Task, Thought, find_task, run_task};
 use rlt::evaluate::{EvalOptions, EvalReport, write_report};
 use rlt::prompts::{ChatText, PromptStyle};
@@ -77,6 +78,10 @@ impl EvalArgs {
         let decoder = Decoder::load(model)?;
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
+        // A place that cannot be written is found before the work, not after it.
+        for (_, path) in &tasks {
+            drop(JsonlWriter::create(path)?);
+        }
         let mut reports = Vec::with_capacity(tasks.len());
         for (task, path) in &tasks {
             let report = self.evaluate(context, &student, task, path, model)?;

@@ -1,0 +1,122 @@
+//! `rlt eval` as a program, with a student that says what a script says.
+
+mod scripted;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use rlt::config::DataConfig;
+use rlt::dataset::read_questions;
+use rlt::evaluate::{EvalReport, QuestionRecord};
+use rlt::worlds::World;
+use serde_json::Value;
+
+/// After the assistant's line: an empty thought, then `Tom has9.`
+const SCRIPT: [(&str, &str); 9] = [
+    ("\n", "<|begin_of_thought|>"),
+    ("<|begin_of_thought|>", "\n\n"),
+    ("\n\n", "<|end_of_thought|>"),
+    ("<|end_of_thought|>", "<|begin_of_solution|>"),
+    ("<|begin_of_solution|>", "Tom"),
+    ("Tom", " has"),
+    (" has", "9"),
+    ("9", "."),
+    (".", "<|end_of_solution|>"),
+];
+
+/// A folder with a scripted student whose solution is `Tom has9.`
+fn scripted_student() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut script = SCRIPT.to_vec();
+    script.push(("<|end_of_solution|>", "<|im_end|>"));
+    scripted::write_scripted_model(&dir.path().join("model"), &script, 512);
+    let solutions = [r" Tom\n  has9. ", "Tom has 9.", "9", "Tom has9."];
+    let rows: String = solutions
+        .iter()
+        .map(|solution| format!("{{\"question\":\"q\",\"solution\":\"{solution}\"}}\n"))
+        .collect();
+    std::fs::write(dir.path().join("quiz.jsonl"), rows).unwrap();
+    dir
+}
+
+/// Runs `rlt eval` in `dir` and gives its standard output.
+fn eval(dir: &Path, args: &[&str]) -> String {
+    let assert = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir)
+        .args(["eval", "--model", "model", "--out", "eval.json", "-q"])
+        .args(args)
+        .assert()
+        .success()
+        .stderr("");
+    String::from_utf8(assert.get_output().stdout.clone()).unwrap()
+}
+
+fn report(path: &Path) -> (EvalReport, Vec<QuestionRecord>) {
+    let report: EvalReport = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let lines = std::fs::read_to_string(path.with_file_name(&report.per_question_file)).unwrap();
+    (report, lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+#[test]
+fn rows_of_a_file_are_matched_but_for_white_space() {
+    let dir = scripted_student();
+    let table = eval(dir.path(), &["--task", "quiz.jsonl", "-n", "2"]);
+    let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..6], ["quiz", "(all)", "4", "2", "50.0", "%"], "{table}");
+    assert_eq!(lines[2], ["eval.json"]);
+
+    let (report, records) = report(&dir.path().join("eval.json"));
+    assert_eq!((report.task.as_str(), report.model.as_str()), ("quiz", "model"));
+    let summary = &report.summary;
+    assert_eq!((summary.n_questions, summary.n_samples, summary.accuracy), (4, 2, 0.5));
+    assert!(summary.low < 0.5 && summary.high > 0.5);
+    assert_eq!((summary.format_rate, summary.truncated_rate, summary.mean_tokens), (1.0, 0.0, 10.0));
+    let correct: Vec<bool> = records.iter().map(|record| record.answers[1].correct).collect();
+    assert_eq!(correct, [true, false, false, true]);
+    assert_eq!(
+        records[0].answers[0].completion,
+        "<|begin_of_thought|>\n\n<|end_of_thought|><|begin_of_solution|>Tom has9.<|end_of_solution|>"
+    );
+}
+
+#[test]
+fn an_empty_thought_is_given_not_sampled() {
+    let dir = scripted_student();
+    eval(dir.path(), &["--task", "quiz.jsonl", "--thought", "none"]);
+    let (report, records) = report(&dir.path().join("eval.json"));
+    assert_eq!((report.summary.accuracy, report.summary.mean_tokens), (0.5, 7.0));
+    assert!(
+        records[0].answers[0].completion.starts_with("<|begin_of_thought|>\n\n<|end_of_thought|><|begin")
+    );
+}
+
+#[test]
+fn answers_cut_short_are_wrong_and_counted() {
+    let dir = scripted_student();
+    eval(dir.path(), &["--task", "quiz.jsonl", "sampling.max_new_tokens=8"]);
+    let summary = report(&dir.path().join("eval.json")).0.summary;
+    assert_eq!((summary.accuracy, summary.format_rate, summary.truncated_rate), (0.0, 0.0, 1.0));
+}
+
+#[test]
+fn a_world_s_questions_are_made_or_read() {
+    let dir = scripted_student();
+    let answer = eval(
+        dir.path(),
+        &["--task", "market", "--task", "quiz.jsonl", "--max-questions", "3", "--json", "seed=5"],
+    );
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["evaluations"][0]["out"], "eval-market.json");
+    assert_eq!(answer["evaluations"][1]["report"]["task"], "quiz");
+    let (_, made) = report(&dir.path().join("eval-market.json"));
+    let questions: Vec<String> =
+        World::Market.heldout_questions(5, 3).into_iter().map(|row| row.question).collect();
+    assert_eq!(made.iter().map(|record| record.question.clone()).collect::<Vec<_>>(), questions);
+    assert_eq!(made[0].answers[0].extracted, None, "`has9.` holds no whole number");
+
+    eval(dir.path(), &["--task", "market", "--data", "quiz.jsonl"]);
+    let (given, records) = report(&dir.path().join("eval.json"));
+    assert_eq!((given.task.as_str(), given.split.as_str()), ("market", "quiz"));
+    let data = DataConfig { path: dir.path().join("quiz.jsonl"), ..DataConfig::default() };
+    assert_eq!(records.len(), read_questions(&data).unwrap().len());
+}

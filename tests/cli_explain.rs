@@ -1,0 +1,122 @@
+//! `rlt explain` as a program, with a teacher that says what a script says.
+
+mod scripted;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use rlt::config::DataConfig;
+use rlt::dataset::{Finish, read_questions, read_traces};
+use rlt::prompts::PromptStyle;
+use rlt_model::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+/// After the prompt's padding: ` She finds.`, the end of the explanation, the end of the turn.
+const SCRIPT: [(&str, &str); 5] = [
+    ("\n\n", " She"),
+    (" She", " finds"),
+    (" finds", "."),
+    (".", "<|end_of_explanation|>"),
+    ("<|end_of_explanation|>", "<|im_end|>"),
+];
+
+const ROWS: &str = "{\"id\":7,\"question\":\"How many?\",\"solution\":\"9\"}\n{\"question\":\"Who?\",\"solution\":\"Tom\"}\n";
+
+/// Runs `rlt explain` in `dir` and gives the rows it wrote and its answer.
+fn explain(dir: &Path, args: &[&str]) -> (Vec<Value>, Value) {
+    let assert = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir)
+        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", "out.jsonl", "-q", "--json"])
+        .args(args)
+        .assert()
+        .success()
+        .stderr("");
+    let answer = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    let written = std::fs::read_to_string(dir.join("out.jsonl")).unwrap();
+    (written.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), answer)
+}
+
+/// A folder with a scripted teacher and two questions.
+fn scripted_teacher() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_scripted_model(&dir.path().join("model"), &SCRIPT, 512);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    dir
+}
+
+#[test]
+fn traces_hold_what_was_sampled() {
+    let dir = scripted_teacher();
+    let (rows, answer) = explain(dir.path(), &["-n", "2"]);
+    let tokenizer = Tokenizer::from_dir(&dir.path().join("model")).unwrap();
+    assert_eq!(rows.len(), 4);
+    for (i, row) in rows.iter().enumerate() {
+        assert_eq!(row["question"], ["How many?", "Who?"][i / 2]);
+        assert_eq!(row["sample"], i % 2);
+        assert_eq!(row["completion"], " She finds.<|end_of_explanation|>");
+        assert_eq!((&row["explanation"], &row["finish"]), (&json!(" She finds."), &json!("stop")));
+        let ids: Vec<u32> = serde_json::from_value(row["completion_ids"].clone()).unwrap();
+        assert_eq!(tokenizer.decode(&ids), " She finds.<|end_of_explanation|><|im_end|>");
+    }
+    assert_eq!((&rows[0]["id"], rows[2].get("id")), (&json!(7), None));
+    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "truncated": 0, "tokens": 20, "rows": 4, "out": "out.jsonl"});
+    assert_eq!(answer, counts);
+
+    let data = DataConfig { path: dir.path().join("out.jsonl"), ..DataConfig::default() };
+    let traces = read_traces(&data, PromptStyle::stratos()).unwrap();
+    assert_eq!((traces[3].finish, traces[3].question.solution.as_str()), (Finish::Stop, "Tom"));
+}
+
+#[test]
+fn training_rows_read_back_as_questions_with_a_thought() {
+    let dir = scripted_teacher();
+    for format in ["conversations", "messages"] {
+        let (rows, _) = explain(dir.path(), &["--format", format]);
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0][format].is_array());
+        // What other tools write has the turns alone.
+        let turns: String =
+            rows.iter().map(|row| json!({ format: row[format] }).to_string() + "\n").collect();
+        let path = dir.path().join("turns.jsonl");
+        std::fs::write(&path, turns).unwrap();
+        let questions = read_questions(&DataConfig { path, ..DataConfig::default() }).unwrap();
+        assert_eq!((questions[1].question.as_str(), questions[1].solution.as_str()), ("Who?", "Tom"));
+        assert_eq!(questions[1].reasoning_trace.as_deref().map(str::trim), Some("She finds."));
+    }
+}
+
+#[test]
+fn explanations_cut_short_are_traces_but_no_training_rows() {
+    let dir = scripted_teacher();
+    let (rows, answer) = explain(dir.path(), &["sampling.max_new_tokens=2"]);
+    assert_eq!((&rows[0]["completion"], &rows[0]["finish"]), (&json!(" She finds"), &json!("length")));
+    assert_eq!((&answer["closed"], &answer["truncated"]), (&json!(0), &json!(2)));
+    let failed = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", "none.jsonl", "-q"])
+        .args(["--format", "messages", "sampling.max_new_tokens=2"])
+        .assert()
+        .code(1);
+    let stderr = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(stderr.contains("none of the 2 explanations was finished"), "{stderr}");
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "model, rows.jsonl and out.jsonl of the run before: {left:?}");
+}
+
+#[test]
+fn draws_depend_on_seed_row_and_sample_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 512);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    let run = |args: &[&str]| {
+        let args = [&["-n", "3", "sampling.max_new_tokens=8"], args].concat();
+        explain(dir.path(), &args).0
+    };
+    let rows = run(&[]);
+    assert_eq!(rows, run(&["--threads", "1"]));
+    assert_eq!(rows, run(&["sampling.max_running=1"]));
+    assert_ne!(rows, run(&["seed=1"]));
+    assert_ne!(rows[0]["completion_ids"], rows[1]["completion_ids"]);
+    assert_eq!(rows[..3], run(&["data.max_rows=1"]));
+}

@@ -1,0 +1,72 @@
+//! `rlt logprobs` as a program.
+
+mod scripted;
+
+use assert_cmd::Command;
+use rlt_model::Decoder;
+use rlt_model::batch::ScoringGroup;
+use serde_json::{Value, json};
+
+/// Runs `rlt logprobs` over `rows` with random weights and gives the model's folder, the rows written
+/// and the answer.
+fn logprobs(rows: &str, args: &[&str]) -> (tempfile::TempDir, Vec<Value>, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 64);
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let assert = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["logprobs", "--model", "model", "--data", "rows.jsonl", "--out", "out.jsonl", "-q", "--json"])
+        .args(args)
+        .assert()
+        .success()
+        .stderr("");
+    let answer = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    let written = std::fs::read_to_string(dir.path().join("out.jsonl")).unwrap();
+    (dir, written.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), answer)
+}
+
+const ROWS: &str = "{\"text\":\"Tom has 9 eggs.\",\"id\":1}\n{\"ids\":[5,6,7]}\n{\"ids\":[5]}\n{\"text\":\"\"}\n{\"text\":\"<|im_start|>user\\nWho?\"}\n";
+
+#[test]
+fn every_token_but_the_first_has_the_model_s_log_probability() {
+    let (dir, rows, answer) = logprobs(ROWS, &["--temperature", "0.7"]);
+    let decoder = Decoder::load(&dir.path().join("model")).unwrap();
+    assert_eq!(rows.len(), 5);
+    for row in &rows {
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["ids", "logprobs"]);
+        let ids: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+        let logprobs: Vec<Option<f32>> = serde_json::from_value(row["logprobs"].clone()).unwrap();
+        assert_eq!(logprobs.len(), ids.len());
+        if ids.len() < 2 {
+            assert!(logprobs.iter().all(Option::is_none));
+            continue;
+        }
+        let after_first = 1..ids.len();
+        let group = ScoringGroup::single(ids, vec![after_first]);
+        let expected = decoder.token_logprobs(&[group], 0.7, 1000).unwrap()[0][0].clone();
+        assert_eq!(logprobs[0], None);
+        for (ours, expected) in logprobs[1..].iter().zip(expected) {
+            assert!((ours.unwrap() - expected).abs() < 1e-5, "{ours:?}, not {expected}");
+        }
+    }
+    assert_eq!(rows[1]["ids"], json!([5, 6, 7]));
+    assert_eq!(rows[3], json!({"ids": [], "logprobs": []}));
+    // Nearly uniform over some 380 tokens.
+    let mean = answer["logprob_mean"].as_f64().unwrap();
+    assert!((-7.0..-5.0).contains(&mean), "{mean}");
+}
+
+#[test]
+fn neither_batches_nor_threads_change_a_row() {
+    let (_, together, _) = logprobs(ROWS, &[]);
+    let (_, apart, _) = logprobs(ROWS, &["--tokens-per-batch", "1", "--threads", "1"]);
+    assert_eq!(together.len(), apart.len());
+    for (a, b) in together.iter().zip(&apart) {
+        assert_eq!(a["ids"], b["ids"]);
+        for (x, y) in a["logprobs"].as_array().unwrap().iter().zip(b["logprobs"].as_array().unwrap()) {
+            assert_eq!(x.is_null(), y.is_null());
+            assert!((x.as_f64().unwrap_or(0.0) - y.as_f64().unwrap_or(0.0)).abs() < 1e-5, "{x} {y}");
+        }
+    }
+}
