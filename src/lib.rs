@@ -9,6 +9,7 @@ pub mod config;
 pub mod dataset;
 pub mod error;
 pub mod evaluate;
+pub mod grpo;
 pub mod progress;
 pub mod prompts;
 pub mod report;

@@ -12,6 +12,7 @@ mod score;
 mod select;
 mod sft;
 mod terminal;
+mod train;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ enum Command {
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
     Sft(sft::SftArgs),
+    Train(train::TrainArgs),
 }
 
 impl Command {
@@ -52,6 +54,7 @@ impl Command {
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
             Self::Sft(args) => args.run(context),
+            Self::Train(args) => args.run(context),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
@@ -58,8 +57,8 @@ pub struct Weights {
     pub decoder: Decoder,
     /// Moments and schedule.
     pub optimizer: Optimizer,
-    /// The reference model's weights; the caller makes them at the beginning of a run that needs them.
-    pub reference: Option<Parameters>,
+    /// The reference model; the caller makes it at the beginning of a run that needs one.
+    pub reference: Option<Decoder>,
 }
 
 impl<'a> Run<'a> {
@@ -95,6 +94,7 @@ impl<'a> Run<'a> {
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
+                let reference = reference.map(|weights| Decoder::new(decoder.config().clone(), weights));
                 (state, Weights { decoder, optimizer, reference })
             }
         };
@@ -155,7 +155,8 @@ impl<'a> Run<'a> {
         }
         self.log.sync()?;
         let Weights { decoder, optimizer, reference } = weights;
-        let (state, tokenizer, reference) = (&self.state, self.tokenizer, reference.as_ref());
+        let (state, tokenizer, reference) =
+            (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
         let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
         let saved = self.store.save(step, |folder| snapshot.write(folder))?;
         if stopped {
