@@ -51,6 +51,24 @@ pub fn distillation_columns(trace: &TraceRow, style: &PromptStyle) -> Map<String
     columns
 }
 
+/// [`distillation_columns`] in the layout of Bespoke-Stratos: `system` (empty for none) and
+/// `conversations` of `from` and `value` in place of `messages`.
+pub fn conversation_columns(trace: &TraceRow, style: &PromptStyle) -> Map<String, Value> {
+    let mut columns = distillation_columns(trace, style);
+    columns.shift_remove("messages");
+    let row = &trace.question;
+    let turn = |from: &str, value: &str| json!({"from": from, "value": value});
+    let answer = style.student_answer(&trace.explanation, &row.solution);
+    columns.insert("system".into(), Value::from(style.student_system_for(row)));
+    columns.insert("conversations".into(), json!([turn("user", &row.question), turn("assistant", &answer)]));
+    columns
+}
+
+/// Whether a student can learn from a trace: an explanation that is closed with its end tag and not empty.
+pub fn is_complete(trace: &TraceRow, style: &PromptStyle) -> bool {
+    style.split_explanation(&trace.completion).1 && !trace.explanation.trim().is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +116,25 @@ mod tests {
         assert_eq!(messages.len(), 3);
         let answer = messages[2]["content"].as_str().unwrap();
         assert_eq!(style.split_answer(answer), Some(("\n\nwhy\n\n", "4")));
+    }
+    #[test]
+    fn a_conversation_row_reads_back_as_its_question() {
+        let (chat, style) = (test_chat(), PromptStyle::stratos());
+        let trace = |text: &str| {
+            let ids = chat.tokenizer.encode(text).unwrap();
+            sampled_trace(question(), style, &chat.tokenizer, ids, Finish::Length)
+        };
+        let whole = trace("why\n\n<|end_of_explanation|>");
+        let columns = conversation_columns(&whole, style);
+        assert_eq!(columns["system"], style.student_system);
+        assert_eq!(columns["conversations"][0], json!({"from": "user", "value": "q"}));
+        assert_eq!(
+            columns["conversations"][1]["value"],
+            distillation_columns(&whole, style)["messages"][2]["content"]
+        );
+        assert!(!columns.contains_key("messages"));
+        assert!(is_complete(&whole, style));
+        assert!(!is_complete(&trace("why\n\n"), style));
+        assert!(!is_complete(&trace("\n\n<|end_of_explanation|>"), style));
     }
 }

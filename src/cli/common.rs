@@ -90,6 +90,11 @@ pub fn model_folder(path: &Path) -> Result<&Path> {
     Err(Error::File { path: path.to_owned(), what })
 }
 
+/// For clap: a whole number from 1.
+pub fn parse_positive(text: &str) -> std::result::Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 is expected".into())
+}
+
 fn start_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

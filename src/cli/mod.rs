@@ -5,7 +5,10 @@
 //! it is listed in [`Command`].
 
 mod common;
+mod eval;
+mod explain;
 mod interrupt;
+mod logprobs;
 mod render;
 mod report;
 mod score;
@@ -38,6 +41,9 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Eval(eval::EvalArgs),
+    Explain(explain::ExplainArgs),
+    Logprobs(logprobs::LogprobsArgs),
     Render(render::RenderArgs),
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
@@ -49,6 +55,9 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Eval(args) => args.run(context),
+            Self::Explain(args) => args.run(context),
+            Self::Logprobs(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),

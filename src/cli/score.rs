@@ -11,7 +11,7 @@ use rlt::{Error, Result};
 use rlt_model::Decoder;
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, model_folder};
+use super::common::{ConfigArgs, Context, model_folder, parse_positive};
 
 /// Score traces with the RLT reward, part by part
 #[derive(Debug, Args)]
@@ -104,8 +104,4 @@ impl ScoreArgs {
             &json!({ "rows": n_rows, "scored": n_scored, "reward_mean": mean, "out": self.out }),
         )
     }
-}
-
-fn parse_positive(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 is expected".into())
 }

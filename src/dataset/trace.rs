@@ -19,6 +19,15 @@ pub enum Finish {
     Length,
 }
 
+impl From<rlt_model::generate::Finish> for Finish {
+    fn from(finish: rlt_model::generate::Finish) -> Self {
+        match finish {
+            rlt_model::generate::Finish::Stop => Self::Stop,
+            rlt_model::generate::Finish::Length => Self::Length,
+        }
+    }
+}
+
 /// A question row and one completion of the teacher.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceRow {

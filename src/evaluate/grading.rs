@@ -71,6 +71,18 @@ pub fn grade_integer(completion: &str, gold: &str, tags: &SolutionTags) -> Verdi
     }
 }
 
+/// Grades a completion by its solution section, which must equal `gold` but for white space: at the
+/// ends it does not count, and inside any run of it counts as one space.
+pub fn grade_exact(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
+    let Some(section) = solution_section(completion, tags) else { return Verdict::default() };
+    let found = normalised(section);
+    Verdict { correct: found == normalised(gold), extracted: Some(found), formatted: true }
+}
+
+fn normalised(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +122,21 @@ mod tests {
         ] {
             assert_eq!(grade(text), Verdict::default(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_exact_answer_may_differ_in_white_space_only() {
+        let grade = |solution: &str, gold: &str| {
+            let text = format!("t<|end_of_thought|><|begin_of_solution|>{solution}<|end_of_solution|>");
+            grade_exact(&text, gold, &SolutionTags::default())
+        };
+        let right = grade("\n\nx = 4,\n  y = 5\n", "x = 4, y = 5");
+        assert_eq!(right, Verdict { extracted: Some("x = 4, y = 5".into()), correct: true, formatted: true });
+        for (solution, gold) in [("x=4", "x = 4"), ("X", "x"), ("4.", "4"), ("", "4")] {
+            let verdict = grade(solution, gold);
+            assert!(verdict.formatted && !verdict.correct, "{solution:?} is not {gold:?}");
+        }
+        assert_eq!(grade_exact("4", "4", &SolutionTags::default()), Verdict::default());
     }
 
     #[test]

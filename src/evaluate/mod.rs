@@ -1,10 +1,12 @@
 //! Exact-match evaluation: sample answers, grade them, report accuracy with an interval.
 //!
-//! How completions come about is the caller's business ([`evaluate`] takes a closure), and so is
-//! which grader judges them; [`grading`] and [`metrics`] are pure functions.
+//! [`task`] asks a model the questions of a world or of a file. How completions come about is the
+//! business of whoever calls [`evaluate`], and so is which grader judges them; [`grading`] and
+//! [`metrics`] are pure functions.
 
 pub mod grading;
 pub mod metrics;
+pub mod task;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -132,6 +134,12 @@ pub struct EvalReport {
     pub split: String,
     /// Seed of sampling and bootstrap.
     pub seed: u64,
+    /// Softmax temperature of sampling; 0 took the most likely token.
+    pub temperature: f32,
+    /// Longest answer allowed, tokens.
+    pub max_new_tokens: usize,
+    /// What the student wrote before its solution.
+    pub thought: task::Thought,
     /// The figures.
     #[serde(flatten)]
     pub summary: EvalSummary,
@@ -353,6 +361,9 @@ mod tests {
             task: "market".into(),
             split: "heldout".into(),
             seed: 3,
+            temperature: 0.7,
+            max_new_tokens: 160,
+            thought: task::Thought::Free,
             summary,
             per_question_file: "eval_questions.jsonl".into(),
         };

@@ -1,16 +1,17 @@
 //! Completions to rewards.
 
 use rlt_model::Decoder;
-use rlt_model::generate::{Completion, Finish};
+use rlt_model::generate::Completion;
 
 use crate::config::{Config, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
-use crate::evaluate::grading::SolutionTags;
+use crate::evaluate::grading::{SolutionTags, grade_exact};
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::correctness::correctness_reward;
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
+use crate::traces;
 use crate::worlds::World;
 
 /// A question in training.
@@ -122,38 +123,32 @@ fn teacher_was_recorded(reward: &RewardConfig, sampling_temperature: f32) -> boo
 
 /// The completion's ids without the stop token that ended it.
 pub(super) fn text_ids(completion: &Completion) -> &[u32] {
-    match (completion.finish, completion.ids.as_slice()) {
-        (Finish::Stop, [text @ .., _stop]) => text,
-        (_, ids) => ids,
-    }
+    traces::text_ids(&completion.ids, completion.finish.into())
 }
 
 fn judge_answer(style: &PromptStyle, row: &QuestionRow, completion: &str) -> Judged {
     let section = style.split_answer(completion).map(|(_, solution)| solution);
     let mut correct = false;
-    let reward = correctness_reward(section, |answer| {
-        correct = is_right(style, row, completion, answer);
+    let reward = correctness_reward(section, |_| {
+        correct = is_right(style, row, completion);
         correct
     });
     Judged { reward, formatted: section.is_some(), basis: Basis::Correctness(correct) }
 }
 
-/// A question of a synthetic world is graded as that world does, any other by [`answers_match`].
-fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str, answer: &str) -> bool {
+/// A question of a synthetic world is graded as that world does; any other answer must be the solution,
+/// white space aside.
+fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
     let tags = SolutionTags {
         end_of_thought: &style.end_of_thought,
         begin_of_solution: &style.begin_of_solution,
         end_of_solution: &style.end_of_solution,
     };
-    match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
-        Some(world) => world.grade(completion, &row.solution, &tags).correct,
-        None => answers_match(answer, &row.solution),
-    }
-}
-
-/// Whether two answers are the same text, white space aside.
-pub fn answers_match(answer: &str, solution: &str) -> bool {
-    answer.split_whitespace().eq(solution.split_whitespace())
+    let verdict = match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
+        Some(world) => world.grade(completion, &row.solution, &tags),
+        None => grade_exact(completion, &row.solution, &tags),
+    };
+    verdict.correct
 }
 
 #[cfg(test)]
@@ -192,12 +187,5 @@ mod tests {
         let question = "Tom has 20 eggs. He finds 5. How many eggs does he have?";
         assert_eq!(reward(question, "Tom has 25 eggs.", Some(("t", "It is 25."))), (1.0, true));
         assert_eq!(reward(question, "Tom has 25 eggs.", Some(("t", "Tom has 52 eggs."))), (-0.5, true));
-    }
-
-    #[test]
-    fn the_stop_token_is_no_text() {
-        let completion = |finish| Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish };
-        assert_eq!(text_ids(&completion(Finish::Stop)), [1]);
-        assert_eq!(text_ids(&completion(Finish::Length)), [1, 2]);
     }
 }

@@ -9,5 +9,4 @@ mod metrics;
 pub mod objective;
 mod train;
 
-pub use judge::answers_match;
-pub use train::{sampling_params, train};
+pub use train::train;

@@ -19,17 +19,18 @@ use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
-use rlt_model::generate::{Completion, GenerationRequest, SamplingParams, generate};
+use rlt_model::generate::{Completion, GenerationRequest, generate};
 use rlt_model::parameters::Parameters;
 
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
 use super::objective::{group_advantages, k3, token_loss, token_loss_derivative, token_weight};
-use crate::config::{Config, SamplingConfig};
+use crate::config::Config;
 use crate::dataset::read_questions;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::sampling::{sampling_params, stop_tokens};
 use crate::training::checkpoint::data_checksum;
 use crate::training::run::Weights;
 use crate::training::{EpochOrder, Run, State, Trained};
@@ -49,7 +50,6 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let judge = Judge::load(config, &chat)?;
     let model = ModelConfig::from_dir(&config.model.path)?;
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
-    let sampling = sampling_params(&config.sampling, &model, &chat)?;
     let per_step = grpo.questions_per_step as u64;
 
     let state = State {
@@ -62,6 +62,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     };
     let (mut run, mut weights) =
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, progress)?;
+    let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Parameters::zeros(weights.decoder.config());
@@ -171,38 +172,6 @@ fn questions(
         progress.note(&format!("dropped {dropped} of {n_read} questions: prompts above {limit} tokens"));
     }
     Ok(questions)
-}
-
-/// `[sampling]` for a model: its end tokens end a completion; where it names none, the token that ends
-/// a turn in its chat template does.
-///
-/// # Errors
-/// [`Error::Usage`] when there is neither; what the tokenizer reports.
-pub fn sampling_params(
-    sampling: &SamplingConfig,
-    model: &ModelConfig,
-    chat: &ChatText,
-) -> Result<SamplingParams> {
-    let mut stop_token_ids = model.eos_token_ids.clone();
-    if stop_token_ids.is_empty() {
-        let turn_end = chat.tokenizer.encode(chat.turn_end())?;
-        let first = turn_end.first().ok_or_else(|| {
-            Error::Usage(
-                "config.json names no eos_token_id and the chat template ends turns with nothing".into(),
-            )
-        })?;
-        stop_token_ids.push(*first);
-    }
-    Ok(SamplingParams {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        repetition_penalty: sampling.repetition_penalty,
-        max_new_tokens: sampling.max_new_tokens,
-        stop_token_ids,
-        max_running: sampling.max_running,
-    })
 }
 
 /// A run with a KL term starts with its own copy of the model as the reference.

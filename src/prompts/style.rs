@@ -73,6 +73,18 @@ impl PromptStyle {
         Ok(style)
     }
 
+    /// The six tags.
+    pub fn tags(&self) -> [&str; 6] {
+        [
+            &self.begin_of_thought,
+            &self.end_of_thought,
+            &self.begin_of_solution,
+            &self.end_of_solution,
+            &self.begin_of_explanation,
+            &self.end_of_explanation,
+        ]
+    }
+
     /// `completion` up to the explanation end tag, and whether that tag is there.
     pub fn split_explanation<'a>(&self, completion: &'a str) -> (&'a str, bool) {
         match completion.split_once(&self.end_of_explanation) {

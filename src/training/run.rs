@@ -1,5 +1,6 @@
 //! How a training run begins, saves and ends.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -41,7 +42,7 @@ pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
 
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
-    run_dir: &'a Path,
+    dir: &'a Path,
     tokenizer: &'a Tokenizer,
     checkpoints: CheckpointConfig,
     store: CheckpointStore,
@@ -100,7 +101,7 @@ impl<'a> Run<'a> {
         };
         let log = RunLog::create_or_resume(run_dir, latest.checkpoint.map(|checkpoint| checkpoint.step))?;
         let run = Self {
-            run_dir,
+            dir: run_dir,
             tokenizer,
             checkpoints: config.checkpoint.clone(),
             store,
@@ -118,7 +119,7 @@ impl<'a> Run<'a> {
     }
 
     /// The steps that are left, from 1.
-    pub fn steps_left(&self) -> std::ops::RangeInclusive<u64> {
+    pub fn steps_left(&self) -> RangeInclusive<u64> {
         self.state.step + 1..=self.total_steps
     }
 
@@ -173,10 +174,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
-        let model = self.run_dir.join("model");
+        let model = self.dir.join("model");
         decoder.save(&model)?;
         self.tokenizer.save(&model)?;
-        let report = write_report(self.run_dir)?;
+        let report = write_report(self.dir)?;
         Ok(Trained { steps: self.state.step, model, report })
     }
 }

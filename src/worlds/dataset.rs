@@ -15,6 +15,7 @@ use super::explanation::Kind;
 use super::lexicon::{ModelShape, student_text, write_model_folder};
 use super::random::Stream;
 use super::story::{Side, Story};
+use crate::dataset::QuestionRow;
 use crate::{Error, Result};
 
 /// A distribution over stories and explanations: items with integer weights.
@@ -57,6 +58,9 @@ impl Mixture {
 
 /// Numbers of operations in the questions that teacher and students work on.
 const QUESTION_OPERATIONS: [(usize, u32); 4] = [(4, 1), (5, 1), (6, 1), (7, 1)];
+
+/// Name of the held-out set: it keys the set's random stream.
+const HELDOUT: &str = "questions_heldout";
 
 /// Rows per file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +134,26 @@ fn question_row(story: &Story, kind: Kind, explanation: &str) -> Value {
     })
 }
 
+/// The first `n` rows of `questions_heldout.jsonl` under `seed`, without the file.
+pub fn heldout_questions(seed: u64, n: usize) -> Vec<QuestionRow> {
+    let row = |index: usize| {
+        let (story, kind, explanation) =
+            sample_row(&Mixture::questions(), Side::HeldOut, seed, HELDOUT, index as u64);
+        let Value::Object(columns) = question_row(&story, kind, &explanation) else {
+            unreachable!("a row is an object")
+        };
+        QuestionRow {
+            question: story.question(),
+            solution: story.solution(),
+            reasoning_trace: Some(explanation),
+            system: None,
+            columns,
+            row: index + 1,
+        }
+    };
+    (0..n).map(row).collect()
+}
+
 /// Writes the world's files into `folder` (made when missing). The same seed and sizes give the
 /// same bytes; a larger file begins with the rows of a smaller one.
 ///
@@ -141,13 +165,7 @@ pub fn write_dataset(folder: &Path, seed: u64, sizes: &Sizes, shape: &ModelShape
         (&files.textbook, "textbook", Mixture::textbook(), Side::Train, sizes.textbook),
         (&files.teacher_sft, "teacher_sft", Mixture::teacher_sft(), Side::Train, sizes.teacher_sft),
         (&files.questions_train, "questions_train", Mixture::questions(), Side::Train, sizes.questions_train),
-        (
-            &files.questions_heldout,
-            "questions_heldout",
-            Mixture::questions(),
-            Side::HeldOut,
-            sizes.questions_heldout,
-        ),
+        (&files.questions_heldout, HELDOUT, Mixture::questions(), Side::HeldOut, sizes.questions_heldout),
     ];
     for (path, name, mixture, side, n_rows) in sets {
         let mut lines = Vec::new();
@@ -184,6 +202,8 @@ mod tests {
 
     use super::super::explanation::classify;
     use super::*;
+    use crate::config::DataConfig;
+    use crate::dataset::read_questions;
 
     fn rows(path: &Path) -> Vec<Value> {
         let text = fs::read_to_string(path).expect("the file was written");
@@ -245,6 +265,14 @@ mod tests {
             assert!(held_out.is_disjoint(&questions(path)));
         }
         assert!(held_out.iter().all(|text| Story::parse(text).expect("a story").side() == Side::HeldOut));
+    }
+
+    #[test]
+    fn held_out_questions_are_those_of_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = write_dataset(folder.path(), 7, &SMALL, &ModelShape::default()).expect("written");
+        let data = DataConfig { path: files.questions_heldout, ..DataConfig::default() };
+        assert_eq!(heldout_questions(7, SMALL.questions_heldout), read_questions(&data).expect("read"));
     }
 
     #[test]

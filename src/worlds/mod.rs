@@ -24,6 +24,7 @@ pub use explanation::Kind;
 pub use lexicon::ModelShape;
 pub use story::Story;
 
+use crate::dataset::QuestionRow;
 use crate::evaluate::grading::{SolutionTags, Verdict, grade_integer};
 use crate::{Error, Result};
 
@@ -70,6 +71,13 @@ impl World {
     ) -> Result<DatasetFiles> {
         match self {
             Self::Market => dataset::write_dataset(folder, seed, sizes, shape),
+        }
+    }
+
+    /// The first `n` held-out questions under `seed`: those of the held-out file.
+    pub fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow> {
+        match self {
+            Self::Market => dataset::heldout_questions(seed, n),
         }
     }
 

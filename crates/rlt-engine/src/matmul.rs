@@ -1,14 +1,15 @@
-//! The three matrix products of a linear layer, on the `gemm` crate.
+//! The three matrix products of a linear layer.
 //!
-//! Weights keep the Hugging Face layout `[out_features, in_features]`. The crate's own threading
-//! is not used: the output is cut into blocks here, whose shape depends on the matrix only, so that
-//! the bits do not depend on the number of threads, and both cores are busy on small models too.
-//! In the forward product a row's value does not depend on the other rows (tested).
+//! Weights keep the Hugging Face layout `[out_features, in_features]`. The forward product is ours
+//! ([`crate::packed`]), because a row's bits must not depend on its batch; the two gradients use the
+//! `gemm` crate on one thread a block, the blocks' shape depending on the matrix only, so that the
+//! bits do not depend on the number of threads.
 //!
 //! Shape legend: M rows (tokens), N output features, K input features.
 
 use rayon::prelude::*;
 
+use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::{SharedMut, add_column_sums, for_row_blocks};
 use crate::simd;
 use crate::tensor::Tensor;
@@ -138,20 +139,7 @@ fn blocked(out: &mut Tensor, mode: Output, lhs: View, rhs: View, k: usize) {
 /// If the shapes do not fit.
 pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols(), x.rows(), w.rows()), "matmul_nt shapes");
-    if x.rows() == 1 {
-        // The kernels take another summation order for a single row; a row's value must not
-        // depend on how many rows came with it.
-        let mut twice = Tensor::scratch(2, x.cols());
-        twice.data_mut()[..x.cols()].copy_from_slice(x.data());
-        twice.data_mut()[x.cols()..].copy_from_slice(x.data());
-        let mut out2 = Tensor::scratch(2, w.rows());
-        blocked(&mut out2, Output::Replace, View::of(&twice), View::of(w).transposed(), x.cols());
-        for (o, v) in out.data_mut().iter_mut().zip(out2.row(0)) {
-            *o = if mode == Output::Accumulate { *o + v } else { *v };
-        }
-        return;
-    }
-    blocked(out, mode, View::of(x), View::of(w).transposed(), x.cols());
+    matmul_packed(x, &PackedWeight::new(w), out, mode);
 }
 
 /// `out[M,K] (+)= dy[M,N] . w[N,K]`: the gradient of a linear layer's input.

@@ -1,8 +1,9 @@
-//! Weights laid out for decoding: few rows times a matrix that does not change.
+//! The forward product of a linear layer, over weights laid out in panels of 32 output features.
 //!
-//! A matrix product of a handful of rows spends most of its time rearranging the weights; here
-//! they are rearranged once, into panels of 32 output features. Each output element is the sum
-//! over the input features in their order, so its bits do not depend on the number of rows.
+//! Each output element is the sum over the input features in their order, so its bits do not depend
+//! on the other rows, their number, or the threads: what makes a sequence's result independent of
+//! its batch. Decoding, where a handful of rows would spend most of its time rearranging weights,
+//! packs them once.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -26,9 +27,13 @@ impl PackedWeight {
         let (rows, cols) = (weight.rows(), weight.cols());
         let mut panels = Tensor::zeros(rows.div_ceil(PANEL), cols * PANEL);
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
-            for c in 0..PANEL.min(rows - index * PANEL) {
-                for (k, value) in weight.row(index * PANEL + c).iter().enumerate() {
-                    panel[k * PANEL + c] = *value;
+            // In squares, so that both the reads and the writes stay within a few cache lines.
+            for (square, out) in panel.chunks_mut(PANEL * PANEL).enumerate() {
+                for c in 0..PANEL.min(rows - index * PANEL) {
+                    let from = &weight.row(index * PANEL + c)[square * PANEL..];
+                    for (out, value) in out.chunks_exact_mut(PANEL).zip(from) {
+                        out[c] = *value;
+                    }
                 }
             }
         });
@@ -41,8 +46,11 @@ impl PackedWeight {
     }
 }
 
-/// Panels given to a task; a panel belongs to one task, so the grouping changes no result.
-const PANELS_PER_TASK: usize = 2;
+/// Rows of a task: they stay in the second-level cache while the panels pass by.
+const TASK_ROWS: usize = 240;
+
+/// Panels of a task when there are too few rows to keep every thread busy.
+const TASK_PANELS: usize = 4;
 
 /// `out[M,N] (+)= x[M,K] . w[N,K]^T`.
 ///
@@ -50,25 +58,38 @@ const PANELS_PER_TASK: usize = 2;
 /// If the shapes do not fit.
 pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Output) {
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
+    let (m, panels) = (x.rows(), w.panels.rows());
     let base = SharedMut(out.data_mut().as_mut_ptr());
     let arch = pulp::Arch::new();
-    let task = |first: usize, panels: &[f32]| {
-        for (p, panel) in panels.chunks_exact(w.cols * PANEL).enumerate() {
-            // SAFETY: this panel's columns of `out` are written by this task alone.
-            arch.dispatch(PanelProduct { x, panel, column: (first + p) * PANEL, n: w.rows, out: base, mode });
+    // How the output is cut into tasks changes no element: see `tile`.
+    let panels_per_task = if m > 4 * TASK_ROWS { panels } else { TASK_PANELS };
+    let (tasks_m, tasks_n) = (m.div_ceil(TASK_ROWS), panels.div_ceil(panels_per_task));
+    let task = |index: usize| {
+        let (row, panel) = (index / tasks_n * TASK_ROWS, index % tasks_n * panels_per_task);
+        for panel in panel..(panel + panels_per_task).min(panels) {
+            arch.dispatch(PanelProduct {
+                x,
+                rows: row..(row + TASK_ROWS).min(m),
+                panel: w.panels.row(panel),
+                column: panel * PANEL,
+                n: w.rows,
+                // The rows and columns of a task are written by it alone.
+                out: base,
+                mode,
+            });
         }
     };
-    let data = w.panels.data();
-    if x.rows() * w.rows * w.cols < 1 << 18 {
-        return task(0, data);
+    if m * w.rows * w.cols < 1 << 18 {
+        (0..tasks_m * tasks_n).for_each(task);
+    } else {
+        (0..tasks_m * tasks_n).into_par_iter().for_each(task);
     }
-    let size = PANELS_PER_TASK * w.cols * PANEL;
-    data.par_chunks(size).enumerate().for_each(|(i, panels)| task(i * PANELS_PER_TASK, panels));
 }
 
-/// All rows times one panel.
+/// Some rows times one panel.
 struct PanelProduct<'a> {
     x: &'a Tensor,
+    rows: std::ops::Range<usize>,
     panel: &'a [f32],
     column: usize,
     n: usize,
@@ -94,8 +115,7 @@ impl WithSimd for PanelProduct<'_> {
 impl PanelProduct<'_> {
     #[inline(always)]
     fn rows<S: Simd, const MR: usize, const NV: usize>(&self, simd: S) {
-        let m = self.x.rows();
-        let mut row = 0;
+        let (mut row, m) = (self.rows.start, self.rows.end);
         while row + MR <= m {
             self.block::<S, MR, NV>(simd, row);
             row += MR;

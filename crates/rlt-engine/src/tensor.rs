@@ -83,6 +83,7 @@ impl Tensor {
     }
 
     /// A copy of the rows named, in that order (a row may be named more than once).
+    #[must_use]
     pub fn gather_rows(&self, rows: &[usize]) -> Self {
         let mut out = Self::scratch(rows.len(), self.cols);
         for (to, &from) in out.data.chunks_exact_mut(self.cols).zip(rows) {

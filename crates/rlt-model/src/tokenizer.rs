@@ -134,6 +134,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// Whether `id` is an added token: recognised as a whole, wherever its text stands.
+    pub fn is_added_token(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().contains_key(&id)
+    }
+
     /// Equal for tokenizers with the same tokens under the same ids, added tokens included,
     /// whatever files they came from: 128-bit FNV-1a over (id, token), as 32 hexadecimal digits.
     pub fn vocabulary_hash(&self) -> String {

@@ -39,22 +39,19 @@ pub fn attention_backward(
     };
     tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
     let inputs = Inputs { dout, qkv, out, log_sums, shape };
-    tasks.par_iter().for_each_init(
-        || Scratch::new(),
-        |scratch, (family, kv_head)| {
-            for &index in family {
-                let segment = layout.segments()[index];
-                let prefix = layout.prefix_of(&segment);
-                for first in (0..segment.len).step_by(TILE_QUERIES) {
-                    for r in 0..shape.queries_per_kv() {
-                        let head = kv_head * shape.queries_per_kv() + r;
-                        // SAFETY: this task alone touches this family's rows of these heads.
-                        unsafe { inputs.tile(segment, prefix, first, head, scratch, dqkv_ptr) };
-                    }
+    tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
+        for &index in family {
+            let segment = layout.segments()[index];
+            let prefix = layout.prefix_of(&segment);
+            for first in (0..segment.len).step_by(TILE_QUERIES) {
+                for r in 0..shape.queries_per_kv() {
+                    let head = kv_head * shape.queries_per_kv() + r;
+                    // SAFETY: this task alone touches this family's rows of these heads.
+                    unsafe { inputs.tile(segment, prefix, first, head, scratch, dqkv_ptr) };
                 }
             }
-        },
-    );
+        }
+    });
     dqkv
 }
 

@@ -1,0 +1,202 @@
+//! `rlt eval`: accuracy of a model on questions with known answers.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rlt::config::Config;
+use rlt::evaluate::task::{Task, Thought, find_task, run_task};
+use rlt::evaluate::{EvalOptions, EvalReport, write_report};
+use rlt::prompts::{ChatText, PromptStyle};
+use rlt::sampling::Sampler;
+use rlt::{Error, Result};
+use rlt_model::Decoder;
+use serde_json::json;
+
+use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+
+/// `--thought`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ThoughtArg {
+    /// The model thinks as it likes
+    Free,
+    /// The prompt goes on with an empty thought: the answer comes without steps
+    None,
+}
+
+/// Evaluate a model on questions with known answers, with intervals
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Model folder; without it the configuration's model.path
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// A world (`market`) or a file of rows with `question` and `solution`, which an answer must
+    /// match but for white space; may be repeated
+    #[arg(long = "task", value_name = "NAME|FILE", required = true)]
+    tasks: Vec<String>,
+    /// The questions of a world; without it held-out ones are made from the seed
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Where the figures go (.json), with each question's answers in a .jsonl file beside it; with
+    /// several tasks the task's name is added to the file's
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Answers to each question
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_positive)]
+    n: usize,
+    /// Softmax temperature, 0 for the most likely token; without it the configuration's
+    /// sampling.temperature
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Ask the first N questions only
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    max_questions: Option<usize>,
+    /// What comes before the solution
+    #[arg(long, value_enum, default_value_t = ThoughtArg::Free)]
+    thought: ThoughtArg,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl EvalArgs {
+    /// Checks every input that is cheap to check before it loads the model.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let mut config = context.load_config(&self.config)?;
+        if let Some(temperature) = self.temperature {
+            config.sampling.temperature = temperature;
+            config.validate()?;
+        }
+        let model = self.model.as_ref().unwrap_or(&config.model.path);
+        if model.as_os_str().is_empty() {
+            return Err(Error::Usage("give --model DIR, or model.path in the configuration".into()));
+        }
+        let model = model_folder(model)?;
+        let style = PromptStyle::resolve(&config.prompts)?;
+        let tasks = self.tasks(&config)?;
+        let chat = ChatText::from_dir(model)?;
+        let decoder = Decoder::load(model)?;
+        let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
+
+        let mut reports = Vec::with_capacity(tasks.len());
+        for (task, path) in &tasks {
+            let report = self.evaluate(context, &student, task, path, model)?;
+            reports.push(report);
+        }
+        let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
+        let json: Vec<_> =
+            reports.iter().zip(&outs).map(|(report, out)| json!({ "out": out, "report": report })).collect();
+        context.answer(&table(&reports, &outs), &json!({ "evaluations": json }))
+    }
+
+    /// Each task and the file its figures go to.
+    fn tasks(&self, config: &Config) -> Result<Vec<(Task, PathBuf)>> {
+        let mut tasks: Vec<(Task, PathBuf)> = Vec::with_capacity(self.tasks.len());
+        for name in &self.tasks {
+            let max = self.max_questions.unwrap_or(config.data.max_rows);
+            let task = find_task(name, self.data.as_deref(), &config.data, config.seed, max)?;
+            let path = match self.tasks.len() {
+                1 => self.out.clone(),
+                _ => with_suffix(&self.out, &task.name),
+            };
+            if tasks.iter().any(|(_, other)| *other == path) {
+                return Err(Error::Usage(format!(
+                    "two tasks are called `{}`; evaluate them in turn",
+                    task.name
+                )));
+            }
+            tasks.push((task, path));
+        }
+        Ok(tasks)
+    }
+
+    fn evaluate(
+        &self,
+        context: &Context,
+        student: &Sampler,
+        task: &Task,
+        path: &Path,
+        model: &Path,
+    ) -> Result<EvalReport> {
+        let thought = match self.thought {
+            ThoughtArg::Free => Thought::Free,
+            ThoughtArg::None => Thought::None,
+        };
+        let powers = std::iter::successors(Some(1_usize), |k| k.checked_mul(2));
+        let options = EvalOptions {
+            n_samples: self.n,
+            pass_ks: powers.take_while(|&k| k <= self.n).collect(),
+            seed: student.seed,
+            ..EvalOptions::default()
+        };
+        let (summary, records) = run_task(student, task, thought, &options, &context.progress)?;
+        let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let report = EvalReport {
+            model: model.display().to_string(),
+            task: task.name.clone(),
+            split: task.split.clone(),
+            seed: student.seed,
+            temperature: student.params.temperature,
+            max_new_tokens: student.params.max_new_tokens,
+            thought,
+            summary,
+            per_question_file: format!("{file}_questions.jsonl").into(),
+        };
+        write_report(path, &report, &records)?;
+        Ok(report)
+    }
+}
+
+/// `eval.json` and `market` give `eval-market.json`.
+fn with_suffix(path: &Path, name: &str) -> PathBuf {
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let extension = path.extension().map_or_else(|| "json".into(), |ext| ext.to_string_lossy());
+    path.with_file_name(format!("{stem}-{name}.{extension}"))
+}
+
+/// The closing table: one line a task.
+fn table(reports: &[EvalReport], outs: &[&PathBuf]) -> String {
+    let header = ["task", "questions", "samples", "accuracy", "95 % interval", "format", "cut", "tokens"];
+    let mut rows = vec![header.map(str::to_owned)];
+    for report in reports {
+        let summary = &report.summary;
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        rows.push([
+            format!("{} ({})", report.task, report.split),
+            summary.n_questions.to_string(),
+            summary.n_samples.to_string(),
+            percent(summary.accuracy),
+            format!("{:.1} to {:.1}", 100.0 * summary.low, 100.0 * summary.high),
+            percent(summary.format_rate),
+            percent(summary.truncated_rate),
+            format!("{:.1}", summary.mean_tokens),
+        ]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let _ = write!(text, "{:<1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    for out in outs {
+        let _ = writeln!(text, "{}", out.display());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_several_tasks_keep_their_place() {
+        assert_eq!(
+            with_suffix(Path::new("runs/a/eval.json"), "market"),
+            Path::new("runs/a/eval-market.json")
+        );
+        assert_eq!(with_suffix(Path::new("eval"), "market"), Path::new("eval-market.json"));
+    }
+}

@@ -1,0 +1,234 @@
+//! What a model can be evaluated on: the questions, the grader, and the prompt that a student answers.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::grading::{SolutionTags, Verdict, grade_exact};
+use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, evaluate};
+use crate::config::DataConfig;
+use crate::dataset::{Finish, QuestionRow, read_questions};
+use crate::progress::Progress;
+use crate::prompts::PromptStyle;
+use crate::sampling::{Sampler, TokenRate};
+use crate::traces::text_ids;
+use crate::worlds::World;
+use crate::{Error, Result};
+
+/// What keys this work's random draws.
+const STREAM: u64 = u64::from_be_bytes(*b"evaluate");
+
+/// Held-out questions made for a world when no file is given and no number is asked for.
+pub const WORLD_QUESTIONS: usize = 500;
+
+/// Questions and what counts as a right answer to them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// The name in tables and files.
+    pub name: String,
+    /// Which of its questions, for example `heldout`.
+    pub split: String,
+    /// How answers are judged.
+    pub grader: Grader,
+    /// The questions.
+    pub rows: Vec<QuestionRow>,
+}
+
+/// How answers are judged. In both cases only a completion of a closed thought and a closed solution
+/// can be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grader {
+    /// As the world does.
+    World(World),
+    /// The solution section equals the row's solution, white space aside.
+    Exact,
+}
+
+/// What the student writes before its solution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thought {
+    /// Whatever it likes.
+    #[default]
+    Free,
+    /// Nothing: the prompt goes on with an empty thought, so that the answer comes without steps.
+    None,
+}
+
+impl Task {
+    /// Held-out questions of a world, the first `n` under `seed`.
+    pub fn world(world: World, seed: u64, n: usize) -> Self {
+        let rows = world.heldout_questions(seed, n);
+        Self { name: world.name().into(), split: "heldout".into(), grader: Grader::World(world), rows }
+    }
+
+    /// The rows that `data` names, judged as `world` does.
+    ///
+    /// # Errors
+    /// As [`read_questions`].
+    pub fn world_rows(world: World, data: &DataConfig) -> Result<Self> {
+        let split = stem(&data.path);
+        Ok(Self {
+            name: world.name().into(),
+            split,
+            grader: Grader::World(world),
+            rows: read_questions(data)?,
+        })
+    }
+
+    /// The rows that `data` names, judged by exact match.
+    ///
+    /// # Errors
+    /// As [`read_questions`].
+    pub fn rows(data: &DataConfig) -> Result<Self> {
+        let (name, rows) = (stem(&data.path), read_questions(data)?);
+        Ok(Self { name, split: "all".into(), grader: Grader::Exact, rows })
+    }
+
+    fn grade(&self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
+        match self.grader {
+            Grader::World(world) => world.grade(completion, gold, tags),
+            Grader::Exact => grade_exact(completion, gold, tags),
+        }
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "data".into(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// Text that stands after the student's prompt, before the first sampled token.
+fn forced(style: &PromptStyle, thought: Thought) -> String {
+    match thought {
+        Thought::Free => String::new(),
+        Thought::None => format!("{}{}{}", style.begin_of_thought, style.padding, style.end_of_thought),
+    }
+}
+
+/// Asks `student` every question of `task` and grades the answers. An answer's text begins with what
+/// `thought` forces.
+///
+/// Every prompt is checked before the first token is sampled. An answer depends on the seed, the
+/// question's place among the rows and the sample alone; `options.batch_questions` is ignored in favour
+/// of what keeps the generator busy.
+///
+/// # Errors
+/// [`Error::Usage`] when there is nothing to ask, [`Error::Failed`] for a prompt that does not fit the
+/// context, and whatever templates, tokenizer and generator report.
+pub fn run_task(
+    student: &Sampler,
+    task: &Task,
+    thought: Thought,
+    options: &EvalOptions,
+    progress: &dyn Progress,
+) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
+    let style = student.style;
+    let tags = SolutionTags {
+        end_of_thought: &style.end_of_thought,
+        begin_of_solution: &style.begin_of_solution,
+        end_of_solution: &style.end_of_solution,
+    };
+    let forced = forced(style, thought);
+    let prompts = task
+        .rows
+        .iter()
+        .map(|row| {
+            let text = format!("{}{forced}", style.student_question_text(student.chat, row)?);
+            let prompt = student.chat.tokenizer.encode(&text)?;
+            student.check_prompt(row.row, &prompt)?;
+            Ok(prompt)
+        })
+        .collect::<Result<Vec<Vec<u32>>>>()?;
+    let question = |row: &QuestionRow| EvalQuestion {
+        row: row.row,
+        question: row.question.clone(),
+        gold: row.solution.clone(),
+    };
+    let questions: Vec<EvalQuestion> = task.rows.iter().map(question).collect();
+    let batch_questions = student.prompts_at_once(options.n_samples);
+    let options = EvalOptions { batch_questions, ..options.clone() };
+
+    let mut rate = TokenRate::new();
+    let generate = |first: usize, batch: &[EvalQuestion]| {
+        let prompts = prompts[first..first + batch.len()].to_vec();
+        let completions = student.sample(STREAM, first, prompts, options.n_samples, &mut |now| {
+            progress.advance(0, &rate.text(now.tokens));
+        })?;
+        rate.add(completions.iter().flatten().map(|completion| completion.ids.len()).sum());
+        let answer = |completion: &rlt_model::generate::Completion| {
+            let finish = Finish::from(completion.finish);
+            let text = student.chat.tokenizer.decode(text_ids(&completion.ids, finish));
+            Answer {
+                text: format!("{forced}{text}"),
+                n_tokens: completion.ids.len(),
+                truncated: finish == Finish::Length,
+            }
+        };
+        Ok(completions.iter().map(|samples| samples.iter().map(answer).collect()).collect())
+    };
+    let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);
+    evaluate(&questions, &options, generate, grade, progress)
+}
+
+/// The task that `name` stands for: a world's name, with its questions from `data` or made from `seed`
+/// (`max_questions` of them, [`WORLD_QUESTIONS`] when that is 0), or else a file or folder of rows.
+///
+/// # Errors
+/// [`Error::Usage`] when it is neither; as [`read_questions`].
+pub fn find_task(
+    name: &str,
+    data: Option<&Path>,
+    columns: &DataConfig,
+    seed: u64,
+    max_questions: usize,
+) -> Result<Task> {
+    let rows = |path: &Path| DataConfig { path: path.to_owned(), max_rows: max_questions, ..columns.clone() };
+    match (World::from_name(name), data) {
+        (Ok(world), Some(path)) => Task::world_rows(world, &rows(path)),
+        (Ok(world), None) => {
+            let n = if max_questions == 0 { WORLD_QUESTIONS } else { max_questions };
+            Ok(Task::world(world, seed, n))
+        }
+        (Err(_), _) if Path::new(name).exists() => match data {
+            None => Task::rows(&rows(Path::new(name))),
+            Some(_) => Err(Error::Usage(format!(
+                "--data gives a world its questions; the task {name} is a file and has its own"
+            ))),
+        },
+        (Err(_), _) => {
+            let worlds: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
+            let worlds = worlds.join(", ");
+            Err(Error::Usage(format!("the task {name:?} is neither a file nor a world ({worlds})")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_found_by_world_or_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("capitals.jsonl");
+        std::fs::write(
+            &path,
+            "{\"question\":\"q\",\"solution\":\"a\"}\n{\"question\":\"r\",\"solution\":\"b\"}\n",
+        )
+        .unwrap();
+        let columns = DataConfig::default();
+        let find = |name: &str, data: Option<&Path>| find_task(name, data, &columns, 3, 1);
+
+        let made = find("market", None).unwrap();
+        assert_eq!((made.split.as_str(), made.rows.len()), ("heldout", 1));
+        assert_eq!(made.grader, Grader::World(World::Market));
+        assert_eq!(find_task("market", None, &columns, 3, 0).unwrap().rows.len(), WORLD_QUESTIONS);
+        let given = find("market", Some(&path)).unwrap();
+        assert_eq!((given.split.as_str(), given.rows[0].solution.as_str()), ("capitals", "a"));
+        let name = path.to_str().unwrap();
+        let file = find(name, None).unwrap();
+        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Exact, 1));
+        assert!(find(name, Some(&path)).unwrap_err().to_string().contains("has its own"));
+        assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market)"));
+    }
+}

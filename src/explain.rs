@@ -1,0 +1,115 @@
+//! Explanations of questions with known solutions, by a teacher.
+
+use std::ops::AddAssign;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::dataset::{Finish, QuestionRow, TraceRow};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::sampling::{Sampler, TokenRate};
+use crate::traces::sampled_trace;
+
+/// What keys this work's random draws.
+const STREAM: u64 = u64::from_be_bytes(*b"explain.");
+
+/// Counts over the traces of one call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ExplainSummary {
+    /// Questions explained.
+    pub questions: usize,
+    /// Traces written.
+    pub traces: usize,
+    /// Traces whose explanation was closed with its end tag.
+    pub closed: usize,
+    /// Traces cut at the length limit.
+    pub truncated: usize,
+    /// Tokens sampled.
+    pub tokens: usize,
+}
+
+impl AddAssign for ExplainSummary {
+    fn add_assign(&mut self, other: Self) {
+        self.questions += other.questions;
+        self.traces += other.traces;
+        self.closed += other.closed;
+        self.truncated += other.truncated;
+        self.tokens += other.tokens;
+    }
+}
+
+/// Explains every row `n` times: all traces, in the order of the rows and then of the samples.
+///
+/// # Errors
+/// As [`explain_each`].
+pub fn explain(
+    teacher: &Sampler,
+    rows: &[QuestionRow],
+    n: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<TraceRow>> {
+    let mut traces = Vec::with_capacity(rows.len() * n);
+    explain_each(teacher, rows, n, progress, |trace| {
+        traces.push(trace);
+        Ok(())
+    })?;
+    Ok(traces)
+}
+
+/// Explains every row `n` times and hands each trace to `write` as soon as its batch is done, in the
+/// order of the rows and then of the samples. A trace's column `sample` counts from 0.
+///
+/// Every prompt is checked before the first token is sampled. A trace depends on the seed, the row's
+/// place in `rows` and the sample alone.
+///
+/// # Errors
+/// [`Error::Usage`] when there is nothing to do, [`Error::Failed`] for a prompt that does not fit the
+/// context, and whatever templates, tokenizer, generator and `write` report.
+pub fn explain_each(
+    teacher: &Sampler,
+    rows: &[QuestionRow],
+    n: usize,
+    progress: &dyn Progress,
+    mut write: impl FnMut(TraceRow) -> Result<()>,
+) -> Result<ExplainSummary> {
+    if rows.is_empty() || n == 0 {
+        return Err(Error::Usage(format!("nothing to explain: {} questions, {n} samples each", rows.len())));
+    }
+    for row in rows {
+        teacher.check_prompt(row.row, &teacher.style.teacher_prompt(teacher.chat, row)?)?;
+    }
+    let mut summary = ExplainSummary::default();
+    let mut rate = TokenRate::new();
+    let batch_rows = teacher.prompts_at_once(n);
+    progress.start("explain", (rows.len() * n) as u64, "traces");
+    for (index, batch) in rows.chunks(batch_rows).enumerate() {
+        let prompts =
+            batch.iter().map(|row| teacher.style.teacher_prompt(teacher.chat, row)).collect::<Result<_>>()?;
+        let mut finished = 0;
+        let completions = teacher.sample(STREAM, index * batch_rows, prompts, n, &mut |now| {
+            progress.advance((now.finished - finished) as u64, &rate.text(now.tokens));
+            finished = now.finished;
+        })?;
+        let mut of_batch = ExplainSummary { questions: batch.len(), ..ExplainSummary::default() };
+        for (row, samples) in batch.iter().zip(completions) {
+            for (sample, completion) in samples.into_iter().enumerate() {
+                let finish = Finish::from(completion.finish);
+                of_batch.traces += 1;
+                of_batch.tokens += completion.ids.len();
+                of_batch.truncated += usize::from(finish == Finish::Length);
+                let mut question = row.clone();
+                question.columns.insert("sample".into(), Value::from(sample));
+                let trace =
+                    sampled_trace(question, teacher.style, &teacher.chat.tokenizer, completion.ids, finish);
+                of_batch.closed += usize::from(teacher.style.split_explanation(&trace.completion).1);
+                write(trace)?;
+            }
+        }
+        progress.advance((of_batch.traces - finished.min(of_batch.traces)) as u64, "");
+        rate.add(of_batch.tokens);
+        summary += of_batch;
+    }
+    progress.finish(&rate.text(0));
+    Ok(summary)
+}

@@ -1,0 +1,165 @@
+//! A model that writes: prompts in, completions out, with everything that sampling depends on in one
+//! place. `rlt explain` and `rlt eval` share it.
+
+use std::time::Instant;
+
+use rlt_model::Decoder;
+use rlt_model::generate::{Completion, GenerationProgress, GenerationRequest, SamplingParams, generate};
+
+use crate::config::SamplingConfig;
+use crate::error::{Error, Result};
+use crate::prompts::{ChatText, PromptStyle};
+
+/// A model, its text side and how tokens are drawn.
+#[derive(Debug)]
+pub struct Sampler<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// Its tokenizer and chat template.
+    pub chat: &'a ChatText,
+    /// Wording and tags of the prompts.
+    pub style: &'a PromptStyle,
+    /// How tokens are drawn.
+    pub params: SamplingParams,
+    /// Seed of every draw.
+    pub seed: u64,
+}
+
+impl<'a> Sampler<'a> {
+    /// Puts them together; completions end with the tokens of [`stop_tokens`].
+    ///
+    /// # Errors
+    /// As [`stop_tokens`], and [`Error::Failed`] when the tokenizer cannot write one of the style's tags.
+    pub fn new(
+        decoder: &'a Decoder,
+        chat: &'a ChatText,
+        style: &'a PromptStyle,
+        sampling: &SamplingConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        check_tags(chat, style)?;
+        let params = sampling_params(sampling, stop_tokens(decoder, chat)?);
+        Ok(Self { decoder, chat, style, params, seed })
+    }
+
+    /// Refuses a prompt that leaves no room for a token in the model's context. `row` names it.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with the row and both lengths.
+    pub fn check_prompt(&self, row: usize, prompt: &[u32]) -> Result<()> {
+        self.decoder
+            .check_ids(prompt.iter().copied())
+            .map_err(|e| Error::Failed(format!("the prompt of row {row}: {e}")))?;
+        let context = self.decoder.config().max_position_embeddings;
+        if prompt.len() < context {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "the prompt of row {row} fills the model's context of {context} tokens; shorten or drop the row"
+        )))
+    }
+
+    /// `n` completions of every prompt: `[prompt][sample]`. The draws of prompt `i` depend on the seed,
+    /// `stream`, `first + i` and the sample's index alone, so that cutting a list of prompts into batches
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// What the generator reports.
+    pub fn sample(
+        &self,
+        stream: u64,
+        first: usize,
+        prompts: Vec<Vec<u32>>,
+        n: usize,
+        on_progress: &mut dyn FnMut(GenerationProgress),
+    ) -> Result<Vec<Vec<Completion>>> {
+        let requests: Vec<GenerationRequest> = prompts
+            .into_iter()
+            .enumerate()
+            .map(|(i, prompt)| GenerationRequest { prompt, n, stream: [stream, (first + i) as u64] })
+            .collect();
+        Ok(generate(self.decoder, &requests, &self.params, self.seed, on_progress)?)
+    }
+
+    /// Prompts to hand over at once when each is completed `n` times: enough that finished sequences are
+    /// replaced by waiting ones most of the time.
+    pub fn prompts_at_once(&self, n: usize) -> usize {
+        (8 * self.params.max_running).div_ceil(n.max(1))
+    }
+}
+
+/// The generator's settings from `[sampling]`.
+pub fn sampling_params(sampling: &SamplingConfig, stop_token_ids: Vec<u32>) -> SamplingParams {
+    let &SamplingConfig { temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens, max_running } =
+        sampling;
+    SamplingParams {
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        max_new_tokens,
+        stop_token_ids,
+        max_running,
+    }
+}
+
+/// The tokens that end a completion: the end-of-text tokens of the model's configuration, and the
+/// token that ends an assistant turn in its chat template.
+///
+/// # Errors
+/// [`Error::Failed`] when there is neither: no completion would ever end.
+pub fn stop_tokens(decoder: &Decoder, chat: &ChatText) -> Result<Vec<u32>> {
+    let mut ids = decoder.config().eos_token_ids.clone();
+    let turn_end = chat.tokenizer.encode(chat.turn_end())?.first().copied();
+    // Where the template ends a turn with plain text, that text can stand in a completion too.
+    ids.extend(turn_end.filter(|&id| chat.tokenizer.is_added_token(id)));
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
+        return Err(Error::Failed(
+            "nothing would end a completion: the model's config.json has no eos_token_id and the chat \
+             template ends no turn with a special token; add eos_token_id"
+                .into(),
+        ));
+    }
+    Ok(ids)
+}
+
+/// Refuses a tokenizer that leaves out a part of a tag.
+fn check_tags(chat: &ChatText, style: &PromptStyle) -> Result<()> {
+    for tag in style.tags() {
+        let ids = chat.tokenizer.encode(tag)?;
+        if chat.tokenizer.decode(&ids).trim() != tag.trim() {
+            return Err(Error::Failed(format!(
+                "the tokenizer cannot write the tag `{tag}`; add it to the vocabulary or choose other tags \
+                 under [prompts]"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Tokens a second over several calls of the generator, for progress lines.
+#[derive(Debug)]
+pub(crate) struct TokenRate {
+    started: Instant,
+    done: usize,
+}
+
+impl TokenRate {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), done: 0 }
+    }
+
+    /// A call of the generator that drew `tokens` is over.
+    pub(crate) fn add(&mut self, tokens: usize) {
+        self.done += tokens;
+    }
+
+    /// "1234 tokens/s" with `running` more from a call that is not over.
+    pub(crate) fn text(&self, running: usize) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        format!("{:.0} tokens/s", (self.done + running) as f64 / seconds)
+    }
+}
