@@ -30,12 +30,13 @@ fn scripted_student() -> tempfile::TempDir {
     let mut script = SCRIPT.to_vec();
     script.push(("<|end_of_solution|>", "<|im_end|>"));
     scripted::write_scripted_model(&dir.path().join("model"), &script, 512);
-    let solutions = [r" Tom\n  has9. ", "Tom has 9.", "9", "Tom has9."];
-    let rows: String = solutions
-        .iter()
-        .map(|solution| format!("{{\"question\":\"q\",\"solution\":\"{solution}\"}}\n"))
-        .collect();
-    std::fs::write(dir.path().join("quiz.jsonl"), rows).unwrap();
+    let rows = [
+        r#"{"question":"a","solution":" Tom\n  has9. "}"#,
+        r#"{"question":"b","solution":"Tom has 9."}"#,
+        r#"{"question":"c","solution":"9"}"#,
+        r#"{"question":"d","solution":"Tom has9."}"#,
+    ];
+    std::fs::write(dir.path().join("quiz.jsonl"), rows.join("\n")).unwrap();
     dir
 }
 

@@ -1,0 +1,176 @@
+//! What ARCHITECTURE.md and docs/PAPER_MAP.md say about the code, as far as it can be checked.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rlt::config::Config;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `folder` (or the file itself) with its text up to its unit tests.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let path = root().join(folder);
+    let mut paths = vec![path];
+    let mut sources = Vec::new();
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+            sources.push((path, code.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    assert!(!sources.is_empty(), "{folder} has no source");
+    sources
+}
+
+/// Lines of `folder` that hold one of `words`.
+fn uses(folder: &str, words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, code) in sources(folder) {
+        let path = path.strip_prefix(root()).unwrap().display().to_string();
+        for line in code.lines().filter(|line| words.iter().any(|word| line.contains(word))) {
+            found.push(format!("{path}: {}", line.trim()));
+        }
+    }
+    found
+}
+
+/// Names of a crate's dependencies.
+fn dependencies(manifest: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join(manifest)).unwrap();
+    let manifest: toml::Table = text.parse().unwrap();
+    manifest["dependencies"].as_table().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn crates_point_one_way_and_the_engine_knows_no_text() {
+    let engine = dependencies("crates/rlt-engine/Cargo.toml");
+    for text in ["tokenizers", "minijinja", "serde", "serde_json", "safetensors", "rlt", "rlt-model"] {
+        assert!(!engine.contains(text), "rlt-engine depends on {text}");
+    }
+    assert!(!dependencies("crates/rlt-model/Cargo.toml").contains("rlt"));
+    assert_eq!(uses("crates/rlt-engine/src", &["std::fs", "std::io"]), [""; 0]);
+    assert_eq!(uses("crates/rlt-model/src", &["reward", "advantage"]), [""; 0]);
+    let generation = ["okenizer", "ChatTemplate", "String"];
+    let mut found = uses("crates/rlt-model/src/generate.rs", &generation);
+    found.extend(uses("crates/rlt-model/src/decode.rs", &generation));
+    assert_eq!(found, [""; 0], "generation sees token ids only");
+}
+
+#[test]
+fn equations_do_no_input_or_output_and_name_no_family() {
+    let words = ["std::fs", "std::io", "std::env", "std::time", "Decoder", "Qwen", "qwen", "Llama", "llama"];
+    for folder in ["src/reward", "src/grpo/objective.rs", "src/sft/objective.rs", "src/evaluate/grading.rs"] {
+        assert_eq!(uses(folder, &words), [""; 0]);
+    }
+}
+
+#[test]
+fn the_report_reads_run_files_only() {
+    let state =
+        ["crate::grpo", "crate::sft", "crate::training", "crate::checkpoint", "rlt_model", "rlt_engine"];
+    assert_eq!(uses("src/report", &state), [""; 0]);
+}
+
+#[test]
+fn only_the_command_line_prints_or_exits() {
+    let words = ["println!", "eprintln!", "print!(", "process::exit", "stdout()", "stderr()"];
+    let library: Vec<String> =
+        uses("src", &words).into_iter().filter(|line| !line.starts_with("src/cli/")).collect();
+    assert_eq!(library, [""; 0]);
+    assert_eq!(uses("crates/rlt-engine/src", &words), [""; 0]);
+    assert_eq!(uses("crates/rlt-model/src", &words), [""; 0]);
+}
+
+/// The `[text](target)` links of a page.
+fn links(page: &str) -> Vec<(&str, &str)> {
+    let mut links = Vec::new();
+    let mut rest = page;
+    while let Some(middle) = rest.find("](") {
+        let (before, after) = (&rest[..middle], &rest[middle + 2..]);
+        let Some(end) = after.find(')') else { break };
+        if let Some(start) = before.rfind('[') {
+            links.push((&before[start + 1..], &after[..end]));
+        }
+        rest = &after[end..];
+    }
+    links
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for page in
+        ["README.md", "ARCHITECTURE.md", "docs/PAPER_MAP.md", "docs/NUMERICS.md", "docs/BENCHMARKS.md"]
+    {
+        let path = root().join(page);
+        let text = fs::read_to_string(&path).unwrap();
+        for (name, target) in links(&text) {
+            let external = target.starts_with("https://") || target.starts_with('#');
+            assert!(external || path.parent().unwrap().join(target).exists(), "{page}: [{name}]({target})");
+        }
+    }
+}
+
+#[test]
+fn the_paper_map_names_functions_and_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/PAPER_MAP.md")).unwrap();
+    let links = links(&page);
+    assert!(links.len() > 80, "{} links", links.len());
+    for (name, target) in links {
+        let name = name.trim_matches('`');
+        let code = fs::read_to_string(root().join("docs").join(target)).unwrap_or_default();
+        let defined = ["(", "<"].iter().any(|after| code.contains(&format!("fn {name}{after}")));
+        assert!(defined, "docs/PAPER_MAP.md: {target} has no function {name}");
+    }
+}
+
+#[test]
+fn the_paper_map_and_the_equations_agree_both_ways() {
+    let page = fs::read_to_string(root().join("docs/PAPER_MAP.md")).unwrap();
+    for file in
+        ["src/grpo/objective.rs", "src/sft/objective.rs", "src/reward/rlt.rs", "src/reward/correctness.rs"]
+    {
+        let (_, code) = sources(file).remove(0);
+        for line in code.lines().filter_map(|line| line.strip_prefix("pub fn ")) {
+            let name = line.split(['(', '<']).next().unwrap();
+            let helper = name == "has_zero_variance";
+            assert!(
+                helper || page.contains(&format!("[`{name}`](../{file})")),
+                "{file}: {name} is not in the map"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
+    let page = fs::read_to_string(root().join("docs/PAPER_MAP.md")).unwrap();
+    let known = Config::default().settings().unwrap();
+    // Parts of a style are unset by default.
+    let style =
+        ["teacher_system", "student_system", "delimiter", "padding", "begin_of_thought", "end_of_thought"]
+            .into_iter()
+            .chain(["begin_of_solution", "end_of_solution", "begin_of_explanation", "end_of_explanation"]);
+    let known: BTreeSet<String> =
+        known.into_keys().chain(style.map(|part| format!("prompts.{part}"))).collect();
+    let tables = ["reward.", "grpo.", "sft.", "optimizer.", "sampling.", "prompts.", "data.", "model."];
+    let words: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+    for word in words.iter().filter(|word| tables.iter().any(|table| word.starts_with(table))) {
+        assert!(known.contains(*word), "docs/PAPER_MAP.md: there is no setting {word}");
+    }
+    for key in &known {
+        let changes_the_method =
+            ["reward.", "grpo.", "optimizer."].iter().any(|table| key.starts_with(table));
+        let logged_only = key.starts_with("grpo.samples_");
+        assert!(
+            !changes_the_method || logged_only || words.contains(key.as_str()),
+            "{key} is not in the map"
+        );
+    }
+}
