@@ -26,7 +26,9 @@ impl RunDir {
         let path = config.run_dir();
         let lock = RunLock::acquire(&path)?;
         let config_path = path.join("config.toml");
-        if config_path.exists() {
+        // A directory in which nothing has been trained yet takes any configuration.
+        let begun = path.join("metrics.jsonl").exists() || path.join("checkpoints").exists();
+        if begun && config_path.exists() {
             same_run(&path, &Config::load(Some(&config_path), &[])?, config)?;
         }
         write_atomic(&config_path, config.to_toml()?.as_bytes())?;
@@ -87,7 +89,9 @@ mod tests {
     #[test]
     fn the_same_configuration_continues_and_another_is_refused() {
         let dir = tempfile::tempdir().unwrap();
+        drop(RunDir::open(&config_in(dir.path(), &["grpo.steps=9"])).unwrap());
         let run = RunDir::open(&config_in(dir.path(), &["grpo.steps=10"])).unwrap();
+        std::fs::write(run.path.join("metrics.jsonl"), "").unwrap();
         let written = Config::load(Some(&run.path.join("config.toml")), &[]).unwrap();
         assert_eq!(written, config_in(dir.path(), &["grpo.steps=10"]));
         drop(run);
