@@ -140,9 +140,6 @@ pub fn decode_attention(
 /// Sequences of a task: enough to reuse a page, few enough to leave work for every thread.
 const RUN_SEQUENCES: usize = 8;
 
-/// Queries that go through a page together.
-const TOGETHER: usize = 4;
-
 /// One key/value head of a run of sequences.
 struct HeadRun<'a> {
     qkv: &'a Tensor,
@@ -160,6 +157,22 @@ struct Running {
     max: f32,
     sum: f32,
     values: Vec<f32>,
+}
+
+/// Adds weighted values to each query's sums, from `column` on.
+#[inline(always)]
+fn add_values<S: Simd, const Q: usize, const VV: usize>(
+    simd: S,
+    running: &mut [Running],
+    column: usize,
+    sums: &[[S::f32s; VV]; Q],
+) {
+    for (running, sums) in running.iter_mut().zip(sums) {
+        let (vectors, _) = S::as_mut_simd_f32s(&mut running.values[column..column + VV * S::F32_LANES]);
+        for (v, sum) in vectors.iter_mut().zip(sums) {
+            *v = simd.add_f32s(*v, *sum);
+        }
+    }
 }
 
 impl WithSimd for HeadRun<'_> {
@@ -213,27 +226,46 @@ impl HeadRun<'_> {
             let count = PAGE_TOKENS.min(n - page * PAGE_TOKENS);
             let mut first = 0;
             while first < queries.len() {
-                let width = if queries.len() - first >= TOGETHER { TOGETHER } else { 1 };
+                let width = match queries.len() - first {
+                    1 => 1,
+                    2 | 3 => 2,
+                    _ => 4,
+                };
                 let (queries, running) = (&queries[first..first + width], &mut running[first..first + width]);
-                // The vectors of a page row: four of 512 bits, eight of 256, sixteen of 128.
-                match (S::F32_LANES, width) {
-                    (16, 1) => self.page::<S, 1, 4, 1>(simd, keys, values, count, queries, running),
-                    (16, _) => self.page::<S, TOGETHER, 4, 1>(simd, keys, values, count, queries, running),
-                    (8, 1) => self.page::<S, 1, 8, 2>(simd, keys, values, count, queries, running),
-                    (8, _) => self.page::<S, TOGETHER, 8, 2>(simd, keys, values, count, queries, running),
-                    (4, 1) => self.page::<S, 1, 16, 4>(simd, keys, values, count, queries, running),
-                    (4, _) => self.page::<S, TOGETHER, 16, 4>(simd, keys, values, count, queries, running),
-                    (_, 1) => self.page::<S, 1, 64, 16>(simd, keys, values, count, queries, running),
-                    _ => self.page::<S, TOGETHER, 64, 16>(simd, keys, values, count, queries, running),
+                match width {
+                    1 => self.page_of::<S, 1>(simd, keys, values, count, queries, running),
+                    2 => self.page_of::<S, 2>(simd, keys, values, count, queries, running),
+                    _ => self.page_of::<S, 4>(simd, keys, values, count, queries, running),
                 }
                 first += width;
             }
         }
     }
 
-    /// One page for `Q` queries: `KV` vectors hold 64 scores, `VV` vectors hold 16 value columns.
+    /// One page for `Q` queries, with the vectors of this CPU: a page row is four of 512 bits, eight
+    /// of 256 or sixteen of 128.
     #[inline(always)]
-    fn page<S: Simd, const Q: usize, const KV: usize, const VV: usize>(
+    fn page_of<S: Simd, const Q: usize>(
+        &self,
+        simd: S,
+        keys: &[f32],
+        values: &[f32],
+        count: usize,
+        queries: &[&[f32]],
+        running: &mut [Running],
+    ) {
+        match S::F32_LANES {
+            16 => self.page::<S, Q, 4, 1, 2>(simd, keys, values, count, queries, running),
+            8 => self.page::<S, Q, 8, 2, 4>(simd, keys, values, count, queries, running),
+            4 => self.page::<S, Q, 16, 4, 8>(simd, keys, values, count, queries, running),
+            _ => self.page::<S, Q, 64, 16, 32>(simd, keys, values, count, queries, running),
+        }
+    }
+
+    /// One page for `Q` queries: `KV` vectors hold 64 scores, `VV` vectors hold 16 value columns and
+    /// `VV2` hold 32.
+    #[inline(always)]
+    fn page<S: Simd, const Q: usize, const KV: usize, const VV: usize, const VV2: usize>(
         &self,
         simd: S,
         keys: &[f32],
@@ -261,15 +293,15 @@ impl HeadRun<'_> {
             }
         }
         let weights: [&[f32]; Q] = std::array::from_fn(|q| &weights[q][..]);
-        let whole = hd - hd % 16;
-        for column in (0..whole).step_by(16) {
+        // 32 columns at a time where there are as many keep more sums in flight.
+        let (pairs, whole) = (hd - hd % 32, hd - hd % 16);
+        for column in (0..pairs).step_by(32) {
+            let sums = tile::<S, Q, VV2>(simd, weights, &values[column..], hd, count);
+            add_values(simd, running, column, &sums);
+        }
+        for column in (pairs..whole).step_by(16) {
             let sums = tile::<S, Q, VV>(simd, weights, &values[column..], hd, count);
-            for q in 0..Q {
-                let (vectors, _) = S::as_mut_simd_f32s(&mut running[q].values[column..column + 16]);
-                for (v, sum) in vectors.iter_mut().zip(sums[q]) {
-                    *v = simd.add_f32s(*v, sum);
-                }
-            }
+            add_values(simd, running, column, &sums);
         }
         for column in whole..hd {
             for q in 0..Q {
