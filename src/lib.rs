@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod error;
 pub mod evaluate;
 pub mod explain;
+pub mod grpo;
 pub mod logprobs;
 pub mod progress;
 pub mod prompts;

@@ -153,3 +153,180 @@ fn rows_that_do_not_fit_are_an_error_when_none_is_left() {
     let error = rlt::sft::train(&config, &made.run_dir("run"), &Silent, &stop).unwrap_err();
     assert!(error.to_string().contains("none of the 48 rows can be learnt from"), "{error}");
 }
+
+impl Made {
+    /// A model in the world's folder that has been trained for a few steps.
+    fn trained_model(&self) -> PathBuf {
+        run(rlt::sft::train, &self.sft_config(&["sft.format=teacher"]), &self.run_dir("base")).model
+    }
+
+    fn train_config(&self, model: &Path, overrides: &[&str]) -> Config {
+        let mut all = vec![
+            format!("model.path={}", model.display()),
+            format!("model.student={}", model.display()),
+            format!("data.path={}", self.files.questions_train.display()),
+        ];
+        all.extend(overrides.iter().map(|&o| o.to_owned()));
+        Config::load(Some(&Path::new(CONFIGS).join("train.toml")), &all).unwrap()
+    }
+}
+
+/// Every number of `keys` is there and finite in every row.
+fn assert_has(rows: &[serde_json::Map<String, serde_json::Value>], keys: &[&str]) {
+    for (row, key) in rows.iter().flat_map(|row| keys.iter().map(move |key| (row, key))) {
+        assert!(row.get(*key).and_then(serde_json::Value::as_f64).is_some(), "{key} in {row:?}");
+    }
+}
+
+const METRICS: [&str; 19] = [
+    "loss",
+    "reward_mean",
+    "reward_std",
+    "reward_min",
+    "reward_max",
+    "reward_median",
+    "reward_q25",
+    "reward_q75",
+    "format_rate",
+    "completion_tokens_mean",
+    "kl_to_reference",
+    "zero_variance_groups",
+    "learning_rate",
+    "grad_norm",
+    "wall_s",
+    "tokens_per_s",
+    "generate_s",
+    "score_s",
+    "update_s",
+];
+
+const RLT_METRICS: [&str; 11] = [
+    "r_ss_mean",
+    "r_kl_mean",
+    "solution_logprob_mean",
+    "solution_logprob_min",
+    "kl_mean",
+    "kl_max",
+    "unscorable",
+    "reward_no_entropy_mean",
+    "think_tokens_mean",
+    "solution_overlap_mean",
+    "repeated_ngram_share_mean",
+];
+
+#[test]
+fn grpo_runs_with_the_rlt_reward() {
+    let made = world();
+    let model = made.trained_model();
+    let run_dir = made.run_dir("run");
+    let trained = run(rlt::grpo::train, &made.train_config(&model, &[]), &run_dir);
+    let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_has(&rows, &METRICS);
+    assert_has(&rows, &RLT_METRICS);
+    // The first step's policy is the reference itself.
+    assert!(rows[0]["kl_to_reference"].as_f64().unwrap() < 1e-9);
+    assert!(rows[1]["kl_to_reference"].as_f64().unwrap() > 1e-9);
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&model) != weights(&trained.model), "nothing was learnt");
+    Decoder::load(&trained.model).unwrap();
+
+    for (step, n) in [(1, 3), (2, 3), (3, 3)] {
+        let samples = read_rows(&run_dir.join(format!("samples/step-{step:06}.jsonl"))).unwrap();
+        assert_eq!(samples.len(), n);
+        for sample in samples {
+            let length = |key: &str| sample[key].as_array().unwrap().len();
+            if sample["parts"]["status"] == "ok" {
+                assert!(length("think_tokens") > 0 && length("solution_tokens") > 0);
+                let explanation: String =
+                    sample["think_tokens"].as_array().unwrap().iter().filter_map(|t| t.as_str()).collect();
+                // Bytes that are no text alone may be text together.
+                let spelled = explanation.contains('\u{fffd}');
+                assert!(spelled || sample["explanation"].as_str().unwrap().starts_with(&explanation));
+            }
+            assert_eq!(length("think_tokens"), length("d_j"));
+            assert!(sample["advantage"].is_number() && sample["reward"].is_number());
+        }
+    }
+    let report = fs::read_to_string(&trained.report).unwrap();
+    assert!(report.contains("think") && report.contains("<svg"));
+}
+
+#[test]
+fn recorded_and_recomputed_teacher_log_probabilities_give_the_same_rewards() {
+    let made = world();
+    let model = made.trained_model();
+    let rewards = |name: &str, temperature: &str| {
+        let config = made.train_config(
+            &model,
+            &["grpo.steps=1", &format!("reward.teacher_temperature={temperature}"), "grpo.beta=0"],
+        );
+        let run_dir = made.run_dir(name);
+        run(rlt::grpo::train, &config, &run_dir);
+        let rows = metrics(&run_dir);
+        assert!(!rows[0].contains_key("kl_to_reference"));
+        rows[0]["reward_mean"].as_f64().unwrap()
+    };
+    let (recorded, computed) = (rewards("recorded", "0.7"), rewards("computed", "0.7000001"));
+    assert!((recorded - computed).abs() < 1e-4, "{recorded} {computed}");
+}
+
+#[test]
+fn grpo_runs_with_the_correctness_reward() {
+    let made = world();
+    let model = made.trained_model();
+    let config = made.train_config(&model, &["reward.kind=correctness"]);
+    let run_dir = made.run_dir("run");
+    run(rlt::grpo::train, &config, &run_dir);
+    let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_has(&rows, &METRICS);
+    assert_has(&rows, &["accuracy"]);
+    // A model that hardly knows words does not write the sections.
+    assert_eq!(rows[0]["reward_mean"], -1.0);
+    assert_eq!(rows[0]["zero_variance_groups"], 2);
+}
+
+#[test]
+fn grpo_goes_on_bit_for_bit() {
+    let made = world();
+    let model = made.trained_model();
+    // The reference has drifted when the run is interrupted.
+    let config = made.train_config(&model, &["grpo.steps=5", "checkpoint.every=2"]);
+    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 3);
+}
+
+/// One command line that has to succeed.
+fn rlt(arguments: &[&str]) -> String {
+    let output = assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_command_line_trains_a_teacher() {
+    let made = world();
+    let model = format!("model.path={}", made.files.model.display());
+    let data = format!("data.path={}", made.files.teacher_sft.display());
+    let sft_dir = made.run_dir("sft");
+    let run_dir = format!("run_dir={}", sft_dir.display());
+    let config = format!("{CONFIGS}/sft.toml");
+    let answer = rlt(&["-q", "sft", "--config", &config, &model, &data, &run_dir, "sft.format=teacher"]);
+    assert!(answer.contains("trained 10 steps") && answer.contains("report.html"), "{answer}");
+
+    let teacher = format!("model.path={}", sft_dir.join("model").display());
+    let student = format!("model.student={}", sft_dir.join("model").display());
+    let data = format!("data.path={}", made.files.questions_train.display());
+    let train_dir = made.run_dir("train");
+    let run_dir = format!("run_dir={}", train_dir.display());
+    let config = format!("{CONFIGS}/train.toml");
+    let train = ["--json", "-q", "train", "--config", &config, &teacher, &student, &data, &run_dir];
+    let answer: serde_json::Value = serde_json::from_str(&rlt(&train)).unwrap();
+    assert_eq!(answer["steps"], 3);
+    assert_eq!(metrics(&train_dir).len(), 3);
+    assert!(train_dir.join("config.toml").exists() && train_dir.join("report.html").exists());
+    // The same command again finds nothing left to do.
+    let before = fs::read(train_dir.join("metrics.jsonl")).unwrap();
+    rlt(&train);
+    assert_eq!(fs::read(train_dir.join("metrics.jsonl")).unwrap(), before);
+}

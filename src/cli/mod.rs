@@ -15,6 +15,7 @@ mod score;
 mod select;
 mod sft;
 mod terminal;
+mod train;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ enum Command {
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
     Sft(sft::SftArgs),
+    Train(train::TrainArgs),
 }
 
 impl Command {
@@ -61,6 +63,7 @@ impl Command {
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
             Self::Sft(args) => args.run(context),
+            Self::Train(args) => args.run(context),
         }
     }
 }

@@ -213,12 +213,10 @@ mod tests {
     fn rows() -> Vec<Row> {
         [(3_u32, 9_usize, 4_usize), (5, 14, 1), (7, 6, 5), (11, 21, 8)]
             .iter()
-            .map(|&(factor, n, first)| Row {
-                name: format!("row {factor}"),
-                example: SftExample {
-                    ids: (0..n as u32).map(|i| (i * factor + 1) % 40).collect(),
-                    loss: vec![first..n],
-                },
+            .map(|&(factor, n, first)| {
+                let ids = (0..n as u32).map(|i| (i * factor + 1) % 40).collect();
+                let counted = first..n;
+                Row { name: format!("row {factor}"), example: SftExample { ids, loss: vec![counted] } }
             })
             .collect()
     }

@@ -1,12 +1,12 @@
 //! How a training run begins, saves and ends.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
@@ -42,7 +42,7 @@ pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
 
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
-    run_dir: &'a Path,
+    dir: &'a Path,
     tokenizer: &'a Tokenizer,
     checkpoints: CheckpointConfig,
     store: CheckpointStore,
@@ -58,8 +58,8 @@ pub struct Weights {
     pub decoder: Decoder,
     /// Moments and schedule.
     pub optimizer: Optimizer,
-    /// The reference model's weights; the caller makes them at the beginning of a run that needs them.
-    pub reference: Option<Parameters>,
+    /// The reference model; the caller makes it at the beginning of a run that needs one.
+    pub reference: Option<Decoder>,
 }
 
 impl<'a> Run<'a> {
@@ -95,12 +95,13 @@ impl<'a> Run<'a> {
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
+                let reference = reference.map(|weights| Decoder::new(decoder.config().clone(), weights));
                 (state, Weights { decoder, optimizer, reference })
             }
         };
         let log = RunLog::create_or_resume(run_dir, latest.checkpoint.map(|checkpoint| checkpoint.step))?;
         let run = Self {
-            run_dir,
+            dir: run_dir,
             tokenizer,
             checkpoints: config.checkpoint.clone(),
             store,
@@ -118,7 +119,7 @@ impl<'a> Run<'a> {
     }
 
     /// The steps that are left, from 1.
-    pub fn steps_left(&self) -> std::ops::RangeInclusive<u64> {
+    pub fn steps_left(&self) -> RangeInclusive<u64> {
         self.state.step + 1..=self.total_steps
     }
 
@@ -155,7 +156,8 @@ impl<'a> Run<'a> {
         }
         self.log.sync()?;
         let Weights { decoder, optimizer, reference } = weights;
-        let (state, tokenizer, reference) = (&self.state, self.tokenizer, reference.as_ref());
+        let (state, tokenizer, reference) =
+            (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
         let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
         let saved = self.store.save(step, |folder| snapshot.write(folder))?;
         if stopped {
@@ -172,10 +174,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
-        let model = self.run_dir.join("model");
+        let model = self.dir.join("model");
         decoder.save(&model)?;
         self.tokenizer.save(&model)?;
-        let report = write_report(self.run_dir)?;
+        let report = write_report(self.dir)?;
         Ok(Trained { steps: self.state.step, model, report })
     }
 }

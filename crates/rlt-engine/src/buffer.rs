@@ -58,10 +58,31 @@ mod tests {
     }
 
     #[test]
-    fn buffers_come_back() {
-        let buffer = take(123_457);
-        assert_eq!(buffer.len(), 123_457);
+    fn buffers_come_back_for_any_size_of_their_class() {
+        // Sizes that no other test asks for, so that nobody else takes these buffers.
+        let (class, smaller) = (size_class(3_123_457), 3_100_000);
+        assert_eq!(size_class(smaller), class);
+        let buffer = take(3_123_457);
+        assert_eq!((buffer.len(), buffer.capacity()), (3_123_457, class));
+        let address = buffer.as_ptr();
         give(buffer);
-        assert_eq!(take(123_456).len(), 123_456);
+        let again = take(smaller);
+        assert_eq!((again.len(), again.as_ptr()), (smaller, address));
+        give(again);
+        release_all();
+        assert!(!FREE.lock().expect("no panic holds this lock").contains_key(&class));
+    }
+
+    #[test]
+    fn small_and_foreign_buffers_are_not_kept() {
+        let kept = |capacity| FREE.lock().expect("no panic holds this lock").contains_key(&capacity);
+        give(vec![1.0; SMALLEST_ELEMENTS - 1]);
+        assert!(!kept(SMALLEST_ELEMENTS - 1));
+        let foreign = 2_000_003; // a capacity between two classes
+        assert_ne!(size_class(foreign), foreign);
+        give(vec![1.0; foreign]);
+        assert!(!kept(foreign));
+        assert_eq!(take(3), [0.0; 3]);
+        assert!(take(0).is_empty());
     }
 }

@@ -143,3 +143,75 @@ impl fmt::Debug for Tensor {
 pub fn release_memory() {
     buffer::release_all();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[[0, 1], [2, 3], [4, 5]]`.
+    fn counting() -> Tensor {
+        Tensor::from_vec(3, 2, (0..6_u8).map(f32::from).collect())
+    }
+
+    #[test]
+    fn shapes_and_values() {
+        let x = counting();
+        assert_eq!((x.rows(), x.cols(), x.len(), x.is_empty()), (3, 2, 6, false));
+        assert_eq!(x.row(1), [2.0, 3.0]);
+        assert_eq!(x.clone().to_host(), x.to_host());
+        assert_eq!(*Tensor::full(1, 3, 2.5).to_host(), [2.5; 3]);
+        assert!(Tensor::zeros(0, 4).is_empty());
+        assert_eq!(format!("{x:?}"), "Tensor(3 x 2)");
+    }
+
+    #[test]
+    #[should_panic(expected = "2 x 3 tensor from 5 values")]
+    fn too_few_values_are_refused() {
+        Tensor::from_vec(2, 3, vec![0.0; 5]);
+    }
+
+    #[test]
+    fn zeros_are_zeros_in_recycled_memory() {
+        // Both sides of the smallest recycled size.
+        for n in [100, 30_011] {
+            drop(Tensor::full(1, n, 7.0));
+            assert!(Tensor::zeros(1, n).data().iter().all(|v| *v == 0.0));
+        }
+    }
+
+    #[test]
+    fn a_clone_has_its_own_memory() {
+        let mut x = Tensor::full(1, 30_012, 1.0);
+        let copy = x.clone();
+        x.fill_zero();
+        assert!(copy.data().iter().all(|v| *v == 1.0));
+    }
+
+    #[test]
+    fn rows_are_gathered_and_scattered_in_order() {
+        let x = counting();
+        let some = x.gather_rows(&[2, 0, 2]);
+        assert_eq!(*some.to_host(), [4.0, 5.0, 0.0, 1.0, 4.0, 5.0]);
+        let mut sums = Tensor::full(3, 2, 10.0);
+        sums.scatter_add_rows(&[1, 0, 1], &some);
+        assert_eq!(*sums.to_host(), [10.0, 11.0, 18.0, 20.0, 10.0, 10.0]);
+        assert_eq!(x.gather_rows(&[]).rows(), 0);
+    }
+
+    #[test]
+    fn mixtures_run_from_self_to_other() {
+        for (mix, expected) in [(0.0, [1.0, 2.0]), (1.0, [5.0, -2.0]), (0.25, [2.0, 1.0])] {
+            let mut x = Tensor::from_vec(1, 2, vec![1.0, 2.0]);
+            x.mix_in(&Tensor::from_vec(1, 2, vec![5.0, -2.0]), mix);
+            assert_eq!(*x.to_host(), expected);
+        }
+    }
+
+    #[test]
+    fn one_bad_value_is_not_finite() {
+        assert!(counting().is_finite());
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!Tensor::from_vec(1, 3, vec![0.0, bad, 1.0]).is_finite());
+        }
+    }
+}

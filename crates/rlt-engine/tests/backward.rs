@@ -211,7 +211,9 @@ fn logprobs_wide(hidden: &[f64], w: &[f64], d: usize, asked: &[(usize, u32)], te
         .iter()
         .map(|&(row, target)| {
             let mut logits = product_nt(&hidden[row * d..(row + 1) * d], w, d);
-            logits.iter_mut().for_each(|x| *x /= temperature);
+            for logit in &mut logits {
+                *logit /= temperature;
+            }
             let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             logits[target as usize] - max - logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
         })

@@ -13,6 +13,7 @@ use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
+use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
 
@@ -163,6 +164,11 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     matmul_nt(&x, &w, &mut y, Output::Accumulate);
     add_bias(&mut y, &random(1, n, 5));
     keep("matmul_nt, add_bias", &y);
+    let (mut plain, mut packed) = (Tensor::zeros(m, n), Tensor::zeros(m, n));
+    matmul_nt(&x, &w, &mut plain, Output::Replace);
+    keep("matmul_nt", &plain);
+    matmul_packed(&x, &PackedWeight::new(&w), &mut packed, Output::Replace);
+    keep("matmul_packed", &packed);
     let mut dx = random(m, k, 6);
     matmul_nn(&dy, &w, &mut dx, Output::Accumulate);
     keep("matmul_nn", &dx);
@@ -265,6 +271,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         }
     }
     let named = |wanted: &str| &one.iter().find(|(name, _)| *name == wanted).expect("a result").1;
+    assert_eq!(named("matmul_nt"), named("matmul_packed"));
     assert_eq!(named("rms_norm"), named("rms_norm_again"));
     assert_eq!(named("token_logprobs"), named("token_logprobs_with_backward"));
 }

@@ -1,0 +1,84 @@
+//! AdamW against the textbook formula in f64.
+
+mod common;
+
+use common::{assert_close, dot, random, wide};
+use rlt_engine::Tensor;
+use rlt_engine::adamw::{AdamW, sum_of_squares};
+
+/// More than one of the blocks that updates and sums are cut into.
+const ELEMENTS: usize = 40_000;
+
+/// Runs `steps` steps with gradients scaled by `scale`; both by [`AdamW::update`] and in f64 by
+/// arXiv 1711.05101, algorithm 2. Checks the distance travelled and both moments.
+fn check(adamw: AdamW, scale: f32, decay: bool, steps: u64, start: &Tensor) {
+    let n = start.len();
+    let mut value = start.clone();
+    let (mut first, mut second) = (Tensor::zeros(1, n), Tensor::zeros(1, n));
+    let mut x = wide(start);
+    let (mut m, mut v) = (vec![0.0_f64; n], vec![0.0_f64; n]);
+    let (b1, b2, lr) = (adamw.beta1, adamw.beta2, adamw.learning_rate);
+    let weight_decay = if decay { adamw.weight_decay } else { 0.0 };
+    for t in 1..=steps {
+        let gradient = random(1, n, 100 + t);
+        adamw.update(&mut value, &gradient, &mut first, &mut second, scale, t, decay);
+        let power = t as i32;
+        for (i, g) in wide(&gradient).into_iter().enumerate() {
+            let g = g * f64::from(scale);
+            m[i] = b1 * m[i] + (1.0 - b1) * g;
+            v[i] = b2 * v[i] + (1.0 - b2) * g * g;
+            let (m_hat, v_hat) = (m[i] / (1.0 - b1.powi(power)), v[i] / (1.0 - b2.powi(power)));
+            x[i] -= lr * (m_hat / (v_hat.sqrt() + adamw.epsilon) + weight_decay * x[i]);
+        }
+        let what = format!("step {t}, decay {decay}, scale {scale}");
+        let travelled = |end: &[f64]| -> Vec<f64> {
+            end.iter().zip(start.to_host().iter()).map(|(a, b)| a - f64::from(*b)).collect()
+        };
+        let ours = travelled(&wide(&value)).iter().map(|d| *d as f32).collect();
+        assert_close(&format!("{what}: distance"), &Tensor::from_vec(1, n, ours), &travelled(&x), 2e-5);
+        assert_close(&format!("{what}: first moment"), &first, &m, 1e-6);
+        assert_close(&format!("{what}: second moment"), &second, &v, 1e-6);
+    }
+}
+
+const ADAMW: AdamW =
+    AdamW { learning_rate: 3e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
+
+#[test]
+fn follows_the_textbook() {
+    let start = random(1, ELEMENTS, 1);
+    for decay in [false, true] {
+        check(ADAMW, 1.0, decay, 12, &start);
+    }
+    check(AdamW { beta1: 0.8, beta2: 0.95, learning_rate: 0.1, ..ADAMW }, 1.0, true, 12, &start);
+}
+
+#[test]
+fn gradients_are_scaled_before_the_moments() {
+    // Without an epsilon the step itself does not see the scale, but the moments do; with a large
+    // one the step does too.
+    let start = random(1, 500, 2);
+    check(ADAMW, 0.37, true, 5, &start);
+    check(AdamW { epsilon: 0.1, ..ADAMW }, 0.01, false, 5, &start);
+}
+
+#[test]
+fn decay_alone_shrinks_the_value() {
+    let mut value = Tensor::full(1, 3, 2.0);
+    let (gradient, mut first, mut second) = (Tensor::zeros(1, 3), Tensor::zeros(1, 3), Tensor::zeros(1, 3));
+    ADAMW.update(&mut value, &gradient, &mut first, &mut second, 1.0, 1, true);
+    assert_close("decay", &value, &[2.0 * (1.0 - 3e-2 * 0.1); 3], 1e-7);
+    let before = value.clone();
+    ADAMW.update(&mut value, &gradient, &mut first, &mut second, 1.0, 2, false);
+    assert_eq!(wide(&value), wide(&before), "nothing moves without decay");
+}
+
+#[test]
+fn sums_of_squares_are_exact_to_six_digits() {
+    for n in [1, 31, 1 << 14, ELEMENTS] {
+        let x = random(1, n, n as u64);
+        let (ours, exact) = (sum_of_squares(&x), dot(&wide(&x), &wide(&x)));
+        assert!((ours - exact).abs() <= 1e-6 * exact, "{n} elements: {ours} instead of {exact}");
+    }
+    assert_eq!(sum_of_squares(&Tensor::zeros(1, 5)), 0.0);
+}

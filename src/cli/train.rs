@@ -1,0 +1,37 @@
+//! `rlt train`: GRPO.
+
+use clap::Args;
+use rlt::config::RewardKind;
+use rlt::{Result, grpo};
+use serde_json::json;
+
+use super::common::{ConfigArgs, Context, RunDir, model_folder};
+use super::interrupt::stop_flag;
+
+/// Train a model by GRPO, with the RLT or the correctness reward
+///
+/// The same command goes on with a run that was interrupted.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl TrainArgs {
+    /// Checks what is cheap to check, then trains in the configuration's run directory.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let config = context.load_config(&self.config)?;
+        config.validate_for_grpo()?;
+        model_folder(&config.model.path)?;
+        if config.reward.kind == RewardKind::Rlt {
+            model_folder(&config.model.student)?;
+        }
+        let run_dir = RunDir::open(&config)?;
+        let trained = grpo::train(&config, &run_dir.path, &context.progress, stop_flag()?)?;
+        let (steps, model, report) = (trained.steps, &trained.model, &trained.report);
+        context.answer(
+            &format!("trained {steps} steps; model in {}; report: {}", model.display(), report.display()),
+            &json!({ "steps": steps, "model": model, "report": report }),
+        )
+    }
+}

@@ -1,0 +1,12 @@
+//! Group relative policy optimisation (GRPO) with the RLT or the correctness reward.
+//!
+//! - [`objective`]: the equations, as pure functions;
+//! - [`train`]: the loop, top to bottom;
+//! - `judge`: completions to rewards; `metrics`: what a step says about itself.
+
+mod judge;
+mod metrics;
+pub mod objective;
+mod train;
+
+pub use train::train;
