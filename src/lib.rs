@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod dataset;
+pub mod demo;
 pub mod error;
 pub mod evaluate;
 pub mod explain;
@@ -16,6 +17,7 @@ pub mod progress;
 pub mod prompts;
 pub mod report;
 pub mod reward;
+pub mod run_dir;
 pub mod run_log;
 pub mod sampling;
 pub mod score;

@@ -330,3 +330,35 @@ fn the_command_line_trains_a_teacher() {
     rlt(&train);
     assert_eq!(fs::read(train_dir.join("metrics.jsonl")).unwrap(), before);
 }
+
+/// A process killed at any moment and started again ends with the same bits, at another number of threads
+/// too.
+#[test]
+fn a_killed_process_goes_on_bit_for_bit() {
+    let made = world();
+    let overrides = [
+        format!("model.path={}", made.files.model.display()),
+        format!("data.path={}", made.files.textbook.display()),
+        "checkpoint.every=1".into(),
+        "sft.epochs=8".into(),
+    ];
+    let [whole, killed] = ["whole", "killed"].map(|name| made.run_dir(name));
+    let command = |run_dir: &Path, threads: &str| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("rlt"));
+        let config = format!("{CONFIGS}/sft.toml");
+        command.args(["-q", "--threads", threads, "sft", "--config", &config]).args(&overrides);
+        command.arg(format!("run_dir={}", run_dir.display())).stdout(std::process::Stdio::null());
+        command
+    };
+    assert!(command(&whole, "2").status().unwrap().success());
+    let mut child = command(&killed, "1").spawn().unwrap();
+    while !killed.join("checkpoints/step-000003").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.join("model").exists(), "it ended before it could be killed");
+    assert!(command(&killed, "1").status().unwrap().success());
+    assert_same_outcome(&whole, &killed);
+}

@@ -5,6 +5,7 @@
 //! it is listed in [`Command`].
 
 mod common;
+mod demo;
 mod eval;
 mod explain;
 mod interrupt;
@@ -41,6 +42,7 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
     Logprobs(logprobs::LogprobsArgs),
@@ -55,6 +57,7 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Demo(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),

@@ -1,10 +1,11 @@
 //! `rlt sft`: supervised fine-tuning.
 
 use clap::Args;
+use rlt::run_dir::RunDir;
 use rlt::{Result, sft};
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, RunDir, model_folder};
+use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
 
 /// Fine-tune a model on rows in teacher format, in student format or as plain text

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use rlt::config::RewardKind;
+use rlt::run_dir::RunDir;
 use rlt::{Result, grpo};
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, RunDir, model_folder};
+use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
 
 /// Train a model by GRPO, with the RLT or the correctness reward

@@ -25,25 +25,31 @@ impl Config {
     /// when the file cannot be read or is not TOML, when a key is unknown (the line names the
     /// nearest known one), when a value has the wrong type, or when it is out of range.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Self> {
+        let Some(path) = path else { return Self::parse("the configuration", "", overrides) };
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::Usage(format!("{origin}: cannot read the configuration: {e}")))?;
+        Self::parse(&origin, &text, overrides)
+    }
+
+    /// As [`Config::load`], from the text of a TOML file; `origin` is its path, or says where the
+    /// text comes from.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(origin: &str, text: &str, overrides: &[String]) -> Result<Self> {
         let specimen = specimen()?;
-        let mut merged = Table::new();
-        let mut origin = "the configuration".to_owned();
-        if let Some(path) = path {
-            origin = path.display().to_string();
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Error::Usage(format!("{origin}: cannot read the configuration: {e}")))?;
-            let table = parse_document(&origin, &text)?;
-            check_table(&origin, &table, &specimen, "")?;
-            merged = table;
-        }
+        let mut merged = parse_document(origin, text)?;
+        check_table(origin, &merged, &specimen, "")?;
         for argument in overrides {
             let (keys, value) = parse_override(argument, &specimen)?;
             insert(&mut merged, &keys, value);
         }
-        let mut config = Self::deserialize(merged).map_err(|e| usage(&origin, one_line(e.message())))?;
+        let mut config = Self::deserialize(merged).map_err(|e| usage(origin, one_line(e.message())))?;
         if config.name.is_empty() {
-            let stem = path.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
-            config.name = stem.unwrap_or_else(|| "run".into());
+            let path = Path::new(origin);
+            let stem = path.extension().and(path.file_stem());
+            config.name = stem.map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
         }
         config.validate()?;
         Ok(config)

@@ -1,0 +1,76 @@
+//! `rlt demo`: the whole method in miniature.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rlt::Result;
+use rlt::demo::{DemoOptions, DemoResult, ExplanationFigures, run, to_json};
+
+use super::common::Context;
+use super::interrupt::stop_flag;
+
+/// The whole method in miniature on this CPU, ending in a report
+///
+/// A teacher learns to explain, one student learns from it before and one after reinforcement learning,
+/// and both answer held-out questions. An interrupted demo goes on with the same command.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Seed of everything
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where it writes; without it runs/demo, or runs/demo-2 .. where that one is finished
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Changes to the RL stage (configs/demo/rlt.toml), for example reward.lambda=0
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl DemoArgs {
+    /// Runs the stages and closes with the table.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let run_dir = self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs")));
+        let options = DemoOptions { run_dir, seed: self.seed, overrides: self.overrides.clone() };
+        let result = run(&options, &context.progress, stop_flag()?)?;
+        context.answer(&table(&result), &to_json(&result))
+    }
+}
+
+/// The first of `demo`, `demo-2`, `demo-3` .. that holds no finished demo.
+fn free_run_dir(runs: &Path) -> PathBuf {
+    let names = std::iter::once("demo".to_owned()).chain((2..).map(|n| format!("demo-{n}")));
+    let mut dirs = names.map(|name| runs.join(name));
+    dirs.find(|dir| !dir.join("demo.json").exists()).expect("an endless list")
+}
+
+/// Students, reward, explanations, time and the report's path.
+fn table(result: &DemoResult) -> String {
+    let mut text = String::new();
+    let students = &result.summary.students;
+    let width = students.iter().map(|s| s.label.chars().count()).max().unwrap_or(0);
+    let _ = writeln!(text, "{:<width$}  right answers  95 % interval", "");
+    for student in students {
+        let percent = |share: f64| 100.0 * share;
+        let (accuracy, low, high) = (percent(student.accuracy), percent(student.low), percent(student.high));
+        let _ = writeln!(text, "{:<width$}  {accuracy:>11.1} %  {low:.1} to {high:.1}", student.label);
+    }
+    let _ = writeln!(
+        text,
+        "\nmean RLT reward, first and last step: {:.3} and {:.3}",
+        result.rewards.0, result.rewards.1
+    );
+    let _ = writeln!(text, "explanations before RL: {}", figures(&result.before));
+    let _ = writeln!(text, "explanations after RL:  {}", figures(&result.after));
+    let seconds: f64 = result.summary.stages.iter().map(|stage| stage.seconds).sum();
+    let _ = writeln!(text, "took {:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0);
+    let _ = write!(text, "report: {}", result.report.display());
+    text
+}
+
+fn figures(figures: &ExplanationFigures) -> String {
+    let kinds = figures.kinds.iter().filter(|(_, share)| *share >= 0.005);
+    let kinds: Vec<String> = kinds.map(|(name, share)| format!("{:.0} % {name}", 100.0 * share)).collect();
+    let overlap = 100.0 * figures.solution_overlap;
+    format!("{}; {:.0} tokens; {overlap:.0} % of the solution repeated", kinds.join(", "), figures.tokens)
+}
