@@ -54,7 +54,7 @@ impl RltSample {
         ids: &[u32],
         name: String,
     ) -> Result<Self> {
-        let think = Think::from_sampled(&formats.teacher.tokenizer, &formats.style.end_of_explanation, ids)?;
+        let think = Think::from_sampled(&formats.teacher.tokenizer, &formats.style.end_of_explanation, ids);
         let student = formats.style.student_sequence(formats.student, row, &think)?;
         Ok(Self { name, teacher_prefix, student, has_end_tag: think.closed })
     }
@@ -84,10 +84,7 @@ impl RltSample {
         };
         // The stop token is among the ids but not in the text.
         let tokenizer = &formats.teacher.tokenizer;
-        let spells = |ids: &[u32]| {
-            let bytes: Option<Vec<Vec<u8>>> = ids.iter().map(|&id| tokenizer.token_bytes(id).ok()).collect();
-            bytes.is_some_and(|bytes| String::from_utf8_lossy(&bytes.concat()) == trace.completion)
-        };
+        let spells = |ids: &[u32]| tokenizer.decode(ids) == trace.completion;
         let without_stop = &ids[..ids.len().saturating_sub(1)];
         let spelled = [ids.as_slice(), without_stop].into_iter().find(|ids| spells(ids));
         let Some(ids) = spelled else {

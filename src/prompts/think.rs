@@ -28,28 +28,26 @@ pub struct Think {
 
 impl Think {
     /// Splits a sampled completion. `ids` are the completion's tokens without its stop token; they stay
-    /// as they were sampled, whatever the tokenizer would make of their text.
-    ///
-    /// # Errors
-    /// When an id is not in the vocabulary.
-    pub fn from_sampled(tokenizer: &Tokenizer, end_tag: &str, ids: &[u32]) -> Result<Self> {
+    /// as they were sampled, whatever the tokenizer would make of their text. Ids that the tokenizer does
+    /// not use (a model may have more rows than that, and may draw them) are tokens without text.
+    pub fn from_sampled(tokenizer: &Tokenizer, end_tag: &str, ids: &[u32]) -> Self {
         let mut text = Vec::new();
         let mut ends = Vec::with_capacity(ids.len());
         for &id in ids {
-            text.extend(tokenizer.token_bytes(id)?);
+            text.extend(tokenizer.token_bytes(id).unwrap_or_default());
             ends.push(text.len());
         }
         let tag = find(&text, end_tag.as_bytes());
         let think_end = tag.unwrap_or(text.len());
         let n_think = ends.partition_point(|&end| end <= think_end);
         let last = if n_think == 0 { 0 } else { ends[n_think - 1] };
-        Ok(Self {
+        Self {
             lead: String::new(),
             ids: ids[..n_think].to_vec(),
             tail: String::from_utf8_lossy(&text[last..think_end]).into_owned(),
             n_boundary: usize::from(last < think_end),
             closed: tag.is_some(),
-        })
+        }
     }
 
     /// Splits a completion that is known as text only. `prompt` is the teacher's text before it; both are
