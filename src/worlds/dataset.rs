@@ -32,7 +32,7 @@ impl Mixture {
     pub fn textbook() -> Self {
         Self {
             operations: vec![(1, 30), (2, 25), (3, 25), (4, 12), (5, 8)],
-            kinds: vec![(Kind::Full, 35), (Kind::Skipping, 45), (Kind::Rambling, 20)],
+            kinds: vec![(Kind::Full, 50), (Kind::Skipping, 30), (Kind::Rambling, 20)],
         }
     }
 
