@@ -179,8 +179,8 @@ impl Demo<'_> {
         let mut config = Config::parse(&format!("configs/demo/{name}.toml"), toml, overrides)?;
         config.run_dir = self.options.run_dir.join(name);
         config.seed = self.options.seed;
-        config.model.path = model.to_owned();
-        config.data.path = data.to_owned();
+        model.clone_into(&mut config.model.path);
+        data.clone_into(&mut config.data.path);
         Ok(config)
     }
 
@@ -192,7 +192,7 @@ impl Demo<'_> {
 
     fn reinforce(&self, name: &str, teacher: &Path, student: &Path, questions: &Path) -> Result<PathBuf> {
         let mut config = self.config(name, RLT, teacher, questions)?;
-        config.model.student = student.to_owned();
+        student.clone_into(&mut config.model.student);
         let dir = RunDir::open(&config)?;
         Ok(grpo::train(&config, &dir.path, self.progress, self.stop)?.model)
     }

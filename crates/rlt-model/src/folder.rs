@@ -75,13 +75,16 @@ impl Decoder {
             index += 1;
             let name = &slot.parts[0].name;
             if !slot.decay {
-                let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+                let is_bias = name.split('.').next_back() == Some("bias");
+                let value = if is_bias { 0.0 } else { 1.0 };
                 return Ok(Tensor::full(slot.rows, slot.cols, value));
             }
             let adds_to_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
             let std = if adds_to_residual { residual_std } else { INITIAL_STD };
             let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
-            data.iter_mut().for_each(|v| *v *= std);
+            for value in &mut data {
+                *value *= std;
+            }
             Ok(Tensor::from_vec(slot.rows, slot.cols, data))
         };
         match Parameters::build(config, make) {

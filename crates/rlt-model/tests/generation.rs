@@ -1,5 +1,7 @@
 //! Generation: equal to the uncached model, independent of scheduling, reproducible.
 
+#![expect(clippy::print_stdout, reason = "says how close it came")]
+
 use std::collections::BTreeSet;
 
 use rlt_model::Decoder;

@@ -1,6 +1,8 @@
 //! Logits, loss and gradients against PyTorch (transformers), for checkpoints of each family in
 //! `../shared/parity`; made by transformers with random weights, as its README says.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "says what was skipped and how close it came")]
+
 use std::path::{Path, PathBuf};
 
 use rlt_engine::{Tensor, head};
