@@ -31,8 +31,8 @@ impl Mixture {
     /// What the base model learns from.
     pub fn textbook() -> Self {
         Self {
-            operations: vec![(1, 30), (2, 25), (3, 25), (4, 12), (5, 8)],
-            kinds: vec![(Kind::Full, 50), (Kind::Skipping, 30), (Kind::Rambling, 20)],
+            operations: vec![(1, 15), (2, 20), (3, 30), (4, 20), (5, 15)],
+            kinds: vec![(Kind::Full, 60), (Kind::Skipping, 22), (Kind::Rambling, 18)],
         }
     }
 
@@ -77,7 +77,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { textbook: 30_000, teacher_sft: 2_500, questions_train: 2_000, questions_heldout: 500 }
+        Self { textbook: 24_000, teacher_sft: 2_500, questions_train: 2_000, questions_heldout: 500 }
     }
 }
 

@@ -84,7 +84,7 @@ pub struct ModelShape {
 
 impl Default for ModelShape {
     fn default() -> Self {
-        Self { hidden_size: 96, intermediate_size: 256, n_layers: 4, n_heads: 3, context: 512 }
+        Self { hidden_size: 128, intermediate_size: 256, n_layers: 3, n_heads: 4, context: 512 }
     }
 }
 
