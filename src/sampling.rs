@@ -71,7 +71,7 @@ impl<'a> Sampler<'a> {
         first: usize,
         prompts: Vec<Vec<u32>>,
         n: usize,
-        on_progress: &mut dyn FnMut(GenerationProgress),
+        on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
     ) -> Result<Vec<Vec<Completion>>> {
         let requests: Vec<GenerationRequest> = prompts
             .into_iter()

@@ -319,9 +319,12 @@ impl Decoder {
 
     /// Log-probabilities (nats) of the batch's scored tokens at `temperature`, in order.
     pub fn logprobs(&self, batch: &PackedBatch, temperature: f32) -> Vec<f32> {
-        let hidden = self.hidden_states(batch);
-        let w = self.parameters.head_weight();
-        head::token_logprobs(&hidden, &batch.rows, w, &batch.targets, temperature)
+        // Inside the pool: a call from outside would wake and await a worker at every operation.
+        rayon::scope(|_| {
+            let hidden = self.hidden_states(batch);
+            let w = self.parameters.head_weight();
+            head::token_logprobs(&hidden, &batch.rows, w, &batch.targets, temperature)
+        })
     }
 
     /// Log-probabilities (nats) of the scored tokens of `groups` at `temperature`:
@@ -399,7 +402,18 @@ impl Decoder {
     ///
     /// # Errors
     /// What `gradient` returns; `grads` is then incomplete.
-    pub fn train_micro_batch<E>(
+    pub fn train_micro_batch<E: Send>(
+        &self,
+        batch: &PackedBatch,
+        temperature: f32,
+        keep: Keep,
+        grads: &mut Parameters,
+        gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E> + Send,
+    ) -> Result<Vec<f32>, E> {
+        rayon::scope(|_| self.train_in_pool(batch, temperature, keep, grads, gradient))
+    }
+
+    fn train_in_pool<E>(
         &self,
         batch: &PackedBatch,
         temperature: f32,

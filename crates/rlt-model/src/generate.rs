@@ -90,7 +90,7 @@ pub fn generate(
     requests: &[GenerationRequest],
     params: &SamplingParams,
     seed: u64,
-    on_progress: &mut dyn FnMut(GenerationProgress),
+    on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
 ) -> Result<Vec<Vec<Completion>>> {
     let context = decoder.config().max_position_embeddings;
     for request in requests {
@@ -101,19 +101,22 @@ pub fn generate(
             return Err(Error::Invalid(format!("{what}: prompts need 1 to {} tokens", context - 1)));
         }
     }
-    let weights = DecodeWeights::new(decoder);
     let mut batch = Batch::new(requests, params, seed, context);
-    while batch.admit(decoder) {
-        while !batch.running.is_empty() {
-            let logits = weights.step(decoder, &mut batch.running);
-            batch.draw(&logits);
-            on_progress(batch.progress);
-            if batch.has_room() {
-                break;
+    // Inside the pool: a call from outside would wake and await a worker at every operation.
+    rayon::scope(|_| {
+        let weights = DecodeWeights::new(decoder);
+        while batch.admit(decoder) {
+            while !batch.running.is_empty() {
+                let logits = weights.step(decoder, &mut batch.running);
+                batch.draw(&logits);
+                on_progress(batch.progress);
+                if batch.has_room() {
+                    break;
+                }
             }
+            on_progress(batch.progress);
         }
-        on_progress(batch.progress);
-    }
+    });
     Ok(batch.into_completions())
 }
 
