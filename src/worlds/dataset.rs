@@ -77,7 +77,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { textbook: 24_000, teacher_sft: 6_000, questions_train: 2_000, questions_heldout: 500 }
+        Self { textbook: 36_000, teacher_sft: 6_000, questions_train: 2_000, questions_heldout: 500 }
     }
 }
 
