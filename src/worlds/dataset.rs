@@ -31,7 +31,7 @@ impl Mixture {
     /// What the base model learns from.
     pub fn textbook() -> Self {
         Self {
-            operations: vec![(1, 15), (2, 20), (3, 30), (4, 20), (5, 15)],
+            operations: vec![(1, 15), (2, 20), (3, 25), (4, 18), (5, 12), (6, 6), (7, 4)],
             kinds: vec![(Kind::Full, 60), (Kind::Skipping, 22), (Kind::Rambling, 18)],
         }
     }
@@ -77,7 +77,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { textbook: 36_000, teacher_sft: 6_000, questions_train: 2_000, questions_heldout: 500 }
+        Self { textbook: 36_000, teacher_sft: 12_000, questions_train: 2_000, questions_heldout: 500 }
     }
 }
 
