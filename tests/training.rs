@@ -111,14 +111,14 @@ fn assert_goes_on_bit_for_bit(train: Train, config: &Config, made: &Made, steps:
 fn sft_learns_and_leaves_a_model() {
     let made = world();
     for format in ["student", "teacher", "text"] {
-        let config = made.sft_config(&[&format!("sft.format={format}"), "sft.epochs=4"]);
+        let config = made.sft_config(&[&format!("sft.format={format}"), "sft.epochs=6"]);
         let run_dir = made.run_dir(format);
         let trained = run(rlt::sft::train, &config, &run_dir);
-        assert_eq!(trained.steps, 24);
+        assert_eq!(trained.steps, 36);
         let metrics = metrics(&run_dir);
         let losses: Vec<f64> = metrics.iter().map(|row| row["loss"].as_f64().unwrap()).collect();
-        assert!(losses[23] < 0.8 * losses[0], "{format}: {losses:?}");
-        assert_eq!(metrics[23]["epoch"], 4.0);
+        assert!(losses[35] < 0.8 * losses[0], "{format}: {losses:?}");
+        assert_eq!(metrics[35]["epoch"], 6.0);
         Decoder::load(&trained.model).unwrap();
         for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
             assert!(trained.model.join(file).exists(), "{file}");
