@@ -41,7 +41,7 @@ impl View {
         Self { data: tensor.data().as_ptr(), row_stride: tensor.cols() as isize, col_stride: 1 }
     }
 
-    fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 

@@ -75,10 +75,6 @@ impl Scratch {
     }
 }
 
-fn transposed(view: View) -> View {
-    View { row_stride: view.col_stride, col_stride: view.row_stride, ..view }
-}
-
 impl Inputs<'_> {
     /// Adds the gradients that one head of one query tile gives to its queries, keys and values:
     /// with P = softmax(Q K^T scale), `dV += P^T dO`, `dP = dO V^T`,
@@ -125,8 +121,8 @@ impl Inputs<'_> {
             let (p, dp) = (scratch.p.as_mut_ptr(), scratch.dp.as_mut_ptr());
             // SAFETY: views lie inside their matrices, tiles inside the scratch buffers.
             unsafe {
-                gemm((n, keys.len, hd), p, stride, Output::Replace, q, transposed(k), 1.0);
-                gemm((n, keys.len, hd), dp, stride, Output::Replace, dout, transposed(v), 1.0);
+                gemm((n, keys.len, hd), p, stride, Output::Replace, q, k.transposed(), 1.0);
+                gemm((n, keys.len, hd), dp, stride, Output::Replace, dout, v.transposed(), 1.0);
             }
             simd::vectorized(
                 #[inline(always)]
@@ -150,9 +146,9 @@ impl Inputs<'_> {
             let (dk, dv) = (at(keys.row, shape.key_col(kv_head)), at(keys.row, shape.value_col(kv_head)));
             // SAFETY: as above; the written rows and columns belong to this task.
             unsafe {
-                gemm((keys.len, hd, n), dv, cols, add, transposed(p), dout, 1.0);
+                gemm((keys.len, hd, n), dv, cols, add, p.transposed(), dout, 1.0);
                 gemm((n, hd, keys.len), at(row0, head * hd), cols, add, ds, k, 1.0);
-                gemm((keys.len, hd, n), dk, cols, add, transposed(ds), q, 1.0);
+                gemm((keys.len, hd, n), dk, cols, add, ds.transposed(), q, 1.0);
             }
         }
     }

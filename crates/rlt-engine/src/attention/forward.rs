@@ -89,8 +89,7 @@ impl QueryTile<'_> {
         scratch.out[..n * hd].fill(0.0);
 
         for keys in key_tiles(segment, prefix, first, n) {
-            let k = view(keys.row, shape.key_col(kv_head));
-            let k = View { row_stride: k.col_stride, col_stride: k.row_stride, ..k };
+            let k = view(keys.row, shape.key_col(kv_head)).transposed();
             let v = view(keys.row, shape.value_col(kv_head));
             let (scores, stride) = (scratch.scores.as_mut_ptr(), TILE_KEYS as isize);
             // SAFETY: views lie inside qkv, scores inside the scratch buffer.
