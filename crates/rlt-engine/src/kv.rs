@@ -5,6 +5,7 @@
 //! head, keys are stored column by column (so 64 scores are computed side by side) and values row
 //! by row.
 
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
@@ -96,22 +97,41 @@ pub struct KvSequence {
     pub own: KvPages,
 }
 
+impl KvSequence {
+    /// A sequence that continues `prefix` and has no tokens of its own yet.
+    pub fn after(prefix: Arc<KvPages>) -> Self {
+        let own = KvPages::new(prefix.n_layers, prefix.shape);
+        Self { prefix, own }
+    }
+
+    /// Number of tokens, those of the prompt included.
+    pub fn len(&self) -> usize {
+        self.prefix.len() + self.own.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Attention of one new token per sequence, in one layer. Row `i` of `qkv` is the new token of
 /// `sequences[i]`, whose key and value have been stored but not counted yet.
 ///
 /// Returns rows x `n_heads * head_dim`. A row's bits depend on its own sequence only.
 pub fn decode_attention(
     qkv: &Tensor,
-    sequences: &[&KvSequence],
+    sequences: &[impl Deref<Target = KvSequence> + Sync],
     layer: usize,
     shape: AttentionShape,
 ) -> Tensor {
-    let hd = shape.head_dim;
-    let mut out = Tensor::scratch(qkv.rows(), shape.n_heads * hd);
+    let sequences: Vec<&KvSequence> = sequences.iter().map(Deref::deref).collect();
+    let sequences = &sequences[..];
+    let mut out = Tensor::scratch(qkv.rows(), shape.n_heads * shape.head_dim);
     let base = SharedMut(out.data_mut().as_mut_ptr());
-    // A task is one key/value head of a run of sequences with the same prompt, so that a page of
-    // the prompt is read once for all of them.
-    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    // A task is a run of sequences with the same prompt, so that a page of the prompt is read once
+    // for all of them; where there are few runs, it is one key/value head of one.
+    let mut runs: Vec<Range<usize>> = Vec::new();
     for i in 0..sequences.len() {
         match runs.last_mut() {
             Some(run)
@@ -123,12 +143,15 @@ pub fn decode_attention(
             _ => runs.push(i..i + 1),
         }
     }
-    let tasks: Vec<_> =
-        runs.iter().flat_map(|run| (0..shape.n_kv_heads).map(move |head| (run.clone(), head))).collect();
+    let all_heads = runs.len() >= 4 * rayon::current_num_threads();
+    let heads_per_task = if all_heads { shape.n_kv_heads } else { 1 };
     let arch = pulp::Arch::new();
-    let work = |(run, kv_head): (std::ops::Range<usize>, usize)| {
-        arch.dispatch(HeadRun { qkv, sequences, run, kv_head, layer, shape, out: base });
+    let work = |(run, head): (&Range<usize>, usize)| {
+        let (run, kv_heads) = (run.clone(), head..head + heads_per_task);
+        arch.dispatch(HeadRun { qkv, sequences, run, kv_heads, layer, shape, out: base });
     };
+    let heads = || (0..shape.n_kv_heads).step_by(heads_per_task);
+    let tasks: Vec<_> = runs.iter().flat_map(|run| heads().map(move |head| (run, head))).collect();
     if sequences.len() < 4 {
         tasks.into_iter().for_each(work);
     } else {
@@ -140,52 +163,69 @@ pub fn decode_attention(
 /// Sequences of a task: enough to reuse a page, few enough to leave work for every thread.
 const RUN_SEQUENCES: usize = 8;
 
-/// One key/value head of a run of sequences.
+/// Some key/value heads of a run of sequences.
 struct HeadRun<'a> {
     qkv: &'a Tensor,
     sequences: &'a [&'a KvSequence],
-    run: std::ops::Range<usize>,
-    kv_head: usize,
+    run: Range<usize>,
+    kv_heads: Range<usize>,
     layer: usize,
     shape: AttentionShape,
     out: SharedMut,
 }
 
-/// Running maximum, sum and weighted values of one query (online softmax).
-#[derive(Clone)]
+/// One page of one key/value head, and the queries of the task that attend to it.
+struct PageHead<'a> {
+    /// head_dim x 64.
+    keys: &'a [f32],
+    /// 64 x head_dim.
+    values: &'a [f32],
+    /// Tokens that are stored.
+    count: usize,
+    queries: Range<usize>,
+}
+
+/// Running maximum, sum and weighted values of each query of a task (online softmax).
 struct Running {
-    max: f32,
-    sum: f32,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    /// Queries x head_dim.
     values: Vec<f32>,
 }
 
-/// Asks for memory that the next page will read: pages lie apart, so the hardware cannot foresee it,
-/// and decoding many sequences is bound by how fast their keys and values arrive.
-#[inline(always)]
-fn prefetch(values: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch of any address changes nothing but caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+impl<'a> HeadRun<'a> {
+    /// The queries in the order of the task: by key/value head, sequence, query head of that head.
+    fn queries(&self) -> Vec<(usize, usize)> {
+        let per_kv = self.shape.queries_per_kv();
+        let of_head = |kv_head: usize| {
+            let heads = kv_head * per_kv..(kv_head + 1) * per_kv;
+            self.run.clone().flat_map(move |sequence| heads.clone().map(move |head| (sequence, head)))
+        };
+        self.kv_heads.clone().flat_map(of_head).collect()
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
-}
 
-/// Adds weighted values to each query's sums, from `column` on.
-#[inline(always)]
-fn add_values<S: Simd, const Q: usize, const VV: usize>(
-    simd: S,
-    running: &mut [Running],
-    column: usize,
-    sums: &[[S::f32s; VV]; Q],
-) {
-    for (running, sums) in running.iter_mut().zip(sums) {
-        let (vectors, _) = S::as_mut_simd_f32s(&mut running.values[column..column + VV * S::F32_LANES]);
-        for (v, sum) in vectors.iter_mut().zip(sums) {
-            *v = simd.add_f32s(*v, *sum);
+    /// Everything to attend to, in the order of memory.
+    fn page_heads(&self) -> Vec<PageHead<'a>> {
+        let per_kv = self.shape.queries_per_kv();
+        let per_head = self.run.len() * per_kv;
+        let mut all = Vec::new();
+        let mut add = |pages: &'a KvPages, n: usize, queries: Range<usize>| {
+            for page in 0..n.div_ceil(PAGE_TOKENS) {
+                for (i, head) in self.kv_heads.clone().enumerate() {
+                    let (keys, values) = pages.head(page, self.layer, head);
+                    let count = PAGE_TOKENS.min(n - page * PAGE_TOKENS);
+                    let queries = i * per_head + queries.start..i * per_head + queries.end;
+                    all.push(PageHead { keys, values, count, queries });
+                }
+            }
+        };
+        let prefix = &self.sequences[self.run.start].prefix;
+        add(prefix, prefix.len, 0..per_head);
+        for (i, sequence) in self.run.clone().enumerate() {
+            let own = &self.sequences[sequence].own;
+            add(own, own.len + 1, i * per_kv..(i + 1) * per_kv);
         }
+        all
     }
 }
 
@@ -195,28 +235,33 @@ impl WithSimd for HeadRun<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let hd = self.shape.head_dim;
-        let per_kv = self.shape.queries_per_kv();
-        let query =
-            |sequence: usize, r: usize| &self.qkv.row(sequence)[(self.kv_head * per_kv + r) * hd..][..hd];
+        let owners = self.queries();
         let queries: Vec<&[f32]> =
-            self.run.clone().flat_map(|s| (0..per_kv).map(move |r| query(s, r))).collect();
-        let fresh = Running { max: f32::NEG_INFINITY, sum: 0.0, values: vec![0.0; hd] };
-        let mut running = vec![fresh; queries.len()];
+            owners.iter().map(|&(sequence, head)| &self.qkv.row(sequence)[head * hd..][..hd]).collect();
+        let n = queries.len();
+        let mut running =
+            Running { max: vec![f32::NEG_INFINITY; n], sum: vec![0.0; n], values: vec![0.0; n * hd] };
 
-        let prefix = &self.sequences[self.run.start].prefix;
-        self.pages(simd, prefix, prefix.len, &queries, &mut running);
-        for (i, sequence) in self.run.clone().enumerate() {
-            let span = i * per_kv..(i + 1) * per_kv;
-            let own = &self.sequences[sequence].own;
-            self.pages(simd, own, own.len + 1, &queries[span.clone()], &mut running[span]);
+        let page_heads = self.page_heads();
+        for (i, page) in page_heads.iter().enumerate() {
+            let mut ahead = page_heads.get(i + 1);
+            let mut first = page.queries.start;
+            while first < page.queries.end {
+                // Several queries at a time, so that what is read serves all of them.
+                first += match page.queries.end - first {
+                    1 => self.attend_some::<S, 1>(simd, page, ahead, first, &queries, &mut running),
+                    2 | 3 => self.attend_some::<S, 2>(simd, page, ahead, first, &queries, &mut running),
+                    _ => self.attend_some::<S, 4>(simd, page, ahead, first, &queries, &mut running),
+                };
+                ahead = None;
+            }
         }
-        for (i, running) in running.iter().enumerate() {
-            let (sequence, head) = (self.run.start + i / per_kv, self.kv_head * per_kv + i % per_kv);
-            let inverse = 1.0 / running.sum;
+        for (i, (sequence, head)) in owners.into_iter().enumerate() {
+            let inverse = 1.0 / running.sum[i];
             // SAFETY: this sequence's row and this head's columns are written by this task alone.
             unsafe {
                 let to = self.out.get().add((sequence * self.shape.n_heads + head) * hd);
-                for (c, value) in running.values.iter().enumerate() {
+                for (c, value) in running.values[i * hd..(i + 1) * hd].iter().enumerate() {
                     *to.add(c) = value * inverse;
                 }
             }
@@ -225,108 +270,92 @@ impl WithSimd for HeadRun<'_> {
 }
 
 impl HeadRun<'_> {
-    /// Lets `queries` attend to the first `n` tokens of `pages`.
+    /// One page for `Q` queries from `first` on, with the vectors of this CPU: a page row is four of
+    /// 512 bits, eight of 256 or sixteen of 128. Returns `Q`.
     #[inline(always)]
-    fn pages<S: Simd>(
+    fn attend_some<S: Simd, const Q: usize>(
         &self,
         simd: S,
-        pages: &KvPages,
-        n: usize,
+        page: &PageHead,
+        ahead: Option<&PageHead>,
+        first: usize,
         queries: &[&[f32]],
-        running: &mut [Running],
-    ) {
-        for page in 0..n.div_ceil(PAGE_TOKENS) {
-            let (keys, values) = pages.head(page, self.layer, self.kv_head);
-            let count = PAGE_TOKENS.min(n - page * PAGE_TOKENS);
-            if (page + 1) * PAGE_TOKENS < n {
-                let (keys, values) = pages.head(page + 1, self.layer, self.kv_head);
-                prefetch(keys);
-                prefetch(values);
-            }
-            let mut first = 0;
-            while first < queries.len() {
-                let width = match queries.len() - first {
-                    1 => 1,
-                    2 | 3 => 2,
-                    _ => 4,
-                };
-                let (queries, running) = (&queries[first..first + width], &mut running[first..first + width]);
-                match width {
-                    1 => self.page_of::<S, 1>(simd, keys, values, count, queries, running),
-                    2 => self.page_of::<S, 2>(simd, keys, values, count, queries, running),
-                    _ => self.page_of::<S, 4>(simd, keys, values, count, queries, running),
-                }
-                first += width;
-            }
-        }
-    }
-
-    /// One page for `Q` queries, with the vectors of this CPU: a page row is four of 512 bits, eight
-    /// of 256 or sixteen of 128.
-    #[inline(always)]
-    fn page_of<S: Simd, const Q: usize>(
-        &self,
-        simd: S,
-        keys: &[f32],
-        values: &[f32],
-        count: usize,
-        queries: &[&[f32]],
-        running: &mut [Running],
-    ) {
+        running: &mut Running,
+    ) -> usize {
+        let queries: [&[f32]; Q] = std::array::from_fn(|q| queries[first + q]);
         match S::F32_LANES {
-            16 => self.page::<S, Q, 4, 1, 2>(simd, keys, values, count, queries, running),
-            8 => self.page::<S, Q, 8, 2, 4>(simd, keys, values, count, queries, running),
-            4 => self.page::<S, Q, 16, 4, 8>(simd, keys, values, count, queries, running),
-            _ => self.page::<S, Q, 64, 16, 32>(simd, keys, values, count, queries, running),
+            16 => self.attend::<S, Q, 4, 1, 2>(simd, page, ahead, first, queries, running),
+            8 => self.attend::<S, Q, 8, 2, 4>(simd, page, ahead, first, queries, running),
+            4 => self.attend::<S, Q, 16, 4, 8>(simd, page, ahead, first, queries, running),
+            _ => self.attend::<S, Q, 64, 16, 32>(simd, page, ahead, first, queries, running),
         }
+        Q
     }
 
     /// One page for `Q` queries: `KV` vectors hold 64 scores, `VV` vectors hold 16 value columns and
     /// `VV2` hold 32.
     #[inline(always)]
-    fn page<S: Simd, const Q: usize, const KV: usize, const VV: usize, const VV2: usize>(
+    fn attend<S: Simd, const Q: usize, const KV: usize, const VV: usize, const VV2: usize>(
         &self,
         simd: S,
-        keys: &[f32],
-        values: &[f32],
-        count: usize,
-        queries: &[&[f32]],
-        running: &mut [Running],
+        page: &PageHead,
+        ahead: Option<&PageHead>,
+        first: usize,
+        queries: [&[f32]; Q],
+        running: &mut Running,
     ) {
-        let hd = self.shape.head_dim;
-        let scale = self.shape.scale();
-        let queries: [&[f32]; Q] = std::array::from_fn(|q| queries[q]);
-        let sums = tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd);
+        let (hd, scale) = (self.shape.head_dim, self.shape.scale());
+        let &PageHead { keys, values, count, .. } = page;
+        let sums = tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, ahead.map(|a| a.keys));
         let mut weights = [[0.0_f32; PAGE_TOKENS]; Q];
         for q in 0..Q {
             let (vectors, _) = S::as_mut_simd_f32s(&mut weights[q]);
             vectors.copy_from_slice(&sums[q]);
-            let running = &mut running[q];
-            let max = running.max.max(simd::max(&weights[q][..count]) * scale);
+            let before = running.max[first + q];
+            let max = before.max(simd::max(&weights[q][..count]) * scale);
             let sum = simd::exp_scaled_sum(&mut weights[q][..count], scale, max);
-            let correction = simd::exp(running.max - max);
-            running.sum = running.sum.mul_add(correction, sum);
-            running.max = max;
-            for value in &mut running.values {
+            let correction = simd::exp(before - max);
+            running.max[first + q] = max;
+            running.sum[first + q] = running.sum[first + q].mul_add(correction, sum);
+            for value in &mut running.values[(first + q) * hd..][..hd] {
                 *value *= correction;
             }
         }
         let weights: [&[f32]; Q] = std::array::from_fn(|q| &weights[q][..]);
         // 32 columns at a time where there are as many keep more sums in flight.
         let (pairs, whole) = (hd - hd % 32, hd - hd % 16);
+        let ahead = |column: usize| ahead.map(|a| &a.values[column..]);
+        let out = &mut running.values[first * hd..(first + Q) * hd];
         for column in (0..pairs).step_by(32) {
-            let sums = tile::<S, Q, VV2>(simd, weights, &values[column..], hd, count);
-            add_values(simd, running, column, &sums);
+            let sums = tile::<S, Q, VV2>(simd, weights, &values[column..], hd, count, ahead(column));
+            add_values(simd, out, hd, column, &sums);
         }
         for column in (pairs..whole).step_by(16) {
-            let sums = tile::<S, Q, VV>(simd, weights, &values[column..], hd, count);
-            add_values(simd, running, column, &sums);
+            let sums = tile::<S, Q, VV>(simd, weights, &values[column..], hd, count, ahead(column));
+            add_values(simd, out, hd, column, &sums);
         }
         for column in whole..hd {
             for q in 0..Q {
                 let sum = (0..count).fold(0.0, |s, j| weights[q][j].mul_add(values[j * hd + column], s));
-                running[q].values[column] += sum;
+                out[q * hd + column] += sum;
             }
+        }
+    }
+}
+
+/// Adds weighted values to each query's sums (`Q` x head_dim), from `column` on.
+#[inline(always)]
+fn add_values<S: Simd, const Q: usize, const VV: usize>(
+    simd: S,
+    out: &mut [f32],
+    hd: usize,
+    column: usize,
+    sums: &[[S::f32s; VV]; Q],
+) {
+    for (row, sums) in out.chunks_exact_mut(hd).zip(sums) {
+        let (vectors, _) = S::as_mut_simd_f32s(&mut row[column..column + VV * S::F32_LANES]);
+        for (v, sum) in vectors.iter_mut().zip(sums) {
+            *v = simd.add_f32s(*v, *sum);
         }
     }
 }

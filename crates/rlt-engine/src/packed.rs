@@ -133,7 +133,7 @@ impl PanelProduct<'_> {
     #[inline(always)]
     fn block<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, row: usize) {
         let rows: [&[f32]; MR] = std::array::from_fn(|r| self.x.row(row + r));
-        let sums = tile::<S, MR, NV>(simd, rows, self.panel, PANEL, self.x.cols());
+        let sums = tile::<S, MR, NV>(simd, rows, self.panel, PANEL, self.x.cols(), None);
         let columns = PANEL.min(self.n - self.column);
         for (r, sums) in sums.iter().enumerate() {
             let mut values = [0.0_f32; PANEL];

@@ -7,6 +7,9 @@ pub(crate) const PANEL: usize = 32;
 
 /// `sum_k a[r][k] * b[k * b_stride ..]` for `MR` rows and `NV` vectors of columns, in the order of
 /// k: an element's bits do not depend on `MR`, on the other rows, or on the columns beside it.
+///
+/// `ahead` is what will be read after `b`, in the same shape: it is asked for line by line while this
+/// tile computes, so that it arrives meanwhile.
 #[inline(always)]
 pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
@@ -14,6 +17,7 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     b: &[f32],
     b_stride: usize,
     depth: usize,
+    ahead: Option<&[f32]>,
 ) -> [[S::f32s; NV]; MR] {
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     let width = NV * S::F32_LANES;
@@ -26,6 +30,9 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
         // would cost a third of the speed.
         let columns = unsafe { b.get_unchecked(k * b_stride..k * b_stride + width) };
         let (columns, _) = S::as_simd_f32s(columns);
+        if let Some(ahead) = ahead {
+            prefetch(ahead, k * b_stride, width);
+        }
         for r in 0..MR {
             // SAFETY: as above.
             let x = simd.splat_f32s(unsafe { *a[r].get_unchecked(k) });
@@ -35,4 +42,17 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
         }
     }
     sums
+}
+
+/// Asks for `width` values of `ahead` from `offset` on, without waiting for them.
+#[inline(always)]
+fn prefetch(ahead: &[f32], offset: usize, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..width).step_by(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch of any address changes nothing but caches.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(offset + line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (ahead, offset, width);
 }

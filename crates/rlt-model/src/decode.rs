@@ -1,15 +1,14 @@
-//! One decoding step: the newest token of every running sequence goes through the decoder.
+//! One decoding step: a new token of every sequence goes through the decoder.
 
 use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
-use rlt_engine::kv::decode_attention;
+use rlt_engine::kv::{KvSequence, decode_attention};
 use rlt_engine::matmul::Output;
 use rlt_engine::norm::rms_norm;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
 
 use crate::decoder::Decoder;
-use crate::generate::Running;
 
 /// The matrices of a decoder, packed for products of few rows.
 pub(crate) struct DecodeWeights {
@@ -43,31 +42,31 @@ impl DecodeWeights {
         Self { blocks: blocks.collect(), head: PackedWeight::new(parameters.head_weight()) }
     }
 
-    /// Computes the newest token of every sequence, stores its keys and values, and returns the
-    /// logits of the token after it (sequences x vocabulary).
-    pub(crate) fn step(&self, decoder: &Decoder, running: &mut [Running]) -> Tensor {
+    /// Computes one new token of every sequence (`ids[i]` continues `sequences[i]`), stores its keys
+    /// and values, and returns the logits of the token after it (sequences x vocabulary).
+    ///
+    /// A row's bits depend on its own sequence only.
+    pub(crate) fn step(&self, decoder: &Decoder, ids: &[u32], sequences: &mut [&mut KvSequence]) -> Tensor {
         let (config, parameters) = (decoder.config(), decoder.parameters());
         let eps = config.rms_norm_eps;
-        let ids: Vec<u32> = running.iter().map(Running::newest).collect();
-        let positions: Vec<u32> = running.iter().map(Running::position).collect();
+        let positions: Vec<u32> = sequences.iter().map(|s| s.len() as u32).collect();
         let rope = decoder.rope(positions.iter().max().map_or(0, |p| *p as usize + 1));
-        let mut x = embed(&ids, &parameters.embedding);
+        let mut x = embed(ids, &parameters.embedding);
         for (layer, (block, packed)) in parameters.blocks.iter().zip(&self.blocks).enumerate() {
             let (normed, _) = rms_norm(&x, &block.attention_norm, eps);
             let mut qkv = linear(&normed, &packed.qkv);
             decoder.finish_qkv(block, &mut qkv, &positions, &rope);
-            for (row, sequence) in running.iter_mut().enumerate() {
-                sequence.kv.own.store(layer, &qkv, row, 1);
+            for (row, sequence) in sequences.iter_mut().enumerate() {
+                sequence.own.store(layer, &qkv, row, 1);
             }
-            let sequences: Vec<_> = running.iter().map(|r| &r.kv).collect();
-            let attended = decode_attention(&qkv, &sequences, layer, decoder.attention_shape());
+            let attended = decode_attention(&qkv, sequences, layer, decoder.attention_shape());
             matmul_packed(&attended, &packed.attention_out, &mut x, Output::Accumulate);
             let (normed, _) = rms_norm(&x, &block.mlp_norm, eps);
             let activated = swiglu(&linear(&normed, &packed.gate_up));
             matmul_packed(&activated, &packed.down, &mut x, Output::Accumulate);
         }
-        for sequence in running {
-            sequence.kv.own.advance(1);
+        for sequence in sequences {
+            sequence.own.advance(1);
         }
         let (hidden, _) = rms_norm(&x, &parameters.final_norm, eps);
         linear(&hidden, &self.head)

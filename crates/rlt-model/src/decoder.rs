@@ -41,6 +41,13 @@ struct BlockActivations {
     gate_up: Tensor,
 }
 
+/// Query, key and value rows of a block, rotated, and what the backward pass needs besides.
+struct BlockQkv {
+    inverse_attention: Tensor,
+    qkv_before_norm: Option<Tensor>,
+    qkv: Tensor,
+}
+
 /// What the backward pass needs of a whole forward pass.
 pub struct Activations {
     /// Input of each block.
@@ -148,6 +155,21 @@ impl Decoder {
         before_norm
     }
 
+    /// The first part of a block: from its input (rows x hidden) to query, key and value rows.
+    fn block_qkv(
+        &self,
+        block: &BlockParameters,
+        x: &Tensor,
+        positions: &[u32],
+        rope: &RopeTable,
+    ) -> BlockQkv {
+        let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, self.config.rms_norm_eps);
+        let mut qkv = linear(&normed, &block.qkv);
+        drop(normed);
+        let qkv_before_norm = self.finish_qkv(block, &mut qkv, positions, rope);
+        BlockQkv { inverse_attention, qkv_before_norm, qkv }
+    }
+
     /// Forward pass of one block over `x` (rows x hidden). Returns the output and what the
     /// backward pass needs.
     fn block_forward(
@@ -158,10 +180,8 @@ impl Decoder {
         rope: &RopeTable,
     ) -> (Tensor, BlockActivations) {
         let eps = self.config.rms_norm_eps;
-        let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, eps);
-        let mut qkv = linear(&normed, &block.qkv);
-        drop(normed);
-        let qkv_before_norm = self.finish_qkv(block, &mut qkv, layout.positions(), rope);
+        let BlockQkv { inverse_attention, qkv_before_norm, qkv } =
+            self.block_qkv(block, x, layout.positions(), rope);
         let (attended, log_sums) = attention(&qkv, layout, self.attention_shape());
         let mut middle = x.clone();
         matmul_nt(&attended, &block.attention_out, &mut middle, Output::Accumulate);
@@ -264,23 +284,27 @@ impl Decoder {
 
     /// Hidden states after the final norm (rows x hidden), keeping nothing else.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
-        self.hidden_states_with(batch, |_, _| {})
-    }
-
-    /// As [`Self::hidden_states`]; `see_qkv(layer, qkv)` is shown each block's query/key/value rows.
-    pub(crate) fn hidden_states_with(
-        &self,
-        batch: &PackedBatch,
-        mut see_qkv: impl FnMut(usize, &Tensor),
-    ) -> Tensor {
         let rope = self.rope_for(&batch.layout);
         let mut x = embed(&batch.ids, &self.parameters.embedding);
-        for (layer, block) in self.parameters.blocks.iter().enumerate() {
+        for block in &self.parameters.blocks {
+            x = self.block_forward(block, &x, &batch.layout, &rope).0;
+        }
+        rms_norm(&x, &self.parameters.final_norm, self.config.rms_norm_eps).0
+    }
+
+    /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows. What comes after the last
+    /// block's is not computed.
+    pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
+        let rope = self.rope_for(&batch.layout);
+        let mut x = embed(&batch.ids, &self.parameters.embedding);
+        let last = self.parameters.blocks.len() - 1;
+        for (layer, block) in self.parameters.blocks[..last].iter().enumerate() {
             let (out, saved) = self.block_forward(block, &x, &batch.layout, &rope);
             see_qkv(layer, &saved.qkv);
             x = out;
         }
-        rms_norm(&x, &self.parameters.final_norm, self.config.rms_norm_eps).0
+        let block = &self.parameters.blocks[last];
+        see_qkv(last, &self.block_qkv(block, &x, batch.layout.positions(), &rope).qkv);
     }
 
     fn rope_for(&self, layout: &Layout) -> Arc<RopeTable> {

@@ -7,7 +7,6 @@ use rayon::prelude::*;
 use rlt_engine::kv::{KvPages, KvSequence};
 use rlt_engine::random::RandomStream;
 use rlt_engine::sample::{self, Sampling};
-use rlt_engine::{Tensor, head};
 
 use crate::batch::PackedBatch;
 use crate::decode::DecodeWeights;
@@ -105,10 +104,9 @@ pub fn generate(
     // Inside the pool: a call from outside would wake and await a worker at every operation.
     rayon::scope(|_| {
         let weights = DecodeWeights::new(decoder);
-        while batch.admit(decoder) {
+        while batch.admit(decoder, &weights) {
             while !batch.running.is_empty() {
-                let logits = weights.step(decoder, &mut batch.running);
-                batch.draw(&logits);
+                batch.step(decoder, &weights);
                 on_progress(batch.progress);
                 if batch.has_room() {
                     break;
@@ -121,24 +119,18 @@ pub fn generate(
 }
 
 /// A sequence that is being decoded. Its newest token has been drawn but not yet computed.
-pub(crate) struct Running {
+struct Running {
     request: usize,
     sample: usize,
     completion: Completion,
     /// Longest completion of this sequence, tokens.
     limit: usize,
-    pub(crate) kv: KvSequence,
+    kv: KvSequence,
 }
 
 impl Running {
-    /// The newest token.
-    pub(crate) fn newest(&self) -> u32 {
+    fn newest(&self) -> u32 {
         *self.completion.ids.last().expect("a running sequence has drawn a token")
-    }
-
-    /// The newest token's position.
-    pub(crate) fn position(&self) -> u32 {
-        (self.kv.prefix.len() + self.kv.own.len()) as u32
     }
 }
 
@@ -146,11 +138,15 @@ impl Running {
 struct Prompt {
     pages: Arc<KvPages>,
     /// Logits of the first token of every completion.
-    logits: Tensor,
+    logits: Vec<f32>,
 }
 
 /// Rows of prompts that are computed together.
 const PREFILL_ROWS: usize = 4096;
+
+/// Sequences from which on a thread has enough to do with them alone: threads that take whole steps
+/// of their own sequences need not wait for one another at every operation.
+const SEQUENCES_OF_A_THREAD: usize = 16;
 
 /// The sequences that run and those that wait.
 struct Batch<'a> {
@@ -200,7 +196,7 @@ impl<'a> Batch<'a> {
 
     /// Fills the free places with waiting completions, computing their prompts first. Returns
     /// whether anything runs.
-    fn admit(&mut self, decoder: &Decoder) -> bool {
+    fn admit(&mut self, decoder: &Decoder, weights: &DecodeWeights) -> bool {
         let places = self.params.max_running.max(1);
         while self.running.len() < places {
             let (request, sample) = self.next;
@@ -213,57 +209,69 @@ impl<'a> Batch<'a> {
                 continue;
             }
             if self.prompts.is_empty() {
-                self.compute_prompts(decoder, places - self.running.len());
+                self.compute_prompts(decoder, weights, places - self.running.len());
             }
-            self.begin(decoder, request, sample);
+            self.begin(request, sample);
             self.next.1 += 1;
         }
         !self.running.is_empty()
     }
 
     /// Computes the prompts of the next completions, for at most `places` of them.
-    fn compute_prompts(&mut self, decoder: &Decoder, places: usize) {
-        let (mut rows, mut sequences) = (0, 0);
+    ///
+    /// All tokens but a prompt's last are only needed for their keys and values; the last one goes
+    /// through a decoding step, which gives the logits of the first token of every completion.
+    fn compute_prompts(&mut self, decoder: &Decoder, weights: &DecodeWeights, places: usize) {
+        let mut sequences = 0;
         let mut batch = PackedBatch::default();
-        let mut segments = Vec::new();
+        let (mut requests, mut firsts) = (Vec::new(), Vec::new());
         for (index, request) in self.requests.iter().enumerate().skip(self.next.0) {
-            if !segments.is_empty() && (rows + request.prompt.len() > PREFILL_ROWS || sequences >= places) {
+            let rows = batch.ids.len();
+            if !requests.is_empty() && (rows + request.prompt.len() > PREFILL_ROWS || sequences >= places) {
                 break;
             }
-            segments.push((index, rows, request.prompt.len()));
-            batch.ids.extend(&request.prompt);
-            batch.layout.push(request.prompt.len(), None);
-            rows += request.prompt.len();
+            let (_, earlier) = request.prompt.split_last().expect("prompts are not empty");
+            if !earlier.is_empty() {
+                batch.layout.push(earlier.len(), None);
+            }
+            batch.ids.extend(earlier);
+            requests.push(index);
+            firsts.push(rows..rows + earlier.len());
             sequences += request.n;
         }
-        let new_pages = || KvPages::new(decoder.config().n_layers, decoder.attention_shape());
-        let mut pages: Vec<KvPages> = segments.iter().map(|_| new_pages()).collect();
-        let hidden = decoder.hidden_states_with(&batch, |layer, qkv| {
-            pages.par_iter_mut().zip(&segments).for_each(|(pages, &(_, first, n))| {
-                pages.store(layer, qkv, first, n);
+        let nothing = Arc::new(KvPages::new(decoder.config().n_layers, decoder.attention_shape()));
+        let mut prompts: Vec<_> = requests.iter().map(|_| KvSequence::after(nothing.clone())).collect();
+        decoder.keys_and_values(&batch, |layer, qkv| {
+            prompts.par_iter_mut().zip(&firsts).for_each(|(prompt, rows)| {
+                prompt.own.store(layer, qkv, rows.start, rows.len());
             });
         });
-        for ((index, first, n), mut pages) in segments.into_iter().zip(pages) {
-            pages.advance(n);
-            let last = hidden.gather_rows(&[first + n - 1]);
-            let logits = head::logits(&last, decoder.parameters().head_weight());
-            self.prompts.push_back((index, Prompt { pages: Arc::new(pages), logits }));
+        for (prompt, rows) in prompts.iter_mut().zip(firsts) {
+            prompt.own.advance(rows.len());
+        }
+        let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
+        let last: Vec<u32> = requests.iter().map(last).collect();
+        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>());
+        let logits = logits.to_host();
+        let logits = logits.chunks(decoder.config().vocab_size);
+        for ((request, prompt), logits) in requests.into_iter().zip(prompts).zip(logits) {
+            let prompt = Prompt { pages: Arc::new(prompt.own), logits: logits.to_vec() };
+            self.prompts.push_back((request, prompt));
         }
     }
 
     /// Begins one completion: its first token comes from the prompt's logits.
-    fn begin(&mut self, decoder: &Decoder, request: usize, sample: usize) {
+    fn begin(&mut self, request: usize, sample: usize) {
         let (_, prompt) = self.prompts.iter().find(|(r, _)| *r == request).expect("the prompt is computed");
-        let own = KvPages::new(decoder.config().n_layers, decoder.attention_shape());
         let room = self.context - self.requests[request].prompt.len();
         let mut running = Running {
             request,
             sample,
             completion: Completion { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length },
             limit: self.params.max_new_tokens.min(room).max(1),
-            kv: KvSequence { prefix: prompt.pages.clone(), own },
+            kv: KvSequence::after(prompt.pages.clone()),
         };
-        let drawn = self.draw_one(&running, &prompt.logits.to_host());
+        let drawn = self.draw_one(&running, &prompt.logits);
         self.progress.tokens += 1;
         if self.push(&mut running, drawn) {
             self.finish(running);
@@ -300,20 +308,23 @@ impl<'a> Batch<'a> {
         self.done[running.request][running.sample] = Some(running.completion);
     }
 
-    /// Draws the next token of every running sequence from its row of `logits`.
-    fn draw(&mut self, logits: &Tensor) {
-        let host = logits.to_host();
-        let vocab = logits.cols();
-        let drawn: Vec<(u32, f32)> = self
-            .running
-            .par_iter()
-            .zip(host.par_chunks(vocab))
-            .with_min_len(4)
-            .map(|(running, row)| self.draw_one(running, row))
+    /// Computes the newest token of every running sequence and draws the next one.
+    fn step(&mut self, decoder: &Decoder, weights: &DecodeWeights) {
+        let mut all = std::mem::take(&mut self.running);
+        let share = all.len().div_ceil(rayon::current_num_threads()).max(SEQUENCES_OF_A_THREAD);
+        let drawn: Vec<Vec<(u32, f32)>> = all
+            .par_chunks_mut(share)
+            .map(|part| {
+                let ids: Vec<u32> = part.iter().map(Running::newest).collect();
+                let mut sequences: Vec<_> = part.iter_mut().map(|r| &mut r.kv).collect();
+                let logits = weights.step(decoder, &ids, &mut sequences);
+                let host = logits.to_host();
+                let rows = part.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
+                rows.map(|(running, row)| self.draw_one(running, row)).collect()
+            })
             .collect();
-        self.progress.tokens += drawn.len();
-        let all = std::mem::take(&mut self.running);
-        for (mut running, drawn) in all.into_iter().zip(drawn) {
+        self.progress.tokens += all.len();
+        for (mut running, drawn) in all.into_iter().zip(drawn.into_iter().flatten()) {
             if self.push(&mut running, drawn) {
                 self.finish(running);
             } else {
