@@ -50,8 +50,9 @@ impl ScoreArgs {
         ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
-        let teacher = Decoder::load(teacher_dir)?;
-        let own_student = if student_dir == teacher_dir { None } else { Some(Decoder::load(student_dir)?) };
+        let teacher = Decoder::load_frozen(teacher_dir)?;
+        let own_student =
+            if student_dir == teacher_dir { None } else { Some(Decoder::load_frozen(student_dir)?) };
         let student = own_student.as_ref().unwrap_or(&teacher);
         let scored = score_traces(
             &traces,

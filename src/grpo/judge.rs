@@ -53,7 +53,7 @@ impl Judge {
             RewardKind::Rlt => {
                 let chat = ChatText::from_dir(&config.model.student)?;
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
-                let student = Decoder::load(&config.model.student)?;
+                let student = Decoder::load_frozen(&config.model.student)?;
                 Ok(Self::Rlt { student: Box::new(student), chat: Box::new(chat) })
             }
         }

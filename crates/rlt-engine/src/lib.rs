@@ -19,6 +19,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod bf16;
 mod buffer;
 pub mod embedding;
 pub mod head;

@@ -36,6 +36,11 @@ impl Family {
             Family::Llama => ("llama", "LlamaForCausalLM"),
         }
     }
+
+    /// `model_type` as transformers spells it.
+    pub fn model_type(self) -> &'static str {
+        self.hf_names().0
+    }
 }
 
 /// Everything of `config.json` that changes the arithmetic, checked and with defaults filled in.
