@@ -172,6 +172,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_narrowed_only_where_nothing_is_lost() {
+        let (kept, mut wide) = both(33, 20);
+        let narrowed = wide.narrowed().expect("all of them are bf16");
+        assert!(narrowed.is_bf16() && bits(&narrowed) == bits(&kept));
+        assert!(kept.narrowed().is_some());
+        wide.data_mut()[655] = 1.0 + 1.0 / 256.0;
+        assert!(wide.narrowed().is_none());
+    }
+
+    #[test]
     fn products_have_the_bits_of_the_widened_weights() {
         for (n, k) in [(1, 5), (40, 17), (96, 96), (330, 64), (704, 256)] {
             let (kept, wide) = both(n, k);

@@ -63,6 +63,18 @@ impl Tensor {
         Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(rows, cols, row)) }
     }
 
+    /// The same numbers as read-only bf16, where it holds every one of them exactly.
+    pub fn narrowed(&self) -> Option<Self> {
+        let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
+        if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
+            return None;
+        }
+        let upper: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+        let row_bytes = 2 * self.cols;
+        let row = |row: usize| &upper[row * row_bytes..(row + 1) * row_bytes];
+        Some(Self::from_bf16_rows(self.rows, self.cols, row))
+    }
+
     /// Whether this is read-only bf16.
     pub fn is_bf16(&self) -> bool {
         matches!(self.storage, Storage::Bf16(_))

@@ -196,6 +196,18 @@ impl Parameters {
         all
     }
 
+    /// For a model that will only be read from now on: keeps in bf16 every matrix whose numbers bf16 holds
+    /// exactly (all of a model that was loaded from bf16 and not trained). No bit of a result changes.
+    pub fn freeze(&mut self) {
+        for tensor in self.tensors_mut() {
+            if tensor.rows() > 1
+                && let Some(narrowed) = tensor.narrowed()
+            {
+                *tensor = narrowed;
+            }
+        }
+    }
+
     /// Number of parameters.
     pub fn len(&self) -> usize {
         self.tensors().iter().map(|t| t.len()).sum()
