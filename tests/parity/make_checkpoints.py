@@ -62,6 +62,18 @@ VARIANTS = {
         9_000,
     ),
     "llama3_tied_f32": (LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=LLAMA3), torch.float32, None),
+    "llama_bias_f32": (
+        LlamaConfig,
+        dict(tie_word_embeddings=True, rope_parameters=PLAIN, attention_bias=True),
+        torch.float32,
+        None,
+    ),
+    "qwen3_bias_bf16": (
+        Qwen3Config,
+        dict(tie_word_embeddings=True, head_dim=8, rope_parameters=PLAIN, attention_bias=True),
+        torch.bfloat16,
+        None,
+    ),
     "smollm_tied_f16": (
         LlamaConfig,
         dict(tie_word_embeddings=True, rope_parameters=PLAIN | dict(rope_theta=1e5), num_attention_heads=3, num_key_value_heads=1),

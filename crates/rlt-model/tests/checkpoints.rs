@@ -13,7 +13,7 @@ use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::weights::{Dtype, Weights};
 
 /// Name, and the number format of its weights.
-const CHECKPOINTS: [(&str, Dtype); 9] = [
+const CHECKPOINTS: [(&str, Dtype); 11] = [
     ("qwen2_tied_f32", Dtype::F32),
     ("qwen2_yarn_bf16", Dtype::Bf16),
     ("qwen3_tied_bf16_sharded", Dtype::Bf16),
@@ -21,6 +21,8 @@ const CHECKPOINTS: [(&str, Dtype); 9] = [
     ("llama_linear_f32", Dtype::F32),
     ("llama3_bf16_sharded", Dtype::Bf16),
     ("llama3_tied_f32", Dtype::F32),
+    ("llama_bias_f32", Dtype::F32),
+    ("qwen3_bias_bf16", Dtype::Bf16),
     ("smollm_tied_f16", Dtype::F16),
     ("mistral_bf16", Dtype::Bf16),
 ];
