@@ -2,8 +2,8 @@
 
 Writes one model folder a variant (default: crates/rlt-model/tests/checkpoints, which is committed, so that
 crates/rlt-model/tests/checkpoints.rs runs everywhere) with ``golden.safetensors``: ``input_ids`` (T), ``logits``
-(T x V) of f32 arithmetic on the stored weights, and for bf16 checkpoints ``logits_bf16``, of transformers' own bf16
-arithmetic. Made with transformers 5.17 and PyTorch 2.15.
+(T x V) of f32 arithmetic on the stored weights; for bf16 checkpoints ``logits_bf16``, of transformers' own bf16
+arithmetic; for biased f32 ones ``grad.NAME``, the gradient of the mean loss by each weight. Made with transformers 5.17 and PyTorch 2.15.
 """
 
 import json
@@ -108,7 +108,12 @@ def spell_as_in_transformers_4(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-@torch.inference_mode()
+def gradients(model, ids) -> dict:
+    model.zero_grad()
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    return {f"grad.{name}": parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
 def main() -> None:
     default = Path(__file__).parents[2] / "crates/rlt-model/tests/checkpoints"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
@@ -123,12 +128,13 @@ def main() -> None:
             spell_as_in_transformers_4(to / "config.json")
 
         ids = torch.randint(SHAPE["vocab_size"], (1, 60), generator=generator)
-        logits = lambda dtype: AutoModelForCausalLM.from_pretrained(
-            to, dtype=dtype, attn_implementation="eager"
-        )(input_ids=ids, use_cache=False).logits[0].float()
-        golden = {"input_ids": ids[0], "logits": logits(torch.float32)}
+        load = lambda dtype: AutoModelForCausalLM.from_pretrained(to, dtype=dtype, attn_implementation="eager")
+        logits = lambda model: model(input_ids=ids, use_cache=False).logits[0].detach().float().clone()
+        golden = {"input_ids": ids[0], "logits": logits(load(torch.float32))}
         if dtype == torch.bfloat16:
-            golden["logits_bf16"] = logits(torch.bfloat16)
+            golden["logits_bf16"] = logits(load(torch.bfloat16))
+        if name.endswith("bias_f32"):
+            golden |= gradients(load(torch.float32), ids)
         save_file(golden, to / "golden.safetensors")
         print(name, "largest logit", golden["logits"].abs().max().item())
 

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use rlt_engine::{Tensor, head};
 use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
+use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::parameters::{Parameters, slots};
 use rlt_model::weights::{Dtype, Weights};
 
 /// Name, and the number format of its weights.
@@ -128,6 +130,32 @@ fn a_frozen_model_keeps_bf16_and_computes_the_bits_of_the_widened_one() {
         let request = [GenerationRequest { prompt: ids[..30].to_vec(), n: 7, stream: [3, 1] }];
         let [a, b] = [&wide, &frozen].map(|d| generate(d, &request, &params, 5, &mut |_| ()).unwrap());
         assert!(a == b, "{name}: sampled tokens and their log-probabilities");
+    }
+}
+
+/// The other families' gradients are compared in `parity.rs`; these have the biases.
+#[test]
+fn gradients_of_biases_equal_those_of_pytorch() {
+    let name = "llama_bias_f32";
+    let (decoder, ids) = (Decoder::load(&folder(name)).unwrap(), golden(name).ids);
+    let n = ids.len() - 1;
+    let scored = 1..ids.len();
+    let batch = PackedBatch::new(&[ScoringGroup::single(ids, vec![scored])]);
+    let mut grads = Parameters::zeros(decoder.config());
+    decoder
+        .train_micro_batch(&batch, 1.0, Keep::Activations, &mut grads, |_, logprobs| {
+            Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])
+        })
+        .unwrap();
+    let expected = Weights::open_file(&folder(name).join("golden.safetensors")).unwrap();
+    for (slot, grad) in slots(decoder.config()).iter().zip(grads.tensors()) {
+        let parts = slot.parts.iter();
+        let parts = parts.map(|part| expected.read_f32(&format!("grad.{}", part.name), &part.shape).unwrap());
+        let parts: Vec<f32> = parts.flatten().collect();
+        let largest = parts.iter().fold(0.0_f32, |m, x| x.abs().max(m));
+        let worst = largest_difference(&grad.to_host(), &parts);
+        // The softmax does not notice a key's bias, so that its gradient is zero but for rounding.
+        assert!(worst < 1e-5 * largest.max(1.0), "{}: {worst:e} of {largest}", slot.parts[0].name);
     }
 }
 
