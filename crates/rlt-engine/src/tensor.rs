@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::bf16::Bf16Panels;
-use crate::buffer;
+use crate::buffer::{self, Buffer};
 
 /// A contiguous row-major matrix of f32, `rows x cols`. A vector is a matrix of one row.
 ///
@@ -21,7 +21,7 @@ pub struct Tensor {
 }
 
 enum Storage {
-    F32(Vec<f32>),
+    F32(Buffer),
     Bf16(Bf16Panels),
 }
 
@@ -51,7 +51,21 @@ impl Tensor {
     /// If `data` does not hold `rows * cols` values.
     pub fn from_vec(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), rows * cols, "{rows} x {cols} tensor from {} values", data.len());
-        Self { rows, cols, storage: Storage::F32(data) }
+        Self { rows, cols, storage: Storage::F32(Buffer::Owned(data)) }
+    }
+
+    /// Values that `fill` writes, all of them.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn filled_by<E>(
+        rows: usize,
+        cols: usize,
+        fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut out = Self::scratch(rows, cols);
+        fill(out.data_mut())?;
+        Ok(out)
     }
 
     /// Weights that are only read, kept in bf16. `row(index)` gives the numbers of a row: `cols` of them,
