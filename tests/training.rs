@@ -128,6 +128,26 @@ fn sft_learns_and_leaves_a_model() {
 }
 
 #[test]
+fn the_final_model_is_saved_in_the_number_format_asked_for() {
+    let made = world();
+    let model = |name: &str, dtype: &str| {
+        let config = made.sft_config(&[&format!("model.save_dtype={dtype}")]);
+        run(rlt::sft::train, &config, &made.run_dir(name)).model
+    };
+    let (exact, rounded) = (model("exact", "f32"), model("rounded", "bf16"));
+    let config = fs::read_to_string(rounded.join("config.json")).unwrap();
+    assert!(config.contains("\"torch_dtype\": \"bfloat16\""), "{config}");
+    let (exact, rounded) = (Decoder::load(&exact).unwrap(), Decoder::load_frozen(&rounded).unwrap());
+    for (exact, rounded) in exact.parameters().tensors().iter().zip(rounded.parameters().tensors()) {
+        assert_eq!(rounded.is_bf16(), rounded.rows() > 1);
+        for (exact, rounded) in exact.to_host().iter().zip(rounded.to_host().iter()) {
+            // Half a unit in the last of 8 bits.
+            assert!((exact - rounded).abs() <= exact.abs() / 256.0, "{exact} {rounded}");
+        }
+    }
+}
+
+#[test]
 fn sft_goes_on_bit_for_bit() {
     let made = world();
     assert_goes_on_bit_for_bit(rlt::sft::train, &made.sft_config(&[]), &made, 6);

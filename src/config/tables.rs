@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
@@ -46,6 +47,32 @@ pub struct ModelPaths {
     pub student: PathBuf,
     /// Train from random weights: take only `config.json` and the tokenizer from `path`.
     pub from_scratch: bool,
+    /// Number format of the final model's weights. Training and checkpoints are f32 whatever this says.
+    pub save_dtype: SaveDtype,
+}
+
+/// `model.save_dtype`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SaveDtype {
+    /// Exactly what was trained. The default, also after a bf16 checkpoint: a step of RL is often smaller
+    /// than bf16 can hold beside the weight it changes, and rounding would undo it.
+    #[default]
+    F32,
+    /// Half the size; each weight is rounded to 8 bits.
+    Bf16,
+    /// Half the size; 11 bits, but nothing above 65504.
+    F16,
+}
+
+impl From<SaveDtype> for Dtype {
+    fn from(dtype: SaveDtype) -> Self {
+        match dtype {
+            SaveDtype::F32 => Self::F32,
+            SaveDtype::Bf16 => Self::Bf16,
+            SaveDtype::F16 => Self::F16,
+        }
+    }
 }
 
 /// `[data]`: rows and their columns.

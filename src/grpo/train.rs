@@ -64,6 +64,9 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
+    if let (Some(reference), 0) = (&mut weights.reference, grpo.reference_sync_every) {
+        reference.parameters_mut().freeze();
+    }
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Parameters::zeros(weights.decoder.config());
     let mut last_reward = String::new();

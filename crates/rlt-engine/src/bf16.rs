@@ -10,9 +10,10 @@
 
 use std::sync::Arc;
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 use rayon::prelude::*;
 
+use crate::buffer::{self, Buffer};
 use crate::tile::PANEL;
 
 /// Words of one input feature in a panel. Word `i` holds output feature `i` of the panel in its lower and
@@ -22,8 +23,8 @@ const WORDS: usize = PANEL / 2;
 /// A matrix `[out_features, in_features]` of bf16 numbers. Cloning shares it: it never changes.
 #[derive(Clone)]
 pub(crate) struct Bf16Panels {
-    /// Per panel, `cols x WORDS`; features beyond the last row are zero.
-    words: Arc<Vec<u32>>,
+    /// Per panel, `cols x WORDS` words; features beyond the last row are zero.
+    words: Arc<Buffer>,
     rows: usize,
     cols: usize,
 }
@@ -32,7 +33,8 @@ impl Bf16Panels {
     /// Lays out the rows that `row(index)` gives: `cols` little-endian numbers of two bytes each.
     pub(crate) fn from_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
         let panel_words = cols * WORDS;
-        let mut words = vec![0_u32; rows.div_ceil(PANEL) * panel_words];
+        let mut buffer = buffer::take(rows.div_ceil(PANEL) * panel_words);
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut buffer);
         words.par_chunks_mut(panel_words.max(1)).enumerate().for_each(|(panel, words)| {
             let numbers = |feature: usize| {
                 let index = panel * PANEL + feature;
@@ -40,6 +42,7 @@ impl Bf16Panels {
                 assert!(index >= rows || numbers.len() == cols, "numbers of row {index}");
                 numbers
             };
+            words.fill(0);
             let features: [&[[u8; 2]]; PANEL] = std::array::from_fn(numbers);
             // In squares, so that both the reads and the writes stay within a few cache lines.
             for (square, words) in words.chunks_mut(PANEL * WORDS).enumerate() {
@@ -52,7 +55,7 @@ impl Bf16Panels {
                 }
             }
         });
-        Self { words: Arc::new(words), rows, cols }
+        Self { words: Arc::new(buffer), rows, cols }
     }
 
     pub(crate) fn n_panels(&self) -> usize {
@@ -61,7 +64,7 @@ impl Bf16Panels {
 
     /// The words of one panel, `cols x WORDS`.
     pub(crate) fn panel(&self, panel: usize) -> &[u32] {
-        &self.words[panel * self.cols * WORDS..][..self.cols * WORDS]
+        bytemuck::cast_slice(&self.words[panel * self.cols * WORDS..][..self.cols * WORDS])
     }
 
     /// Row `row`, widened, into `out`.
@@ -169,6 +172,16 @@ mod tests {
             assert_eq!(bits(&kept), bits(&wide), "{rows} x {cols}");
             assert_eq!(bits(&kept.clone()), bits(&wide));
         }
+    }
+
+    #[test]
+    fn numbers_are_narrowed_only_where_nothing_is_lost() {
+        let (kept, mut wide) = both(33, 20);
+        let narrowed = wide.narrowed().expect("all of them are bf16");
+        assert!(narrowed.is_bf16() && bits(&narrowed) == bits(&kept));
+        assert!(kept.narrowed().is_some());
+        wide.data_mut()[655] = 1.0 + 1.0 / 256.0;
+        assert!(wide.narrowed().is_none());
     }
 
     #[test]

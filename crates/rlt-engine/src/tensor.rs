@@ -54,6 +54,20 @@ impl Tensor {
         Self { rows, cols, storage: Storage::F32(Buffer::Owned(data)) }
     }
 
+    /// Values that `fill` writes, all of them.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn filled_by<E>(
+        rows: usize,
+        cols: usize,
+        fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut out = Self::scratch(rows, cols);
+        fill(out.data_mut())?;
+        Ok(out)
+    }
+
     /// Weights that are only read, kept in bf16. `row(index)` gives the numbers of a row: `cols` of them,
     /// little-endian, two bytes each.
     ///
@@ -61,6 +75,18 @@ impl Tensor {
     /// If a row has another length.
     pub fn from_bf16_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
         Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(rows, cols, row)) }
+    }
+
+    /// The same numbers as read-only bf16, where it holds every one of them exactly.
+    pub fn narrowed(&self) -> Option<Self> {
+        let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
+        if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
+            return None;
+        }
+        let upper: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+        let row_bytes = 2 * self.cols;
+        let row = |row: usize| &upper[row * row_bytes..(row + 1) * row_bytes];
+        Some(Self::from_bf16_rows(self.rows, self.cols, row))
     }
 
     /// Whether this is read-only bf16.

@@ -3,7 +3,7 @@
 use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
 use rlt_engine::kv::{KvSequence, Turns, decode_attention};
-use rlt_engine::matmul::Output;
+use rlt_engine::matmul::{Output, add_bias};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
@@ -68,6 +68,9 @@ impl DecodeWeights {
             }
             let attended = decode_attention(&qkv, sequences, layer, decoder.attention_shape(), turns);
             matmul_packed(&attended, &packed.attention_out, &mut x, Output::Accumulate);
+            if let Some(bias) = &block.attention_out_bias {
+                add_bias(&mut x, bias);
+            }
             let (normed, _) = rms_norm(&x, &block.mlp_norm, eps);
             let activated = swiglu(&linear(&normed, &packed.gate_up));
             matmul_packed(&activated, &packed.down, &mut x, Output::Accumulate);

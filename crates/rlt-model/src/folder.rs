@@ -71,15 +71,15 @@ impl Parameters {
 }
 
 fn read_slot(slot: &Slot, weights: &Weights) -> Result<Tensor> {
-    let mut data = vec![0.0; slot.rows * slot.cols];
-    let mut rest = &mut data[..];
-    for part in &slot.parts {
-        let (own, after) = rest.split_at_mut(part.shape.iter().product());
-        weights.read_f32_into(&part.name, &part.shape, own)?;
-        weights.done_with(&part.name);
-        rest = after;
-    }
-    Ok(Tensor::from_vec(slot.rows, slot.cols, data))
+    Tensor::filled_by(slot.rows, slot.cols, |mut rest| {
+        for part in &slot.parts {
+            let (own, after) = rest.split_at_mut(part.shape.iter().product());
+            weights.read_f32_into(&part.name, &part.shape, own)?;
+            weights.done_with(&part.name);
+            rest = after;
+        }
+        Ok(())
+    })
 }
 
 /// Refuses a file with weights of the decoder that this configuration has no place for (a bias, a norm, one

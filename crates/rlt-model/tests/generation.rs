@@ -24,6 +24,7 @@ fn config(family: Family) -> ModelConfig {
         rms_norm_eps: 1e-6,
         tie_word_embeddings: family == Family::Qwen2,
         qkv_bias: family == Family::Qwen2,
+        attention_out_bias: false,
         qk_norm: family == Family::Qwen3,
         max_position_embeddings: 400,
         eos_token_ids: vec![0],
