@@ -198,13 +198,7 @@ impl Bench {
                 .zip(&completions)
                 .map(|(request, completions)| ScoringGroup {
                     prefix: request.prompt.clone(),
-                    continuations: completions
-                        .iter()
-                        .map(|c| Continuation {
-                            ids: c.ids.clone(),
-                            scored: std::iter::once(0..c.ids.len()).collect(),
-                        })
-                        .collect(),
+                    continuations: completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect(),
                 })
                 .collect();
             let references: Vec<f32> = reference

@@ -1,6 +1,6 @@
 //! Scoring with tables for models: which tokens are asked for, at which temperature, and what comes out.
 
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::dataset::Finish;
@@ -67,7 +67,7 @@ fn teacher_scores_the_thought_and_student_thought_and_solution() {
     // r_ss = -0.3 * 1.01; D = 0.4, -0.3: r_kl = 0.05 + 0.004.
     close(&[scored.score.reward], &[-0.303 - 3.0 * 0.054]);
 
-    let columns = score_columns(Some(sample), scored);
+    let columns = score_columns(Some(sample), scored, &test_chat());
     assert_eq!(columns["parts"]["n_think"], 2);
     assert_eq!(columns["parts"]["n_solution"], 1);
     assert_eq!(columns["parts"]["status"], "ok");
@@ -100,9 +100,9 @@ fn a_question_s_completions_share_one_prefix() {
     let traces = [trace(1, "q", "4", "a"), trace(2, "r", "4", "a"), trace(3, "q", "4", "b")];
     let samples: Vec<RltSample> =
         traces.iter().map(|trace| RltSample::from_trace(&formats, trace).unwrap().unwrap()).collect();
-    let jobs: Vec<Job> = samples.iter().map(Job::student).collect();
-    assert_eq!(batches(&jobs, 1), [vec![vec![0, 2]], vec![vec![1]]]);
-    assert_eq!(batches(&jobs, 100_000), [vec![vec![0, 2], vec![1]]]);
+    let jobs: Vec<Job> = samples.iter().map(|sample| Job::student(&sample.student)).collect();
+    assert_eq!(jobs::batches(&jobs, 1), [vec![vec![0, 2]], vec![vec![1]]]);
+    assert_eq!(jobs::batches(&jobs, 100_000), [vec![vec![0, 2], vec![1]]]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn sampled_ids_are_scored_as_they_were_sampled() {
     let (sample, scored) = score(&[row]).remove(0);
     assert_eq!(sample, None);
     assert!(scored.score.status().contains("do not spell"));
-    assert_eq!(score_columns(None, &scored)["parts"]["n_think"], Value::Null);
+    assert_eq!(score_columns(None, &scored, &test_chat())["parts"]["n_think"], Value::Null);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn rows_that_cannot_be_scored_say_why_and_the_rest_is_scored() {
     assert!(status[0].starts_with("empty thought") && status[1].starts_with("empty solution"), "{status:?}");
     assert!(status[2].starts_with("too long: ") && status[2].ends_with("the student's context is 700"));
     assert_eq!(status[3], "ok");
-    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -1.0));
-    let columns = score_columns(results[0].0.as_ref(), &results[0].1);
+    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -10.0));
+    let columns = score_columns(results[0].0.as_ref(), &results[0].1, &test_chat());
     assert_eq!(columns["parts"]["kl_mean"], Value::Null);
     assert_eq!(columns["parts"]["n_think"], 0);
     // Row 4 has no end tag.
