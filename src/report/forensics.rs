@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::number::{compact, nats, percent};
 use super::page::first_and_last;
 use super::run_files::Sample;
+use super::tokens::visible;
 
 /// Tokens listed of each extreme.
 const MOST_TOKENS: usize = 8;
@@ -129,17 +130,13 @@ fn token_rows(
     rows.into_iter()
         .take(MOST_TOKENS)
         .map(|(token, (n, sum))| TokenRow {
-            token: visible(token),
+            // A space at either end would not show.
+            token: visible(token).replace(' ', "\u{2423}"),
             early: share(n[0], totals[0]),
             late: share(n[1], totals[1]),
             mean: nats(sum / (n[0] + n[1]) as f64),
         })
         .collect()
-}
-
-/// A token's text with its white space made visible.
-fn visible(token: &str) -> String {
-    token.replace('\n', "\u{21b5}").replace(' ', "\u{2423}").replace('\t', "\u{21e5}")
 }
 
 /// Signs of a gamed reward; and what was looked at, with its figures.
