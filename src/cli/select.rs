@@ -199,7 +199,7 @@ fn digest(text: &str) -> u128 {
         (salt, text).hash(&mut hasher);
         u128::from(hasher.finish())
     };
-    half(0) << 64 | half(1)
+    (half(0) << 64) | half(1)
 }
 
 fn parse_selection(text: &str) -> std::result::Result<Selection, String> {
