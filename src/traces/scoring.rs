@@ -99,11 +99,11 @@ pub fn score_file(
             traces.extend(traces_of(record, data, formats.style)?);
         }
         let mut tally = writer.state().clone();
-        let rows =
+        let (rows, n) =
             scored_rows(&traces, detail, formats, (teacher, student), reward, tokens_per_batch, &mut tally)?;
         tally.rows += lot.len() as u64;
-        n_tokens += rows.1;
-        writer.append(&rows.0, tally)?;
+        n_tokens += n;
+        writer.append(&rows, tally)?;
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
@@ -160,7 +160,7 @@ fn lots(
                 None => break,
                 Some(Err(error)) => return Some(Err(error)),
                 Some(Ok(record)) => {
-                    bytes += text_bytes(&Value::Object(record.columns.clone()));
+                    bytes += record.columns.values().map(text_bytes).sum::<usize>();
                     lot.push(record);
                 }
             }
