@@ -54,7 +54,7 @@ fn rows_done(dir: &Path) -> Option<u64> {
 fn killed_and_started_again_gives_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    inputs(dir, 6000);
+    inputs(dir, 1500);
     let whole = score(dir, "whole.jsonl").output().unwrap();
     assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
     let mut resumed = 0;

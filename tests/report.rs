@@ -138,7 +138,7 @@ fn a_training_run_compares_its_first_and_last_step() {
         "tale-teller",
         "seed 7",
         "Reward forensics",
-        "Explanation length: ",
+        "No sign that the reward is gamed: solution overlap",
         "steps 1 to 20 steps 21 to 40 mean log-probability",
         "Think token with the largest D",
     ] {
