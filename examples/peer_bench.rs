@@ -72,8 +72,9 @@ impl Bench {
             ("generate", &[sequences]) => self.generate(shape, sequences),
             ("logprobs", &[rows, tokens]) => self.logprobs(shape, rows, tokens),
             ("grpo_step", &[questions, group, new]) => self.grpo_step(shape, questions, group, new),
-            ("score", &[completions, think]) => self.score(name, shape, completions, think),
-            ("score_recorded", &[completions, think]) => self.score(name, shape, completions, think),
+            ("score" | "score_recorded", &[completions, think]) => {
+                self.score(name, shape, completions, think)
+            }
             ("score_long" | "score_long_full", &[vocab, tokens]) => {
                 self.score_long(name, shape, vocab, tokens)
             }

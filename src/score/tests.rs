@@ -199,7 +199,8 @@ fn every_edge_of_a_completion() {
     let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<u32>>();
     let long = "a".repeat(30);
     // Completion, solution; then think tokens, boundary tokens, solution tokens, penalty.
-    let scored: [(&str, String, &str, Vec<u32>, usize, Vec<u32>, f64); 12] = [
+    type Case<'a> = (&'a str, String, &'a str, Vec<u32>, usize, Vec<u32>, f64);
+    let scored: [Case; 12] = [
         ("plain", format!("ab{END}"), "4", bytes("ab"), 0, bytes("4"), 0.0),
         ("no end tag", "ab".into(), "4", bytes("ab"), 0, bytes("4"), -1.0),
         ("half an end tag", "ab<|end_of_".into(), "4", bytes("ab<|end_of_"), 0, bytes("4"), -1.0),
