@@ -3,13 +3,15 @@
     rlt explain --model TEACHER --data ROWS --format conversations --out d/a.jsonl   (and the same with .parquet)
     python tests/parity/read_distilled.py d/a.jsonl d/a.parquet
 
-Needs `datasets`, and `llamafactory` for the last check, which is left out when that cannot be imported: its
-ShareGPT converter must find the same question, answer and system prompt.
+Needs `datasets`, and `llamafactory` (pip install --no-deps llamafactory==0.9.5) for the last check, which is left
+out when that cannot be found: its ShareGPT converter must find the same question, answer and system prompt.
 """
 
 import json
 import sys
 import tempfile
+import types
+from pathlib import Path
 
 from datasets import load_dataset
 
@@ -25,11 +27,17 @@ with tempfile.TemporaryDirectory() as cache:
         print(f"{path}: {read.num_rows} rows equal")
 
 try:
+    # The converter alone: what these packages import of the trainer is not needed.
+    for name in ("llamafactory", "llamafactory.data", "llamafactory.hparams", "llamafactory.extras"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(folder, *name.split("."))) for folder in sys.path if Path(folder, *name.split(".")).is_dir()]
+        sys.modules[name] = package
     from llamafactory.data.converter import SharegptDatasetConverter
     from llamafactory.data.parser import DatasetAttr
-    from llamafactory.hparams import DataArguments
+    from llamafactory.hparams.data_args import DataArguments
 except ImportError as error:
-    sys.exit(f"LLaMA-Factory not checked: {error}" if "--need-llamafactory" in sys.argv else 0)
+    print(f"LLaMA-Factory not checked: {error}")
+    sys.exit()
 
 attributes = DatasetAttr("file", dataset_name=jsonl)
 attributes.formatting = "sharegpt"
