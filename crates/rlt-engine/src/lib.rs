@@ -31,6 +31,7 @@ pub mod random;
 pub mod rope;
 pub mod sample;
 mod simd;
+mod slab;
 pub mod swiglu;
 pub mod tensor;
 mod tile;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::buffer;
+use crate::buffer::{self, Buffer};
 
 /// A contiguous row-major matrix of f32, `rows x cols`. A vector is a matrix of one row.
 ///
@@ -12,7 +12,7 @@ use crate::buffer;
 pub struct Tensor {
     rows: usize,
     cols: usize,
-    data: Vec<f32>,
+    data: Buffer,
 }
 
 impl Tensor {
@@ -41,7 +41,7 @@ impl Tensor {
     /// If `data` does not hold `rows * cols` values.
     pub fn from_vec(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), rows * cols, "{rows} x {cols} tensor from {} values", data.len());
-        Self { rows, cols, data }
+        Self { rows, cols, data: Buffer::Owned(data) }
     }
 
     /// The values as the host sees them, row by row.
@@ -77,7 +77,7 @@ impl Tensor {
     /// `self = mix * other + (1 - mix) * self`, element by element (reference synchronisation).
     pub fn mix_in(&mut self, other: &Self, mix: f32) {
         assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a mixture");
-        for (a, b) in self.data.iter_mut().zip(&other.data) {
+        for (a, b) in self.data.iter_mut().zip(other.data.iter()) {
             *a = mix * b + (1.0 - mix) * *a;
         }
     }
