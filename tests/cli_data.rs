@@ -21,7 +21,12 @@ const SCRIPT: [(&str, &str); 5] = [
 
 fn rlt(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
-    command.current_dir(dir).args(args).env("HF_HUB_CACHE", "hub").env("HF_ENDPOINT", "http://127.0.0.1:9");
+    command
+        .current_dir(dir)
+        .args(args)
+        .env("HF_HUB_CACHE", "hub")
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("NO_PROXY", "127.0.0.1");
     command
 }
 

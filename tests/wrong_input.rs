@@ -36,6 +36,7 @@ fn faults(case: &Case) -> Vec<String> {
         .args(case.args)
         // A hub that nobody answers for, and no cache.
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("NO_PROXY", "127.0.0.1")
         .env("HF_HUB_CACHE", "no-cache")
         .env_remove("HF_HUB_OFFLINE")
         .env_remove("HF_DATASETS_OFFLINE")

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::files::{Kind, data_files, kind};
+pub(super) use super::files::{Kind, data_files, kind};
 use super::parquet;
 use crate::error::{Error, Result};
 
