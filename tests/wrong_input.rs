@@ -2,6 +2,8 @@
 //! call that must fail with its exit code, say its words on exactly one `error:` line, and leave no
 //! output behind.
 
+#[path = "wrong_input/data.rs"]
+mod data;
 #[path = "wrong_input/generation.rs"]
 mod generation;
 mod scripted;
@@ -32,6 +34,12 @@ fn faults(case: &Case) -> Vec<String> {
     let output = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
         .current_dir(dir.path())
         .args(case.args)
+        // A hub that nobody answers for, and no cache.
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("NO_PROXY", "127.0.0.1")
+        .env("HF_HUB_CACHE", "no-cache")
+        .env_remove("HF_HUB_OFFLINE")
+        .env_remove("HF_DATASETS_OFFLINE")
         .timeout(std::time::Duration::from_secs(60))
         .output()
         .unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::config::DataConfig;
-use rlt::dataset::{JsonlWriter, TraceRow, read_questions};
+use rlt::dataset::{RowWriter, TraceRow, read_questions};
 use rlt::explain::explain_each;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
@@ -35,7 +35,7 @@ pub struct ExplainArgs {
     /// Rows with `question` and `solution`; without it the configuration's data.path
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Where the rows go (.jsonl), whole or not at all
+    /// Where the rows go (.jsonl or .parquet), whole or not at all
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Explanations of each question
@@ -66,7 +66,7 @@ impl ExplainArgs {
         let decoder = Decoder::load_frozen(model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
-        let mut out = JsonlWriter::create(&self.out)?;
+        let mut out = RowWriter::create(&self.out)?;
         let mut written = 0;
         let summary = explain_each(&teacher, &rows, self.n, &context.progress, |trace| {
             self.columns(&trace, &style).map_or(Ok(()), |columns| {

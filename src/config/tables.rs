@@ -79,7 +79,8 @@ impl From<SaveDtype> for Dtype {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
-    /// A .jsonl, .json or .csv file, or a folder of them.
+    /// A .jsonl, .json, .csv or .parquet file, a folder of them, or a data set of the Hugging Face hub
+    /// (`OWNER/NAME`, `OWNER/NAME@REVISION`, `hf://datasets/OWNER/NAME/FILE`).
     pub path: PathBuf,
     /// Column of the question; empty means `question`, else `prompt`, else `problem`.
     pub question: String,

@@ -1,10 +1,14 @@
 //! Rows: what comes in and what goes out.
 //!
-//! [`read_questions`] and [`read_traces`] take a .jsonl, .json or .csv file or a folder of them; every
-//! column they do not use is carried through in [`QuestionRow::columns`]. [`JsonlWriter`] writes rows so
-//! that a reader never sees half a file. [`RecordStream`] and [`ResumableWriter`] do both in bounded memory.
+//! [`read_questions`] and [`read_traces`] take a .jsonl, .json, .csv or .parquet file, a folder of them or
+//! a data set of the Hugging Face hub; every column they do not use is carried through in
+//! [`QuestionRow::columns`]. [`JsonlWriter`] and [`RowWriter`] write rows so that a reader never sees half a
+//! file. [`RecordStream`] and [`ResumableWriter`] do both in bounded memory.
 
 mod conversation;
+mod files;
+mod hub;
+mod parquet;
 mod question;
 mod resumable;
 mod source;
@@ -17,4 +21,4 @@ pub use resumable::ResumableWriter;
 pub use source::{Record, read_records};
 pub use stream::RecordStream;
 pub use trace::{Finish, TraceRow, read_traces, traces_of};
-pub use writer::JsonlWriter;
+pub use writer::{JsonlWriter, RowWriter};

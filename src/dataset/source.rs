@@ -1,11 +1,16 @@
 //! Files to records: one JSON object a row, with the place it came from.
 
+use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+pub(super) use super::files::{Kind, data_files, kind};
+use super::parquet;
 use crate::error::{Error, Result};
 
 /// One row of a data file, before anybody asks what its columns mean.
@@ -14,7 +19,7 @@ pub struct Record {
     /// The file.
     pub path: Arc<Path>,
     /// Where in the file, from 1: the line of a .jsonl file, the element of a .json array, the data row
-    /// of a .csv file.
+    /// of a .csv or .parquet file.
     pub row: usize,
     /// The columns in the file's order.
     pub columns: Map<String, Value>,
@@ -27,15 +32,18 @@ impl Record {
     }
 
     /// The text in column `name`; `None` when the column is absent or null. Numbers and booleans are
-    /// taken as they are written.
+    /// taken as they are written, a list of one text (the thoughts of s1K) as that text.
     ///
     /// # Errors
-    /// [`Error::Row`] when the column holds a list or an object.
+    /// [`Error::Row`] when the column holds another list or an object.
     pub fn text(&self, name: &str) -> Result<Option<String>> {
         match self.columns.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
+            Some(Value::Array(items)) if matches!(items.as_slice(), [Value::String(_)]) => {
+                Ok(items[0].as_str().map(str::to_owned))
+            }
             Some(Value::Array(_)) => Err(self.error(format!("column `{name}` is a list, not text"))),
             Some(Value::Object(_)) => Err(self.error(format!("column `{name}` is an object, not text"))),
         }
@@ -47,75 +55,40 @@ impl Record {
     }
 }
 
-/// The rows of a .jsonl, .json or .csv file, or of every such file of a folder in the order of their
-/// names; the first `max_rows` of them unless that is 0.
+/// The most bytes of one line: no row of text is longer, but a file without line ends is.
+const MAX_LINE_BYTES: usize = 64 << 20;
+
+/// The rows of a .jsonl, .json, .csv or .parquet file, of every such file of a folder in the order of their
+/// names, or of a data set of the Hugging Face hub; the first `max_rows` of them unless that is 0.
 ///
 /// # Errors
-/// [`Error::Io`] when a file cannot be read, [`Error::File`] when it is of another kind or has no rows,
-/// [`Error::Row`] when a row is not an object or not valid UTF-8.
+/// [`Error::Io`] when a file cannot be read, [`Error::File`] when it is of another kind, has no rows or
+/// cannot be fetched, [`Error::Row`] when a row is not an object or not valid UTF-8.
 pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
     let mut records = Vec::new();
+    let limit = if max_rows == 0 { usize::MAX } else { max_rows };
     for file in data_files(path)? {
-        read_file(&file, &mut records)?;
-        if max_rows > 0 && records.len() >= max_rows {
-            records.truncate(max_rows);
+        read_file(&file, limit - records.len(), &mut records)?;
+        if records.len() >= limit {
+            records.truncate(limit);
             break;
         }
     }
     Ok(records)
 }
 
-/// What a file name says about the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// JSON Lines, or one JSON array: told apart by the first character.
-    Json,
-    Csv,
-    Parquet,
-}
-
-pub(super) fn kind(path: &Path) -> Option<Kind> {
-    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "jsonl" | "json" | "ndjson" => Some(Kind::Json),
-        "csv" => Some(Kind::Csv),
-        "parquet" => Some(Kind::Parquet),
-        _ => None,
-    }
-}
-
-pub(super) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
-    let io = |source| Error::Io { path: path.to_path_buf(), source };
-    if !fs::metadata(path).map_err(io)?.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(io)? {
-        let file = entry.map_err(io)?.path();
-        let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && file.is_file() && kind(&file).is_some() {
-            files.push(file);
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        return Err(file_error(path, "the folder holds no .jsonl, .json or .csv file"));
-    }
-    Ok(files)
-}
-
 pub(super) fn file_error(path: &Path, what: impl Into<String>) -> Error {
     Error::File { path: path.to_path_buf(), what: what.into() }
 }
 
-fn read_file(path: &Path, records: &mut Vec<Record>) -> Result<()> {
-    let kind = kind(path)
-        .ok_or_else(|| file_error(path, "not a data file; a .jsonl, .json or .csv file is expected"))?;
+fn read_file(path: &Path, limit: usize, records: &mut Vec<Record>) -> Result<()> {
+    let kind = kind(path).ok_or_else(|| {
+        file_error(path, "not a data file; a .jsonl, .json, .csv or .parquet file is expected")
+    })?;
     let before = records.len();
     let bytes = |path: &Path| fs::read(path).map_err(|source| Error::Io { path: path.to_path_buf(), source });
     match kind {
-        Kind::Parquet => {
-            return Err(file_error(path, "parquet is not read yet; convert it to .jsonl, one object a line"));
-        }
+        Kind::Parquet => parquet::read(path, limit, records)?,
         Kind::Csv => read_csv(path, &bytes(path)?, records)?,
         Kind::Json => {
             let bytes = bytes(path)?;
@@ -147,22 +120,29 @@ fn read_lines(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<
 /// The record in one line of a .jsonl file.
 pub(super) fn json_record(path: &Arc<Path>, row: usize, line: &[u8]) -> Result<Record> {
     let row_error = |what: String| Error::Row { path: path.to_path_buf(), row, what };
+    if line.len() > MAX_LINE_BYTES {
+        return Err(row_error(format!(
+            "the line is {} MB long; a row has at most {} (is this JSON Lines?)",
+            line.len() >> 20,
+            MAX_LINE_BYTES >> 20
+        )));
+    }
     let line = std::str::from_utf8(line)
         .map_err(|e| row_error(format!("not valid UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
-    let value =
+    let Row(columns) =
         serde_json::from_str(line).map_err(|e| row_error(format!("malformed JSON: {}", brief(&e))))?;
-    Ok(Record { path: path.clone(), row, columns: object(value).map_err(row_error)? })
+    Ok(Record { path: path.clone(), row, columns: columns.map_err(row_error)? })
 }
 
 fn read_array(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
     let text = std::str::from_utf8(content)
         .map_err(|e| file_error(path, format!("not valid UTF-8 at byte {}", e.valid_up_to() + 1)))?;
-    let values: Vec<Value> =
+    let rows: Vec<Row> =
         serde_json::from_str(text).map_err(|e| file_error(path, format!("malformed JSON: {e}")))?;
     let shared: Arc<Path> = path.into();
-    for (i, value) in values.into_iter().enumerate() {
+    for (i, Row(columns)) in rows.into_iter().enumerate() {
         let row_error = |what| Error::Row { path: path.to_path_buf(), row: i + 1, what };
-        records.push(Record { path: shared.clone(), row: i + 1, columns: object(value).map_err(row_error)? });
+        records.push(Record { path: shared.clone(), row: i + 1, columns: columns.map_err(row_error)? });
     }
     Ok(())
 }
@@ -170,12 +150,30 @@ fn read_array(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<
 fn read_csv(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let mut reader = csv::Reader::from_reader(content);
-    let names = reader.headers().map_err(|e| file_error(path, format!("the header line: {e}")))?.clone();
+    let names = csv_names(path, &mut reader)?;
     let shared: Arc<Path> = path.into();
     for (i, record) in reader.into_records().enumerate() {
         records.push(csv_record(&shared, i + 1, &names, record)?);
     }
     Ok(())
+}
+
+/// The column names of a .csv file, each once.
+pub(super) fn csv_names<R: std::io::Read>(
+    path: &Path,
+    reader: &mut csv::Reader<R>,
+) -> Result<csv::StringRecord> {
+    let names = reader.headers().map_err(|e| file_error(path, format!("the header line: {e}")))?;
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(name) => Err(file_error(path, two_columns(name))),
+        None => Ok(names.clone()),
+    }
+}
+
+/// What is wrong with a file in which a name stands for two columns: which one was meant nobody can tell.
+pub(super) fn two_columns(name: &str) -> String {
+    format!("two columns are called `{name}`; rename one")
 }
 
 /// The record in one data row of a .csv file.
@@ -202,10 +200,69 @@ pub(super) fn csv_record(
     Ok(Record { path: path.clone(), row, columns })
 }
 
-fn object(value: Value) -> std::result::Result<Map<String, Value>, String> {
-    match value {
-        Value::Object(columns) => Ok(columns),
-        _ => Err("not a JSON object; every row must be one".into()),
+/// One row of JSON: its columns, or what is wrong with them. `serde_json`'s own maps keep the last of two
+/// values under one name and say nothing.
+struct Row(std::result::Result<Map<String, Value>, String>);
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(RowVisitor)
+    }
+}
+
+struct RowVisitor;
+
+impl RowVisitor {
+    fn not_an_object<E>() -> std::result::Result<Row, E> {
+        Ok(Row(Err("not a JSON object; every row must be one".into())))
+    }
+}
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = Row;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("a row")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Row, A::Error> {
+        let (mut columns, mut twice) = (Map::new(), None);
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if columns.contains_key(&name) {
+                twice = Some(two_columns(&name));
+            }
+            columns.insert(name, value);
+        }
+        Ok(Row(twice.map_or(Ok(columns), Err)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Row, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Self::not_an_object()
+    }
+
+    fn visit_str<E>(self, _: &str) -> std::result::Result<Row, E> {
+        Self::not_an_object()
+    }
+
+    fn visit_bool<E>(self, _: bool) -> std::result::Result<Row, E> {
+        Self::not_an_object()
+    }
+
+    fn visit_i64<E>(self, _: i64) -> std::result::Result<Row, E> {
+        Self::not_an_object()
+    }
+
+    fn visit_u64<E>(self, _: u64) -> std::result::Result<Row, E> {
+        Self::not_an_object()
+    }
+
+    fn visit_f64<E>(self, _: f64) -> std::result::Result<Row, E> {
+        Self::not_an_object()
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Row, E> {
+        Self::not_an_object()
     }
 }
 
@@ -218,6 +275,8 @@ fn brief(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn write(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -277,7 +336,12 @@ mod tests {
         assert_eq!(w("f.csv", b"q,n\n1,2\n1\n"), ", row 2: 1 fields where the header has 2");
         assert_eq!(w("g.csv", b"q,n\n1,\xff\n"), ", row 1: not valid UTF-8 in column `n`");
         assert!(w("h.json", b"[{}, {]").starts_with(": malformed JSON: key must be a string"));
-        assert!(w("i.parquet", b"PAR1").contains("parquet is not read yet"));
+        assert!(w("i.parquet", b"PAR1").starts_with(": not a parquet file that can be read: "));
+        let twice = ": two columns are called `q`; rename one";
+        assert_eq!(w("k.csv", b"q,n,q\n1,2,3\n"), twice);
+        assert_eq!(w("l.jsonl", b"{}\n{\"q\": 1, \"n\": 2, \"q\": 3}\n"), format!(", row 2{twice}"));
+        assert_eq!(w("m.json", b"[{\"q\": 1, \"q\": 3}]"), format!(", row 1{twice}"));
+        assert_eq!(w("n.json", b"[null]"), ", row 1: not a JSON object; every row must be one");
         assert!(w("j.txt", b"text").contains("not a data file"));
         assert!(matches!(read_records(&dir.path().join("absent.jsonl"), 0), Err(Error::Io { .. })));
         let empty = dir.path().join("empty");

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::source::{Kind, csv_record, data_files, file_error, json_record, kind};
+use super::source::{Kind, csv_names, csv_record, data_files, file_error, json_record, kind};
 use super::{Record, read_records};
 use crate::error::{Error, Result};
 
@@ -95,9 +95,8 @@ impl OpenFile {
         rows = match rows {
             Rows::Lines { reader, .. } if kind(path) == Some(Kind::Csv) => {
                 let mut reader = csv::Reader::from_reader(reader);
-                let names =
-                    reader.headers().map_err(|e| file_error(path, format!("the header line: {e}")))?;
-                Rows::Csv { names: names.clone(), records: Box::new(reader.into_records()) }
+                let names = csv_names(path, &mut reader)?;
+                Rows::Csv { names, records: Box::new(reader.into_records()) }
             }
             Rows::Lines { mut reader, .. } => {
                 if first_character(&mut reader).map_err(io)? == Some(b'[') {

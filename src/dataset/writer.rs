@@ -1,29 +1,27 @@
-//! JSON Lines that appear whole or not at all.
+//! Files of rows that appear whole or not at all.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::parquet;
 use crate::error::{Error, Result};
 
-/// Writes one JSON object a line under a temporary name beside `path`; [`Self::finish`] makes the file
-/// durable and gives it its name. Dropped before that, nothing is left behind.
+/// A file under a temporary name beside `path`; [`Self::finish`] makes it durable and gives it its name.
+/// Dropped before that, nothing is left behind.
 #[derive(Debug)]
-pub struct JsonlWriter {
+pub(super) struct PartialFile {
     path: PathBuf,
     temporary: PathBuf,
     /// `None` once finished.
     file: Option<BufWriter<File>>,
 }
 
-impl JsonlWriter {
-    /// Starts a file that will be called `path`. Missing parent folders are made.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the folder or the temporary file cannot be made.
-    pub fn create(path: &Path) -> Result<Self> {
+impl PartialFile {
+    fn create(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let name = path.file_name().ok_or_else(|| Error::File {
             path: path.to_path_buf(),
@@ -39,23 +37,17 @@ impl JsonlWriter {
         Ok(Self { path: path.to_path_buf(), temporary, file: Some(file) })
     }
 
-    /// Appends one row.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be written (a full disk, for example).
-    pub fn write(&mut self, row: &impl Serialize) -> Result<()> {
-        let file = self.file.as_mut().expect("open until `finish` consumes the writer");
-        let written = serde_json::to_writer(&mut *file, row).map_err(std::io::Error::from);
-        written
-            .and_then(|()| file.write_all(b"\n"))
-            .map_err(|source| Error::Io { path: self.path.clone(), source })
+    /// The name it will have.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn open(&mut self) -> &mut BufWriter<File> {
+        self.file.as_mut().expect("open until `finish` consumes the writer")
     }
 
     /// Flushes, syncs and renames.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when the data cannot be made durable; the temporary file is then removed.
-    pub fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         let rename = |file: Option<BufWriter<File>>| -> std::io::Result<()> {
             if let Some(buffered) = file {
                 buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
@@ -73,11 +65,109 @@ impl JsonlWriter {
     }
 }
 
-impl Drop for JsonlWriter {
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.open().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.open().flush()
+    }
+}
+
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if self.file.take().is_some() {
             // Nothing useful can be done about a failure here.
             let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Writes one JSON object a line under a temporary name beside `path`; [`Self::finish`] makes the file
+/// durable and gives it its name. Dropped before that, nothing is left behind.
+#[derive(Debug)]
+pub struct JsonlWriter(PartialFile);
+
+impl JsonlWriter {
+    /// Starts a file that will be called `path`. Missing parent folders are made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder or the temporary file cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        PartialFile::create(path).map(Self)
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written (a full disk, for example).
+    pub fn write(&mut self, row: &impl Serialize) -> Result<()> {
+        let file = self.0.open();
+        let written = serde_json::to_writer(&mut *file, row).map_err(std::io::Error::from);
+        written
+            .and_then(|()| file.write_all(b"\n"))
+            .map_err(|source| Error::Io { path: self.0.path.clone(), source })
+    }
+
+    /// Flushes, syncs and renames.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the data cannot be made durable; the temporary file is then removed.
+    pub fn finish(self) -> Result<()> {
+        self.0.finish()
+    }
+}
+
+/// Rows to the format that the file's name asks for: parquet for `.parquet`, else JSON Lines. Either
+/// appears whole or not at all.
+#[derive(Debug)]
+pub struct RowWriter(Format);
+
+#[derive(Debug)]
+enum Format {
+    Jsonl(JsonlWriter),
+    /// Columns are typed by all their values, so the rows wait.
+    Parquet(PartialFile, Vec<Map<String, Value>>),
+}
+
+impl RowWriter {
+    /// Starts a file that will be called `path`. Missing parent folders are made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder or the temporary file cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        let parquet = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+        Ok(Self(if parquet {
+            Format::Parquet(PartialFile::create(path)?, Vec::new())
+        } else {
+            Format::Jsonl(JsonlWriter::create(path)?)
+        }))
+    }
+
+    /// Appends one row.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written (a full disk, for example).
+    pub fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
+        match &mut self.0 {
+            Format::Jsonl(writer) => writer.write(row),
+            Format::Parquet(_, rows) => {
+                rows.push(row.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what is left, syncs and renames.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the data cannot be made durable; [`Error::File`] when a column of a parquet file
+    /// would need two types. The temporary file is then removed.
+    pub fn finish(self) -> Result<()> {
+        match self.0 {
+            Format::Jsonl(writer) => writer.finish(),
+            Format::Parquet(file, rows) => parquet::write(file, &rows),
         }
     }
 }

@@ -21,7 +21,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import transformers.utils.chat_template_utils as chat_template_utils  # noqa: E402
-from tokenizers import Tokenizer, models  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
 
 # What strftime_now tells: 2025-03-09 07:05:03 UTC.
@@ -65,6 +65,37 @@ def all_texts(data):
     for path in (data / "traces").glob("*.json*"):  # whole rows: JSON with its escapes and braces
         texts.update(dict.fromkeys(path.read_bytes().decode().splitlines()[:50]))
     return [t for t in texts if not any("\ud800" <= c <= "\udfff" for c in t)]
+
+
+def sentencepiece(texts, out):
+    """BPE with SentencePiece's spaces and byte fallback, trained on the texts: as Llama 2 writes it, and with Metaspace."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=3000, special_tokens=["<unk>", "<s>", "</s>"], limit_alphabet=400,
+                                  show_progress=False)
+    trained.train_from_iterator((t for t in texts if len(t) < 2000), trainer)
+    spec = json.loads(trained.to_str())
+    vocabulary = spec["model"]["vocab"]
+    for byte in range(256):
+        vocabulary.setdefault(f"<0x{byte:02X}>", len(vocabulary))
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
+    back = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+    bytes_and_join = [{"type": "ByteFallback"}, {"type": "Fuse"}]
+    llama2 = spec | {
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, spaces]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [back, *bytes_and_join,
+                                                     {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}}
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    mistral = spec | {
+        "normalizer": None,
+        "pre_tokenizer": metaspace,
+        "decoder": {"type": "Sequence", "decoders": [back, *bytes_and_join,
+                                                     {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}}
+    for name, content in (("sentencepiece", llama2), ("metaspace", mistral)):
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False))
+        yield name, out / name, Tokenizer.from_file(str(out / name / "tokenizer.json"))
 
 
 def tokenizers(shared, out):
@@ -292,7 +323,7 @@ def main():
     texts = all_texts(shared / "data")
     with (out / "texts.jsonl").open("w") as f:
         f.writelines(json.dumps(text) + "\n" for text in texts)
-    for name, folder, tokenizer in tokenizers(shared, out):
+    for name, folder, tokenizer in [*tokenizers(shared, out), *sentencepiece(texts, out)]:
         write_ids(name, tokenizer, texts, out / f"ids-{name}.jsonl")
         (out / f"folder-{name}").write_text(str(folder.resolve()))
 

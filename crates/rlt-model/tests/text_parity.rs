@@ -147,11 +147,17 @@ fn real_texts_have_the_ids_of_hugging_face() {
         .map(|t| t.as_str().expect("a text").to_owned())
         .collect();
     let mut failed = false;
-    for name in ["qwen2.5", "qwen3", "smollm2", "tiny", "oracle"] {
+    for name in ["qwen2.5", "qwen3", "smollm2", "tiny", "oracle", "sentencepiece", "metaspace"] {
         let source = fs::read_to_string(folder.join(format!("folder-{name}"))).expect("a path");
         let tokenizer = Tokenizer::from_dir(Path::new(&source)).expect("a tokenizer");
         // Trimmed offsets (without the leading space) are not wanted here; NFC ones have gaps there.
-        let trims = matches!(name, "tiny");
+        let trims = matches!(name, "tiny" | "sentencepiece" | "metaspace");
+        // SentencePiece puts a space before a text; decoding takes it away there and keeps it here.
+        let leads = matches!(name, "sentencepiece" | "metaspace");
+        let seen = |text: String| match text.strip_prefix(' ') {
+            Some(rest) if leads => rest.to_owned(),
+            _ => text,
+        };
         let normalizes = matches!(name, "qwen2.5" | "qwen3" | "oracle");
         let (mut ids, mut decoded, mut offsets, mut n_offsets) = (0, 0, 0, 0);
         for (text, row) in texts.iter().zip(json_lines(&folder.join(format!("ids-{name}.jsonl")))) {
@@ -164,10 +170,10 @@ fn real_texts_have_the_ids_of_hugging_face() {
             let ours = tokenizer.encode(text).expect("encodes");
             let back = row["decoded"].as_str().unwrap_or(text);
             ids += usize::from(ours == expected);
-            decoded += usize::from(tokenizer.decode(&expected) == back);
+            decoded += usize::from(seen(tokenizer.decode(&expected)) == back);
             let bytes: Vec<u8> =
                 ours.iter().flat_map(|&id| tokenizer.token_bytes(id).expect("in the vocabulary")).collect();
-            assert_eq!(String::from_utf8_lossy(&bytes), back, "{name}: {text:?}");
+            assert_eq!(seen(String::from_utf8_lossy(&bytes).into_owned()), back, "{name}: {text:?}");
             if ours != expected {
                 failed = true;
                 tell(&format!("{name}: {:?}", text.chars().take(80).collect::<String>()));

@@ -1,0 +1,251 @@
+//! Data sets of the Hugging Face hub, in the cache that `huggingface_hub` shares with them.
+//!
+//! The variables are those of the Python libraries: `HF_HUB_CACHE` or `HF_HOME` for the cache, `HF_TOKEN`
+//! (else the file that `hf auth login` writes) for private data, `HF_ENDPOINT` for a mirror, and
+//! `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` to ask nobody.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::files::{is_shard, kind, training_split};
+use crate::error::{Error, Result};
+
+/// `OWNER/NAME`, with `@REVISION` and `/FILE-OR-FOLDER` after it where they are wanted; `hf://datasets/` may
+/// stand before it, as in `datasets`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DatasetId {
+    /// `OWNER/NAME`.
+    repository: String,
+    revision: String,
+    /// A file or folder of the repository; empty for all of it.
+    below: String,
+}
+
+impl DatasetId {
+    /// `None` for what can only be meant as a path: absolute, dotted, of another depth, or (without
+    /// `hf://`) with a data file's name in the place of the repository's.
+    pub(super) fn parse(path: &Path) -> Option<Self> {
+        let text = path.to_str()?;
+        let (text, explicit) =
+            match text.strip_prefix("hf://datasets/").or(text.strip_prefix("hf:/datasets/")) {
+                Some(rest) => (rest, true),
+                None => (text, false),
+            };
+        let (owner, rest) = text.split_once('/')?;
+        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+        let part = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        };
+        let is_file = kind(Path::new(name)).is_some();
+        let plain = below.split('/').all(|step| step != "..");
+        (part(owner)
+            && part(name)
+            && plain
+            && !revision.is_empty()
+            && (explicit || (!is_file && below.is_empty())))
+        .then(|| Self {
+            repository: format!("{owner}/{name}"),
+            revision: revision.to_owned(),
+            below: below.trim_matches('/').to_owned(),
+        })
+    }
+
+    fn error(&self, what: String) -> Error {
+        Error::File { path: PathBuf::from(format!("hf://datasets/{}", self.repository)), what }
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.repository.clone(), RepoType::Dataset, revision.to_owned())
+    }
+
+    /// The data files among the repository's that are asked for, in the order of their names.
+    fn select(&self, mut names: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        names.retain(|name| is_shard(name) && name.starts_with(&self.below));
+        names.sort();
+        let names = if names.iter().any(|name| name.as_os_str() == self.below.as_str()) {
+            names
+        } else {
+            training_split(names)
+        };
+        if names.is_empty() {
+            let place = if self.below.is_empty() { String::new() } else { format!(" at {:?}", self.below) };
+            return Err(self.error(format!("holds no .jsonl, .json, .csv or .parquet file{place}")));
+        }
+        Ok(names)
+    }
+}
+
+/// Local paths of the data files of `id`: downloaded where they are not cached, unless an offline variable is
+/// set.
+pub(super) fn dataset_files(id: &DatasetId) -> Result<Vec<PathBuf>> {
+    let cache = cache_folder()
+        .ok_or_else(|| id.error("no home folder for the cache; set HF_HOME or HF_HUB_CACHE".into()))?;
+    let flag = |name: &str| {
+        env::var(name).is_ok_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+    };
+    match ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"].into_iter().find(|name| flag(name)) {
+        Some(variable) => cached_files(id, &cache)?.ok_or_else(|| {
+            let at = if id.revision == "main" { String::new() } else { format!(" at {}", id.revision) };
+            id.error(format!(
+                "no local file or folder, and not in the cache {}{at} while {variable} is set; unset it to download",
+                cache.display()
+            ))
+        }),
+        None => downloaded_files(id, &cache),
+    }
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("HF_HUB_CACHE")
+        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| Some(home()?.join("hub")))
+}
+
+/// `HF_HOME`, by default `~/.cache/huggingface`.
+fn home() -> Option<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("HF_HOME")
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface")))
+        .or_else(|| Some(env::home_dir()?.join(".cache/huggingface")))
+}
+
+fn token() -> Option<String> {
+    let text = env::var("HF_TOKEN")
+        .ok()
+        .or_else(|| fs::read_to_string(env::var_os("HF_TOKEN_PATH")?).ok())
+        .or_else(|| fs::read_to_string(home()?.join("token")).ok())?;
+    Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+/// `snapshots/COMMIT` of a revision, which is a branch, tag or commit, where the cache has it.
+fn snapshot(id: &DatasetId, cache: &Path) -> Option<PathBuf> {
+    let folder = cache.join(id.repo("main").folder_name());
+    let commit = match fs::read_to_string(folder.join("refs").join(&id.revision)) {
+        Ok(commit) => commit.trim().to_owned(),
+        Err(_) => id.revision.clone(),
+    };
+    Some(folder.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
+}
+
+/// The files of the cached snapshot; `None` when there is none.
+fn cached_files(id: &DatasetId, cache: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let Some(snapshot) = snapshot(id, cache) else { return Ok(None) };
+    let mut names = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        let at = snapshot.join(&folder);
+        for entry in fs::read_dir(&at).map_err(|source| Error::Io { path: at.clone(), source })? {
+            let name =
+                folder.join(entry.map_err(|source| Error::Io { path: at.clone(), source })?.file_name());
+            // Through the links: files are links into `blobs`.
+            if snapshot.join(&name).is_dir() { folders.push(name) } else { names.push(name) }
+        }
+    }
+    Ok(Some(id.select(names)?.into_iter().map(|name| snapshot.join(name)).collect()))
+}
+
+fn downloaded_files(id: &DatasetId, cache: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error: &ApiError| id.error(failure(error, snapshot(id, cache).is_some()));
+    let mut builder = ApiBuilder::from_cache(Cache::new(cache.to_path_buf()))
+        .with_progress(false)
+        .with_retries(3)
+        .with_token(token());
+    if let Ok(endpoint) = env::var("HF_ENDPOINT") {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+    }
+    let api = builder.build().map_err(|e| failed(&e))?;
+    let info = api.repo(id.repo(&id.revision)).info().map_err(|e| failed(&e))?;
+    let names = info.siblings.into_iter().map(|file| PathBuf::from(file.rfilename)).collect();
+    // Files are asked for by commit, so that all are of one version.
+    let repository = api.repo(id.repo(&info.sha));
+    let snapshot = cache.join(id.repo("main").folder_name()).join("snapshots").join(&info.sha);
+    let mut files = Vec::new();
+    for name in id.select(names)? {
+        let cached = snapshot.join(&name);
+        files.push(if cached.exists() {
+            cached
+        } else {
+            repository.download(&name.to_string_lossy()).map_err(|e| failed(&e))?
+        });
+    }
+    let reference = Cache::new(cache.to_path_buf()).repo(id.repo(&id.revision)).create_ref(&info.sha);
+    reference.map_err(|source| Error::Io { path: cache.to_path_buf(), source })?;
+    Ok(files)
+}
+
+/// What went wrong and what to do about it.
+fn failure(error: &ApiError, is_cached: bool) -> String {
+    let message = error.to_string();
+    let status = |code: &str| message.contains(&format!("status: {code}"));
+    if status("401") || status("403") {
+        return "no local file or folder, and the hub refuses it: it does not exist, or it is private and HF_TOKEN \
+                does not open it"
+            .into();
+    }
+    if status("404") {
+        return "no local file or folder, and the hub has no such data set or revision".into();
+    }
+    let cached = if is_cached { "; set HF_HUB_OFFLINE=1 to use the copy in the cache" } else { "" };
+    format!("no local file or folder, and the hub cannot be asked ({message}){cached}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Option<(String, String, String)> {
+        DatasetId::parse(Path::new(text)).map(|id| (id.repository, id.revision, id.below))
+    }
+
+    #[test]
+    fn ids_and_paths_are_told_apart() {
+        let parts = |a: &str, b: &str, c: &str| Some((a.to_owned(), b.to_owned(), c.to_owned()));
+        assert_eq!(id("GAIR/LIMO"), parts("GAIR/LIMO", "main", ""));
+        assert_eq!(id("a/b@v1.0"), parts("a/b", "v1.0", ""));
+        assert_eq!(id("hf://datasets/a/b@x/data/f.csv"), parts("a/b", "x", "data/f.csv"));
+        for path in ["rows.jsonl", "runs/rows.jsonl", "./a/b", "../a/b", "/a/b", "a/b/c", "a/b@", "a", "a/.b"]
+        {
+            assert_eq!(id(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_cached_snapshot_is_found_by_branch_and_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = dir.path().join("datasets--a--b");
+        let snapshot = repository.join("snapshots/c0ffee");
+        for folder in ["snapshots/c0ffee/data", "refs", "blobs"] {
+            fs::create_dir_all(repository.join(folder)).unwrap();
+        }
+        fs::write(repository.join("refs/main"), "c0ffee").unwrap();
+        for name in ["README.md", "data/train-1.csv", "data/train-0.csv", "data/test-0.csv"] {
+            fs::write(snapshot.join(name), "").unwrap();
+        }
+        let files = |text: &str| {
+            let id = DatasetId::parse(Path::new(text)).unwrap();
+            let files = cached_files(&id, dir.path()).unwrap()?;
+            Some(
+                files
+                    .iter()
+                    .map(|f| f.strip_prefix(&snapshot).unwrap().display().to_string())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let train = Some(vec!["data/train-0.csv".to_owned(), "data/train-1.csv".to_owned()]);
+        assert_eq!(files("a/b"), train);
+        assert_eq!(files("a/b@c0ffee"), train);
+        assert_eq!(files("hf://datasets/a/b/data/test-0.csv"), Some(vec!["data/test-0.csv".to_owned()]));
+        assert_eq!(files("a/b@v2"), None);
+        assert_eq!(files("a/c"), None);
+        let id = DatasetId::parse(Path::new("hf://datasets/a/b/other")).unwrap();
+        let error = cached_files(&id, dir.path()).unwrap_err().to_string();
+        assert_eq!(error, "hf://datasets/a/b: holds no .jsonl, .json, .csv or .parquet file at \"other\"");
+    }
+}
