@@ -8,6 +8,7 @@ mod common;
 mod demo;
 mod eval;
 mod explain;
+mod grade;
 mod interrupt;
 mod logprobs;
 mod render;
@@ -45,6 +46,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
+    Grade(grade::GradeArgs),
     Logprobs(logprobs::LogprobsArgs),
     Render(render::RenderArgs),
     Report(report::ReportArgs),
@@ -60,6 +62,7 @@ impl Command {
             Self::Demo(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
+            Self::Grade(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),

@@ -73,6 +73,9 @@ pub struct GradedAnswer {
     pub extracted: Option<String>,
     /// Whether that is right.
     pub correct: bool,
+    /// The grader's reason.
+    #[serde(default)]
+    pub reason: String,
     /// Whether the sections are complete.
     pub formatted: bool,
     /// Whether it was cut at the length limit.
@@ -216,6 +219,7 @@ fn grade_question(
             extracted: verdict.extracted,
             correct: verdict.correct,
             formatted: verdict.formatted,
+            reason: verdict.reason,
             truncated: answer.truncated,
             n_tokens: answer.n_tokens,
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::grading::{SolutionTags, Verdict, grade_exact};
+use super::grading::{SolutionTags, Verdict, grade_solution};
 use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, evaluate};
 use crate::config::DataConfig;
 use crate::dataset::{Finish, QuestionRow, read_questions};
@@ -40,8 +40,8 @@ pub struct Task {
 pub enum Grader {
     /// As the world does.
     World(World),
-    /// The solution section equals the row's solution, white space aside.
-    Exact,
+    /// The solution section says what the row's solution says.
+    Solution,
 }
 
 /// What the student writes before its solution.
@@ -82,13 +82,13 @@ impl Task {
     /// As [`read_questions`].
     pub fn rows(data: &DataConfig) -> Result<Self> {
         let (name, rows) = (stem(&data.path), read_questions(data)?);
-        Ok(Self { name, split: "all".into(), grader: Grader::Exact, rows })
+        Ok(Self { name, split: "all".into(), grader: Grader::Solution, rows })
     }
 
     fn grade(&self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
         match self.grader {
             Grader::World(world) => world.grade(completion, gold, tags),
-            Grader::Exact => grade_exact(completion, gold, tags),
+            Grader::Solution => grade_solution(completion, gold, tags),
         }
     }
 }
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!((given.split.as_str(), given.rows[0].solution.as_str()), ("capitals", "a"));
         let name = path.to_str().unwrap();
         let file = find(name, None).unwrap();
-        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Exact, 1));
+        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Solution, 1));
         assert!(find(name, Some(&path)).unwrap_err().to_string().contains("has its own"));
         assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market)"));
     }
