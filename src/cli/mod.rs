@@ -5,6 +5,7 @@
 //! it is listed in [`Command`].
 
 mod common;
+mod compare;
 mod demo;
 mod eval;
 mod explain;
@@ -43,6 +44,7 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Compare(compare::CompareArgs),
     Demo(demo::DemoArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
@@ -59,6 +61,7 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Compare(args) => args.run(context),
             Self::Demo(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),

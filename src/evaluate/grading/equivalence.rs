@@ -196,20 +196,20 @@ fn scalars(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
         Comparison::Exact => Judgement::yes("equal, by exact arithmetic"),
         Comparison::Sampled => Judgement::yes("equal, by value at every point tried"),
         Comparison::Rounded => Judgement::yes("equal, rounded to the places of the decimal"),
-        Comparison::Different => Judgement::no(format!(
-            "different: {} is not {}",
-            value_text(answer, budget),
-            value_text(gold, budget)
-        )),
+        Comparison::Different if gold.variables().is_empty() && answer.variables().is_empty() => {
+            Judgement::no(format!(
+                "different: {} is not {}",
+                value_text(answer, budget),
+                value_text(gold, budget)
+            ))
+        }
+        Comparison::Different => Judgement::no("the formulas differ in value"),
         Comparison::Unknown => Judgement::no("not shown equal: too large, undefined, or too much work"),
     }
 }
 
-/// The value of a constant for messages, or what it is.
+/// The value of a constant, for messages.
 fn value_text(expr: &Expr, budget: &Budget) -> String {
-    if !expr.variables().is_empty() {
-        return "the formula".into();
-    }
     if let Some(value) = exact(expr, &[], budget) {
         return value.to_string();
     }

@@ -134,7 +134,8 @@ fn nearly_floor(x: f64) -> f64 {
 
 fn apply(function: Function, x: Complex) -> Complex {
     match function {
-        Function::Neg => Complex { re: -x.re, im: -x.im },
+        // No negative zero: it would be the other side of the branch cut of roots and logarithms.
+        Function::Neg => Complex { re: 0.0 - x.re, im: 0.0 - x.im },
         Function::Abs => Complex::real(x.abs()),
         Function::Floor => x.map_real(nearly_floor),
         Function::Ceil => x.map_real(|x| -nearly_floor(-x)),

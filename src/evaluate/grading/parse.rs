@@ -273,8 +273,14 @@ impl Parser {
     fn begins_factor(&self) -> bool {
         match self.peek() {
             Some(Kind::Letter(_)) => true,
-            // `(n-2)2^n`
-            Some(Kind::Number(_)) => self.at > 0 && self.tokens[self.at - 1].kind == Kind::Symbol(')'),
+            // `(n-2)2^n`, `n 2^n`
+            Some(Kind::Number(_)) => {
+                self.at > 0 && {
+                    let [before, number] = [&self.tokens[self.at - 1], &self.tokens[self.at]];
+                    before.kind == Kind::Symbol(')')
+                        || (number.spaced && matches!(before.kind, Kind::Letter(_)))
+                }
+            }
             Some(Kind::Symbol(c)) => matches!(c, '(' | '{') || (*c == '|' && self.bars == 0),
             Some(Kind::Command(name)) => !matches!(
                 name.as_str(),

@@ -2,10 +2,6 @@ use std::time::Instant;
 
 use super::*;
 
-fn equal(gold: &str, answer: &str) -> bool {
-    equivalent(gold, answer).equal
-}
-
 #[test]
 fn equal_answers_of_every_form() {
     for (gold, answer) in [
