@@ -21,6 +21,8 @@ pub enum Found {
     Boxed,
     /// Behind "the answer is" or `####`.
     Phrase,
+    /// The text is nothing but an answer.
+    Whole,
     /// The last formula between dollar signs.
     Formula,
     /// The last number.
@@ -45,7 +47,8 @@ pub fn answer_part(completion: &str, rule: ThoughtRule) -> &str {
 }
 
 /// The answer in a text, by the first rule that finds one: the last closed `\boxed{}`; what follows the last
-/// "the answer is"; the last formula; the last number.
+/// "the answer is"; the whole text, if it is a formula; the last formula; the last number; the whole text, if it is
+/// a few words.
 pub fn extract(text: &str) -> Option<(&str, Found)> {
     if let Some(answer) = last_boxed(text) {
         return Some((answer, Found::Boxed));
@@ -53,10 +56,50 @@ pub fn extract(text: &str) -> Option<(&str, Found)> {
     if let Some(answer) = after_phrase(text) {
         return Some((answer, Found::Phrase));
     }
+    if is_bare_formula(text) {
+        return Some((text.trim(), Found::Whole));
+    }
     if let Some(answer) = last_formula(text) {
         return Some((answer, Found::Formula));
     }
-    last_number(text).map(|answer| (answer, Found::Number))
+    if let Some(answer) = last_number(text) {
+        return Some((answer, Found::Number));
+    }
+    let words = text.trim();
+    (!words.is_empty() && words.len() <= 60 && !words.contains('\n')).then_some((words, Found::Whole))
+}
+
+/// Whether a text is an answer without words around it: `\frac{1}{2}`, `(1, 2]`, `x = 5 or x = 7`, `$3 + 4i$`.
+fn is_bare_formula(text: &str) -> bool {
+    const NAMES: [&str; 16] = [
+        "or", "and", "in", "pi", "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "inf",
+        "infinity",
+    ];
+    let text = text.trim();
+    let inside = text.trim_matches('$');
+    if inside.is_empty() || text.len() > 400 || text.contains('\n') || inside.contains('$') {
+        return false;
+    }
+    // Words that are no command, and not in the braces behind one.
+    let mut braced_command = false;
+    let mut rest = inside;
+    while let Some(at) = rest.find(|c: char| c.is_alphabetic()) {
+        let (before, word) = rest.split_at(at);
+        let end = word.find(|c: char| !c.is_alphabetic()).unwrap_or(word.len());
+        let (word, after) = word.split_at(end);
+        let command = before.ends_with('\\');
+        let argument = braced_command && before.trim() == "{";
+        if argument || (command && after.starts_with('{')) {
+            braced_command = command;
+        } else {
+            braced_command = false;
+            if !command && word.chars().count() > 1 && !NAMES.contains(&word) {
+                return false;
+            }
+        }
+        rest = after;
+    }
+    inside.chars().any(|c| c.is_ascii_digit()) || inside.contains('\\') || inside.chars().count() == 1
 }
 
 /// The content of the last `\boxed{}` (or `\fbox{}`) whose braces close.
@@ -207,11 +250,22 @@ mod tests {
             ("the result is $$(a + b)^2$$", "(a + b)^2", Found::Formula),
             ("It has 3 cats and -2.5 dogs", "-2.5", Found::Number),
             ("about 1,200 of 3/4.", "3/4", Found::Number),
+            ("\\frac{1}{2}", "\\frac{1}{2}", Found::Whole),
+            (" x = 5 or x = 7", "x = 5 or x = 7", Found::Whole),
+            (
+                "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+                "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+                Found::Whole,
+            ),
+            ("\\text{Evelyn}", "\\text{Evelyn}", Found::Whole),
+            ("Evelyn", "Evelyn", Found::Whole),
+            ("5 apples", "5", Found::Number),
         ];
         for (text, answer, found) in cases {
             assert_eq!(extract(text), Some((answer, found)), "{text}");
         }
-        assert_eq!(extract("no idea"), None);
+        assert_eq!(extract(""), None);
+        assert_eq!(extract("I do not know what the answer to this question could possibly be."), None);
     }
 
     #[test]

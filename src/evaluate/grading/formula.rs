@@ -11,9 +11,9 @@ const N_POINTS: usize = 8;
 /// Points that are tried to find those at which both have a value.
 const N_TRIED: usize = 24;
 /// Doubles that differ by less, relative to their size, are the same number.
-const RELATIVE: f64 = 1e-11;
-/// The same, relative to the largest number on the way to them.
-const CANCELLATION: f64 = 1e-13;
+const RELATIVE: f64 = 1e-14;
+/// And so are those that differ by no more than this many times what rounding may have changed them by.
+const ROUNDINGS: f64 = 8.0;
 /// Significant digits, and places after the point, that a decimal needs to stand for a number it only
 /// approximates.
 const MIN_DIGITS: u64 = 6;
@@ -80,7 +80,7 @@ pub(super) fn ratio(a: &Expr, b: &Expr, budget: &Budget) -> Option<f64> {
     let mut factor: Option<f64> = None;
     let mut agreed = 0;
     for point in points(&names, discrete(a) || discrete(b)) {
-        let (Some((left, _)), Some((right, scale))) =
+        let (Some((left, _)), Some((right, error))) =
             (numeric(a, &point, budget), numeric(b, &point, budget))
         else {
             if budget.exhausted() {
@@ -88,7 +88,7 @@ pub(super) fn ratio(a: &Expr, b: &Expr, budget: &Budget) -> Option<f64> {
             }
             continue;
         };
-        if !left.is_finite() || !right.is_finite() || right.abs() <= 1e-9 * scale {
+        if !left.is_finite() || !right.is_finite() || right.abs() <= 1e6 * error {
             continue;
         }
         let quotient = left.div(right);
@@ -172,7 +172,7 @@ fn at_point(a: &Expr, b: &Expr, point: &[(&str, Rational)], budget: &Budget) -> 
     if let (Some(left), Some(right)) = (exact(a, point, budget), exact(b, point, budget)) {
         return Some((left == right, true));
     }
-    let ((left, left_scale), (right, right_scale)) = (numeric(a, point, budget)?, numeric(b, point, budget)?);
+    let ((left, left_error), (right, right_error)) = (numeric(a, point, budget)?, numeric(b, point, budget)?);
     if !left.is_finite() || !right.is_finite() {
         return None;
     }
@@ -182,12 +182,11 @@ fn at_point(a: &Expr, b: &Expr, point: &[(&str, Rational)], budget: &Budget) -> 
     if (leaves(left) || leaves(right)) && !complex(a) && !complex(b) {
         return None;
     }
-    Some((close(left, right, left_scale.max(right_scale)), false))
+    Some((close(left, right, left_error + right_error), false))
 }
 
-fn close(left: Complex, right: Complex, scale: f64) -> bool {
-    let difference = left.sub(right).abs();
-    difference <= RELATIVE * left.abs().max(right.abs()) || difference <= CANCELLATION * scale
+fn close(left: Complex, right: Complex, error: f64) -> bool {
+    left.sub(right).abs() <= RELATIVE * left.abs().max(right.abs()) + ROUNDINGS * error
 }
 
 fn compare_numbers(a: &Expr, b: &Expr, budget: &Budget) -> Comparison {
@@ -205,7 +204,7 @@ fn compare_numbers(a: &Expr, b: &Expr, budget: &Budget) -> Comparison {
     if left.is_none() != right.is_none() && exact_only(a) && exact_only(b) {
         return Comparison::Unknown;
     }
-    let (Some((left, left_scale)), Some((right, right_scale))) =
+    let (Some((left, left_error)), Some((right, right_error))) =
         (numeric(a, &[], budget), numeric(b, &[], budget))
     else {
         return Comparison::Unknown;
@@ -213,7 +212,7 @@ fn compare_numbers(a: &Expr, b: &Expr, budget: &Budget) -> Comparison {
     if !left.is_finite() || !right.is_finite() {
         return Comparison::Unknown;
     }
-    if close(left, right, left_scale.max(right_scale)) {
+    if close(left, right, left_error + right_error) {
         return Comparison::Sampled;
     }
     let real = left.im == 0.0 && right.im == 0.0;

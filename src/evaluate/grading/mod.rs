@@ -125,7 +125,7 @@ pub fn grade_countdown(completion: &str, numbers: &[i64], target: i64, thought: 
         (Some(boxed), _) => Some((boxed, true)),
         (None, Some((tagged, _))) => Some((tagged.trim(), true)),
         (None, None) => match extract(text) {
-            Some((answer, Found::Phrase | Found::Formula)) => Some((answer, false)),
+            Some((answer, Found::Phrase | Found::Formula | Found::Whole)) => Some((answer, false)),
             _ => None,
         },
     };

@@ -24,6 +24,11 @@ impl Complex {
         self.re.hypot(self.im)
     }
 
+    /// Moved by an error.
+    fn shifted(self, by: f64) -> Self {
+        Self { re: self.re + by, im: self.im }
+    }
+
     pub fn sub(self, other: Self) -> Self {
         Self { re: self.re - other.re, im: self.im - other.im }
     }
@@ -74,40 +79,56 @@ impl Complex {
     }
 }
 
-/// The value of `expr` at `point`, which may be infinite or not a number, and the largest size on the way:
-/// what rounding is relative to. `None` when the budget is spent or there is no value at all.
-pub(super) fn numeric(expr: &Expr, point: &Point, budget: &Budget) -> Option<(Complex, f64)> {
-    let mut scale = 0.0;
-    let value = evaluate(expr, point, budget, &mut scale)?;
-    Some((value, scale))
-}
+/// Rounding of one operation, relative to its result.
+const ROUNDING: f64 = 4e-16;
 
-fn evaluate(expr: &Expr, point: &Point, budget: &Budget, scale: &mut f64) -> Option<Complex> {
-    budget.spend(1)?;
-    let value = match expr {
-        Expr::Number { value, .. } => Complex::real(value.to_f64()),
-        Expr::Variable(name) => Complex::real(point.iter().find(|(known, _)| known == name)?.1.to_f64()),
-        Expr::Constant(constant) => match constant {
-            Constant::Pi => Complex::real(std::f64::consts::PI),
-            Constant::E => Complex::real(std::f64::consts::E),
-            Constant::I => Complex { re: 0.0, im: 1.0 },
-            Constant::Infinity => Complex::real(f64::INFINITY),
-        },
-        Expr::Percent(of) => evaluate(of, point, budget, scale)?.div(Complex::real(100.0)),
-        Expr::Unary(Function::Factorial, _) | Expr::Binary(Operation::Binomial, ..) => {
-            Complex::real(exact(expr, point, budget)?.to_f64())
+/// The value of `expr` at `point`, which may be infinite or not a number, and what rounding may have changed it
+/// by. `None` when the budget is spent or there is no value at all.
+pub(super) fn numeric(expr: &Expr, point: &Point, budget: &Budget) -> Option<(Complex, f64)> {
+    budget.spend(2)?;
+    let (value, carried) = match expr {
+        Expr::Number { value, .. } => (Complex::real(value.to_f64()), 0.0),
+        Expr::Variable(name) => {
+            (Complex::real(point.iter().find(|(known, _)| known == name)?.1.to_f64()), 0.0)
         }
-        Expr::Unary(function, of) => apply(*function, evaluate(of, point, budget, scale)?),
+        Expr::Constant(constant) => {
+            let value = match constant {
+                Constant::Pi => Complex::real(std::f64::consts::PI),
+                Constant::E => Complex::real(std::f64::consts::E),
+                Constant::I => Complex { re: 0.0, im: 1.0 },
+                Constant::Infinity => Complex::real(f64::INFINITY),
+            };
+            (value, 0.0)
+        }
+        Expr::Percent(of) => {
+            let (of, error) = numeric(of, point, budget)?;
+            (of.div(Complex::real(100.0)), error / 100.0)
+        }
+        Expr::Unary(Function::Factorial, _) | Expr::Binary(Operation::Binomial, ..) => {
+            (Complex::real(exact(expr, point, budget)?.to_f64()), 0.0)
+        }
+        Expr::Unary(function, of) => {
+            let (of, error) = numeric(of, point, budget)?;
+            let value = apply(*function, of);
+            (value, change(value, apply(*function, of.shifted(error))))
+        }
         Expr::Binary(operation, left, right) => {
-            let left = evaluate(left, point, budget, scale)?;
-            combine(*operation, left, evaluate(right, point, budget, scale)?)?
+            let ((left, left_error), (right, right_error)) =
+                (numeric(left, point, budget)?, numeric(right, point, budget)?);
+            let value = combine(*operation, left, right)?;
+            let by_left = change(value, combine(*operation, left.shifted(left_error), right)?);
+            let by_right = change(value, combine(*operation, left, right.shifted(right_error))?);
+            (value, by_left + by_right)
         }
         _ => return None,
     };
-    if value.is_finite() {
-        *scale = scale.max(value.abs());
-    }
-    Some(value)
+    Some((value, carried + ROUNDING * value.abs()))
+}
+
+/// How far an error in an argument moves a result; nothing where the moved one has no value.
+fn change(value: Complex, moved: Complex) -> f64 {
+    let change = value.sub(moved).abs();
+    if change.is_finite() { change } else { 0.0 }
 }
 
 fn combine(operation: Operation, left: Complex, right: Complex) -> Option<Complex> {
