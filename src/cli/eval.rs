@@ -172,8 +172,8 @@ impl EvalArgs {
                     let modified =
                         metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                     files.push(format!(
-                        "{:?} {} {}",
-                        entry.file_name(),
+                        "{} {} {}",
+                        entry.file_name().display(),
                         metadata.len(),
                         modified.as_millis()
                     ));

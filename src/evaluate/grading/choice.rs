@@ -8,10 +8,10 @@ pub fn chosen_letter(text: &str, last: char) -> Option<char> {
     if let Some(boxed) = last_boxed(text) {
         return leading_letter(boxed, last);
     }
-    if let Some((phrase, Found::Phrase)) = extract(text) {
-        if let Some(letter) = leading_letter(phrase, last) {
-            return Some(letter);
-        }
+    if let Some((phrase, Found::Phrase)) = extract(text)
+        && let Some(letter) = leading_letter(phrase, last)
+    {
+        return Some(letter);
     }
     let chars: Vec<char> = text.chars().collect();
     (0..chars.len()).rev().find_map(|at| {

@@ -17,9 +17,8 @@ pub fn judge_countdown(expression: &str, numbers: &[i64], target: i64) -> Judgem
         None => (expression, None),
     };
     let budget = Budget::new(Budget::COMPARISON);
-    let mut reader = match Reader::new(left) {
-        Some(reader) => reader,
-        None => return Judgement::no("not an expression of whole numbers, + - * / and brackets"),
+    let Some(mut reader) = Reader::new(left) else {
+        return Judgement::no("not an expression of whole numbers, + - * / and brackets");
     };
     let value = reader.sum(&budget);
     if reader.at < reader.symbols.len() || (value.is_none() && !reader.undefined) {
