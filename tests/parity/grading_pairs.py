@@ -311,9 +311,21 @@ def main():
     for who in ("rlt", "math_verify"):
         print(f"{who}: false accepts {sum(p[who] for p in unequal)} of {len(unequal)} unequal pairs, "
               f"false rejects {sum(not p[who] for p in known if p['truth'])} of {len(known) - len(unequal)} equal ones")
+    shown = set()
     for p in pairs:
-        if p["rlt"] != p["math_verify"] or (p["truth"] is not None and p["rlt"] != p["truth"]):
-            print(json.dumps({k: p[k] for k in ("form", "source", "gold", "answer", "truth", "rlt", "math_verify", "reason")}))
+        wrong = p["truth"] is not None and p["rlt"] != p["truth"]
+        if p["rlt"] == p["math_verify"] and not wrong:
+            continue
+        # Fourteen whole numbers with a full stop are one case.
+        case = (p["form"], p["reason"]) if p["form"] == "integer" else (p["gold"], p["answer"])
+        if case in shown:
+            continue
+        shown.add(case)
+        right = {None: "a matter of taste", p["rlt"]: "rlt", p["math_verify"]: "math-verify"}
+        who = right.get(p["truth"], "neither") if p["rlt"] != p["math_verify"] else "neither"
+        word = {True: "equal", False: "different"}
+        cells = [f"`{p['gold']}`".replace("|", "\\|"), f"`{p['answer']}`".replace("|", "\\|"), word[p["rlt"]], word[p["math_verify"]], who]
+        print("| " + " | ".join(cells) + " |")
 
 
 main()
