@@ -12,6 +12,7 @@ use rlt_engine::Tensor;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::rms_norm;
+use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
 use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
@@ -95,6 +96,35 @@ fn matmul_nt_4096x1408x256(bencher: Bencher) {
     bencher
         .counter(ItemsCount::new(4096_usize * 1408 * 256))
         .bench_local(|| matmul_nt(&x, &w, &mut y, Output::Replace));
+}
+
+/// A product of a 7B model over so many rows: with f32 weights (packed once for the one row of decoding, on
+/// the way for many), and with the same weights kept in bf16.
+#[divan::bench(args = [1, 16, 512], sample_count = 10)]
+fn matmul_3584x3584_f32(bencher: Bencher, rows: usize) {
+    large_product(bencher, rows, &bf16_numbers(3584, 3584));
+}
+
+#[divan::bench(args = [1, 16, 512], sample_count = 10)]
+fn matmul_3584x3584_bf16(bencher: Bencher, rows: usize) {
+    large_product(bencher, rows, &bf16_numbers(3584, 3584).narrowed().expect("all are bf16"));
+}
+
+fn bf16_numbers(rows: usize, cols: usize) -> Tensor {
+    let value = |i: usize| ((i * 7919) % 251) as f32 / 128.0 - 1.0;
+    Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
+}
+
+fn large_product(bencher: Bencher, rows: usize, w: &Tensor) {
+    let (x, mut y) = (filled(rows, w.cols()), Tensor::zeros(rows, w.rows()));
+    let packed = PackedWeight::new(w);
+    bencher.counter(ItemsCount::new(rows * w.rows() * w.cols())).bench_local(|| {
+        if rows < 64 {
+            matmul_packed(&x, &packed, &mut y, Output::Replace);
+        } else {
+            matmul_nt(&x, w, &mut y, Output::Replace);
+        }
+    });
 }
 
 /// The gradient of its input.

@@ -216,7 +216,7 @@ impl Demo<'_> {
         let config = self.config("rlt", RLT, teacher, rows)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let chat = ChatText::from_dir(teacher)?;
-        let decoder = Decoder::load(teacher)?;
+        let decoder = Decoder::load_frozen(teacher)?;
         let rows = read_questions(&DataConfig { max_rows: n, ..config.data.clone() })?;
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let traces = explain(&sampler, &rows, 1, self.progress)?;
@@ -258,11 +258,11 @@ impl Demo<'_> {
         let reward = self.config("rlt", RLT, teacher, &files.questions_heldout)?.reward;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style: &style, teacher: &chat, student: &student_chat };
-        let (teacher, student) = (Decoder::load(teacher)?, Decoder::load(student)?);
+        let (teacher, student) = (Decoder::load_frozen(teacher)?, Decoder::load_frozen(student)?);
         let scored = score_traces(&traces, &formats, &teacher, &student, &reward, 8192, self.progress)?;
         let row = |(trace, (sample, scored)): (&TraceRow, &(Option<RltSample>, ScoredSample))| {
             let mut columns = trace.to_columns();
-            columns.extend(score_columns(sample.as_ref(), scored));
+            columns.extend(score_columns(sample.as_ref(), scored, &chat));
             if let Some(sample) = sample {
                 columns.extend(ledger_columns(sample, scored, &chat));
             }
@@ -279,7 +279,7 @@ impl Demo<'_> {
         config.data.max_rows = EVAL_QUESTIONS;
         let style = PromptStyle::resolve(&config.prompts)?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load(model)?;
+        let decoder = Decoder::load_frozen(model)?;
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let task = Task::world_rows(self.world, &config.data)?;
         let options = EvalOptions {

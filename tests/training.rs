@@ -128,6 +128,26 @@ fn sft_learns_and_leaves_a_model() {
 }
 
 #[test]
+fn the_final_model_is_saved_in_the_number_format_asked_for() {
+    let made = world();
+    let model = |name: &str, dtype: &str| {
+        let config = made.sft_config(&[&format!("model.save_dtype={dtype}")]);
+        run(rlt::sft::train, &config, &made.run_dir(name)).model
+    };
+    let (exact, rounded) = (model("exact", "f32"), model("rounded", "bf16"));
+    let config = fs::read_to_string(rounded.join("config.json")).unwrap();
+    assert!(config.contains("\"torch_dtype\": \"bfloat16\""), "{config}");
+    let (exact, rounded) = (Decoder::load(&exact).unwrap(), Decoder::load_frozen(&rounded).unwrap());
+    for (exact, rounded) in exact.parameters().tensors().iter().zip(rounded.parameters().tensors()) {
+        assert_eq!(rounded.is_bf16(), rounded.rows() > 1);
+        for (exact, rounded) in exact.to_host().iter().zip(rounded.to_host().iter()) {
+            // Half a unit in the last of 8 bits.
+            assert!((exact - rounded).abs() <= exact.abs() / 256.0, "{exact} {rounded}");
+        }
+    }
+}
+
+#[test]
 fn sft_goes_on_bit_for_bit() {
     let made = world();
     assert_goes_on_bit_for_bit(rlt::sft::train, &made.sft_config(&[]), &made, 6);
@@ -200,7 +220,7 @@ const METRICS: [&str; 19] = [
     "update_s",
 ];
 
-const RLT_METRICS: [&str; 11] = [
+const RLT_METRICS: [&str; 12] = [
     "r_ss_mean",
     "r_kl_mean",
     "solution_logprob_mean",
@@ -212,6 +232,7 @@ const RLT_METRICS: [&str; 11] = [
     "think_tokens_mean",
     "solution_overlap_mean",
     "repeated_ngram_share_mean",
+    "explanation_value_mean",
 ];
 
 #[test]
@@ -269,6 +290,23 @@ fn recorded_and_recomputed_teacher_log_probabilities_give_the_same_rewards() {
     };
     let (recorded, computed) = (rewards("recorded", "0.7"), rewards("computed", "0.7000001"));
     assert!((recorded - computed).abs() < 1e-4, "{recorded} {computed}");
+}
+
+#[test]
+fn grpo_runs_with_the_divergence_over_the_vocabulary() {
+    let made = world();
+    let model = made.trained_model();
+    let kl_mean = |kl: &str| {
+        let config = made.train_config(&model, &["grpo.steps=1", &format!("reward.kl={kl}")]);
+        let run_dir = made.run_dir(kl);
+        run(rlt::grpo::train, &config, &run_dir);
+        let rows = metrics(&run_dir);
+        assert_has(&rows, &RLT_METRICS);
+        rows[0]["kl_mean"].as_f64().unwrap()
+    };
+    // The same completions: their mean log-ratio is an estimate of their mean divergence.
+    let (full, sampled) = (kl_mean("full"), kl_mean("sampled"));
+    assert!(full >= 0.0 && (full - sampled).abs() < 0.5 + 0.5 * full, "{full} in full, {sampled} sampled");
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl EvalArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let tasks = self.tasks(&config)?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load(model)?;
+        let decoder = Decoder::load_frozen(model)?;
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         // A place that cannot be written is found before the work, not after it.

@@ -63,7 +63,7 @@ impl ExplainArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let rows = read_questions(&DataConfig { path: data.clone(), ..config.data.clone() })?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load(model)?;
+        let decoder = Decoder::load_frozen(model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         let mut out = JsonlWriter::create(&self.out)?;

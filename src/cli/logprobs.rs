@@ -36,7 +36,7 @@ impl LogprobsArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let model = model_folder(&self.model)?;
         let records = read_records(&self.data, 0)?;
-        let decoder = Decoder::load(model)?;
+        let decoder = Decoder::load_frozen(model)?;
         let rows = row_ids(&records, model, &decoder)?;
 
         let mut out = JsonlWriter::create(&self.out)?;

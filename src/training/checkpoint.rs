@@ -9,7 +9,7 @@ use std::path::Path;
 use rlt_model::Decoder;
 use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
-use rlt_model::weights::Weights;
+use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
 
 use super::Optimizer;
@@ -73,7 +73,7 @@ impl Snapshot<'_> {
         let model = self.decoder.config();
         self.optimizer.write(model, &folder.join(OPTIMIZER))?;
         if let Some(reference) = self.reference {
-            reference.write(model, &folder.join(REFERENCE))?;
+            reference.write(model, &folder.join(REFERENCE), Dtype::F32)?;
         }
         let state = serde_json::to_vec_pretty(self.state)
             .map_err(|e| Error::Failed(format!("{STATE} cannot be written: {e}")))?;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{CheckpointConfig, Config, ModelPaths};
+use crate::config::{CheckpointConfig, Config, ModelPaths, SaveDtype};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -45,6 +45,7 @@ pub struct Run<'a> {
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
     checkpoints: CheckpointConfig,
+    save_dtype: SaveDtype,
     store: CheckpointStore,
     log: RunLog,
     state: State,
@@ -104,6 +105,7 @@ impl<'a> Run<'a> {
             dir: run_dir,
             tokenizer,
             checkpoints: config.checkpoint.clone(),
+            save_dtype: config.model.save_dtype,
             store,
             log,
             state,
@@ -175,7 +177,7 @@ impl<'a> Run<'a> {
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
-        decoder.save(&model)?;
+        decoder.save_as(&model, self.save_dtype.into())?;
         self.tokenizer.save(&model)?;
         let report = write_report(self.dir)?;
         Ok(Trained { steps: self.state.step, model, report })

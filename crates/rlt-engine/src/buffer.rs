@@ -1,14 +1,70 @@
 //! Recycled memory: a training step asks for the same sizes again and again, and fresh pages from
 //! the operating system cost more than many of the operations that fill them.
+//!
+//! Buffers are cut from slabs that ask for huge pages. Most operations are bound by how fast memory
+//! arrives, and a core reads almost twice as fast where the hardware's prefetching does not stop at
+//! every 4 KiB page (`huge_pages_and_prefetching` in docs/BENCHMARKS.md).
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
 
-/// Free buffers by capacity (f32 elements).
-static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
+use crate::slab::{Block, Slab};
+
+/// The memory of a tensor.
+pub(crate) enum Buffer {
+    /// Small, or handed in from outside.
+    Owned(Vec<f32>),
+    /// A recycled block and how many of its elements are in use.
+    Recycled(Block, usize),
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::Owned(Vec::new())
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    #[inline]
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Owned(values) => values,
+            Self::Recycled(block, len) => &block.elements()[..*len],
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Owned(values) => values,
+            Self::Recycled(block, len) => &mut block.elements_mut()[..*len],
+        }
+    }
+}
+
+/// Blocks that wait for their next use, and the slab that the next new one is cut from.
+struct Pool {
+    /// By size, elements.
+    free: BTreeMap<usize, Vec<Block>>,
+    slab: Option<(Arc<Slab>, usize)>,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), slab: None });
+
+fn pool() -> std::sync::MutexGuard<'static, Pool> {
+    POOL.lock().expect("no panic holds this lock")
+}
 
 /// Smaller buffers are left to the allocator, which handles them well.
 const SMALLEST_ELEMENTS: usize = 1 << 13;
+
+/// Elements of a slab that several buffers share; a buffer of at least a quarter of it has its own.
+const SLAB_ELEMENTS: usize = 1 << 22;
 
 /// Rounds a size up to one of eight classes per power of two (at most 12.5 % waste).
 fn size_class(elements: usize) -> usize {
@@ -17,31 +73,46 @@ fn size_class(elements: usize) -> usize {
 }
 
 /// A buffer of `elements` initialised but unspecified values.
-pub(crate) fn take(elements: usize) -> Vec<f32> {
+pub(crate) fn take(elements: usize) -> Buffer {
     if elements < SMALLEST_ELEMENTS {
-        return vec![0.0; elements];
+        return Buffer::Owned(vec![0.0; elements]);
     }
     let class = size_class(elements);
-    let recycled = FREE.lock().expect("no panic holds this lock").get_mut(&class).and_then(Vec::pop);
-    let mut buffer = recycled.unwrap_or_else(|| vec![0.0; class]);
-    buffer.truncate(elements);
-    buffer
+    let mut pool = pool();
+    let recycled = pool.free.get_mut(&class).and_then(Vec::pop);
+    let block = recycled.unwrap_or_else(|| pool.cut(class));
+    Buffer::Recycled(block, elements)
 }
 
 /// Hands a buffer back for the next [`take`].
-pub(crate) fn give(mut buffer: Vec<f32>) {
-    let class = buffer.capacity();
-    if class < SMALLEST_ELEMENTS || class != size_class(class) {
-        return;
+pub(crate) fn give(buffer: Buffer) {
+    if let Buffer::Recycled(block, _) = buffer {
+        pool().free.entry(block.elements().len()).or_default().push(block);
     }
-    // Stale values are fine (callers overwrite them); only the part cut off by `take` is filled.
-    buffer.resize(class, 0.0);
-    FREE.lock().expect("no panic holds this lock").entry(class).or_default().push(buffer);
+}
+
+impl Pool {
+    /// A new block of `class` elements.
+    fn cut(&mut self, class: usize) -> Block {
+        if class >= SLAB_ELEMENTS / 4 {
+            // SAFETY: the only block of its slab.
+            return unsafe { Block::new(Arc::new(Slab::new(class)), 0..class) };
+        }
+        let (slab, first) = match self.slab.take() {
+            Some((slab, used)) if used + class <= SLAB_ELEMENTS => (slab, used),
+            _ => (Arc::new(Slab::new(SLAB_ELEMENTS)), 0),
+        };
+        self.slab = Some((slab.clone(), first + class));
+        // SAFETY: a slab is cut from its front to its end, each element once.
+        unsafe { Block::new(slab, first..first + class) }
+    }
 }
 
 /// Returns all recycled memory to the operating system (between stages of different shape).
 pub(crate) fn release_all() {
-    FREE.lock().expect("no panic holds this lock").clear();
+    let mut pool = pool();
+    pool.free.clear();
+    pool.slab = None;
 }
 
 #[cfg(test)]
@@ -62,27 +133,34 @@ mod tests {
         // Sizes that no other test asks for, so that nobody else takes these buffers.
         let (class, smaller) = (size_class(3_123_457), 3_100_000);
         assert_eq!(size_class(smaller), class);
-        let buffer = take(3_123_457);
-        assert_eq!((buffer.len(), buffer.capacity()), (3_123_457, class));
+        let mut buffer = take(3_123_457);
+        buffer[3_123_456] = 1.0;
+        assert_eq!(buffer.len(), 3_123_457);
         let address = buffer.as_ptr();
         give(buffer);
         let again = take(smaller);
         assert_eq!((again.len(), again.as_ptr()), (smaller, address));
         give(again);
         release_all();
-        assert!(!FREE.lock().expect("no panic holds this lock").contains_key(&class));
+        assert!(!pool().free.contains_key(&class));
     }
 
     #[test]
-    fn small_and_foreign_buffers_are_not_kept() {
-        let kept = |capacity| FREE.lock().expect("no panic holds this lock").contains_key(&capacity);
-        give(vec![1.0; SMALLEST_ELEMENTS - 1]);
-        assert!(!kept(SMALLEST_ELEMENTS - 1));
-        let foreign = 2_000_003; // a capacity between two classes
-        assert_ne!(size_class(foreign), foreign);
-        give(vec![1.0; foreign]);
-        assert!(!kept(foreign));
-        assert_eq!(take(3), [0.0; 3]);
+    fn buffers_of_a_slab_do_not_overlap() {
+        let mut buffers: Vec<Buffer> = (0..600).map(|i| take(SMALLEST_ELEMENTS + 500 * (i % 7))).collect();
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            buffer.fill(i as f32);
+        }
+        for (i, buffer) in buffers.iter().enumerate() {
+            assert!(buffer.iter().all(|v| *v == i as f32), "buffer {i}");
+        }
+    }
+
+    #[test]
+    fn small_buffers_are_not_kept() {
+        give(take(SMALLEST_ELEMENTS - 1));
+        assert!(!pool().free.contains_key(&(SMALLEST_ELEMENTS - 1)));
+        assert_eq!(*take(3), [0.0; 3]);
         assert!(take(0).is_empty());
     }
 }

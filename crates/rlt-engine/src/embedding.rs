@@ -12,7 +12,7 @@ pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
     let mut out = Tensor::scratch(ids.len(), d);
     for_row_blocks(out.data_mut(), d, |first, rows| {
         for (i, row) in rows.chunks_exact_mut(d).enumerate() {
-            row.copy_from_slice(table.row(ids[first + i] as usize));
+            table.copy_row(ids[first + i] as usize, row);
         }
     });
     out

@@ -19,6 +19,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod bf16;
 mod buffer;
 pub mod embedding;
 pub mod head;
@@ -31,6 +32,7 @@ pub mod random;
 pub mod rope;
 pub mod sample;
 mod simd;
+mod slab;
 pub mod swiglu;
 pub mod tensor;
 mod tile;

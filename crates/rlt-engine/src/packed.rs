@@ -8,6 +8,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::bf16::{Bf16Panels, tile_bf16};
 use crate::matmul::Output;
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
@@ -17,14 +18,46 @@ use crate::tile::{PANEL, tile};
 pub struct PackedWeight {
     rows: usize,
     cols: usize,
+    panels: Panels,
+}
+
+enum Panels {
     /// Per panel, `cols x PANEL`; features beyond the last are zero.
-    panels: Tensor,
+    F32(Tensor),
+    /// Shared with the weight: read-only weights are kept in panels anyway.
+    Bf16(Bf16Panels),
+}
+
+/// One panel.
+#[derive(Clone, Copy)]
+enum Panel<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u32]),
+}
+
+impl Panels {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.rows(),
+            Self::Bf16(panels) => panels.n_panels(),
+        }
+    }
+
+    fn get(&self, panel: usize) -> Panel<'_> {
+        match self {
+            Self::F32(panels) => Panel::F32(panels.row(panel)),
+            Self::Bf16(panels) => Panel::Bf16(panels.panel(panel)),
+        }
+    }
 }
 
 impl PackedWeight {
-    /// Packs a weight of N output and K input features.
+    /// Packs a weight of N output and K input features. Read-only bf16 weights are shared, not copied.
     pub fn new(weight: &Tensor) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
+        if let Some(panels) = weight.bf16_panels() {
+            return Self { rows, cols, panels: Panels::Bf16(panels.clone()) };
+        }
         let mut panels = Tensor::zeros(rows.div_ceil(PANEL), cols * PANEL);
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
             // In squares, so that both the reads and the writes stay within a few cache lines.
@@ -37,7 +70,7 @@ impl PackedWeight {
                 }
             }
         });
-        Self { rows, cols, panels }
+        Self { rows, cols, panels: Panels::F32(panels) }
     }
 
     /// Number of output features.
@@ -58,7 +91,7 @@ const TASK_PANELS: usize = 4;
 /// If the shapes do not fit.
 pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Output) {
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
-    let (m, panels) = (x.rows(), w.panels.rows());
+    let (m, panels) = (x.rows(), w.panels.len());
     let base = SharedMut(out.data_mut().as_mut_ptr());
     let arch = pulp::Arch::new();
     // How the output is cut into tasks changes no element: see `tile`.
@@ -70,7 +103,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
             arch.dispatch(PanelProduct {
                 x,
                 rows: row..(row + TASK_ROWS).min(m),
-                panel: w.panels.row(panel),
+                panel: w.panels.get(panel),
                 column: panel * PANEL,
                 n: w.rows,
                 // The rows and columns of a task are written by it alone.
@@ -90,7 +123,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
 struct PanelProduct<'a> {
     x: &'a Tensor,
     rows: std::ops::Range<usize>,
-    panel: &'a [f32],
+    panel: Panel<'a>,
     column: usize,
     n: usize,
     out: SharedMut,
@@ -133,17 +166,29 @@ impl PanelProduct<'_> {
     #[inline(always)]
     fn block<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, row: usize) {
         let rows: [&[f32]; MR] = std::array::from_fn(|r| self.x.row(row + r));
-        let sums = tile::<S, MR, NV>(simd, rows, self.panel, PANEL, self.x.cols(), None);
+        let sums = match self.panel {
+            Panel::F32(panel) => tile::<S, MR, NV>(simd, rows, panel, PANEL, self.x.cols(), None),
+            Panel::Bf16(panel) => tile_bf16::<S, MR, NV>(simd, rows, panel, self.x.cols()),
+        };
         let columns = PANEL.min(self.n - self.column);
         for (r, sums) in sums.iter().enumerate() {
-            let mut values = [0.0_f32; PANEL];
-            let (vectors, _) = S::as_mut_simd_f32s(&mut values);
-            vectors.copy_from_slice(sums);
             // SAFETY: the row and these columns lie inside `out`, and only this task writes them.
-            unsafe {
+            let out = unsafe {
                 let to = self.out.get().add((row + r) * self.n + self.column);
-                for (c, value) in values[..columns].iter().enumerate() {
-                    *to.add(c) = if self.mode == Output::Accumulate { *to.add(c) + value } else { *value };
+                std::slice::from_raw_parts_mut(to, columns)
+            };
+            let accumulate = self.mode == Output::Accumulate;
+            if columns == PANEL {
+                let (out, _) = S::as_mut_simd_f32s(out);
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = if accumulate { simd.add_f32s(*out, *sum) } else { *sum };
+                }
+            } else {
+                let mut values = [0.0_f32; PANEL];
+                let (vectors, _) = S::as_mut_simd_f32s(&mut values);
+                vectors.copy_from_slice(sums);
+                for (out, sum) in out.iter_mut().zip(values) {
+                    *out = if accumulate { *out + sum } else { sum };
                 }
             }
         }

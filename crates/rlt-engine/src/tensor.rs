@@ -1,18 +1,28 @@
-//! A contiguous, row-major f32 matrix.
+//! A matrix of f32 or, where it is only read, of bf16.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::buffer;
+use crate::bf16::Bf16Panels;
+use crate::buffer::{self, Buffer};
 
 /// A contiguous row-major matrix of f32, `rows x cols`. A vector is a matrix of one row.
+///
+/// The weights of a model that is only read may be kept in bf16 ([`Self::from_bf16_rows`]). Forward
+/// products, embedding and head take them and compute in f32, with the bits of the widened weights; every
+/// other operation panics on them, because training keeps its parameters in f32.
 ///
 /// The storage is private to this crate: other crates hand whole tensors to operations and copy
 /// whole tensors in and out, so a tensor may come to live on another device.
 pub struct Tensor {
     rows: usize,
     cols: usize,
-    data: Vec<f32>,
+    storage: Storage,
+}
+
+enum Storage {
+    F32(Buffer),
+    Bf16(Bf16Panels),
 }
 
 impl Tensor {
@@ -25,13 +35,13 @@ impl Tensor {
 
     /// Unspecified contents, for an operation that writes every element.
     pub fn scratch(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: buffer::take(rows * cols) }
+        Self { rows, cols, storage: Storage::F32(buffer::take(rows * cols)) }
     }
 
     /// All equal to `value`.
     pub fn full(rows: usize, cols: usize, value: f32) -> Self {
         let mut out = Self::scratch(rows, cols);
-        out.data.fill(value);
+        out.data_mut().fill(value);
         out
     }
 
@@ -41,12 +51,55 @@ impl Tensor {
     /// If `data` does not hold `rows * cols` values.
     pub fn from_vec(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), rows * cols, "{rows} x {cols} tensor from {} values", data.len());
-        Self { rows, cols, data }
+        Self { rows, cols, storage: Storage::F32(Buffer::Owned(data)) }
     }
 
-    /// The values as the host sees them, row by row.
+    /// Values that `fill` writes, all of them.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn filled_by<E>(
+        rows: usize,
+        cols: usize,
+        fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut out = Self::scratch(rows, cols);
+        fill(out.data_mut())?;
+        Ok(out)
+    }
+
+    /// Weights that are only read, kept in bf16. `row(index)` gives the numbers of a row: `cols` of them,
+    /// little-endian, two bytes each.
+    ///
+    /// # Panics
+    /// If a row has another length.
+    pub fn from_bf16_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
+        Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(rows, cols, row)) }
+    }
+
+    /// The same numbers as read-only bf16, where it holds every one of them exactly.
+    pub fn narrowed(&self) -> Option<Self> {
+        let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
+        if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
+            return None;
+        }
+        let upper: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+        let row_bytes = 2 * self.cols;
+        let row = |row: usize| &upper[row * row_bytes..(row + 1) * row_bytes];
+        Some(Self::from_bf16_rows(self.rows, self.cols, row))
+    }
+
+    /// Whether this is read-only bf16.
+    pub fn is_bf16(&self) -> bool {
+        matches!(self.storage, Storage::Bf16(_))
+    }
+
+    /// The values as the host sees them, row by row (bf16 widened).
     pub fn to_host(&self) -> Cow<'_, [f32]> {
-        Cow::Borrowed(&self.data)
+        match &self.storage {
+            Storage::F32(data) => Cow::Borrowed(data),
+            Storage::Bf16(panels) => Cow::Owned(panels.to_f32()),
+        }
     }
 
     /// Number of rows.
@@ -61,23 +114,23 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.rows * self.cols
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len() == 0
     }
 
     /// Sets every element to zero.
     pub fn fill_zero(&mut self) {
-        self.data.fill(0.0);
+        self.data_mut().fill(0.0);
     }
 
     /// `self = mix * other + (1 - mix) * self`, element by element (reference synchronisation).
     pub fn mix_in(&mut self, other: &Self, mix: f32) {
         assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a mixture");
-        for (a, b) in self.data.iter_mut().zip(&other.data) {
+        for (a, b) in self.data_mut().iter_mut().zip(other.data()) {
             *a = mix * b + (1.0 - mix) * *a;
         }
     }
@@ -86,16 +139,17 @@ impl Tensor {
     #[must_use]
     pub fn gather_rows(&self, rows: &[usize]) -> Self {
         let mut out = Self::scratch(rows.len(), self.cols);
-        for (to, &from) in out.data.chunks_exact_mut(self.cols).zip(rows) {
-            to.copy_from_slice(&self.data[from * self.cols..(from + 1) * self.cols]);
+        for (to, &from) in out.data_mut().chunks_exact_mut(self.cols).zip(rows) {
+            to.copy_from_slice(self.row(from));
         }
         out
     }
 
     /// Adds row `i` of `source` to row `rows[i]`, in order.
     pub fn scatter_add_rows(&mut self, rows: &[usize], source: &Self) {
-        for (from, &to) in source.data.chunks_exact(self.cols).zip(rows) {
-            for (a, b) in self.data[to * self.cols..(to + 1) * self.cols].iter_mut().zip(from) {
+        let cols = self.cols;
+        for (from, &to) in source.data().chunks_exact(cols).zip(rows) {
+            for (a, b) in self.data_mut()[to * cols..(to + 1) * cols].iter_mut().zip(from) {
                 *a += b;
             }
         }
@@ -103,33 +157,69 @@ impl Tensor {
 
     /// Whether every element is finite.
     pub fn is_finite(&self) -> bool {
-        self.data.iter().all(|v| v.is_finite())
+        self.to_host().iter().all(|v| v.is_finite())
     }
 
+    #[inline]
     pub(crate) fn data(&self) -> &[f32] {
-        &self.data
+        match &self.storage {
+            Storage::F32(data) => data,
+            Storage::Bf16(_) => refuse_bf16(),
+        }
     }
 
+    #[inline]
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
-        &mut self.data
+        match &mut self.storage {
+            Storage::F32(data) => data,
+            Storage::Bf16(_) => refuse_bf16(),
+        }
     }
 
+    #[inline]
     pub(crate) fn row(&self, row: usize) -> &[f32] {
-        &self.data[row * self.cols..(row + 1) * self.cols]
+        &self.data()[row * self.cols..(row + 1) * self.cols]
     }
+
+    /// Row `row` (bf16 widened) into `out`.
+    #[inline]
+    pub(crate) fn copy_row(&self, row: usize, out: &mut [f32]) {
+        match &self.storage {
+            Storage::F32(_) => out.copy_from_slice(self.row(row)),
+            Storage::Bf16(panels) => panels.copy_row(row, out),
+        }
+    }
+
+    /// The panels of read-only bf16 weights.
+    pub(crate) fn bf16_panels(&self) -> Option<&Bf16Panels> {
+        match &self.storage {
+            Storage::F32(_) => None,
+            Storage::Bf16(panels) => Some(panels),
+        }
+    }
+}
+
+#[cold]
+fn refuse_bf16() -> ! {
+    panic!("read-only bf16 weights where an operation needs f32: load the model for training instead")
 }
 
 impl Clone for Tensor {
     fn clone(&self) -> Self {
+        if let Storage::Bf16(panels) = &self.storage {
+            return Self { rows: self.rows, cols: self.cols, storage: Storage::Bf16(panels.clone()) };
+        }
         let mut out = Self::scratch(self.rows, self.cols);
-        out.data.copy_from_slice(&self.data);
+        out.data_mut().copy_from_slice(self.data());
         out
     }
 }
 
 impl Drop for Tensor {
     fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.data));
+        if let Storage::F32(data) = &mut self.storage {
+            buffer::give(std::mem::take(data));
+        }
     }
 }
 

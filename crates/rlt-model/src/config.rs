@@ -36,6 +36,11 @@ impl Family {
             Family::Llama => ("llama", "LlamaForCausalLM"),
         }
     }
+
+    /// `model_type` as transformers spells it.
+    pub fn model_type(self) -> &'static str {
+        self.hf_names().0
+    }
 }
 
 /// Everything of `config.json` that changes the arithmetic, checked and with defaults filled in.
@@ -67,6 +72,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Bias on the query, key and value projections.
     pub qkv_bias: bool,
+    /// Bias on the attention output projection.
+    pub attention_out_bias: bool,
     /// RMS norm per query and key head (Qwen3).
     pub qk_norm: bool,
     /// Longest context, tokens.
@@ -144,12 +151,15 @@ impl ModelConfig {
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
+        let attention_bias = self.attention_out_bias;
         let own = match self.family {
             Family::Qwen2 => json!({"sliding_window": null, "use_sliding_window": false}),
             Family::Qwen3 => {
-                json!({"attention_bias": false, "sliding_window": null, "use_sliding_window": false})
+                json!({"attention_bias": attention_bias, "sliding_window": null, "use_sliding_window": false})
             }
-            Family::Llama => json!({"attention_bias": false, "mlp_bias": false, "pretraining_tp": 1}),
+            Family::Llama => {
+                json!({"attention_bias": attention_bias, "mlp_bias": false, "pretraining_tp": 1})
+            }
         };
         for (key, value) in own.as_object().into_iter().flatten() {
             config[key] = value.clone();
@@ -205,6 +215,11 @@ impl ModelConfig {
         });
         refuse_sliding_window(&f, hf, n_layers, max_position_embeddings)?;
         let (rope_theta, rope_scaling) = rope::read(&f, max_position_embeddings)?;
+        // Qwen2's own bias is fixed by its architecture and has no field; Mistral has none.
+        let attention_bias = match hf {
+            HfFamily::Llama | HfFamily::Qwen3 => f.flag("attention_bias")?.unwrap_or(false),
+            HfFamily::Qwen2 | HfFamily::Mistral => false,
+        };
         let rms_norm_eps = f.number("rms_norm_eps")?.unwrap_or(1e-6);
         if !(rms_norm_eps.is_finite() && rms_norm_eps > 0.0) {
             return Err(f.error(&format!("rms_norm_eps = {rms_norm_eps} must be positive")));
@@ -222,7 +237,8 @@ impl ModelConfig {
             rope_scaling,
             rms_norm_eps: rms_norm_eps as f32,
             tie_word_embeddings: f.flag("tie_word_embeddings")?.unwrap_or(false),
-            qkv_bias: hf == HfFamily::Qwen2,
+            qkv_bias: attention_bias || hf == HfFamily::Qwen2,
+            attention_out_bias: attention_bias,
             qk_norm: hf == HfFamily::Qwen3,
             max_position_embeddings,
             eos_token_ids: f.token_ids("eos_token_id")?,
@@ -294,13 +310,8 @@ fn refuse_unsupported(f: &Fields, hf: HfFamily) -> Result<()> {
     {
         return Err(f.error(&format!("hidden_act {act:?} is not supported, only \"silu\"")));
     }
-    // Qwen2's own bias is fixed by its architecture and has no field.
-    for key in ["attention_bias", "mlp_bias", "use_mrope"] {
-        let read_by_hf = match key {
-            "attention_bias" => matches!(hf, HfFamily::Llama | HfFamily::Qwen3),
-            "mlp_bias" => hf == HfFamily::Llama,
-            _ => true,
-        };
+    for key in ["mlp_bias", "use_mrope"] {
+        let read_by_hf = key != "mlp_bias" || hf == HfFamily::Llama;
         if read_by_hf && f.flag(key)?.unwrap_or(false) {
             return Err(f.error(&format!("{key} = true is not supported")));
         }

@@ -185,6 +185,9 @@ impl Decoder {
         let (attended, log_sums) = attention(&qkv, layout, self.attention_shape());
         let mut middle = x.clone();
         matmul_nt(&attended, &block.attention_out, &mut middle, Output::Accumulate);
+        if let Some(bias) = &block.attention_out_bias {
+            add_bias(&mut middle, bias);
+        }
 
         let (normed, inverse_mlp) = rms_norm(&middle, &block.mlp_norm, eps);
         let gate_up = linear(&normed, &block.gate_up);
@@ -235,6 +238,9 @@ impl Decoder {
         drop(dnormed);
 
         // Attention.
+        if let Some(bias) = &mut grads.attention_out_bias {
+            add_bias_backward(dx, bias);
+        }
         let dattended = linear_backward(dx, &attended, &block.attention_out, &mut grads.attention_out);
         let mut dqkv =
             attention_backward(&dattended, &qkv, &attended, &log_sums, layout, self.attention_shape());

@@ -1,5 +1,6 @@
 //! A decoder's folder in the Hugging Face layout: loading, saving, random weights.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rlt_engine::Tensor;
@@ -10,57 +11,122 @@ use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::files::replace_file;
 use crate::parameters::{Parameters, Slot, slots};
-use crate::weights::{Dtype, TensorView, Weights, write_safetensors};
+use crate::weights::{Dtype, Weights, write_each};
 
 /// Standard deviation of random weights, as Hugging Face's default `initializer_range`.
 const INITIAL_STD: f32 = 0.02;
 
 impl Parameters {
-    /// Reads parameters from safetensors.
+    /// Reads parameters from safetensors, in f32: what training needs.
     ///
     /// # Errors
     /// A tensor is missing, has another shape or cannot be read.
     pub fn read(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        Self::build(config, |slot| read_slot(slot, weights))
+    }
+
+    /// Reads parameters that will only be read: matrices that are bf16 in the file stay bf16 (half the
+    /// memory; operations compute in f32, with the bits that [`Self::read`] gives). All else is f32.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_frozen(config: &ModelConfig, weights: &Weights) -> Result<Self> {
         Self::build(config, |slot| {
-            let mut data = Vec::with_capacity(slot.rows * slot.cols);
+            let mut parts = Vec::with_capacity(slot.parts.len());
+            let mut all_bf16 = slot.decay;
             for part in &slot.parts {
-                data.extend(weights.read_f32(&part.name, &part.shape)?);
+                all_bf16 &= weights.dtype(&part.name)? == Dtype::Bf16;
+                parts.push(weights.bytes(&part.name, &part.shape)?);
             }
-            Ok(Tensor::from_vec(slot.rows, slot.cols, data))
+            if !all_bf16 {
+                return read_slot(slot, weights);
+            }
+            let row_bytes = slot.cols * Dtype::Bf16.size();
+            let tensor = Tensor::from_bf16_rows(slot.rows, slot.cols, |row| {
+                let mut at = row * row_bytes;
+                for part in &parts {
+                    if at < part.len() {
+                        return &part[at..at + row_bytes];
+                    }
+                    at -= part.len();
+                }
+                unreachable!("the parts hold the slot's rows")
+            });
+            slot.parts.iter().for_each(|part| weights.done_with(&part.name));
+            Ok(tensor)
         })
     }
 
-    /// Writes parameters (or anything of their shape) as one safetensors file with the Hugging Face
-    /// names.
+    /// Writes parameters (or anything of their shape) as one safetensors file of `dtype` with the Hugging
+    /// Face names.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, config: &ModelConfig, path: &Path) -> Result<()> {
+    pub fn write(&self, config: &ModelConfig, path: &Path, dtype: Dtype) -> Result<()> {
         let slots = slots(config);
-        let tensors = self.tensors();
-        let hosts: Vec<_> = tensors.iter().map(|t| t.to_host()).collect();
-        let mut views = Vec::new();
-        for (slot, data) in slots.iter().zip(&hosts) {
-            let mut at = 0;
-            for part in &slot.parts {
-                let len: usize = part.shape.iter().product();
-                let view = &data[at..at + len];
-                views.push(TensorView { name: &part.name, shape: &part.shape, data: view });
-                at += len;
-            }
+        let parts = slots.iter().flat_map(|slot| &slot.parts);
+        let names: Vec<_> = parts.map(|part| (part.name.as_str(), part.shape.as_slice())).collect();
+        write_each(path, &names, dtype, self.tensors().into_iter().map(Tensor::to_host))
+    }
+}
+
+fn read_slot(slot: &Slot, weights: &Weights) -> Result<Tensor> {
+    Tensor::filled_by(slot.rows, slot.cols, |mut rest| {
+        for part in &slot.parts {
+            let (own, after) = rest.split_at_mut(part.shape.iter().product());
+            weights.read_f32_into(&part.name, &part.shape, own)?;
+            weights.done_with(&part.name);
+            rest = after;
         }
-        write_safetensors(path, &views, Dtype::F32)
+        Ok(())
+    })
+}
+
+/// Refuses a file with weights of the decoder that this configuration has no place for (a bias, a norm, one
+/// more layer): the arithmetic would be without them. Buffers of old files, and a copy of a tied head, are
+/// not weights.
+fn refuse_unknown_weights(config: &ModelConfig, weights: &Weights) -> Result<()> {
+    let slots = slots(config);
+    let known: HashSet<&str> = slots.iter().flat_map(|s| &s.parts).map(|part| part.name.as_str()).collect();
+    let is_unknown = |name: &&str| {
+        let of_decoder = name.starts_with("model.") || name.starts_with("lm_head.");
+        let is_buffer = name.ends_with("rotary_emb.inv_freq");
+        let is_tied_head = config.tie_word_embeddings && *name == "lm_head.weight";
+        of_decoder && !known.contains(name) && !is_buffer && !is_tied_head
+    };
+    match weights.names().into_iter().find(is_unknown) {
+        None => Ok(()),
+        Some(name) => Err(weights.error(format!(
+            "holds {name}, which a {} model of this config.json does not have; are config.json and weights of \
+             the same model?",
+            config.family.model_type()
+        ))),
     }
 }
 
 impl Decoder {
-    /// Loads `config.json` and the weights of a folder.
+    /// Loads `config.json` and the weights of a folder, in f32: a model to train.
     ///
     /// # Errors
     /// A file is missing, damaged or describes a model that is not supported.
     pub fn load(dir: &Path) -> Result<Self> {
+        Self::load_by(dir, Parameters::read)
+    }
+
+    /// Loads a model that will only be read (a student, a reference, one that generates or is evaluated):
+    /// matrices that are bf16 in the file stay bf16 in memory. It gives the bits of [`Self::load`].
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_frozen(dir: &Path) -> Result<Self> {
+        Self::load_by(dir, Parameters::read_frozen)
+    }
+
+    fn load_by(dir: &Path, read: fn(&ModelConfig, &Weights) -> Result<Parameters>) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
-        let parameters = Parameters::read(&config, &Weights::open(dir)?)?;
+        let weights = Weights::open(dir)?;
+        refuse_unknown_weights(&config, &weights)?;
+        let parameters = read(&config, &weights)?;
         Ok(Self::new(config, parameters))
     }
 
@@ -93,21 +159,33 @@ impl Decoder {
         }
     }
 
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (f32) to `dir`, which
-    /// transformers loads. The tokenizer is saved by its own type.
+    /// Writes the folder that [`Self::save_as`] writes, with f32 weights: exactly what is in memory.
     ///
     /// # Errors
     /// The folder or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
+        self.save_as(dir, Dtype::F32)
+    }
+
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` to `dir`, which transformers
+    /// loads; the weights are rounded to `dtype` (nearest even). The tokenizer is saved by its own type.
+    ///
+    /// # Errors
+    /// The folder or a file cannot be written.
+    pub fn save_as(&self, dir: &Path, dtype: Dtype) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|source| crate::Error::Io { path: dir.to_owned(), source })?;
         let write_json = |name: &str, value: &serde_json::Value| {
             replace_file(&dir.join(name), |out| Ok(serde_json::to_writer_pretty(out, value)?))
         };
-        write_json("config.json", &self.config().to_json())?;
+        let mut config = self.config().to_json();
+        for key in ["dtype", "torch_dtype"] {
+            config[key] = dtype.torch_name().into();
+        }
+        write_json("config.json", &config)?;
         write_json(
             "generation_config.json",
             &serde_json::json!({ "eos_token_id": self.config().eos_token_ids }),
         )?;
-        self.parameters().write(self.config(), &dir.join("model.safetensors"))
+        self.parameters().write(self.config(), &dir.join("model.safetensors"), dtype)
     }
 }

@@ -14,7 +14,7 @@ pub struct BlockParameters {
     pub attention_norm: Tensor,
     /// Query, key and value projections, (heads + 2 kv heads) * head_dim x hidden.
     pub qkv: Tensor,
-    /// Their bias (Qwen2), 1 x rows of `qkv`.
+    /// Their bias (Qwen2, or `attention_bias`), 1 x rows of `qkv`.
     pub qkv_bias: Option<Tensor>,
     /// Norm of each query head (Qwen3), 1 x head_dim.
     pub query_norm: Option<Tensor>,
@@ -22,6 +22,8 @@ pub struct BlockParameters {
     pub key_norm: Option<Tensor>,
     /// Attention output projection, hidden x heads * head_dim.
     pub attention_out: Tensor,
+    /// Its bias (`attention_bias`), 1 x hidden.
+    pub attention_out_bias: Option<Tensor>,
     /// Norm before the feed-forward layer, 1 x hidden.
     pub mlp_norm: Tensor,
     /// Gate and up projections, 2 * intermediate x hidden.
@@ -98,6 +100,9 @@ pub fn slots(config: &ModelConfig) -> Vec<Slot> {
             slots.push(Slot::vector(&[(attention("k_norm.weight"), hd)]));
         }
         slots.push(Slot::matrix(q, &[(attention("o_proj.weight"), d)]));
+        if config.attention_out_bias {
+            slots.push(Slot::vector(&[(attention("o_proj.bias"), d)]));
+        }
         slots.push(Slot::vector(&[(at("post_attention_layernorm.weight"), d)]));
         let gate_up = ["gate_proj", "up_proj"].map(|n| (at(&format!("mlp.{n}.weight")), f));
         slots.push(Slot::matrix(d, &gate_up));
@@ -136,6 +141,7 @@ impl Parameters {
                 query_norm: if config.qk_norm { Some(next()?) } else { None },
                 key_norm: if config.qk_norm { Some(next()?) } else { None },
                 attention_out: next()?,
+                attention_out_bias: if config.attention_out_bias { Some(next()?) } else { None },
                 mlp_norm: next()?,
                 gate_up: next()?,
                 down: next()?,
@@ -174,7 +180,9 @@ impl Parameters {
             all.extend(&b.qkv_bias);
             all.extend(&b.query_norm);
             all.extend(&b.key_norm);
-            all.extend([&b.attention_out, &b.mlp_norm, &b.gate_up, &b.down]);
+            all.push(&b.attention_out);
+            all.extend(&b.attention_out_bias);
+            all.extend([&b.mlp_norm, &b.gate_up, &b.down]);
         }
         all.push(&self.final_norm);
         all.extend(&self.head);
@@ -189,11 +197,25 @@ impl Parameters {
             all.extend(&mut b.qkv_bias);
             all.extend(&mut b.query_norm);
             all.extend(&mut b.key_norm);
-            all.extend([&mut b.attention_out, &mut b.mlp_norm, &mut b.gate_up, &mut b.down]);
+            all.push(&mut b.attention_out);
+            all.extend(&mut b.attention_out_bias);
+            all.extend([&mut b.mlp_norm, &mut b.gate_up, &mut b.down]);
         }
         all.push(&mut self.final_norm);
         all.extend(&mut self.head);
         all
+    }
+
+    /// For a model that will only be read from now on: keeps in bf16 every matrix whose numbers bf16 holds
+    /// exactly (all of a model that was loaded from bf16 and not trained). No bit of a result changes.
+    pub fn freeze(&mut self) {
+        for tensor in self.tensors_mut() {
+            if tensor.rows() > 1
+                && let Some(narrowed) = tensor.narrowed()
+            {
+                *tensor = narrowed;
+            }
+        }
     }
 
     /// Number of parameters.

@@ -14,9 +14,11 @@ use crate::{Error, Result, files};
 
 mod write;
 
+pub(crate) use write::write_each;
 pub use write::{TensorView, write_safetensors};
 
-/// Number formats of stored weights. In memory they are f32.
+/// Number formats of stored weights. In memory they are f32, or bf16 where the file's are and the model is
+/// only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
     /// IEEE single precision, 4 bytes.
@@ -45,8 +47,17 @@ impl Dtype {
         }
     }
 
+    /// As `dtype` of `config.json` spells it.
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+        }
+    }
+
     /// Bytes of one number.
-    pub fn size(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
@@ -175,6 +186,35 @@ impl Weights {
     /// # Errors
     /// There is no such tensor, or it has another shape or an unsupported number format.
     pub fn read_f32(&self, name: &str, expected_shape: &[usize]) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; expected_shape.iter().product()];
+        self.read_f32_into(name, expected_shape, &mut values)?;
+        Ok(values)
+    }
+
+    /// As [`Self::read_f32`], into memory of the caller.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// If `values` is not as long as the shape says.
+    pub fn read_f32_into(&self, name: &str, expected_shape: &[usize], values: &mut [f32]) -> Result<()> {
+        let (dtype, bytes) = (self.dtype(name)?, self.bytes(name, expected_shape)?);
+        assert_eq!(bytes.len(), values.len() * dtype.size(), "numbers of {name}");
+        match dtype {
+            Dtype::F32 => convert(bytes, values, |b: [u8; 4]| f32::from_le_bytes(b)),
+            Dtype::Bf16 => convert(bytes, values, |b: [u8; 2]| half::bf16::from_le_bytes(b).to_f32()),
+            Dtype::F16 => convert(bytes, values, |b: [u8; 2]| half::f16::from_le_bytes(b).to_f32()),
+        }
+        Ok(())
+    }
+
+    /// The bytes of a tensor as they lie in the mapped file: little-endian numbers of its
+    /// [`Self::dtype`], row-major.
+    ///
+    /// # Errors
+    /// There is no such tensor, or it has another shape.
+    pub fn bytes(&self, name: &str, expected_shape: &[usize]) -> Result<&[u8]> {
         let (shard, info) = self.find(name)?;
         if info.shape != expected_shape {
             return Err(Error::ModelFile {
@@ -185,13 +225,30 @@ impl Weights {
                 ),
             });
         }
-        let dtype = self.dtype(name)?;
-        let bytes = shard.bytes(info);
-        Ok(match dtype {
-            Dtype::F32 => convert(bytes, |b: [u8; 4]| f32::from_le_bytes(b)),
-            Dtype::Bf16 => convert(bytes, |b: [u8; 2]| half::bf16::from_le_bytes(b).to_f32()),
-            Dtype::F16 => convert(bytes, |b: [u8; 2]| half::f16::from_le_bytes(b).to_f32()),
-        })
+        Ok(shard.bytes(info))
+    }
+
+    /// Says that a tensor's bytes have been copied: the pages of the file leave this process's memory (they
+    /// come back from the file if they are read again), so that loading a model takes the memory of the
+    /// model and one tensor, not of the model twice.
+    pub fn done_with(&self, name: &str) {
+        let Ok((shard, info)) = self.find(name) else { return };
+        let (start, end) = info.data_offsets;
+        // SAFETY: the map is read-only and of a file, so a page that is dropped is read again from there.
+        let dropped = unsafe {
+            shard.map.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                shard.data_start + start,
+                end - start,
+            )
+        };
+        // Only advice: a system that does not take it has the pages counted a little longer.
+        let _ = dropped;
+    }
+
+    /// An error about these weights as a whole.
+    pub(crate) fn error(&self, what: String) -> Error {
+        Error::ModelFile { path: self.source.clone(), what }
     }
 
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
@@ -252,15 +309,13 @@ impl Shard {
 const CHUNK: usize = 1 << 16;
 
 /// Little-endian numbers of `N` bytes each (at any alignment) to f32, on all threads.
-fn convert<const N: usize>(bytes: &[u8], to_f32: impl Fn([u8; N]) -> f32 + Sync) -> Vec<f32> {
+fn convert<const N: usize>(bytes: &[u8], values: &mut [f32], to_f32: impl Fn([u8; N]) -> f32 + Sync) {
     let (numbers, _) = bytes.as_chunks::<N>();
-    let mut values = vec![0.0; numbers.len()];
     values.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK)).for_each(|(values, numbers)| {
         for (value, &number) in values.iter_mut().zip(numbers) {
             *value = to_f32(number);
         }
     });
-    values
 }
 
 #[cfg(test)]

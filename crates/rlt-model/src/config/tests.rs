@@ -100,7 +100,7 @@ fn fields_that_change_the_arithmetic_are_honoured_or_refused_by_name() {
         (json!({"model_type": "gpt2"}), "\"gpt2\""),
         (json!({"architectures": ["LlamaForSequenceClassification"]}), "LlamaForSequenceClassification"),
         (json!({"hidden_act": "gelu"}), "hidden_act"),
-        (json!({"attention_bias": true}), "attention_bias"),
+        (json!({"attention_bias": "yes"}), "attention_bias"),
         (json!({"mlp_bias": true}), "mlp_bias"),
         (json!({"quantization_config": {"bits": 4}}), "quantization_config"),
         (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
@@ -128,6 +128,23 @@ fn fields_that_change_the_arithmetic_are_honoured_or_refused_by_name() {
         let message = refusal(&changes);
         assert!(message.contains("config.json") && message.contains(named), "{changes}: {message}");
     }
+}
+
+#[test]
+fn attention_bias_means_what_it_means_to_each_family() {
+    let biases = |config: ModelConfig| (config.qkv_bias, config.attention_out_bias);
+    for (model_type, architecture, expected) in [
+        ("llama", "LlamaForCausalLM", (true, true)),
+        ("qwen3", "Qwen3ForCausalLM", (true, true)),
+        // These two have no such field: transformers ignores it.
+        ("qwen2", "Qwen2ForCausalLM", (true, false)),
+        ("mistral", "MistralForCausalLM", (false, false)),
+    ] {
+        let changes = json!({"model_type": model_type, "architectures": [architecture], "sliding_window": null,
+            "attention_bias": true});
+        assert_eq!(biases(read(&changes)), expected, "{model_type}");
+    }
+    assert_eq!(biases(read(&json!({}))), (false, false));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Writing safetensors: streamed to a temporary file that replaces the target only when it is
 //! complete and on disk.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,27 +29,44 @@ pub struct TensorView<'a> {
 /// # Errors
 /// A name occurs twice, a shape does not fit its data, or the file cannot be written (disk full..).
 pub fn write_safetensors(path: &Path, tensors: &[TensorView], dtype: Dtype) -> Result<()> {
-    let header = header(tensors, dtype).map_err(Error::Invalid)?;
+    for TensorView { name, shape, data } in tensors {
+        if shape.iter().product::<usize>() != data.len() {
+            let n = data.len();
+            return Err(Error::Invalid(format!(
+                "tensor {name}: {n} numbers do not fill the shape {shape:?}"
+            )));
+        }
+    }
+    let names: Vec<_> = tensors.iter().map(|t| (t.name, t.shape)).collect();
+    write_each(path, &names, dtype, tensors.iter().map(|t| Cow::Borrowed(t.data)))
+}
+
+/// As [`write_safetensors`], of names and shapes and an iterator over their numbers, which makes them when
+/// their turn comes (a piece may hold several consecutive tensors): weights kept in bf16 are widened one
+/// matrix at a time.
+pub(crate) fn write_each<'a>(
+    path: &Path,
+    names: &[(&str, &[usize])],
+    dtype: Dtype,
+    mut numbers: impl Iterator<Item = Cow<'a, [f32]>>,
+) -> Result<()> {
+    let header = header(names, dtype).map_err(Error::Invalid)?;
     files::replace_file(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        tensors.iter().try_for_each(|tensor| write_numbers(out, tensor.data, dtype))
+        numbers.try_for_each(|numbers| write_numbers(out, &numbers, dtype))
     })
 }
 
-fn header(tensors: &[TensorView], dtype: Dtype) -> std::result::Result<Vec<u8>, String> {
-    let mut names = std::collections::HashSet::new();
+fn header(names: &[(&str, &[usize])], dtype: Dtype) -> std::result::Result<Vec<u8>, String> {
+    let mut seen = std::collections::HashSet::new();
     let mut offset = 0;
-    let mut infos = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        let TensorView { name, shape, data } = *tensor;
-        if !names.insert(name) {
+    let mut infos = Vec::with_capacity(names.len());
+    for &(name, shape) in names {
+        if !seen.insert(name) {
             return Err(format!("tensor {name} is given twice"));
         }
-        if shape.iter().product::<usize>() != data.len() {
-            return Err(format!("tensor {name}: {} numbers do not fill the shape {shape:?}", data.len()));
-        }
-        let end = offset + data.len() * dtype.size();
+        let end = offset + shape.iter().product::<usize>() * dtype.size();
         let info =
             TensorInfo { dtype: dtype.to_safetensors(), shape: shape.to_vec(), data_offsets: (offset, end) };
         infos.push((name.to_owned(), info));

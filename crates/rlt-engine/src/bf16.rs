@@ -1,0 +1,222 @@
+//! Weights that are only read, kept in bf16: half the memory of f32, the same arithmetic.
+//!
+//! A bf16 number is the upper half of an f32, so widening it is exact and costs a shift. Products widen in
+//! registers and add in the order of the f32 product ([`crate::packed`]): a model whose weights are kept in
+//! bf16 gives the bits of the same model widened to f32.
+//!
+//! The matrix lies in the panels that products read (32 output features, input feature by input feature),
+//! so neither scoring nor decoding needs another copy of it; rows are put together again only for
+//! embeddings and for saving.
+
+use std::sync::Arc;
+
+use pulp::{Simd, bytemuck};
+use rayon::prelude::*;
+
+use crate::buffer::{self, Buffer};
+use crate::tile::PANEL;
+
+/// Words of one input feature in a panel. Word `i` holds output feature `i` of the panel in its lower and
+/// feature `i + 16` in its upper half, so that a vector of words widens to two vectors of neighbours.
+const WORDS: usize = PANEL / 2;
+
+/// A matrix `[out_features, in_features]` of bf16 numbers. Cloning shares it: it never changes.
+#[derive(Clone)]
+pub(crate) struct Bf16Panels {
+    /// Per panel, `cols x WORDS` words; features beyond the last row are zero.
+    words: Arc<Buffer>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Bf16Panels {
+    /// Lays out the rows that `row(index)` gives: `cols` little-endian numbers of two bytes each.
+    pub(crate) fn from_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
+        let panel_words = cols * WORDS;
+        let mut buffer = buffer::take(rows.div_ceil(PANEL) * panel_words);
+        let words: &mut [u32] = bytemuck::cast_slice_mut(&mut buffer);
+        words.par_chunks_mut(panel_words.max(1)).enumerate().for_each(|(panel, words)| {
+            let numbers = |feature: usize| {
+                let index = panel * PANEL + feature;
+                let numbers = if index < rows { row(index).as_chunks::<2>().0 } else { &[] };
+                assert!(index >= rows || numbers.len() == cols, "numbers of row {index}");
+                numbers
+            };
+            words.fill(0);
+            let features: [&[[u8; 2]]; PANEL] = std::array::from_fn(numbers);
+            // In squares, so that both the reads and the writes stay within a few cache lines.
+            for (square, words) in words.chunks_mut(PANEL * WORDS).enumerate() {
+                for (feature, numbers) in features.iter().enumerate() {
+                    let (word, shift) = (feature % WORDS, feature / WORDS * 16);
+                    let from = numbers.get(square * PANEL..).unwrap_or_default();
+                    for (words, &number) in words.chunks_exact_mut(WORDS).zip(from) {
+                        words[word] |= u32::from(u16::from_le_bytes(number)) << shift;
+                    }
+                }
+            }
+        });
+        Self { words: Arc::new(buffer), rows, cols }
+    }
+
+    pub(crate) fn n_panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
+    /// The words of one panel, `cols x WORDS`.
+    pub(crate) fn panel(&self, panel: usize) -> &[u32] {
+        bytemuck::cast_slice(&self.words[panel * self.cols * WORDS..][..self.cols * WORDS])
+    }
+
+    /// Row `row`, widened, into `out`.
+    pub(crate) fn copy_row(&self, row: usize, out: &mut [f32]) {
+        let feature = row % PANEL;
+        let (word, upper) = (feature % WORDS, feature >= WORDS);
+        for (out, words) in out.iter_mut().zip(self.panel(row / PANEL).chunks_exact(WORDS)) {
+            let bits = words[word];
+            *out = f32::from_bits(if upper { bits & UPPER } else { bits << 16 });
+        }
+    }
+
+    /// All rows, widened, one after another.
+    pub(crate) fn to_f32(&self) -> Vec<f32> {
+        let mut all = vec![0.0; self.rows * self.cols];
+        all.par_chunks_mut(self.cols.max(1)).enumerate().for_each(|(row, out)| self.copy_row(row, out));
+        all
+    }
+}
+
+const UPPER: u32 = 0xffff_0000;
+
+/// As [`crate::tile::tile`] over the `NV` vectors of a whole panel, its numbers widened in registers: the
+/// same sums in the same order, so the same bits.
+#[inline(always)]
+pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    a: [&[f32]; MR],
+    panel: &[u32],
+    depth: usize,
+) -> [[S::f32s; NV]; MR] {
+    assert_eq!(NV * S::F32_LANES, PANEL, "vectors of a panel");
+    assert!(panel.len() >= depth * WORDS, "columns of a tile");
+    for row in a {
+        assert!(row.len() >= depth, "rows of a tile");
+    }
+    let (shift, upper) = (simd.splat_u32s(16), simd.splat_u32s(UPPER));
+    let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+    for k in 0..depth {
+        // SAFETY: both lie inside their slices by the assertions above; checks in this loop would cost a
+        // third of the speed.
+        let (words, _) = S::as_simd_u32s(unsafe { panel.get_unchecked(k * WORDS..(k + 1) * WORDS) });
+        let columns: [S::f32s; NV] = std::array::from_fn(|v| {
+            let bits = if v < NV / 2 {
+                simd.wrapping_dyn_shl_u32s(words[v], shift)
+            } else {
+                simd.and_u32s(words[v - NV / 2], upper)
+            };
+            simd.transmute_f32s_u32s(bits)
+        });
+        for r in 0..MR {
+            // SAFETY: as above.
+            let x = simd.splat_f32s(unsafe { *a[r].get_unchecked(k) });
+            for v in 0..NV {
+                sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
+            }
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::matmul::{Output, matmul_nt};
+    use crate::packed::{PackedWeight, matmul_packed};
+    use crate::tensor::Tensor;
+    use crate::{embedding, head};
+
+    /// Numbers that bf16 holds, of both signs and many sizes, subnormal ones among them.
+    fn bf16_bytes(n: usize) -> Vec<u8> {
+        let number = |i: usize| {
+            let hash = (i as u32).wrapping_mul(2_654_435_761) >> 7;
+            match i % 97 {
+                0 => 0x0001,
+                1 => 0x8000,
+                _ => (((hash & 0x807f) | (0x3b00 + (hash >> 3) % 0x0480)) & 0xffff) as u16,
+            }
+        };
+        (0..n).flat_map(|i| number(i).to_le_bytes()).collect()
+    }
+
+    /// The matrix in bf16 and its widened copy.
+    fn both(rows: usize, cols: usize) -> (Tensor, Tensor) {
+        let bytes = bf16_bytes(rows * cols);
+        let kept = Tensor::from_bf16_rows(rows, cols, |r| &bytes[2 * r * cols..2 * (r + 1) * cols]);
+        let wide = bytes.as_chunks::<2>().0.iter();
+        let wide = wide.map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect();
+        (kept, Tensor::from_vec(rows, cols, wide))
+    }
+
+    fn bits(t: &Tensor) -> Vec<u32> {
+        t.to_host().iter().map(|v| v.to_bits()).collect()
+    }
+
+    fn inputs(rows: usize, cols: usize) -> Tensor {
+        let value = |i: usize| ((i * 7919 + 13) % 2003) as f32 / 1000.0 - 1.0;
+        Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
+    }
+
+    #[test]
+    fn it_holds_the_numbers_it_was_given() {
+        for (rows, cols) in [(1, 1), (16, 3), (17, 64), (32, 33), (95, 70), (130, 31)] {
+            let (kept, wide) = both(rows, cols);
+            assert!(kept.is_bf16() && !wide.is_bf16());
+            assert_eq!(bits(&kept), bits(&wide), "{rows} x {cols}");
+            assert_eq!(bits(&kept.clone()), bits(&wide));
+        }
+    }
+
+    #[test]
+    fn numbers_are_narrowed_only_where_nothing_is_lost() {
+        let (kept, mut wide) = both(33, 20);
+        let narrowed = wide.narrowed().expect("all of them are bf16");
+        assert!(narrowed.is_bf16() && bits(&narrowed) == bits(&kept));
+        assert!(kept.narrowed().is_some());
+        wide.data_mut()[655] = 1.0 + 1.0 / 256.0;
+        assert!(wide.narrowed().is_none());
+    }
+
+    #[test]
+    fn products_have_the_bits_of_the_widened_weights() {
+        for (n, k) in [(1, 5), (40, 17), (96, 96), (330, 64), (704, 256)] {
+            let (kept, wide) = both(n, k);
+            for m in [1, 2, 4, 7, 29, 250, 1000] {
+                let x = inputs(m, k);
+                for mode in [Output::Replace, Output::Accumulate] {
+                    let (mut a, mut b) = (Tensor::full(m, n, 0.25), Tensor::full(m, n, 0.25));
+                    matmul_nt(&x, &kept, &mut a, mode);
+                    matmul_nt(&x, &wide, &mut b, mode);
+                    assert_eq!(bits(&a), bits(&b), "{m} rows, {n} x {k}");
+                    let mut c = Tensor::full(m, n, 0.25);
+                    matmul_packed(&x, &PackedWeight::new(&kept), &mut c, mode);
+                    assert_eq!(bits(&c), bits(&b), "packed, {m} rows, {n} x {k}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn embeddings_and_log_probabilities_have_the_bits_of_the_widened_table() {
+        let (kept, wide) = both(77, 40);
+        let ids = [0, 76, 15, 16, 31, 32, 47, 48, 15];
+        assert_eq!(bits(&embedding::embed(&ids, &kept)), bits(&embedding::embed(&ids, &wide)));
+        let (hidden, rows, targets) = (inputs(9, 40), [0, 3, 8], [76, 2, 40]);
+        let logprobs = |w: &Tensor| head::token_logprobs(&hidden, &rows, w, &targets, 0.7);
+        assert_eq!(logprobs(&kept), logprobs(&wide));
+    }
+
+    #[test]
+    #[should_panic(expected = "read-only bf16 weights")]
+    fn training_them_is_refused() {
+        let (mut kept, wide) = both(4, 4);
+        kept.mix_in(&wide, 0.5);
+    }
+}

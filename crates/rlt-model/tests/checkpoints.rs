@@ -1,0 +1,210 @@
+//! Checkpoints of every family and variant as transformers writes them: yarn, linear and llama3 rope, tied and
+//! untied, one file and shards, f32, bf16 and f16, both spellings of `config.json`. `tests/parity/make_checkpoints.py`
+//! made them, with transformers' logits.
+
+#![expect(clippy::print_stdout, reason = "says how close it came")]
+
+use std::path::{Path, PathBuf};
+
+use rlt_engine::{Tensor, head};
+use rlt_model::Decoder;
+use rlt_model::batch::{PackedBatch, ScoringGroup};
+use rlt_model::decoder::Keep;
+use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::parameters::{Parameters, slots};
+use rlt_model::weights::{Dtype, Weights};
+
+/// Name, and the number format of its weights.
+const CHECKPOINTS: [(&str, Dtype); 11] = [
+    ("qwen2_tied_f32", Dtype::F32),
+    ("qwen2_yarn_bf16", Dtype::Bf16),
+    ("qwen3_tied_bf16_sharded", Dtype::Bf16),
+    ("qwen3_yarn_f32", Dtype::F32),
+    ("llama_linear_f32", Dtype::F32),
+    ("llama3_bf16_sharded", Dtype::Bf16),
+    ("llama3_tied_f32", Dtype::F32),
+    ("llama_bias_f32", Dtype::F32),
+    ("qwen3_bias_bf16", Dtype::Bf16),
+    ("smollm_tied_f16", Dtype::F16),
+    ("mistral_bf16", Dtype::Bf16),
+];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints").join(name)
+}
+
+struct Golden {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+    /// Of transformers' own bf16 arithmetic.
+    logits_bf16: Option<Vec<f32>>,
+}
+
+fn golden(name: &str) -> Golden {
+    let bytes = std::fs::read(folder(name).join("golden.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: &str| -> Option<Vec<f32>> {
+        let view = tensors.tensor(name).ok()?;
+        Some(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let ids = tensors.tensor("input_ids").unwrap();
+    Golden {
+        ids: ids.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect(),
+        logits: floats("logits").unwrap(),
+        logits_bf16: floats("logits_bf16"),
+    }
+}
+
+/// Logits of every token (T x V).
+fn logits(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
+    // One row more than the tokens that are scored, so that the last logits are there too.
+    let longer = [ids, &[0]].concat();
+    let scored = 1..longer.len();
+    let batch = PackedBatch::new(&[ScoringGroup::single(longer, vec![scored])]);
+    let logits = head::logits(&decoder.hidden_states(&batch), decoder.parameters().head_weight());
+    logits.to_host()[..ids.len() * decoder.config().vocab_size].to_vec()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |worst, (a, b)| (a - b).abs().max(worst))
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.to_host().iter().map(|v| v.to_bits()).collect()
+}
+
+fn equal_weights(a: &Decoder, b: &Decoder) -> bool {
+    let (a, b) = (a.parameters().tensors(), b.parameters().tensors());
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| bits(a) == bits(b))
+}
+
+#[test]
+fn logits_equal_those_of_transformers() {
+    for (name, _) in CHECKPOINTS {
+        let golden = golden(name);
+        let ours = logits(&Decoder::load_frozen(&folder(name)).unwrap(), &golden.ids);
+        let worst = largest_difference(&ours, &golden.logits);
+        println!("{name}: largest difference of a logit {worst:e}");
+        assert!(worst < 1e-4, "{name}: {worst}");
+        if let Some(theirs) = golden.logits_bf16 {
+            // Their arithmetic rounds every operation's result to 8 bits; ours does not, so that the distance is
+            // the size of their rounding: some units in the last place of the largest logit.
+            let unit = golden.logits.iter().fold(0.0_f32, |m, x| x.abs().max(m)) / 256.0;
+            let units = largest_difference(&ours, &theirs) / unit;
+            println!("{name}: transformers in bf16 is {units:.1} units of bf16 away");
+            assert!(units > 0.0 && units < 16.0, "{name}: {units}");
+        }
+    }
+}
+
+#[test]
+fn a_frozen_model_keeps_bf16_and_computes_the_bits_of_the_widened_one() {
+    for (name, dtype) in CHECKPOINTS {
+        let (wide, frozen) =
+            (Decoder::load(&folder(name)).unwrap(), Decoder::load_frozen(&folder(name)).unwrap());
+        for (wide, frozen) in wide.parameters().tensors().iter().zip(frozen.parameters().tensors()) {
+            let is_matrix = wide.rows() > 1;
+            assert!(!wide.is_bf16() && frozen.is_bf16() == (is_matrix && dtype == Dtype::Bf16), "{name}");
+        }
+        assert!(equal_weights(&wide, &frozen), "{name}");
+        let mut refrozen = Decoder::load(&folder(name)).unwrap();
+        refrozen.parameters_mut().freeze();
+        for (a, b) in refrozen.parameters().tensors().iter().zip(frozen.parameters().tensors()) {
+            // A matrix of f16 that bf16 holds exactly does not occur in these random ones.
+            assert!(a.is_bf16() == b.is_bf16() && bits(a) == bits(b), "{name}");
+        }
+        let ids = golden(name).ids;
+        assert!(logits(&wide, &ids) == logits(&frozen, &ids), "{name}");
+
+        let params = SamplingParams {
+            temperature: 0.9,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_new_tokens: 20,
+            stop_token_ids: vec![],
+            max_running: 5,
+        };
+        let request = [GenerationRequest { prompt: ids[..30].to_vec(), n: 7, stream: [3, 1] }];
+        let [a, b] = [&wide, &frozen].map(|d| generate(d, &request, &params, 5, &mut |_| ()).unwrap());
+        assert!(a == b, "{name}: sampled tokens and their log-probabilities");
+    }
+}
+
+/// The other families' gradients are compared in `parity.rs`; these have the biases.
+#[test]
+fn gradients_of_biases_equal_those_of_pytorch() {
+    let name = "llama_bias_f32";
+    let (decoder, ids) = (Decoder::load(&folder(name)).unwrap(), golden(name).ids);
+    let n = ids.len() - 1;
+    let scored = 1..ids.len();
+    let batch = PackedBatch::new(&[ScoringGroup::single(ids, vec![scored])]);
+    let mut grads = Parameters::zeros(decoder.config());
+    decoder
+        .train_micro_batch(&batch, 1.0, Keep::Activations, &mut grads, |_, logprobs| {
+            Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])
+        })
+        .unwrap();
+    let expected = Weights::open_file(&folder(name).join("golden.safetensors")).unwrap();
+    for (slot, grad) in slots(decoder.config()).iter().zip(grads.tensors()) {
+        let parts = slot.parts.iter();
+        let parts = parts.map(|part| expected.read_f32(&format!("grad.{}", part.name), &part.shape).unwrap());
+        let parts: Vec<f32> = parts.flatten().collect();
+        let largest = parts.iter().fold(0.0_f32, |m, x| x.abs().max(m));
+        let worst = largest_difference(&grad.to_host(), &parts);
+        // The softmax does not notice a key's bias, so that its gradient is zero but for rounding.
+        assert!(worst < 1e-5 * largest.max(1.0), "{}: {worst:e} of {largest}", slot.parts[0].name);
+    }
+}
+
+/// Leaves the folders where `tests/parity/load_saved.py` can check that transformers loads them.
+#[test]
+fn a_saved_checkpoint_is_the_same_model() {
+    let saved_root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("saved_checkpoints");
+    for (name, dtype) in CHECKPOINTS {
+        let (wide, frozen) =
+            (Decoder::load(&folder(name)).unwrap(), Decoder::load_frozen(&folder(name)).unwrap());
+        let dir = saved_root.join(name);
+        // From either kind of memory, the same file, byte for byte; in the number format it came in, nothing is lost.
+        let mut files = Vec::new();
+        for decoder in [&wide, &frozen] {
+            decoder.save_as(&dir, dtype).unwrap();
+            files.push(std::fs::read(dir.join("model.safetensors")).unwrap());
+        }
+        assert!(files[0] == files[1], "{name}");
+        let again = Decoder::load(&dir).unwrap();
+        assert_eq!(again.config(), wide.config(), "{name}");
+        assert!(equal_weights(&again, &wide), "{name}");
+        let weights = Weights::open(&dir).unwrap();
+        assert!(weights.names().iter().all(|tensor| weights.dtype(tensor).unwrap() == dtype), "{name}");
+
+        let ids = golden(name).ids;
+        let rows: Vec<_> =
+            logits(&again, &ids).chunks(again.config().vocab_size).map(<[f32]>::to_vec).collect();
+        let row = serde_json::json!({ "ids": ids, "logits": rows });
+        std::fs::write(dir.join("logits.jsonl"), format!("{row}\n")).unwrap();
+    }
+}
+
+#[test]
+fn weights_that_the_configuration_has_no_place_for_are_refused_by_name() {
+    // A Qwen2 checkpoint whose configuration says Llama: its biases would be left out.
+    let dir = tempfile::tempdir().unwrap();
+    let from = folder("qwen2_tied_f32");
+    std::fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let config = config.replace("qwen2", "llama").replace("Qwen2ForCausalLM", "LlamaForCausalLM");
+    std::fs::write(dir.path().join("config.json"), &config).unwrap();
+    let message = Decoder::load(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("holds model.layers.0.self_attn.k_proj.bias"), "{message}");
+
+    // A configuration of one layer for a file of two.
+    let config = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let one = config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    assert_ne!(config, one);
+    std::fs::write(dir.path().join("config.json"), one).unwrap();
+    let message = Decoder::load_frozen(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("holds model.layers.1."), "{message}");
+}

@@ -1,0 +1,143 @@
+"""Small random checkpoints of every family and variant, with transformers' logits: ``make_checkpoints.py [FOLDER]``.
+
+Writes one model folder a variant (default: crates/rlt-model/tests/checkpoints, which is committed, so that
+crates/rlt-model/tests/checkpoints.rs runs everywhere) with ``golden.safetensors``: ``input_ids`` (T), ``logits``
+(T x V) of f32 arithmetic on the stored weights; for bf16 checkpoints ``logits_bf16``, of transformers' own bf16
+arithmetic; for biased f32 ones ``grad.NAME``, the gradient of the mean loss by each weight. Made with transformers 5.17 and PyTorch 2.15.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+SHAPE = dict(
+    vocab_size=50,
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    bos_token_id=None,
+    eos_token_id=1,
+)
+YARN = dict(rope_type="yarn", rope_theta=1e6, factor=4.0, original_max_position_embeddings=16)
+LLAMA3 = dict(
+    rope_type="llama3",
+    rope_theta=5e5,
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)
+LINEAR = dict(rope_type="linear", rope_theta=1e4, factor=2.5)
+PLAIN = dict(rope_type="default", rope_theta=1e4)
+
+# name: configuration class, its fields, stored dtype, bytes of a shard
+VARIANTS = {
+    "qwen2_tied_f32": (Qwen2Config, dict(tie_word_embeddings=True, rope_parameters=PLAIN), torch.float32, None),
+    "qwen2_yarn_bf16": (Qwen2Config, dict(tie_word_embeddings=False, rope_parameters=YARN), torch.bfloat16, None),
+    "qwen3_tied_bf16_sharded": (
+        Qwen3Config,
+        dict(tie_word_embeddings=True, head_dim=10, rope_parameters=PLAIN),
+        torch.bfloat16,
+        9_000,
+    ),
+    "qwen3_yarn_f32": (
+        Qwen3Config,
+        dict(tie_word_embeddings=False, head_dim=16, rope_parameters=YARN | dict(beta_fast=24.0, truncate=False)),
+        torch.float32,
+        None,
+    ),
+    "llama_linear_f32": (LlamaConfig, dict(tie_word_embeddings=False, rope_parameters=LINEAR), torch.float32, None),
+    "llama3_bf16_sharded": (
+        LlamaConfig,
+        dict(tie_word_embeddings=False, rope_parameters=LLAMA3, rms_norm_eps=1e-5),
+        torch.bfloat16,
+        9_000,
+    ),
+    "llama3_tied_f32": (LlamaConfig, dict(tie_word_embeddings=True, rope_parameters=LLAMA3), torch.float32, None),
+    "llama_bias_f32": (
+        LlamaConfig,
+        dict(tie_word_embeddings=True, rope_parameters=PLAIN, attention_bias=True),
+        torch.float32,
+        None,
+    ),
+    "qwen3_bias_bf16": (
+        Qwen3Config,
+        dict(tie_word_embeddings=True, head_dim=8, rope_parameters=PLAIN, attention_bias=True),
+        torch.bfloat16,
+        None,
+    ),
+    "smollm_tied_f16": (
+        LlamaConfig,
+        dict(tie_word_embeddings=True, rope_parameters=PLAIN | dict(rope_theta=1e5), num_attention_heads=3, num_key_value_heads=1),
+        torch.float16,
+        None,
+    ),
+    "mistral_bf16": (
+        MistralConfig,
+        dict(tie_word_embeddings=False, rope_parameters=PLAIN, sliding_window=None, head_dim=8),
+        torch.bfloat16,
+        None,
+    ),
+}
+# transformers 4 spells the rotary settings in two fields; folders of both spellings are about.
+SPELLED_AS_IN_TRANSFORMERS_4 = {"llama_linear_f32", "qwen2_yarn_bf16", "llama3_bf16_sharded"}
+
+
+def randomize(model, generator) -> None:
+    """Loud enough that attention and logits are far from flat."""
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        is_norm = name.endswith("norm.weight")
+        parameter.data.copy_(1 + 0.2 * noise if is_norm else 0.25 * noise)
+
+
+def spell_as_in_transformers_4(path: Path) -> None:
+    config = json.loads(path.read_text())
+    scaling = config.pop("rope_parameters")
+    config["rope_theta"] = scaling.pop("rope_theta")
+    config["rope_scaling"] = scaling
+    config["torch_dtype"] = config.pop("dtype")
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def gradients(model, ids) -> dict:
+    model.zero_grad()
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    return {f"grad.{name}": parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def main() -> None:
+    default = Path(__file__).parents[2] / "crates/rlt-model/tests/checkpoints"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    transformers.logging.disable_progress_bar()
+    for number, (name, (kind, fields, dtype, shard_bytes)) in enumerate(VARIANTS.items()):
+        generator = torch.Generator().manual_seed(number)
+        model = AutoModelForCausalLM.from_config(kind(**(SHAPE | fields)), attn_implementation="eager")
+        randomize(model, generator)
+        to = folder / name
+        model.to(dtype).save_pretrained(to, max_shard_size=shard_bytes or "1GB")
+        if name in SPELLED_AS_IN_TRANSFORMERS_4:
+            spell_as_in_transformers_4(to / "config.json")
+
+        ids = torch.randint(SHAPE["vocab_size"], (1, 60), generator=generator)
+        load = lambda dtype: AutoModelForCausalLM.from_pretrained(to, dtype=dtype, attn_implementation="eager")
+        logits = lambda model: model(input_ids=ids, use_cache=False).logits[0].detach().float().clone()
+        golden = {"input_ids": ids[0], "logits": logits(load(torch.float32))}
+        if dtype == torch.bfloat16:
+            golden["logits_bf16"] = logits(load(torch.bfloat16))
+        if name.endswith("bias_f32"):
+            golden |= gradients(load(torch.float32), ids)
+        save_file(golden, to / "golden.safetensors")
+        print(name, "largest logit", golden["logits"].abs().max().item())
+
+
+if __name__ == "__main__":
+    main()
