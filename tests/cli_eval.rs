@@ -121,3 +121,113 @@ fn a_world_s_questions_are_made_or_read() {
     let data = DataConfig { path: dir.path().join("quiz.jsonl"), ..DataConfig::default() };
     assert_eq!(records.len(), read_questions(&data).unwrap().len());
 }
+
+/// The files of `rlt eval` with a model of random weights: figures and records.
+fn random_eval(dir: &Path, out: &str, args: &[&str]) -> (String, String) {
+    Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir)
+        .args([
+            "eval",
+            "--model",
+            "model",
+            "--task",
+            "market",
+            "-q",
+            "--max-questions",
+            "60",
+            "-n",
+            "2",
+            "--out",
+            out,
+        ])
+        .args(["sampling.max_new_tokens=24"])
+        .args(args)
+        .assert()
+        .success();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let report = read(&dir.join(out)).replace(out.trim_end_matches(".json"), "NAME");
+    (report, read(&dir.join(out.replace(".json", "_questions.jsonl"))))
+}
+
+#[test]
+fn batches_and_threads_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 256);
+    let plain = random_eval(dir.path(), "a.json", &[]);
+    assert_eq!(random_eval(dir.path(), "b.json", &["sampling.max_running=1"]), plain);
+    assert_eq!(random_eval(dir.path(), "c.json", &["sampling.max_running=5", "--threads", "1"]), plain);
+    assert_ne!(random_eval(dir.path(), "d.json", &["seed=9"]).1, plain.1, "the seed counts");
+    let page = std::fs::read_to_string(dir.path().join("a.html")).unwrap();
+    assert!(page.contains("Wrong answers: market") && page.contains("class=\"reason\""));
+}
+
+#[test]
+fn a_killed_evaluation_goes_on_to_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 256);
+    let batch = ["sampling.max_running=1"];
+    let whole = random_eval(dir.path(), "a.json", &batch);
+    let partial = dir.path().join(".b.json.partial.jsonl");
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["eval", "--model", "model", "--task", "market", "-q", "--max-questions", "60", "-n", "2"])
+        .args(["--out", "b.json", "sampling.max_new_tokens=24", batch[0]])
+        .spawn()
+        .unwrap();
+    let lines = || std::fs::read_to_string(&partial).unwrap_or_default().lines().count();
+    while lines() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.path().join("b.json").exists(), "nothing half-written");
+    // What is left is gone on with, not made again: a record that is changed stays so.
+    let kept = std::fs::read_to_string(&partial).unwrap();
+    assert!(kept.lines().count() > 1);
+    std::fs::write(&partial, kept.replacen("\"truncated\":true", "\"truncated\":false", 1)).unwrap();
+    let marked = random_eval(dir.path(), "b.json", &batch);
+    assert_ne!(marked.1, whole.1);
+    assert!(!partial.exists());
+
+    std::fs::write(&partial, kept).unwrap();
+    assert_eq!(random_eval(dir.path(), "b.json", &batch), whole);
+}
+
+#[test]
+fn evaluations_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 256);
+    random_eval(dir.path(), "a.json", &[]);
+    random_eval(dir.path(), "b.json", &["seed=0"]);
+    let assert = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["compare", "a.json", "b.json", "--out", "page.html", "--json"])
+        .assert()
+        .success();
+    let answer: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    let comparison = &answer["comparisons"][0];
+    assert_eq!(
+        (comparison["n_questions"].as_u64(), comparison["difference"].as_f64()),
+        (Some(60), Some(0.0))
+    );
+    assert_eq!(comparison["p_value"].as_f64(), Some(1.0));
+    assert!(std::fs::read_to_string(dir.path().join("page.html")).unwrap().contains("question by question"));
+}
+
+#[test]
+fn a_benchmark_is_asked_with_its_prompt_and_graded_by_its_grader() {
+    let dir = scripted_student();
+    let row = r#"{"problem":"What is 9?","answer":"\\frac{18}{2}"}"#;
+    std::fs::write(dir.path().join("copy.jsonl"), format!("{row}\n{}", row.replace("18", "16"))).unwrap();
+    eval(dir.path(), &["--task", "math500", "--data", "copy.jsonl"]);
+    let (report, records) = report(&dir.path().join("eval.json"));
+    assert_eq!(
+        (report.task.as_str(), report.split.as_str(), report.summary.accuracy),
+        ("math500", "copy", 0.5)
+    );
+    assert!(records[0].question.starts_with("Return your final response within \\boxed{}. What is 9?"));
+    assert_eq!(records[1].answers[0].extracted.as_deref(), Some("9"));
+    assert_eq!(records[1].answers[0].reason, "different: 9 is not 8");
+    assert_eq!(report.summary.format_rate, 0.0, "nothing is boxed");
+}

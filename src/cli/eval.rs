@@ -4,15 +4,19 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use rlt::checkpoint::write_atomic;
 use rlt::config::Config;
-use rlt::dataset::JsonlWriter;
-use rlt::evaluate::task::{Task, Thought, find_task, run_task};
-use rlt::evaluate::{EvalOptions, EvalReport, write_report};
+use rlt::dataset::{JsonlWriter, QuestionRow};
+use rlt::evaluate::comparison::Evaluated;
+use rlt::evaluate::page::render;
+use rlt::evaluate::partial::PartialRecords;
+use rlt::evaluate::task::{Task, Thought, find_task, resume_task};
+use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, write_report};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::{Error, Result};
 use rlt_model::Decoder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
 
@@ -31,15 +35,15 @@ pub struct EvalArgs {
     /// Model folder; without it the configuration's model.path
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A world (`market`) or a file of rows with `question` and `solution`, which an answer must
-    /// match but for white space; may be repeated
+    /// A benchmark (`math500`, with your copy as --data), a task's .toml file, a world (`market`), or a file of
+    /// rows with `question` and `solution`, which the answer's solution must say; may be repeated
     #[arg(long = "task", value_name = "NAME|FILE", required = true)]
     tasks: Vec<String>,
-    /// The questions of a world; without it held-out ones are made from the seed
+    /// The questions of a benchmark or a world; without it a world's held-out ones are made from the seed
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Where the figures go (.json), with each question's answers in a .jsonl file beside it; with
-    /// several tasks the task's name is added to the file's
+    /// Where the figures go (.json), with each question's answers in a .jsonl file and a page (.html)
+    /// beside it. A call that was killed goes on when it is repeated. With several tasks the task's name is added to the file's
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Answers to each question
@@ -133,7 +137,11 @@ impl EvalArgs {
             seed: student.seed,
             ..EvalOptions::default()
         };
-        let (summary, records) = run_task(student, task, thought, &options, &context.progress)?;
+        let (mut partial, done) = PartialRecords::open(path, &self.settings(student, task, thought, model)?)?;
+        let done = usable(done, task, self.n);
+        let mut save = |records: &[QuestionRecord]| partial.append(records);
+        let (summary, records) =
+            resume_task(student, task, thought, &options, done, &mut save, &context.progress)?;
         let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let report = EvalReport {
             model: model.display().to_string(),
@@ -147,8 +155,57 @@ impl EvalArgs {
             per_question_file: format!("{file}_questions.jsonl").into(),
         };
         write_report(path, &report, &records)?;
+        let evaluated = Evaluated { report: report.clone(), records };
+        write_atomic(&path.with_extension("html"), render(&[evaluated])?.as_bytes())?;
+        partial.remove()?;
         Ok(report)
     }
+
+    /// What answers depend on: records made with other settings are not gone on with.
+    fn settings(&self, student: &Sampler, task: &Task, thought: Thought, model: &Path) -> Result<Value> {
+        let weights = std::fs::read_dir(model)
+            .and_then(|entries| {
+                let mut files = Vec::new();
+                for entry in entries {
+                    let (entry, metadata) =
+                        entry.and_then(|entry| entry.metadata().map(|data| (entry, data)))?;
+                    let modified =
+                        metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                    files.push(format!(
+                        "{} {} {}",
+                        entry.file_name().display(),
+                        metadata.len(),
+                        modified.as_millis()
+                    ));
+                }
+                files.sort();
+                Ok(files)
+            })
+            .map_err(|source| Error::Io { path: model.to_owned(), source })?;
+        Ok(json!({
+            "model": model,
+            "files": weights,
+            "task": task.name,
+            "split": task.split,
+            "grader": format!("{:?}", task.grader),
+            "n": self.n,
+            "thought": thought,
+            "seed": student.seed,
+            "sampling": format!("{:?}", student.params),
+            "style": format!("{:?}", student.style),
+        }))
+    }
+}
+
+/// The records that answer the task's first questions.
+fn usable(done: Vec<QuestionRecord>, task: &Task, n_samples: usize) -> Vec<QuestionRecord> {
+    let answers = |(record, row): &(QuestionRecord, &QuestionRow)| {
+        record.row == row.row
+            && record.question == row.question
+            && record.gold == row.solution
+            && record.answers.len() == n_samples
+    };
+    done.into_iter().zip(&task.rows).take_while(answers).map(|(record, _)| record).collect()
 }
 
 /// `eval.json` and `market` give `eval-market.json`.

@@ -5,9 +5,11 @@
 //! it is listed in [`Command`].
 
 mod common;
+mod compare;
 mod demo;
 mod eval;
 mod explain;
+mod grade;
 mod inspect;
 mod interrupt;
 mod logprobs;
@@ -43,9 +45,11 @@ struct Cli {
 /// One line and one file a subcommand.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Compare(compare::CompareArgs),
     Demo(demo::DemoArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
+    Grade(grade::GradeArgs),
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
     Render(render::RenderArgs),
@@ -59,9 +63,11 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Self::Compare(args) => args.run(context),
             Self::Demo(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
+            Self::Grade(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
             Self::Render(args) => args.run(context),

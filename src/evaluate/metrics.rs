@@ -1,5 +1,6 @@
 //! Figures of an evaluation, as pure functions: intervals and pass@k.
 
+use super::grading::equivalent;
 use crate::worlds::random::Stream;
 
 /// The normal quantile of a two-sided 95 % interval.
@@ -62,6 +63,49 @@ pub fn pass_at_k(n: usize, n_correct: usize, k: usize) -> Option<f64> {
     }
     let all_wrong: f64 = (n - n_correct + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product();
     Some(1.0 - all_wrong)
+}
+
+/// Whether the most frequent answer of `k` samples is right: the mean over the whole blocks of k samples, in their
+/// order; with several most frequent answers, the share of right ones among them. Answers count as the same when
+/// they are equivalent; samples without an answer do not vote, and where nobody votes nothing is right.
+/// `None` when `k` is 0 or above the number of samples.
+pub fn majority_at_k(answers: &[(Option<&str>, bool)], k: usize) -> Option<f64> {
+    if k == 0 || k > answers.len() {
+        return None;
+    }
+    let vote = |block: &[(Option<&str>, bool)]| {
+        let mut groups: Vec<(&str, usize, bool)> = Vec::new();
+        for (answer, correct) in block {
+            let Some(answer) = answer else { continue };
+            match groups
+                .iter_mut()
+                .find(|(known, _, right)| right == correct && equivalent(known, answer).equal)
+            {
+                Some((_, votes, _)) => *votes += 1,
+                None => groups.push((answer, 1, *correct)),
+            }
+        }
+        let most = groups.iter().map(|(_, votes, _)| *votes).max().unwrap_or(0);
+        let winners: Vec<bool> =
+            groups.iter().filter(|(_, votes, _)| *votes == most).map(|(.., correct)| *correct).collect();
+        mean(winners.into_iter().map(f64::from))
+    };
+    Some(mean(answers.chunks_exact(k).map(vote)))
+}
+
+/// The two-sided p-value of the hypothesis that two models are equally good at the same questions, by random
+/// exchange of the models within questions (Fisher's randomisation test): the share of exchanges whose mean
+/// difference is at least as large as the one seen, the seen one counted among them.
+pub fn paired_p_value(differences: &[f64], n_exchanges: usize, seed: u64) -> f64 {
+    let seen: f64 = differences.iter().sum::<f64>().abs();
+    let as_large = (0..n_exchanges as u64)
+        .filter(|&exchange| {
+            let mut stream = Stream::new(seed, "exchange", exchange);
+            let sum: f64 = differences.iter().map(|d| if stream.below(2) == 0 { *d } else { -d }).sum();
+            sum.abs() >= seen - 1e-12
+        })
+        .count();
+    (as_large + 1) as f64 / (n_exchanges + 1) as f64
 }
 
 /// The mean; 0 for no values.
@@ -131,6 +175,54 @@ mod tests {
         assert_eq!(bootstrap_interval(&[1.0; 10], 1000, 1), wilson_interval(10, 10));
         assert_eq!(bootstrap_interval(&[0.0; 10], 1000, 1), wilson_interval(0, 10));
         assert_eq!(bootstrap_interval(&[], 1000, 1), wilson_interval(0, 0));
+    }
+
+    #[test]
+    fn the_majority_counts_equivalent_answers_together() {
+        let votes = [(Some("1/2"), true), (Some("3"), false), (Some("0.5"), true), (Some("4"), false)];
+        assert_eq!(majority_at_k(&votes, 4), Some(1.0));
+        assert_eq!(majority_at_k(&votes, 2), Some(0.5));
+        assert_eq!(majority_at_k(&[(None, false), (None, false)], 2), Some(0.0));
+        assert_eq!(majority_at_k(&votes, 5), None);
+    }
+
+    #[test]
+    fn paired_differences_have_the_sign_tests_p_value() {
+        // Five differences of the same sign and size: 2 of 2^5 exchanges are as large.
+        let p = paired_p_value(&[1.0; 5], 40_000, 1);
+        assert!((p - 2.0 / 32.0).abs() < 0.005, "{p}");
+        assert_eq!(paired_p_value(&[0.0; 5], 1000, 1), 1.0);
+        assert!(paired_p_value(&[1.0, -1.0, 1.0, -1.0], 1000, 1) > 0.5);
+    }
+
+    #[test]
+    fn intervals_cover_as_often_as_they_say() {
+        // Questions drawn from a population whose chance of a right answer is the square of a uniform number
+        // (mean 1/3), four samples each.
+        let n_runs = 1500;
+        let covered = |n_questions: usize, n_samples: usize, means: &dyn Fn(&[f64]) -> Interval| {
+            let hits = (0..n_runs).filter(|&run| {
+                let mut stream = Stream::new(run, "coverage", n_questions as u64);
+                let mut unit = || stream.below(1_000_000) as f64 / 1e6;
+                let question_means: Vec<f64> = (0..n_questions)
+                    .map(|_| {
+                        let chance = unit().powi(2);
+                        (0..n_samples).filter(|_| unit() < chance).count() as f64 / n_samples as f64
+                    })
+                    .collect();
+                let interval = means(&question_means);
+                interval.low <= 1.0 / 3.0 && 1.0 / 3.0 <= interval.high
+            });
+            hits.count() as f64 / n_runs as f64
+        };
+        for n_questions in [30, 200] {
+            let share = covered(n_questions, 4, &|means| bootstrap_interval(means, 400, 7));
+            assert!((0.93..=0.97).contains(&share), "bootstrap, {n_questions} questions: {share}");
+            let wilson = covered(n_questions, 1, &|means| {
+                wilson_interval(means.iter().sum::<f64>() as usize, means.len())
+            });
+            assert!((0.93..=0.97).contains(&wilson), "Wilson, {n_questions} questions: {wilson}");
+        }
     }
 
     #[test]

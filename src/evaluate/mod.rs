@@ -1,11 +1,15 @@
-//! Exact-match evaluation: sample answers, grade them, report accuracy with an interval.
+//! Evaluation: sample answers, grade them, report accuracy with an interval.
 //!
 //! [`task`] asks a model the questions of a world or of a file. How completions come about is the
 //! business of whoever calls [`evaluate`], and so is which grader judges them; [`grading`] and
 //! [`metrics`] are pure functions.
 
+pub mod benchmark;
+pub mod comparison;
 pub mod grading;
 pub mod metrics;
+pub mod page;
+pub mod partial;
 pub mod task;
 
 use std::collections::BTreeMap;
@@ -15,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use self::grading::Verdict;
-use self::metrics::{Interval, bootstrap_interval, mean, pass_at_k, wilson_interval};
+use self::metrics::{Interval, bootstrap_interval, majority_at_k, mean, pass_at_k, wilson_interval};
 use crate::progress::Progress;
 use crate::worlds::dataset::write_file;
 use crate::{Error, Result};
@@ -73,6 +77,9 @@ pub struct GradedAnswer {
     pub extracted: Option<String>,
     /// Whether that is right.
     pub correct: bool,
+    /// The grader's reason.
+    #[serde(default)]
+    pub reason: String,
     /// Whether the sections are complete.
     pub formatted: bool,
     /// Whether it was cut at the length limit.
@@ -115,6 +122,10 @@ pub struct EvalSummary {
     pub high: f64,
     /// Unbiased pass@k by k (as text, since JSON's keys are).
     pub pass_at_k: BTreeMap<String, f64>,
+    /// Share of questions whose most frequent answer among k is right, by k: the mean over blocks of k samples, a
+    /// tie counted by shares.
+    #[serde(default)]
+    pub majority_at_k: BTreeMap<String, f64>,
     /// Share of answers with complete sections.
     pub format_rate: f64,
     /// Share of answers cut at the length limit.
@@ -151,7 +162,8 @@ pub struct EvalReport {
 ///
 /// `generate` gets the index of the first question of a batch and the batch, and returns
 /// `n_samples` answers for each question, in order. Random streams keyed by question and sample
-/// make the result independent of `batch_questions`.
+/// make the result independent of `batch_questions`. `done` are records of an earlier call: the first
+/// questions, not asked again. Every batch of new records goes to `save`.
 ///
 /// # Errors
 /// [`Error::Usage`] when there is no question or no sample to draw, [`Error::Failed`] when the
@@ -159,8 +171,10 @@ pub struct EvalReport {
 pub fn evaluate(
     questions: &[EvalQuestion],
     options: &EvalOptions,
+    done: Vec<QuestionRecord>,
     mut generate: impl FnMut(usize, &[EvalQuestion]) -> Result<Vec<Vec<Answer>>>,
     grade: impl Fn(&EvalQuestion, &str) -> Verdict,
+    save: &mut dyn FnMut(&[QuestionRecord]) -> Result<()>,
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
     if questions.is_empty() || options.n_samples == 0 || options.batch_questions == 0 {
@@ -171,11 +185,14 @@ pub fn evaluate(
             options.batch_questions
         )));
     }
-    let mut records: Vec<QuestionRecord> = Vec::with_capacity(questions.len());
-    let mut n_correct = 0;
+    let mut records = done;
+    records.truncate(questions.len());
+    let n_done = records.len();
+    let mut n_correct: usize = records.iter().map(QuestionRecord::n_correct).sum();
     progress.start("evaluate", questions.len() as u64, "questions");
-    for (batch_index, batch) in questions.chunks(options.batch_questions).enumerate() {
-        let first = batch_index * options.batch_questions;
+    progress.advance(n_done as u64, "");
+    for (batch_index, batch) in questions[n_done..].chunks(options.batch_questions).enumerate() {
+        let first = n_done + batch_index * options.batch_questions;
         let answers = generate(first, batch)?;
         if answers.len() != batch.len() || answers.iter().any(|list| list.len() != options.n_samples) {
             return Err(Error::Failed(format!(
@@ -191,6 +208,7 @@ pub fn evaluate(
             n_correct += record.n_correct();
             records.push(record);
         }
+        save(&records[first..])?;
         let share = n_correct as f64 / (records.len() * options.n_samples) as f64;
         progress.advance(batch.len() as u64, &format!("accuracy {:.1} %", 100.0 * share));
     }
@@ -216,6 +234,7 @@ fn grade_question(
             extracted: verdict.extracted,
             correct: verdict.correct,
             formatted: verdict.formatted,
+            reason: verdict.reason,
             truncated: answer.truncated,
             n_tokens: answer.n_tokens,
         }
@@ -246,6 +265,15 @@ pub fn summarise(records: &[QuestionRecord], options: &EvalOptions) -> EvalSumma
         let by_question: Option<Vec<f64>> = n_correct.iter().map(|&c| pass_at_k(n_samples, c, k)).collect();
         by_question.map(|values| (k.to_string(), mean(values.into_iter())))
     };
+    let majority = |&k: &usize| {
+        let votes = |record: &QuestionRecord| {
+            let answers: Vec<(Option<&str>, bool)> =
+                record.answers.iter().map(|answer| (answer.extracted.as_deref(), answer.correct)).collect();
+            majority_at_k(&answers, k)
+        };
+        let by_question: Option<Vec<f64>> = records.iter().map(votes).collect();
+        by_question.map(|values| (k.to_string(), mean(values.into_iter())))
+    };
     EvalSummary {
         n_questions: records.len(),
         n_samples,
@@ -253,6 +281,7 @@ pub fn summarise(records: &[QuestionRecord], options: &EvalOptions) -> EvalSumma
         low,
         high,
         pass_at_k: options.pass_ks.iter().filter_map(pass).collect(),
+        majority_at_k: options.pass_ks.iter().filter(|&&k| k > 1).filter_map(majority).collect(),
         format_rate: share(|answer| answer.formatted),
         truncated_rate: share(|answer| answer.truncated),
         mean_tokens: mean(answers.iter().map(|answer| answer.n_tokens as f64)),
@@ -309,7 +338,8 @@ mod tests {
         let grade = |question: &EvalQuestion, text: &str| {
             grade_integer(text, &question.gold, &SolutionTags::default())
         };
-        evaluate(&questions(n), &options, generate, grade, &Silent).expect("evaluated")
+        evaluate(&questions(n), &options, Vec::new(), generate, grade, &mut |_| Ok(()), &Silent)
+            .expect("evaluated")
     }
 
     #[test]
@@ -345,9 +375,11 @@ mod tests {
         let grade = |_: &EvalQuestion, _: &str| Verdict::default();
         let nothing = |_: usize, _: &[EvalQuestion]| Ok(Vec::new());
         let options = EvalOptions::default();
-        let empty = evaluate(&[], &options, nothing, grade, &Silent).expect_err("no questions");
+        let empty = evaluate(&[], &options, Vec::new(), nothing, grade, &mut |_| Ok(()), &Silent)
+            .expect_err("no questions");
         assert!(matches!(empty, Error::Usage(_)), "{empty}");
-        let short = evaluate(&questions(2), &options, nothing, grade, &Silent).expect_err("no answers");
+        let short = evaluate(&questions(2), &options, Vec::new(), nothing, grade, &mut |_| Ok(()), &Silent)
+            .expect_err("no answers");
         assert!(short.to_string().contains("0 of 2"), "{short}");
     }
 

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::grading::{SolutionTags, Verdict, grade_exact};
+use super::benchmark::{Benchmark, built_in_names};
+use super::grading::{
+    SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, grade_solution,
+};
 use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, evaluate};
 use crate::config::DataConfig;
 use crate::dataset::{Finish, QuestionRow, read_questions};
@@ -34,14 +37,20 @@ pub struct Task {
     pub rows: Vec<QuestionRow>,
 }
 
-/// How answers are judged. In both cases only a completion of a closed thought and a closed solution
-/// can be right.
+/// How answers are judged. For the first two only a completion of a closed thought and a closed solution can be
+/// right; the others read the whole generation, as published evaluations do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grader {
     /// As the world does.
     World(World),
-    /// The solution section equals the row's solution, white space aside.
-    Exact,
+    /// The solution section says what the row's solution says.
+    Solution,
+    /// The answer found in the generation is equivalent to the row's.
+    Math(ThoughtRule),
+    /// The letter picked is the row's.
+    Choice(ThoughtRule),
+    /// The expression makes the target, the first number of the row's gold text, from the others.
+    Countdown(ThoughtRule),
 }
 
 /// What the student writes before its solution.
@@ -76,19 +85,29 @@ impl Task {
         })
     }
 
-    /// The rows that `data` names, judged by exact match.
+    /// The rows that `data` names, whose solutions an answer must say.
     ///
     /// # Errors
     /// As [`read_questions`].
     pub fn rows(data: &DataConfig) -> Result<Self> {
         let (name, rows) = (stem(&data.path), read_questions(data)?);
-        Ok(Self { name, split: "all".into(), grader: Grader::Exact, rows })
+        Ok(Self { name, split: "all".into(), grader: Grader::Solution, rows })
     }
 
     fn grade(&self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
         match self.grader {
             Grader::World(world) => world.grade(completion, gold, tags),
-            Grader::Exact => grade_exact(completion, gold, tags),
+            Grader::Solution => grade_solution(completion, gold, tags),
+            Grader::Math(thought) => grade_math(completion, gold, thought),
+            Grader::Choice(thought) => grade_choice(completion, gold, thought),
+            Grader::Countdown(thought) => {
+                let digits = |c: char| !c.is_ascii_digit() && c != '-';
+                let numbers: Vec<i64> = gold.split(digits).filter_map(|text| text.parse().ok()).collect();
+                match numbers.split_first() {
+                    Some((target, numbers)) => grade_countdown(completion, numbers, *target, thought),
+                    None => Verdict { reason: "the row has no target".into(), ..Verdict::default() },
+                }
+            }
         }
     }
 }
@@ -120,6 +139,23 @@ pub fn run_task(
     task: &Task,
     thought: Thought,
     options: &EvalOptions,
+    progress: &dyn Progress,
+) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
+    resume_task(student, task, thought, options, Vec::new(), &mut |_| Ok(()), progress)
+}
+
+/// As [`run_task`], going on behind the `done` records of an earlier call; each batch of new ones is handed to
+/// `save`. The result is that of an uninterrupted call.
+///
+/// # Errors
+/// As [`run_task`], and what `save` reports.
+pub fn resume_task(
+    student: &Sampler,
+    task: &Task,
+    thought: Thought,
+    options: &EvalOptions,
+    done: Vec<QuestionRecord>,
+    save: &mut dyn FnMut(&[QuestionRecord]) -> Result<()>,
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
     let style = student.style;
@@ -167,10 +203,10 @@ pub fn run_task(
         Ok(completions.iter().map(|samples| samples.iter().map(answer).collect()).collect())
     };
     let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);
-    evaluate(&questions, &options, generate, grade, progress)
+    evaluate(&questions, &options, done, generate, grade, save, progress)
 }
 
-/// The task that `name` stands for: a world's name, with its questions from `data` or made from `seed`
+/// The task that `name` stands for: a benchmark's name or TOML file with its rows in `data`, a world's name, with its questions from `data` or made from `seed`
 /// (`max_questions` of them, [`WORLD_QUESTIONS`] when that is 0), or else a file or folder of rows.
 ///
 /// # Errors
@@ -183,6 +219,9 @@ pub fn find_task(
     max_questions: usize,
 ) -> Result<Task> {
     let rows = |path: &Path| DataConfig { path: path.to_owned(), max_rows: max_questions, ..columns.clone() };
+    if let Some(benchmark) = Benchmark::find(name)? {
+        return benchmark.task(data, max_questions);
+    }
     match (World::from_name(name), data) {
         (Ok(world), Some(path)) => Task::world_rows(world, &rows(path)),
         (Ok(world), None) => {
@@ -197,8 +236,10 @@ pub fn find_task(
         },
         (Err(_), _) => {
             let worlds: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
-            let worlds = worlds.join(", ");
-            Err(Error::Usage(format!("the task {name:?} is neither a file nor a world ({worlds})")))
+            let (worlds, benchmarks) = (worlds.join(", "), built_in_names().collect::<Vec<_>>().join(", "));
+            Err(Error::Usage(format!(
+                "the task {name:?} is neither a file nor a world ({worlds}) nor a benchmark ({benchmarks})"
+            )))
         }
     }
 }
@@ -227,7 +268,7 @@ mod tests {
         assert_eq!((given.split.as_str(), given.rows[0].solution.as_str()), ("capitals", "a"));
         let name = path.to_str().unwrap();
         let file = find(name, None).unwrap();
-        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Exact, 1));
+        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Solution, 1));
         assert!(find(name, Some(&path)).unwrap_err().to_string().contains("has its own"));
         assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market)"));
     }

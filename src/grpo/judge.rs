@@ -6,7 +6,7 @@ use rlt_model::generate::Completion;
 use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
-use crate::evaluate::grading::{SolutionTags, grade_exact};
+use crate::evaluate::grading::{SolutionTags, grade_solution};
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::correctness::correctness_reward;
@@ -136,8 +136,7 @@ fn judge_answer(style: &PromptStyle, row: &QuestionRow, completion: &str) -> Jud
     Judged { reward, formatted: section.is_some(), basis: Basis::Correctness(correct) }
 }
 
-/// A question of a synthetic world is graded as that world does; any other answer must be the solution,
-/// white space aside.
+/// A question of a synthetic world is graded as that world does; any other as `rlt eval` does a file's rows.
 fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
     let tags = SolutionTags {
         end_of_thought: &style.end_of_thought,
@@ -146,7 +145,7 @@ fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
     };
     let verdict = match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
         Some(world) => world.grade(completion, &row.solution, &tags),
-        None => grade_exact(completion, &row.solution, &tags),
+        None => grade_solution(completion, &row.solution, &tags),
     };
     verdict.correct
 }

@@ -1,4 +1,6 @@
-//! Exact-match grading of a student's completion: sections by tags, the answer from the solution.
+//! The sections of a student's completion, and the grader of whole numbers in them.
+
+use super::Verdict;
 
 /// The tags a student writes. A prompt that already ends in `begin_of_thought` leaves it out of the
 /// completion, so only the other three are looked for.
@@ -21,17 +23,6 @@ impl Default for SolutionTags<'static> {
             end_of_solution: "<|end_of_solution|>",
         }
     }
-}
-
-/// What a grader says about one completion.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// The answer that was found, as it was compared.
-    pub extracted: Option<String>,
-    /// Whether it is the right one.
-    pub correct: bool,
-    /// Whether thought and solution are there, closed and in order, each once.
-    pub formatted: bool,
 }
 
 /// The text of the solution section. `None` when the completion does not consist of a thought and a
@@ -62,25 +53,20 @@ pub fn last_integer(text: &str) -> Option<i64> {
 /// Grades a completion by its last whole number against `gold`, itself a text that holds the right
 /// number. An unformatted completion is never right.
 pub fn grade_integer(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
-    let Some(section) = solution_section(completion, tags) else { return Verdict::default() };
+    let Some(section) = solution_section(completion, tags) else { return Verdict::unformatted() };
     let (found, right) = (last_integer(section), last_integer(gold));
+    let reason = match (found, right) {
+        (None, _) => "the solution holds no whole number".into(),
+        (Some(found), Some(right)) if found == right => "the same number".into(),
+        (Some(found), Some(right)) => format!("{found} is not {right}"),
+        (Some(_), None) => "the gold answer holds no whole number".into(),
+    };
     Verdict {
         extracted: found.map(|number| number.to_string()),
         correct: found.is_some() && found == right,
         formatted: true,
+        reason,
     }
-}
-
-/// Grades a completion by its solution section, which must equal `gold` but for white space: at the
-/// ends it does not count, and inside any run of it counts as one space.
-pub fn grade_exact(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
-    let Some(section) = solution_section(completion, tags) else { return Verdict::default() };
-    let found = normalised(section);
-    Verdict { correct: found == normalised(gold), extracted: Some(found), formatted: true }
-}
-
-fn normalised(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -97,15 +83,22 @@ mod tests {
             "\n\nShe finds 5: 21 + 5 = 26.\n\n<|end_of_thought|>\n\n\
              <|begin_of_solution|>Mia has 26 shells.<|end_of_solution|><|im_end|>",
         );
-        assert_eq!(verdict, Verdict { extracted: Some("26".into()), correct: true, formatted: true });
+        assert_eq!(
+            (verdict.extracted.as_deref(), verdict.correct, verdict.formatted),
+            (Some("26"), true, true)
+        );
     }
 
     #[test]
     fn a_wrong_answer_is_formatted() {
         let verdict = grade("26<|end_of_thought|><|begin_of_solution|>Mia has 62 shells.<|end_of_solution|>");
-        assert_eq!(verdict, Verdict { extracted: Some("62".into()), correct: false, formatted: true });
+        assert_eq!(
+            (verdict.extracted.as_deref(), verdict.correct, verdict.formatted),
+            (Some("62"), false, true)
+        );
+        assert_eq!(verdict.reason, "62 is not 26");
         let silent = grade("26<|end_of_thought|><|begin_of_solution|>Mia.<|end_of_solution|>");
-        assert_eq!(silent, Verdict { extracted: None, correct: false, formatted: true });
+        assert_eq!((silent.extracted, silent.correct, silent.formatted), (None, false, true));
     }
 
     #[test]
@@ -120,23 +113,8 @@ mod tests {
             "t<|end_of_thought|><|begin_of_solution|>26<|end_of_solution|><|begin_of_solution|>",
             "t<|begin_of_solution|><|end_of_thought|><|begin_of_solution|>26<|end_of_solution|>",
         ] {
-            assert_eq!(grade(text), Verdict::default(), "{text:?}");
+            assert_eq!(grade(text), Verdict::unformatted(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn an_exact_answer_may_differ_in_white_space_only() {
-        let grade = |solution: &str, gold: &str| {
-            let text = format!("t<|end_of_thought|><|begin_of_solution|>{solution}<|end_of_solution|>");
-            grade_exact(&text, gold, &SolutionTags::default())
-        };
-        let right = grade("\n\nx = 4,\n  y = 5\n", "x = 4, y = 5");
-        assert_eq!(right, Verdict { extracted: Some("x = 4, y = 5".into()), correct: true, formatted: true });
-        for (solution, gold) in [("x=4", "x = 4"), ("X", "x"), ("4.", "4"), ("", "4")] {
-            let verdict = grade(solution, gold);
-            assert!(verdict.formatted && !verdict.correct, "{solution:?} is not {gold:?}");
-        }
-        assert_eq!(grade_exact("4", "4", &SolutionTags::default()), Verdict::default());
     }
 
     #[test]

@@ -1,0 +1,424 @@
+//! Answers as tokens: LaTeX and plain text alike, layout commands gone.
+
+/// Longest text that is parsed, bytes; longer ones are compared as text only.
+const MAX_BYTES: usize = 4096;
+
+/// What a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Digits with at most one point.
+    Number(String),
+    Letter(char),
+    /// A LaTeX command or a function's name without the backslash.
+    Command(String),
+    /// Words.
+    Text(String),
+    Symbol(char),
+}
+
+/// A token and whether white space stands before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    pub kind: Kind,
+    pub spaced: bool,
+}
+
+/// What `1,234` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comma {
+    /// One number, where the digits can be groups of three.
+    Thousands,
+    /// Two items.
+    Separates,
+}
+
+const FUNCTIONS: [&str; 26] = [
+    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "asin", "acos", "atan", "sinh",
+    "cosh", "tanh", "log", "ln", "lg", "exp", "sqrt", "pi", "infty", "inf", "cup", "cap", "binom",
+];
+/// Short words that are units behind a number.
+const SHORT_UNITS: [&str; 27] = [
+    "cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "in", "mi", "yd", "lb", "lbs", "oz", "sec", "min", "hr",
+    "hrs", "mph", "kph", "deg", "rad", "day", "cup", "sq", "cu", "USD",
+];
+/// Commands that only change how things look.
+const LAYOUT: [&str; 24] = [
+    "left",
+    "right",
+    "displaystyle",
+    "textstyle",
+    "quad",
+    "qquad",
+    "big",
+    "Big",
+    "bigl",
+    "bigr",
+    "Bigl",
+    "Bigr",
+    "bigg",
+    "Bigg",
+    "mathbf",
+    "boldsymbol",
+    "bm",
+    "limits",
+    "hspace",
+    "hfill",
+    "angle",
+    "rm",
+    "bf",
+    "triangle",
+];
+const TEXT_COMMANDS: [&str; 12] = [
+    "text",
+    "mbox",
+    "textbf",
+    "textit",
+    "textrm",
+    "mathrm",
+    "operatorname",
+    "texttt",
+    "textnormal",
+    "emph",
+    "hbox",
+    "mathit",
+];
+
+/// The tokens of `text`; `None` when it is too long or holds what no answer holds.
+pub(super) fn tokens(text: &str, comma: Comma) -> Option<Vec<Token>> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    let chars: Vec<char> = text.chars().collect();
+    let mut lexer = Lexer { chars: &chars, at: 0, comma, spaced: false, tokens: Vec::new() };
+    while lexer.at < chars.len() {
+        lexer.step()?;
+    }
+    Some(lexer.tokens)
+}
+
+struct Lexer<'a> {
+    chars: &'a [char],
+    at: usize,
+    comma: Comma,
+    spaced: bool,
+    tokens: Vec<Token>,
+}
+
+impl Lexer<'_> {
+    fn peek(&self, ahead: usize) -> Option<char> {
+        self.chars.get(self.at + ahead).copied()
+    }
+
+    fn push(&mut self, kind: Kind) {
+        self.tokens.push(Token { kind, spaced: self.spaced });
+        self.spaced = false;
+    }
+
+    fn command(&mut self, name: &str) {
+        self.push(Kind::Command(name.into()));
+    }
+
+    fn step(&mut self) -> Option<()> {
+        let c = self.peek(0)?;
+        self.at += 1;
+        match c {
+            c if c.is_whitespace() => self.spaced = true,
+            '~' | '\u{200b}' => self.spaced = true,
+            '$' | '£' | '€' | '`' | '?' => {}
+            '\\' => self.backslash()?,
+            '0'..='9' => {
+                self.at -= 1;
+                self.number();
+            }
+            '.' if self.peek(0).is_some_and(|c| c.is_ascii_digit()) => {
+                self.at -= 1;
+                self.number();
+            }
+            // A sentence ends.
+            '.' if self.peek(0).is_none_or(char::is_whitespace) => {}
+            '−' | '–' => self.push(Kind::Symbol('-')),
+            '×' | '·' | '∗' | '⋅' => self.push(Kind::Symbol('*')),
+            '*' if self.peek(0) == Some('*') => {
+                self.at += 1;
+                self.push(Kind::Symbol('^'));
+            }
+            '÷' => self.push(Kind::Symbol('/')),
+            'π' => self.command("pi"),
+            '∞' => self.command("infty"),
+            '√' => self.command("sqrt"),
+            '°' => self.command("degree"),
+            '∪' => self.command("cup"),
+            '∩' => self.command("cap"),
+            '∈' => self.command("in"),
+            '≤' => self.command("le"),
+            '≥' => self.command("ge"),
+            '≠' => self.command("ne"),
+            '≈' => self.command("approx"),
+            '±' => self.command("pm"),
+            '²' | '³' => {
+                self.push(Kind::Symbol('^'));
+                self.push(Kind::Number(if c == '²' { "2" } else { "3" }.into()));
+            }
+            '<' | '>' if self.peek(0) == Some('=') => {
+                self.at += 1;
+                self.command(if c == '<' { "le" } else { "ge" });
+            }
+            '!' if self.peek(0) == Some('=') => {
+                self.at += 1;
+                self.command("ne");
+            }
+            '=' => {
+                if self.peek(0) == Some('=') {
+                    self.at += 1;
+                }
+                self.push(Kind::Symbol('='));
+            }
+            c if c.is_ascii_alphabetic() => {
+                self.at -= 1;
+                self.word();
+            }
+            c if c.is_alphabetic() => self.push(Kind::Letter(c)),
+            '+' | '-' | '*' | '/' | '^' | '_' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '<' | '>' | ','
+            | ';' | '!' | '%' | '&' | ':' | '\'' => self.push(Kind::Symbol(c)),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn backslash(&mut self) -> Option<()> {
+        let c = self.peek(0)?;
+        self.at += 1;
+        match c {
+            ',' | ';' | ':' | ' ' | '!' | '(' | ')' | '[' | ']' => self.spaced = true,
+            '\\' => self.command("newline"),
+            '{' => self.command("{"),
+            '}' => self.command("}"),
+            '|' => self.push(Kind::Symbol('|')),
+            '%' => self.push(Kind::Symbol('%')),
+            '$' | '#' => {}
+            '&' | '_' => self.push(Kind::Text(c.into())),
+            c if c.is_ascii_alphabetic() => {
+                self.at -= 1;
+                let name = self.letters();
+                self.named(&name)?;
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn named(&mut self, name: &str) -> Option<()> {
+        if LAYOUT.contains(&name) {
+            // `\left.` and `\right.` are brackets that do not show.
+            if matches!(name, "left" | "right") && self.peek(0) == Some('.') {
+                self.at += 1;
+            }
+            return Some(());
+        }
+        if !TEXT_COMMANDS.contains(&name) {
+            self.command(match name {
+                "dfrac" | "tfrac" | "cfrac" | "sfrac" => "frac",
+                "tbinom" | "dbinom" => "binom",
+                "leq" | "leqslant" => "le",
+                "geq" | "geqslant" => "ge",
+                "neq" => "ne",
+                "lbrace" => "{",
+                "rbrace" => "}",
+                "asin" => "arcsin",
+                "acos" => "arccos",
+                "atan" => "arctan",
+                "lvert" | "rvert" | "vert" | "mid" => {
+                    self.push(Kind::Symbol('|'));
+                    return Some(());
+                }
+                "lbrack" | "rbrack" => {
+                    self.push(Kind::Symbol(if name == "lbrack" { '[' } else { ']' }));
+                    return Some(());
+                }
+                "lt" | "gt" => {
+                    self.push(Kind::Symbol(if name == "lt" { '<' } else { '>' }));
+                    return Some(());
+                }
+                "cdot" | "times" | "ast" => {
+                    self.push(Kind::Symbol('*'));
+                    return Some(());
+                }
+                "div" => {
+                    self.push(Kind::Symbol('/'));
+                    return Some(());
+                }
+                other => other,
+            });
+            return Some(());
+        }
+        while self.peek(0).is_some_and(char::is_whitespace) {
+            self.at += 1;
+        }
+        if self.peek(0) != Some('{') {
+            return Some(());
+        }
+        let content = self.braced()?;
+        self.text_content(name, content.trim())
+    }
+
+    /// What stands in `\text{..}`: words, or mathematics in an upright font.
+    fn text_content(&mut self, name: &str, content: &str) -> Option<()> {
+        let content = content.trim_end_matches(['.', ':']);
+        let one_letter = content.len() == 1 && content.chars().all(|c| c.is_ascii_alphabetic());
+        match content {
+            "" => {}
+            "and" | "or" | "," | ", and" | ", or" => self.push(Kind::Symbol(',')),
+            word if FUNCTIONS.contains(&word) => self.known(word),
+            letter if one_letter && name.starts_with("math") => {
+                self.push(Kind::Letter(letter.chars().next()?));
+            }
+            maths if !maths.chars().any(char::is_alphabetic) => {
+                for token in tokens(maths, self.comma)? {
+                    self.push(token.kind);
+                }
+            }
+            words => self.push(Kind::Text(words.to_owned())),
+        }
+        Some(())
+    }
+
+    /// The content of the braces that begin here.
+    fn braced(&mut self) -> Option<String> {
+        let start = self.at + 1;
+        let mut depth = 0;
+        while let Some(c) = self.peek(0) {
+            self.at += 1;
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return Some(self.chars[start..self.at - 1].iter().collect());
+            }
+        }
+        None
+    }
+
+    fn letters(&mut self) -> String {
+        let start = self.at;
+        while self.peek(0).is_some_and(|c| c.is_ascii_alphabetic()) {
+            self.at += 1;
+        }
+        self.chars[start..self.at].iter().collect()
+    }
+
+    fn known(&mut self, name: &str) {
+        self.command(match name {
+            "asin" => "arcsin",
+            "acos" => "arccos",
+            "atan" => "arctan",
+            "inf" => "infty",
+            other => other,
+        });
+    }
+
+    /// Letters without a backslash: a function, a unit, a word, or variables side by side.
+    fn word(&mut self) {
+        let word = self.letters();
+        let behind_number = self.tokens.last().is_some_and(|token| {
+            matches!(&token.kind, Kind::Number(_) | Kind::Text(_) | Kind::Symbol('}' | ')' | '/'))
+        });
+        let one = word.len() == 1;
+        match word.as_str() {
+            "and" | "or" => self.push(Kind::Symbol(',')),
+            "infinity" | "Infinity" | "oo" => self.command("infty"),
+            unit if behind_number && SHORT_UNITS.contains(&unit) => self.push(Kind::Text(word)),
+            name if FUNCTIONS.contains(&name) => self.known(name),
+            "in" => self.command("in"),
+            _ if word.len() >= 4 => self.push(Kind::Text(word)),
+            _ if one => self.push(Kind::Letter(word.chars().next().unwrap_or('?'))),
+            _ => word.chars().for_each(|c| self.push(Kind::Letter(c))),
+        }
+    }
+
+    fn number(&mut self) {
+        let mut text = String::new();
+        let mut pointed = false;
+        while let Some(c) = self.peek(0) {
+            match c {
+                '0'..='9' => text.push(c),
+                '.' if !pointed && self.peek(1).is_some_and(|c| c.is_ascii_digit()) => {
+                    pointed = true;
+                    text.push(c);
+                }
+                // "3." at the end of a sentence, and "3.\overline{..}", which is refused later.
+                _ => match self.thousands(&text, pointed) {
+                    Some(skip) => {
+                        self.at += skip;
+                        continue;
+                    }
+                    None => break,
+                },
+            }
+            self.at += 1;
+        }
+        self.push(Kind::Number(text));
+    }
+
+    /// How many characters separate the digits so far from the next group of three.
+    fn thousands(&self, digits: &str, pointed: bool) -> Option<usize> {
+        let rest = &self.chars[self.at..];
+        // `10,\!080` and `10{,}080` can only be one number.
+        let marks = [",\\!\\,", ",\\! ", ",\\!", "{,}\\!", "{,}", "\\,", "\\;", "\\ ", "{\\,}", ","];
+        let mark = marks.iter().find(|mark| {
+            let n = mark.chars().count();
+            rest.len() >= n && mark.chars().zip(rest).all(|(a, &b)| a == b)
+        })?;
+        if *mark == "," && self.comma == Comma::Separates {
+            return None;
+        }
+        let n = mark.chars().count();
+        let group = rest.get(n..n + 3)?;
+        let ends = rest.get(n + 3).is_none_or(|c| !c.is_ascii_digit());
+        let fits = !pointed && !digits.is_empty() && !digits.starts_with('0');
+        // The first group has one to three digits; those after it were all of three.
+        let first = digits.len() <= 3 || self.follows_group(digits.len());
+        (fits && ends && first && group.iter().all(char::is_ascii_digit)).then_some(n)
+    }
+
+    /// Whether the last three digits were reached through a separator.
+    fn follows_group(&self, n_digits: usize) -> bool {
+        n_digits > 3 && self.at > 3 && !self.chars[self.at - 4].is_ascii_digit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, comma: Comma) -> String {
+        let show = |token: Token| match token.kind {
+            Kind::Number(text) | Kind::Command(text) => text,
+            Kind::Text(text) => format!("'{text}'"),
+            Kind::Letter(c) | Kind::Symbol(c) => c.to_string(),
+        };
+        tokens(text, comma).unwrap().into_iter().map(show).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn digits_in_groups_are_one_number() {
+        for text in ["10,080", "10,\\!080", "10{,}080", "10\\,080", "10,\\! 080"] {
+            assert_eq!(shown(text, Comma::Thousands), "10080", "{text}");
+        }
+        assert_eq!(shown("11,\\! 111,\\! 111,\\! 100", Comma::Separates), "11111111100");
+        assert_eq!(shown("10,080", Comma::Separates), "10 , 080");
+        assert_eq!(shown("1,2", Comma::Thousands), "1 , 2");
+        assert_eq!(shown("1234,567", Comma::Thousands), "1234 , 567");
+        assert_eq!(shown("1,2345", Comma::Thousands), "1 , 2345");
+    }
+
+    #[test]
+    fn words_letters_and_units() {
+        assert_eq!(shown("5.4 cents", Comma::Separates), "5.4 'cents'");
+        assert_eq!(shown("15\\mbox{ cm}^2", Comma::Separates), "15 'cm' ^ 2");
+        assert_eq!(shown("2xy cm", Comma::Separates), "2 x y c m");
+        assert_eq!(shown("x = 1 \\text{ or } x = 2", Comma::Separates), "x = 1 , x = 2");
+        assert_eq!(shown("\\left( \\dfrac12 \\right)", Comma::Separates), "( frac 12 )");
+    }
+}
