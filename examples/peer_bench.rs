@@ -10,14 +10,18 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Instant;
 
-use rlt::config::OptimizerConfig;
+use rlt::config::{KlEstimator, OptimizerConfig, RewardConfig};
 use rlt::grpo::objective::{group_advantages, token_loss_derivative, token_weight};
+use rlt::progress::Silent;
+use rlt::prompts::StudentSequence;
+use rlt::score::{RltSample, Teacher, score_samples};
 use rlt::training::Optimizer;
 use rlt_engine::Tensor;
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::random::RandomStream;
 use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::Parameters;
@@ -29,6 +33,12 @@ const TEMPERATURE: f32 = 0.7;
 const BETA: f32 = 0.04;
 /// Rows of a training micro-batch.
 const MICRO_BATCH_ROWS: usize = 8192;
+
+/// Tokens of the scoring works: a student's prompt, a solution, and the tags about it. With 512 think tokens both
+/// models read sequences of 1,100.
+const QUESTION: usize = 300;
+const SOLUTION: usize = 256;
+const TAGS: usize = 32;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -62,6 +72,12 @@ impl Bench {
             ("generate", &[sequences]) => self.generate(shape, sequences),
             ("logprobs", &[rows, tokens]) => self.logprobs(shape, rows, tokens),
             ("grpo_step", &[questions, group, new]) => self.grpo_step(shape, questions, group, new),
+            ("score" | "score_recorded", &[completions, think]) => {
+                self.score(name, shape, completions, think)
+            }
+            ("score_long" | "score_long_full", &[vocab, tokens]) => {
+                self.score_long(name, shape, vocab, tokens)
+            }
             ("gemm", &[rows, tokens]) => {
                 self.gemm(shape, rows * tokens);
                 Ok(())
@@ -172,6 +188,72 @@ impl Bench {
         })
     }
 
+    /// One completion of a question for the reward: `prompt` tokens of teacher or student before the thought, a
+    /// solution of `solution` tokens after it.
+    fn sample(&self, sequence: usize, think: usize) -> RltSample {
+        // The same for all completions of the question.
+        let question = self.ids(0, QUESTION);
+        let suffix = self.ids(1, SOLUTION + TAGS);
+        let thought = self.ids(2 + sequence, think);
+        let solution = TAGS / 2..TAGS / 2 + SOLUTION;
+        let without_thought = StudentSequence {
+            prefix: question.clone(),
+            continuation: suffix.clone(),
+            think: 0..0,
+            solution: solution.clone(),
+            n_boundary: 0,
+        };
+        RltSample {
+            name: format!("completion {sequence}"),
+            teacher_prefix: [question.as_slice(), suffix.as_slice()].concat(),
+            student: StudentSequence {
+                continuation: [thought, suffix].concat(),
+                think: 0..think,
+                solution: think + solution.start..think + solution.end,
+                ..without_thought.clone()
+            },
+            without_thought,
+            has_end_tag: true,
+        }
+    }
+
+    /// The RLT reward of the completions of one question; with `score_recorded` the teacher's log-probabilities
+    /// come from sampling. Teacher and student have the same shape.
+    fn score(mut self, name: &str, shape: &str, completions: usize, think: usize) -> Result<(), Failure> {
+        let samples: Vec<RltSample> = (0..completions).map(|i| self.sample(i, think)).collect();
+        let student = Decoder::random(self.decoder.config(), 2);
+        let recorded = vec![vec![-7.0; think]; completions];
+        self.time(name, shape, completions * think, |bench| {
+            let teacher =
+                if name == "score" { Teacher::Model(&bench.decoder) } else { Teacher::Recorded(&recorded) };
+            let reward = RewardConfig::default();
+            let scored = score_samples(&samples, teacher, &student, &reward, MICRO_BATCH_ROWS, &Silent)?;
+            assert!(scored.iter().all(|scored| scored.score.parts.is_ok()), "every completion has a reward");
+            Ok(())
+        })
+    }
+
+    /// The reward of one long sequence under a large vocabulary: what counts is the peak of memory. With
+    /// `score_long_full` D_j is the divergence over the vocabulary.
+    fn score_long(mut self, name: &str, shape: &str, vocab: usize, tokens: usize) -> Result<(), Failure> {
+        let config = ModelConfig {
+            vocab_size: vocab,
+            max_position_embeddings: tokens,
+            ..self.decoder.config().clone()
+        };
+        let student = Decoder::random(&config, 2);
+        self.decoder = Decoder::random(&config, 1);
+        let samples = [self.sample(0, tokens - QUESTION - SOLUTION - TAGS)];
+        let kl = if name == "score_long" { KlEstimator::Sampled } else { KlEstimator::Full };
+        let reward = RewardConfig { kl, ..RewardConfig::default() };
+        self.time(name, shape, tokens, |bench| {
+            let teacher = Teacher::Model(&bench.decoder);
+            let scored = score_samples(&samples, teacher, &student, &reward, tokens, &Silent)?;
+            assert!(scored[0].score.parts.is_ok(), "the sequence has a reward");
+            Ok(())
+        })
+    }
+
     /// Generation, reference log-probabilities, update: a step of `rlt train` with a free reward.
     fn grpo_step(mut self, shape: &str, questions: usize, group: usize, new: usize) -> Result<(), Failure> {
         let reference = Decoder::new(self.decoder.config().clone(), self.decoder.parameters().clone());
@@ -198,13 +280,7 @@ impl Bench {
                 .zip(&completions)
                 .map(|(request, completions)| ScoringGroup {
                     prefix: request.prompt.clone(),
-                    continuations: completions
-                        .iter()
-                        .map(|c| Continuation {
-                            ids: c.ids.clone(),
-                            scored: std::iter::once(0..c.ids.len()).collect(),
-                        })
-                        .collect(),
+                    continuations: completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect(),
                 })
                 .collect();
             let references: Vec<f32> = reference

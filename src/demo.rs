@@ -262,7 +262,7 @@ impl Demo<'_> {
         let scored = score_traces(&traces, &formats, &teacher, &student, &reward, 8192, self.progress)?;
         let row = |(trace, (sample, scored)): (&TraceRow, &(Option<RltSample>, ScoredSample))| {
             let mut columns = trace.to_columns();
-            columns.extend(score_columns(sample.as_ref(), scored));
+            columns.extend(score_columns(sample.as_ref(), scored, &chat));
             if let Some(sample) = sample {
                 columns.extend(ledger_columns(sample, scored, &chat));
             }

@@ -3,19 +3,21 @@
 //! A [`RltSample`] holds both sequences of one completion; [`score_samples`] asks teacher and student for
 //! the log-probabilities and hands them to [`crate::reward::rlt`]. Training and `rlt score` share this.
 
-use std::collections::HashMap;
-use std::ops::Range;
+mod columns;
+mod jobs;
 
-use rlt_model::batch::{Continuation, ScoringGroup};
-use serde_json::{Map, Value, json};
+use rayon::prelude::*;
 
-use crate::config::RewardConfig;
+use crate::config::{KlEstimator, RewardConfig};
 use crate::dataset::{QuestionRow, TraceRow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, StudentSequence, Think};
-use crate::reward::rlt::{RltInputs, RltScore, Unscorable, rlt_reward};
+use crate::reward::rlt::{RltInputs, RltScore, Unscorable, check_finite, explanation_value, rlt_reward};
 use crate::scorer::TokenScorer;
+use jobs::{Job, full_scores, job_logprobs};
+
+pub use columns::{NGRAM_TOKENS, ledger_columns, score_columns};
 
 /// The text side of both models and the format between them.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ pub struct RltSample {
     pub teacher_prefix: Vec<u32>,
     /// The student's sequence; holds the think tokens.
     pub student: StudentSequence,
+    /// The student's sequence with the explanation removed: what it is worth is measured against this.
+    pub without_thought: StudentSequence,
     /// Whether the explanation's end tag was written.
     pub has_end_tag: bool,
 }
@@ -55,8 +59,7 @@ impl RltSample {
         name: String,
     ) -> Result<Self> {
         let think = Think::from_sampled(&formats.teacher.tokenizer, &formats.style.end_of_explanation, ids);
-        let student = formats.style.student_sequence(formats.student, row, &think)?;
-        Ok(Self { name, teacher_prefix, student, has_end_tag: think.closed })
+        Self::new(formats, row, teacher_prefix, &think, name)
     }
 
     /// From a completion that is known as text only.
@@ -68,8 +71,23 @@ impl RltSample {
         let end_tag = &formats.style.end_of_explanation;
         let (teacher_prefix, think) =
             Think::from_text(&formats.teacher.tokenizer, end_tag, &prompt, completion)?;
-        let student = formats.style.student_sequence(formats.student, row, &think)?;
-        Ok(Self { name, teacher_prefix, student, has_end_tag: think.closed })
+        Self::new(formats, row, teacher_prefix, &think, name)
+    }
+
+    fn new(
+        formats: &Formats,
+        row: &QuestionRow,
+        teacher_prefix: Vec<u32>,
+        think: &Think,
+        name: String,
+    ) -> Result<Self> {
+        let student = formats.style.student_sequence(formats.student, row, think)?;
+        let without_thought = if think.lead.is_empty() && think.tail.is_empty() {
+            student.without_thought()
+        } else {
+            formats.style.student_sequence(formats.student, row, &Think::empty())?
+        };
+        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag: think.closed })
     }
 
     /// From a trace row: its ids where it has them, else its text. `Err` inside says why the row
@@ -135,6 +153,10 @@ pub struct ScoredSample {
     pub student_logprobs: Vec<f32>,
     /// The student's, one per solution token.
     pub solution_logprobs: Vec<f32>,
+    /// The student's without any thought, one per solution token.
+    pub solution_logprobs_without: Vec<f32>,
+    /// What the explanation is worth, nats ([`explanation_value`]).
+    pub explanation_value: Option<f32>,
 }
 
 impl ScoredSample {
@@ -144,6 +166,8 @@ impl ScoredSample {
             teacher_logprobs: Vec::new(),
             student_logprobs: Vec::new(),
             solution_logprobs: Vec::new(),
+            solution_logprobs_without: Vec::new(),
+            explanation_value: None,
         }
     }
 }
@@ -159,10 +183,12 @@ pub enum Teacher<'a> {
 }
 
 /// Scores `samples`: the teacher's log-probabilities at the think tokens, the student's at think and
-/// solution tokens, then the reward. Samples with equal prefixes share their computation.
+/// solution tokens (and at the solution without any thought, once a question), then the reward. Samples with
+/// equal prefixes share their computation.
 ///
 /// # Errors
-/// What the scorers report; [`crate::Error::NonFinite`] for a number that is not finite.
+/// What the scorers report; [`Error::NonFinite`] for a number that is not finite; [`Error::Usage`] when whole
+/// distributions are asked for and the teacher's log-probabilities were only recorded.
 ///
 /// # Panics
 /// When recorded log-probabilities are fewer than the samples or their think tokens.
@@ -181,44 +207,74 @@ pub fn score_samples(
     let reasons: Vec<Option<Unscorable>> =
         samples.iter().map(|sample| sample.unscorable(teacher_context, student.context_tokens())).collect();
     let scorable: Vec<usize> = (0..samples.len()).filter(|&i| reasons[i].is_none()).collect();
+    let of_teacher = || scorable.iter().map(|&i| Job::teacher(&samples[i])).collect::<Vec<_>>();
+    // First the samples, then each distinct solution without a thought.
+    let (mut of_student, alone) = jobs::with_baselines(scorable.iter().map(|&i| &samples[i]));
 
-    let teacher_logprobs = match teacher {
-        Teacher::Recorded(recorded) => {
-            scorable.iter().map(|&i| recorded[i][..samples[i].student.think.len()].to_vec()).collect()
-        }
-        Teacher::Model(model) => {
-            let jobs: Vec<Job> = scorable.iter().map(|&i| Job::teacher(&samples[i])).collect();
-            progress.start("teacher log-probabilities", jobs.len() as u64, "completions");
-            let logprobs =
-                job_logprobs(&jobs, model, reward.teacher_temperature, tokens_per_batch, progress)?;
-            progress.finish("");
-            logprobs
-        }
+    let (teacher_logprobs, student_logprobs, divergence) = if reward.kl == KlEstimator::Full {
+        let Teacher::Model(model) = teacher else {
+            let what =
+                "reward.kl = \"full\" needs the teacher itself, not log-probabilities that were recorded";
+            return Err(Error::Usage(what.into()));
+        };
+        progress.start("full divergence", scorable.len() as u64, "completions");
+        let baselines = of_student.split_off(scorable.len());
+        let scores =
+            full_scores(&of_teacher(), &of_student, model, student, reward, tokens_per_batch, progress)?;
+        let temperature = reward.student_temperature;
+        let mut student_logprobs = scores.student;
+        student_logprobs.extend(job_logprobs(&baselines, student, temperature, tokens_per_batch, progress)?);
+        progress.finish("");
+        (scores.teacher, student_logprobs, scores.divergence)
+    } else {
+        let teacher_logprobs = match teacher {
+            Teacher::Recorded(recorded) => {
+                scorable.iter().map(|&i| recorded[i][..samples[i].student.think.len()].to_vec()).collect()
+            }
+            Teacher::Model(model) => {
+                progress.start("teacher log-probabilities", scorable.len() as u64, "completions");
+                let temperature = reward.teacher_temperature;
+                let logprobs = job_logprobs(&of_teacher(), model, temperature, tokens_per_batch, progress)?;
+                progress.finish("");
+                logprobs
+            }
+        };
+        progress.start("student log-probabilities", of_student.len() as u64, "sequences");
+        let temperature = reward.student_temperature;
+        let student_logprobs = job_logprobs(&of_student, student, temperature, tokens_per_batch, progress)?;
+        progress.finish("");
+        (teacher_logprobs, student_logprobs, vec![Vec::new(); scorable.len()])
     };
-    let jobs: Vec<Job> = scorable.iter().map(|&i| Job::student(&samples[i])).collect();
-    progress.start("student log-probabilities", jobs.len() as u64, "completions");
-    let student_logprobs =
-        job_logprobs(&jobs, student, reward.student_temperature, tokens_per_batch, progress)?;
-    progress.finish("");
 
-    let mut logprobs = teacher_logprobs.into_iter().zip(student_logprobs);
+    let mut next = 0;
     let scored = samples.iter().zip(reasons).map(|(sample, reason)| {
         if let Some(reason) = reason {
             return Ok(ScoredSample::unscorable(reason, reward));
         }
-        let (teacher_logprobs, mut student_logprobs) = logprobs.next().expect("one job per scorable sample");
-        let solution_logprobs = student_logprobs.split_off(sample.student.think.len());
+        let job = next;
+        next += 1;
+        let (student, solution) = student_logprobs[job].split_at(sample.student.think.len());
+        let without = student_logprobs[alone[job]].clone();
+        check_finite(&sample.name, "student's solution log-probability without the explanation", &without)?;
         let score = rlt_reward(
             &RltInputs {
                 sample: &sample.name,
-                solution_logprobs: &solution_logprobs,
-                student_think_logprobs: &student_logprobs,
-                teacher_think_logprobs: &teacher_logprobs,
+                solution_logprobs: solution,
+                student_think_logprobs: student,
+                teacher_think_logprobs: &teacher_logprobs[job],
+                full_divergence: &divergence[job],
                 has_end_tag: sample.has_end_tag,
             },
             reward,
         )?;
-        Ok(ScoredSample { score, teacher_logprobs, student_logprobs, solution_logprobs })
+        Ok(ScoredSample {
+            score,
+            explanation_value: Some(explanation_value(solution, &without, reward)),
+            teacher_logprobs: teacher_logprobs[job].clone(),
+            student_logprobs: student.to_vec(),
+            solution_logprobs: solution.to_vec(),
+            solution_logprobs_without: without,
+        })
     });
     scored.collect()
 }
@@ -238,7 +294,7 @@ pub fn score_traces(
 ) -> Result<Vec<(Option<RltSample>, ScoredSample)>> {
     ChatText::check_same_vocabulary(formats.teacher, formats.student)?;
     let built =
-        traces.iter().map(|trace| RltSample::from_trace(formats, trace)).collect::<Result<Vec<_>>>()?;
+        traces.par_iter().map(|trace| RltSample::from_trace(formats, trace)).collect::<Result<Vec<_>>>()?;
     let samples: Vec<RltSample> = built.iter().filter_map(|sample| sample.as_ref().ok().cloned()).collect();
     let mut scored =
         score_samples(&samples, Teacher::Model(teacher), student, reward, tokens_per_batch, progress)?
@@ -248,143 +304,6 @@ pub fn score_traces(
         Err(reason) => (None, ScoredSample::unscorable(reason, reward)),
     });
     Ok(results.collect())
-}
-
-/// Columns `reward` and `parts` of a scored row; parts that cannot be known are null.
-pub fn score_columns(sample: Option<&RltSample>, scored: &ScoredSample) -> Map<String, Value> {
-    let parts = scored.score.parts.as_ref().ok();
-    let part = |value: fn(&crate::reward::rlt::RltParts) -> f32| parts.map(|parts| number(value(parts)));
-    let count = |value: fn(&StudentSequence) -> usize| sample.map(|sample| value(&sample.student));
-    let parts = json!({
-        "solution_logprob_mean": part(|p| p.solution_logprob_mean),
-        "solution_logprob_min": part(|p| p.solution_logprob_min),
-        "kl_mean": part(|p| p.kl_mean),
-        "kl_max": part(|p| p.kl_max),
-        "format_penalty": number(scored.score.format_penalty),
-        "r_ss": part(|p| p.r_ss),
-        "r_kl": part(|p| p.r_kl),
-        "reward_no_entropy": part(|p| p.reward_no_entropy),
-        "n_think": count(|s| s.think.len()),
-        "n_solution": count(|s| s.solution.len()),
-        "n_boundary": count(|s| s.n_boundary),
-        "status": scored.score.status(),
-    });
-    Map::from_iter([("reward".to_owned(), number(scored.score.reward)), ("parts".to_owned(), parts)])
-}
-
-/// The per-token columns: token texts and log-probabilities (nats) of thought and solution, and D_j.
-pub fn ledger_columns(sample: &RltSample, scored: &ScoredSample, chat: &ChatText) -> Map<String, Value> {
-    let texts =
-        |ids: &[u32]| ids.iter().map(|&id| Value::from(chat.tokenizer.decode(&[id]))).collect::<Value>();
-    let numbers = |values: &[f32]| values.iter().copied().map(number).collect::<Value>();
-    let d_j = scored.score.parts.as_ref().map_or(&[][..], |parts| &parts.d_j);
-    Map::from_iter([
-        ("think_tokens".to_owned(), texts(sample.think_ids())),
-        ("d_j".to_owned(), numbers(d_j)),
-        ("teacher_logprobs".to_owned(), numbers(&scored.teacher_logprobs)),
-        ("student_logprobs".to_owned(), numbers(&scored.student_logprobs)),
-        ("solution_tokens".to_owned(), texts(sample.solution_ids())),
-        ("solution_logprobs".to_owned(), numbers(&scored.solution_logprobs)),
-    ])
-}
-
-/// An `f32` as its own shortest decimal, not as that of the nearest `f64`.
-fn number(value: f32) -> Value {
-    Value::from(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
-}
-
-/// One sequence and the positions of its continuation that are wanted.
-struct Job<'a> {
-    prefix: &'a [u32],
-    continuation: &'a [u32],
-    scored: Vec<Range<usize>>,
-}
-
-impl<'a> Job<'a> {
-    fn teacher(sample: &'a RltSample) -> Self {
-        let think = sample.think_ids();
-        Self {
-            prefix: &sample.teacher_prefix,
-            continuation: think,
-            scored: vec![sample.student.think.clone()],
-        }
-    }
-
-    fn student(sample: &'a RltSample) -> Self {
-        let StudentSequence { prefix, continuation, think, solution, .. } = &sample.student;
-        // Nothing after the solution is needed.
-        Self {
-            prefix,
-            continuation: &continuation[..solution.end],
-            scored: vec![think.clone(), solution.clone()],
-        }
-    }
-}
-
-/// Log-probabilities of each job's scored positions, in the order of `jobs`.
-fn job_logprobs(
-    jobs: &[Job],
-    scorer: &dyn TokenScorer,
-    temperature: f32,
-    tokens_per_batch: usize,
-    progress: &dyn Progress,
-) -> Result<Vec<Vec<f32>>> {
-    let mut logprobs = vec![Vec::new(); jobs.len()];
-    for batch in batches(jobs, tokens_per_batch) {
-        let groups: Vec<ScoringGroup> = batch.iter().map(|members| scoring_group(jobs, members)).collect();
-        let results = scorer.token_logprobs(&groups, temperature, tokens_per_batch)?;
-        for (members, group) in batch.iter().zip(results) {
-            for (&job, values) in members.iter().zip(group) {
-                logprobs[job] = values;
-            }
-        }
-        progress.advance(batch.iter().map(Vec::len).sum::<usize>() as u64, "");
-    }
-    Ok(logprobs)
-}
-
-fn scoring_group(jobs: &[Job], members: &[usize]) -> ScoringGroup {
-    ScoringGroup {
-        prefix: jobs[members[0]].prefix.to_vec(),
-        continuations: members
-            .iter()
-            .map(|&job| Continuation {
-                ids: jobs[job].continuation.to_vec(),
-                scored: jobs[job].scored.clone(),
-            })
-            .collect(),
-    }
-}
-
-/// Jobs by equal prefix, in the order of first appearance, and as many such groups to a batch as fit
-/// `tokens_per_batch` (one at least).
-fn batches(jobs: &[Job], tokens_per_batch: usize) -> Vec<Vec<Vec<usize>>> {
-    let mut by_prefix: HashMap<&[u32], usize> = HashMap::new();
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (i, job) in jobs.iter().enumerate() {
-        let group = *by_prefix.entry(job.prefix).or_insert_with(|| {
-            groups.push(Vec::new());
-            groups.len() - 1
-        });
-        groups[group].push(i);
-    }
-    let mut batches: Vec<Vec<Vec<usize>>> = Vec::new();
-    let mut used = 0;
-    for group in groups {
-        let tokens = jobs[group[0]].prefix.len()
-            + group.iter().map(|&job| jobs[job].continuation.len()).sum::<usize>();
-        match batches.last_mut() {
-            Some(batch) if used + tokens <= tokens_per_batch => {
-                used += tokens;
-                batch.push(group);
-            }
-            _ => {
-                used = tokens;
-                batches.push(vec![group]);
-            }
-        }
-    }
-    batches
 }
 
 #[cfg(test)]

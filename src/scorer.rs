@@ -1,7 +1,7 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
-use rlt_model::Decoder;
 use rlt_model::batch::ScoringGroup;
+use rlt_model::{Decoder, ScoredStates};
 
 use crate::error::Result;
 
@@ -22,6 +22,13 @@ pub trait TokenScorer {
         temperature: f32,
         tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>>;
+
+    /// The whole distributions before every scored token, as hidden states: group by group, continuation by
+    /// continuation. All of them are held; give it about `tokens_per_batch` tokens at a time.
+    ///
+    /// # Errors
+    /// As [`Self::token_logprobs`].
+    fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>>;
 }
 
 impl TokenScorer for Decoder {
@@ -36,6 +43,10 @@ impl TokenScorer for Decoder {
         tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         Ok(Decoder::token_logprobs(self, groups, temperature, tokens_per_batch)?)
+    }
+
+    fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
+        Ok(Decoder::scored_states(self, groups, tokens_per_batch)?)
     }
 }
 
@@ -68,4 +79,19 @@ impl TokenScorer for TokenTable {
             .map(|group| group.continuations.iter().map(|c| score(&c.ids, &c.scored)).collect())
             .collect())
     }
+
+    /// One state for every position, whose output matrix is the table: normalised over [`TABLE_TOKENS`].
+    fn scored_states(&self, groups: &[ScoringGroup], _tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
+        use rlt_engine::Tensor;
+        let continuations = groups.iter().flat_map(|group| &group.continuations);
+        let targets: Vec<u32> =
+            continuations.flat_map(|c| c.scored.iter().cloned().flatten().map(|at| c.ids[at])).collect();
+        let table = (0..TABLE_TOKENS).map(self.logprobs).collect();
+        let w = Tensor::from_vec(TABLE_TOKENS as usize, 1, table);
+        Ok(ScoredStates::new(Tensor::full(targets.len(), 1, 1.0), targets, std::borrow::Cow::Owned(w)))
+    }
 }
+
+/// Tokens of a [`TokenTable`]'s whole distribution.
+#[cfg(test)]
+pub(crate) const TABLE_TOKENS: u32 = 512;

@@ -154,13 +154,14 @@ fn the_paper_map_and_the_equations_agree_both_ways() {
 fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
     let page = fs::read_to_string(root().join("docs/PAPER_MAP.md")).unwrap();
     let known = Config::default().settings().unwrap();
-    // Parts of a style are unset by default.
+    // Parts of a style and the weights that replace alpha are unset by default.
     let style =
         ["teacher_system", "student_system", "delimiter", "padding", "begin_of_thought", "end_of_thought"]
             .into_iter()
             .chain(["begin_of_solution", "end_of_solution", "begin_of_explanation", "end_of_explanation"]);
     let known: BTreeSet<String> =
         known.into_keys().chain(style.map(|part| format!("prompts.{part}"))).collect();
+    let known = &known | &["reward.alpha_min", "reward.alpha_max"].map(str::to_owned).into();
     let tables = ["reward.", "grpo.", "sft.", "optimizer.", "sampling.", "prompts.", "data.", "model."];
     let words: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
     for word in words.iter().filter(|word| tables.iter().any(|table| word.starts_with(table))) {

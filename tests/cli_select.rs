@@ -60,3 +60,31 @@ fn json_answers_with_one_object() {
     assert_eq!((&answer["rows"], &answer["kept"], &answer["unscored"]), (&5.into(), &1.into(), &2.into()));
     assert_eq!(answer["reward_mean_kept"], -0.5);
 }
+
+#[test]
+fn the_longest_traces_are_passed_over_and_a_reserved_one_stands_in() {
+    let rows = r#"{"question":"a","solution":"1","reward":-3.0,"parts":{"status":"ok","n_think":9}}
+{"question":"a","solution":"1","reward":-0.5,"parts":{"status":"ok","n_think":90}}
+{"question":"a","solution":"1","reward":-1.0,"parts":{"status":"ok","n_think":10}}
+{"question":"b","solution":"2","reward":-2.0,"parts":{"status":"ok","n_think":50}}
+{"question":"b","solution":"2","reward":-1.0,"parts":{"status":"ok","n_think":60}}
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("scored.jsonl"), rows).unwrap();
+    let select = |flags: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
+        command.current_dir(dir.path()).args(["select", "--data", "scored.jsonl", "--out", "kept.jsonl"]);
+        command.args(flags).assert()
+    };
+    let kept = |flags: &[&str]| -> Vec<usize> {
+        select(flags).success();
+        let written = std::fs::read_to_string(dir.path().join("kept.jsonl")).unwrap();
+        written.lines().map(|line| rows.lines().position(|row| row == line).unwrap()).collect()
+    };
+    assert_eq!(kept(&["--by", "best"]), [1, 4]);
+    assert_eq!(kept(&["--by", "best", "--max-think", "10"]), [2]);
+    assert_eq!(kept(&["--by", "best", "--max-think", "10", "--reserve", "1"]), [2, 3]);
+    assert_eq!(kept(&["--by", "top=1", "--max-think", "50"]), [0, 2, 3]);
+    select(&["--by", "top=1", "--reserve", "1"]).code(2);
+    select(&["--by", "groups=4", "--max-think", "50"]).code(2);
+}

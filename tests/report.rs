@@ -104,7 +104,7 @@ fn the_demo_shows_students_curves_and_explanations_side_by_side() {
         assert!(text.contains(expected), "missing: {expected}");
     }
     assert_eq!(html.matches(r#"<article class="pair">"#).count(), 4);
-    assert_eq!(html.matches("<svg").count(), 9, "a curve for every metric of an RLT run");
+    assert_eq!(html.matches("<svg").count(), 11, "a curve for every metric of an RLT run");
     // Four pairs, two sides, each with its largest D and its least likely solution token.
     assert_eq!(html.matches(r#"data-label="max D "#).count(), 8);
     assert_eq!(html.matches(r#"data-label="min "#).count(), 8);
@@ -131,9 +131,17 @@ fn a_training_run_compares_its_first_and_last_step() {
     let dir = run_dir("train");
     made_up::rlt_training(&dir);
     let text = visible_text(&report_of(&dir));
-    for expected in
-        ["Teacher training · RLT reward", "Step 1 reward", "Step 40 reward", "tale-teller", "seed 7"]
-    {
+    for expected in [
+        "Teacher training · RLT reward",
+        "Step 1 reward",
+        "Step 40 reward",
+        "tale-teller",
+        "seed 7",
+        "Reward forensics",
+        "No sign that the reward is gamed: solution overlap",
+        "steps 1 to 20 steps 21 to 40 mean log-probability",
+        "Think token with the largest D",
+    ] {
         assert!(text.contains(expected), "missing: {expected}");
     }
 }
@@ -146,6 +154,7 @@ fn fine_tuning_opens_with_the_loss() {
     let text = visible_text(&html);
     assert!(text.contains("Supervised fine-tuning") && text.contains("negative log-probability"));
     assert!(!text.contains("How an explanation is scored"), "there is no reward in a fine-tuning run");
+    assert!(!text.contains("Reward forensics"));
     assert_eq!(html.matches("<svg").count(), 3);
 }
 

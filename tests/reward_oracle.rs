@@ -39,6 +39,7 @@ fn parts_from_per_token_values_equal_the_official_components() {
                 solution_logprobs: &floats(&per_token["student_solution_lp"]),
                 student_think_logprobs: &floats(&per_token["student_think_lp"]),
                 teacher_think_logprobs: &floats(&per_token["teacher_think_lp"]),
+                full_divergence: &[],
                 has_end_tag: components["match_reward"] == 0.0,
             },
             &RewardConfig::default(),

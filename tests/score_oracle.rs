@@ -5,9 +5,10 @@ use std::path::Path;
 use rlt::config::{Config, DataConfig};
 use rlt::dataset::read_traces;
 use rlt::progress::Silent;
-use rlt::prompts::{ChatText, PromptStyle};
+use rlt::prompts::{ChatText, PromptStyle, StudentSequence};
 use rlt::score::{Formats, score_columns, score_traces};
 use rlt_model::Decoder;
+use rlt_model::batch::ScoringGroup;
 use serde_json::Value;
 
 const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle");
@@ -25,6 +26,18 @@ const PARTS: [(&str, &str); 6] = [
 fn assert_close(what: &str, ours: &Value, official: &Value, tolerance: f64) {
     let (ours, official) = (ours.as_f64().unwrap(), official.as_f64().unwrap());
     assert!((ours - official).abs() < tolerance, "{what}: {ours}, the official scorer says {official}");
+}
+
+/// r_SS of a sequence that is scored by itself, in f64.
+fn r_ss_of_one_sequence(student: &Decoder, sequence: &StudentSequence, config: &Config) -> f64 {
+    let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
+    let n = sequence.prefix.len();
+    let solution = n + sequence.solution.start..n + sequence.solution.end;
+    let group = ScoringGroup::single(ids, vec![solution]);
+    let scored = student.token_logprobs(&[group], config.reward.student_temperature, 8192).unwrap();
+    let logprobs: Vec<f64> = scored[0][0].iter().map(|&x| f64::from(x)).collect();
+    let min = logprobs.iter().copied().fold(f64::INFINITY, f64::min);
+    logprobs.iter().sum::<f64>() / logprobs.len() as f64 + f64::from(config.reward.alpha) * min
 }
 
 #[test]
@@ -50,7 +63,7 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
     for ((sample, scored), line) in results.iter().zip(expected.lines()) {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = case["id"].as_str().unwrap();
-        let ours = score_columns(sample.as_ref(), scored);
+        let ours = score_columns(sample.as_ref(), scored, &teacher_chat);
         if case["clean"] == true {
             for (part, official) in PARTS {
                 assert_close(
@@ -62,12 +75,16 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
             }
             assert_close(&format!("{id}: reward"), &ours["reward"], &case["reward"], 1e-4);
             assert_eq!(ours["parts"]["status"], "ok");
+            let without = &sample.as_ref().unwrap().without_thought;
+            let alone = r_ss_of_one_sequence(&student, without, &config);
+            let worth = ours["parts"]["r_ss"].as_f64().unwrap() - alone;
+            assert_close(&format!("{id}: worth"), &ours["parts"]["explanation_value"], &worth.into(), 1e-4);
         } else if ours["parts"]["status"] == "ok" {
             let difference = ours["reward"].as_f64().unwrap() - case["reward"].as_f64().unwrap();
             assert!(difference.abs() > 1e-3, "{id}: the official scorer's fault should show");
         } else {
             assert!(["20-end-at-once", "22-empty-newlines", "72-sol-newlines-only"].contains(&id), "{id}");
-            assert_eq!(ours["reward"], -1.0);
+            assert_eq!(ours["reward"], -10.0);
         }
     }
     assert_eq!(results.len(), 39);

@@ -220,7 +220,7 @@ const METRICS: [&str; 19] = [
     "update_s",
 ];
 
-const RLT_METRICS: [&str; 11] = [
+const RLT_METRICS: [&str; 12] = [
     "r_ss_mean",
     "r_kl_mean",
     "solution_logprob_mean",
@@ -232,6 +232,7 @@ const RLT_METRICS: [&str; 11] = [
     "think_tokens_mean",
     "solution_overlap_mean",
     "repeated_ngram_share_mean",
+    "explanation_value_mean",
 ];
 
 #[test]
@@ -289,6 +290,23 @@ fn recorded_and_recomputed_teacher_log_probabilities_give_the_same_rewards() {
     };
     let (recorded, computed) = (rewards("recorded", "0.7"), rewards("computed", "0.7000001"));
     assert!((recorded - computed).abs() < 1e-4, "{recorded} {computed}");
+}
+
+#[test]
+fn grpo_runs_with_the_divergence_over_the_vocabulary() {
+    let made = world();
+    let model = made.trained_model();
+    let kl_mean = |kl: &str| {
+        let config = made.train_config(&model, &["grpo.steps=1", &format!("reward.kl={kl}")]);
+        let run_dir = made.run_dir(kl);
+        run(rlt::grpo::train, &config, &run_dir);
+        let rows = metrics(&run_dir);
+        assert_has(&rows, &RLT_METRICS);
+        rows[0]["kl_mean"].as_f64().unwrap()
+    };
+    // The same completions: their mean log-ratio is an estimate of their mean divergence.
+    let (full, sampled) = (kl_mean("full"), kl_mean("sampled"));
+    assert!(full >= 0.0 && (full - sampled).abs() < 0.5 + 0.5 * full, "{full} in full, {sampled} sampled");
 }
 
 #[test]

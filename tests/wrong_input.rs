@@ -414,7 +414,7 @@ fn wrong_configurations() {
             args: SCORE,
             code: 2,
             says: &[
-                "score.toml: `kl` in table [reward]: unknown variant `exact`, expected `sampled` or `k3`",
+                "score.toml: `kl` in table [reward]: unknown variant `exact`, expected one of `sampled`, `k3`, `full`",
             ],
         },
         Case {

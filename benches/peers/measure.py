@@ -55,6 +55,7 @@ def known_programs(arguments: argparse.Namespace) -> list[Program]:
         Program("matrix products", script("gemm.py"), ("gemm",), environment=blas),
         Program("PyTorch", script("train_torch.py"), ("train_step",), environment=blas),
         Program("transformers", script("infer_transformers.py"), ("generate", "logprobs"), environment=blas),
+        Program("official method", script("score_official.py"), ("score", "score_recorded"), environment=blas),
         Program("TRL", script("grpo_trl.py"), ("grpo_step",), environment=blas),
     ]
     for mode in ("bf16", "compile", "bf16-compile"):

@@ -53,10 +53,11 @@ class Item:
     def tokens(self) -> int:
         """Tokens that one run is credited with.
 
-        Training and log-probabilities count every token of the batch, generation and GRPO the new tokens.
+        Training and log-probabilities count every token of the batch, generation and GRPO the new tokens, the
+        reward the think tokens.
         """
         match self.name:
-            case "train_step" | "gemm" | "logprobs":
+            case "train_step" | "gemm" | "logprobs" | "score" | "score_recorded":
                 batch, length = self.dims
                 return batch * length
             case "generate":
@@ -66,8 +67,13 @@ class Item:
                 return questions * completions * length
 
 
+# The scoring works: a student's prompt, a solution and the tags about it. With 512 think tokens both models read
+# sequences of 1,100.
+SCORED_QUESTION_TOKENS = 300
+SCORED_SOLUTION_TOKENS = 256
+SCORED_TAG_TOKENS = 32
 # Timed runs of each work in one round; the number of rounds multiplies them.
-RUNS = {"gemm": 3, "train_step": 5, "generate": 3, "logprobs": 3, "grpo_step": 2}
+RUNS = {"gemm": 3, "train_step": 5, "generate": 3, "logprobs": 3, "score": 1, "score_recorded": 1, "grpo_step": 2}
 
 ITEMS = [
     Item("gemm", "32x128v512"),
@@ -79,6 +85,8 @@ ITEMS = [
     Item("generate", "16"),
     Item("generate", "64"),
     Item("logprobs", "64x512"),
+    Item("score", "64x512"),
+    Item("score_recorded", "64x512"),
     Item("grpo_step", "8x8x256"),
 ]
 

@@ -1,19 +1,23 @@
 //! `rlt score`: the RLT reward of given traces, part by part.
 
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use rlt::config::{Config, DataConfig};
-use rlt::dataset::{JsonlWriter, read_traces};
 use rlt::prompts::{ChatText, PromptStyle};
-use rlt::score::{Formats, ScoredSample, ledger_columns, score_columns, score_traces};
+use rlt::score::Formats;
+use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
 use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+use super::interrupt::stop_flag;
 
 /// Score traces with the RLT reward, part by part
+///
+/// Takes files of any length. The same command goes on where it was stopped or killed.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// Model folder of the teacher; without it the configuration's model.path
@@ -22,7 +26,8 @@ pub struct ScoreArgs {
     /// Model folder of the student, with the same tokenizer; without it model.student
     #[arg(long, value_name = "DIR")]
     student: Option<PathBuf>,
-    /// Rows with `question`, `solution` and `completion` (or `explanation`, or `reasoning_trace`)
+    /// Rows with `question`, `solution` and `completion` (or `explanation`, `reasoning_trace`, or a list
+    /// `completions`, each of which becomes a row)
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the scored rows go (.jsonl): each row with `reward` and `parts`
@@ -44,7 +49,8 @@ impl ScoreArgs {
         let config = context.load_config(&self.config)?;
         let (teacher_dir, student_dir) = self.models(&config)?;
         let style = PromptStyle::resolve(&config.prompts)?;
-        let traces = read_traces(&DataConfig { path: self.data.clone(), ..config.data.clone() }, &style)?;
+        let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
+        let checked = check_traces(&data, &style)?;
         let teacher_chat = ChatText::from_dir(teacher_dir)?;
         let student_chat = ChatText::from_dir(student_dir)?;
         ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
@@ -54,27 +60,31 @@ impl ScoreArgs {
         let own_student =
             if student_dir == teacher_dir { None } else { Some(Decoder::load_frozen(student_dir)?) };
         let student = own_student.as_ref().unwrap_or(&teacher);
-        let scored = score_traces(
-            &traces,
+        let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
+        let work = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "models": [fingerprint(teacher_dir)?, fingerprint(student_dir)?],
+            "rows": &checked,
+            "data": &data,
+            "prompts": &config.prompts,
+            "reward": &config.reward,
+            "detail": detail,
+            "tokens_per_batch": self.tokens_per_batch,
+        });
+        let tally = score_file(
+            &data,
+            &checked,
+            &self.out,
+            &work.to_string(),
+            detail,
             &formats,
-            &teacher,
-            student,
+            (&teacher, student),
             &config.reward,
             self.tokens_per_batch,
             &context.progress,
+            stop_flag()?,
         )?;
-
-        let mut out = JsonlWriter::create(&self.out)?;
-        for (trace, (sample, scored)) in traces.iter().zip(&scored) {
-            let mut columns = trace.to_columns();
-            columns.extend(score_columns(sample.as_ref(), scored));
-            if let (true, Some(sample)) = (self.ledger, sample) {
-                columns.extend(ledger_columns(sample, scored, &student_chat));
-            }
-            out.write(&columns)?;
-        }
-        out.finish()?;
-        self.answer(context, &scored.iter().map(|(_, scored)| scored).collect::<Vec<_>>())
+        self.answer(context, &tally)
     }
 
     fn models<'a>(&'a self, config: &'a Config) -> Result<(&'a Path, &'a Path)> {
@@ -93,11 +103,9 @@ impl ScoreArgs {
         ))
     }
 
-    fn answer(&self, context: &Context, scored: &[&ScoredSample]) -> Result<()> {
-        let rewards: Vec<f64> =
-            scored.iter().filter(|s| s.score.parts.is_ok()).map(|s| f64::from(s.score.reward)).collect();
-        let (n_rows, n_scored) = (scored.len(), rewards.len());
-        let mean = (n_scored > 0).then(|| rewards.iter().sum::<f64>() / n_scored as f64);
+    fn answer(&self, context: &Context, tally: &Tally) -> Result<()> {
+        let (n_rows, n_scored) = (tally.traces, tally.scored);
+        let mean = (n_scored > 0).then(|| tally.reward_sum / n_scored as f64);
         let mean_text = mean.map_or(String::new(), |mean| format!("; mean reward {mean:.4} nats"));
         let out = self.out.display();
         context.answer(
@@ -105,4 +113,21 @@ impl ScoreArgs {
             &json!({ "rows": n_rows, "scored": n_scored, "reward_mean": mean, "out": self.out }),
         )
     }
+}
+
+/// What tells one state of a model folder from another without reading gigabytes: each file's name, size and time.
+fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
+    let io = |source| Error::Io { path: folder.to_path_buf(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let metadata = std::fs::metadata(entry.path()).map_err(io)?;
+        if metadata.is_file() {
+            let modified = metadata.modified().map_err(io)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push((name, metadata.len(), modified.as_nanos()));
+        }
+    }
+    files.sort();
+    Ok(files)
 }

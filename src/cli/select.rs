@@ -1,14 +1,15 @@
 //! `rlt select`: the best of scored traces.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use clap::Args;
-use rlt::dataset::{JsonlWriter, Record, read_records};
+use rlt::dataset::{JsonlWriter, Record, RecordStream};
 use rlt::traces::select;
 use rlt::{Error, Result};
 use serde_json::{Value, json};
 
-use super::common::Context;
+use super::common::{Context, parse_positive};
 
 /// Which traces to keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,24 +33,48 @@ pub struct SelectArgs {
     /// column `reward_group` from 1, the lowest rewards, to K)
     #[arg(long, value_name = "RULE", value_parser = parse_selection)]
     by: Selection,
+    /// Choose among traces of at most N think tokens (`parts.n_think`)
+    #[arg(long, value_name = "N")]
+    max_think: Option<u64>,
+    /// With `--by best`: hold back the N-th trace of each question, from 1, and keep it only where no other
+    /// can be chosen
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    reserve: Option<usize>,
+}
+
+/// What choosing needs to know of a row: little, since there may be many.
+struct Entry {
+    /// `None` for a trace that could not be scored.
+    reward: Option<f64>,
+    /// Whether it is short enough.
+    short: bool,
+    question: u128,
 }
 
 impl SelectArgs {
-    /// Reads every row, chooses, writes.
+    /// Reads every row for its reward, chooses, then reads again and writes those that were chosen.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let mut records = read_records(&self.data, 0)?;
-        let rewards = records.iter().map(reward).collect::<Result<Vec<_>>>()?;
-        let questions = records.iter().map(question).collect::<Result<Vec<_>>>()?;
-        let n_scored = rewards.iter().flatten().count();
+        if self.reserve.is_some() && self.by != Selection::Best {
+            return Err(Error::Usage("--reserve goes with --by best only".into()));
+        }
+        let entries = RecordStream::open(&self.data, 0)?
+            .map(|record| self.entry(&record?))
+            .collect::<Result<Vec<Entry>>>()?;
+        let rewards: Vec<Option<f64>> = entries.iter().map(|entry| entry.reward).collect();
+        let eligible: Vec<Option<f64>> =
+            entries.iter().map(|entry| entry.reward.filter(|_| entry.short)).collect();
+        let questions: Vec<u128> = entries.iter().map(|entry| entry.question).collect();
+        let (n_scored, n_eligible) = (rewards.iter().flatten().count(), eligible.iter().flatten().count());
         if let Selection::Groups(groups) = self.by
-            && groups > n_scored
+            && groups > n_eligible
         {
             return Err(Error::Usage(format!(
-                "--by groups={groups}: {} has only {n_scored} rows with a reward",
-                self.data.display()
+                "--by groups={groups}: {} has only {n_eligible} rows with a reward{}",
+                self.data.display(),
+                if self.max_think.is_some() { " within --max-think" } else { "" }
             )));
         }
-        let kept = self.kept(&rewards, &questions);
+        let kept = self.kept(&eligible, &questions);
         if kept.is_empty() {
             return Err(Error::Failed(format!(
                 "{}: no row was kept; {}",
@@ -58,22 +83,24 @@ impl SelectArgs {
             )));
         }
         let mut out = JsonlWriter::create(&self.out)?;
-        for &(index, group) in &kept {
-            let columns = &mut records[index].columns;
+        let mut next = kept.iter().peekable();
+        for (index, record) in RecordStream::open(&self.data, 0)?.enumerate() {
+            let mut columns = record?.columns;
+            let Some((_, group)) = next.next_if(|&&(kept, _)| kept == index) else { continue };
             if let Some(group) = group {
-                columns.insert("reward_group".into(), Value::from(group));
+                columns.insert("reward_group".into(), Value::from(*group));
             }
-            out.write(columns)?;
+            out.write(&columns)?;
         }
         out.finish()?;
 
         let mean = |rewards: &mut dyn Iterator<Item = f64>| {
             let (sum, n) = rewards.fold((0.0, 0), |(sum, n), reward| (sum + reward, n + 1));
-            sum / f64::from(n)
+            if n == 0 { f64::NAN } else { sum / f64::from(n) }
         };
         let before = mean(&mut rewards.iter().flatten().copied());
         let after = mean(&mut kept.iter().filter_map(|&(index, _)| rewards[index]));
-        let (n_rows, n_kept, unscored) = (records.len(), kept.len(), rewards.len() - n_scored);
+        let (n_rows, n_kept, unscored) = (entries.len(), kept.len(), rewards.len() - n_scored);
         let out = self.out.display();
         context.answer(
             &format!(
@@ -90,13 +117,29 @@ impl SelectArgs {
         )
     }
 
-    /// Index of each kept row, in the rows' order, and its reward group if there are groups.
-    fn kept(&self, rewards: &[Option<f64>], questions: &[String]) -> Vec<(usize, Option<usize>)> {
-        let indices = match self.by {
-            Selection::Best => {
-                let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
-                select::best_of_each(&questions, rewards)
+    fn entry(&self, record: &Record) -> Result<Entry> {
+        let short = match self.max_think {
+            None => true,
+            Some(most) => {
+                let parts = record.columns.get("parts");
+                let n_think = parts.and_then(|parts| parts.get("n_think")).and_then(Value::as_u64);
+                let reward = reward(record)?;
+                if n_think.is_none() && reward.is_some() {
+                    return Err(record.error("no `parts.n_think` for --max-think; run `rlt score` first"));
+                }
+                n_think.is_some_and(|n_think| n_think <= most)
             }
+        };
+        Ok(Entry { reward: reward(record)?, short, question: digest(&question(record)?) })
+    }
+
+    /// Index of each kept row, in the rows' order, and its reward group if there are groups.
+    fn kept(&self, rewards: &[Option<f64>], questions: &[u128]) -> Vec<(usize, Option<usize>)> {
+        let indices = match self.by {
+            Selection::Best => match self.reserve {
+                None => select::best_of_each(questions, rewards),
+                Some(reserved) => select::best_or_reserved(questions, rewards, reserved),
+            },
             Selection::Threshold(least) => select::at_least(rewards, least),
             Selection::TopFraction(share) => select::top_fraction(rewards, share),
             Selection::Groups(n) => {
@@ -147,6 +190,16 @@ fn question(record: &Record) -> Result<String> {
         Some(question) => Ok(format!("{question}\0{}", record.text("solution")?.unwrap_or_default())),
         None => Err(record.error(format!("no column `question`; the row has {}", record.column_names()))),
     }
+}
+
+/// 128 bits of a text: two questions that differ share them once in 10^38 pairs.
+fn digest(text: &str) -> u128 {
+    let half = |salt: u64| {
+        let mut hasher = DefaultHasher::new();
+        (salt, text).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    (half(0) << 64) | half(1)
 }
 
 fn parse_selection(text: &str) -> std::result::Result<Selection, String> {

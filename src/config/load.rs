@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, PromptsConfig};
+use super::{Config, PromptsConfig, RewardConfig};
 use crate::{Error, Result};
 
 impl Config {
@@ -118,6 +118,7 @@ fn specimen() -> Result<Table> {
             begin_of_explanation: text(),
             end_of_explanation: text(),
         },
+        reward: RewardConfig { alpha_min: Some(0.0), alpha_max: Some(0.0), ..RewardConfig::default() },
         ..Config::default()
     };
     Table::try_from(config).map_err(|e| usage("the default configuration", e))

@@ -157,6 +157,21 @@ pub enum KlEstimator {
     Sampled,
     /// Schulman's non-negative estimator.
     K3,
+    /// The divergence over the whole vocabulary, KL(pi_T || pi_S): what the paper writes.
+    Full,
+}
+
+/// `reward.solution_reduction`, `reward.kl_reduction`: how the values of the tokens become one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// Their mean (the paper's).
+    #[default]
+    Mean,
+    /// Their sum: longer texts weigh more.
+    Sum,
+    /// Their median: a few odd tokens weigh nothing.
+    Median,
 }
 
 /// `[reward]`.
@@ -167,16 +182,47 @@ pub struct RewardConfig {
     pub kind: RewardKind,
     /// Weight of the minimum (r_SS) and the maximum (r_KL) against the mean.
     pub alpha: f32,
+    /// Weight of the minimum in r_SS where it is not [`Self::alpha`].
+    pub alpha_min: Option<f32>,
+    /// Weight of the maximum in r_KL where it is not [`Self::alpha`].
+    pub alpha_max: Option<f32>,
+    /// Weight of r_SS.
+    pub solution_weight: f32,
     /// Weight of r_KL.
     pub lambda: f32,
     /// Estimator of D_j.
     pub kl: KlEstimator,
+    /// What r_SS takes of the solution's log-probabilities, beside their minimum.
+    pub solution_reduction: Reduction,
+    /// What r_KL takes of the D_j, beside their maximum.
+    pub kl_reduction: Reduction,
+    /// A solution token's log-probability counts as no less than minus this many nats; 0 never clips.
+    pub logprob_clip: f32,
+    /// |D_j| counts as no more than this many nats; 0 never clips.
+    pub kl_clip: f32,
+    /// |reward| is no more than this; 0 never clips.
+    pub reward_clip: f32,
     /// Temperature of the teacher's log-probabilities in r_KL.
     pub teacher_temperature: f32,
     /// Temperature of the student's log-probabilities.
     pub student_temperature: f32,
-    /// Added when the end tag is missing; also the reward of an empty thought.
+    /// Added when the end tag is missing.
     pub format_penalty: f32,
+    /// The reward of what cannot be scored: an empty thought, a sequence beyond the context. It must lie below
+    /// ordinary rewards, or training learns to write nothing.
+    pub unscorable_reward: f32,
+}
+
+impl RewardConfig {
+    /// Weight of the minimum in r_SS.
+    pub fn alpha_min(&self) -> f32 {
+        self.alpha_min.unwrap_or(self.alpha)
+    }
+
+    /// Weight of the maximum in r_KL.
+    pub fn alpha_max(&self) -> f32 {
+        self.alpha_max.unwrap_or(self.alpha)
+    }
 }
 
 impl Default for RewardConfig {
@@ -184,11 +230,20 @@ impl Default for RewardConfig {
         Self {
             kind: RewardKind::Rlt,
             alpha: 0.01,
+            alpha_min: None,
+            alpha_max: None,
+            solution_weight: 1.0,
             lambda: 3.0,
             kl: KlEstimator::Sampled,
+            solution_reduction: Reduction::Mean,
+            kl_reduction: Reduction::Mean,
+            logprob_clip: 0.0,
+            kl_clip: 0.0,
+            reward_clip: 0.0,
             teacher_temperature: 0.7,
             student_temperature: 0.7,
             format_penalty: -1.0,
+            unscorable_reward: -10.0,
         }
     }
 }

@@ -24,10 +24,21 @@ impl Config {
 
         let reward = &self.reward;
         not_negative("reward.alpha", reward.alpha.into())?;
+        not_negative("reward.alpha_min", reward.alpha_min().into())?;
+        not_negative("reward.alpha_max", reward.alpha_max().into())?;
+        not_negative("reward.solution_weight", reward.solution_weight.into())?;
         not_negative("reward.lambda", reward.lambda.into())?;
+        not_negative("reward.logprob_clip", reward.logprob_clip.into())?;
+        not_negative("reward.kl_clip", reward.kl_clip.into())?;
+        not_negative("reward.reward_clip", reward.reward_clip.into())?;
         positive("reward.teacher_temperature", reward.teacher_temperature.into())?;
         positive("reward.student_temperature", reward.student_temperature.into())?;
-        require(reward.format_penalty.is_finite(), "reward.format_penalty", reward.format_penalty, "finite")?;
+        for (key, value) in [
+            ("reward.format_penalty", reward.format_penalty),
+            ("reward.unscorable_reward", reward.unscorable_reward),
+        ] {
+            require(value.is_finite(), key, value, "finite")?;
+        }
 
         let sampling = &self.sampling;
         not_negative("sampling.temperature", sampling.temperature.into())?;
@@ -153,6 +164,13 @@ mod tests {
             "reward.teacher_temperature=0",
             "reward.student_temperature=-1",
             "reward.format_penalty=inf",
+            "reward.unscorable_reward=nan",
+            "reward.alpha_min=-1",
+            "reward.alpha_max=-1",
+            "reward.solution_weight=-1",
+            "reward.logprob_clip=-1",
+            "reward.kl_clip=-1",
+            "reward.reward_clip=-1",
             "sampling.temperature=-0.5",
             "sampling.top_p=0",
             "sampling.top_p=1.5",

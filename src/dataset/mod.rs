@@ -2,15 +2,19 @@
 //!
 //! [`read_questions`] and [`read_traces`] take a .jsonl, .json or .csv file or a folder of them; every
 //! column they do not use is carried through in [`QuestionRow::columns`]. [`JsonlWriter`] writes rows so
-//! that a reader never sees half a file.
+//! that a reader never sees half a file. [`RecordStream`] and [`ResumableWriter`] do both in bounded memory.
 
 mod conversation;
 mod question;
+mod resumable;
 mod source;
+mod stream;
 mod trace;
 mod writer;
 
 pub use question::{QuestionRow, read_questions, read_texts};
+pub use resumable::ResumableWriter;
 pub use source::{Record, read_records};
-pub use trace::{Finish, TraceRow, read_traces};
+pub use stream::RecordStream;
+pub use trace::{Finish, TraceRow, read_traces, traces_of};
 pub use writer::JsonlWriter;

@@ -67,14 +67,14 @@ pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
 
 /// What a file name says about the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// JSON Lines, or one JSON array: told apart by the first character.
     Json,
     Csv,
     Parquet,
 }
 
-fn kind(path: &Path) -> Option<Kind> {
+pub(super) fn kind(path: &Path) -> Option<Kind> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "jsonl" | "json" | "ndjson" => Some(Kind::Json),
         "csv" => Some(Kind::Csv),
@@ -83,7 +83,7 @@ fn kind(path: &Path) -> Option<Kind> {
     }
 }
 
-fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     if !fs::metadata(path).map_err(io)?.is_dir() {
         return Ok(vec![path.to_path_buf()]);
@@ -103,7 +103,7 @@ fn data_files(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn file_error(path: &Path, what: impl Into<String>) -> Error {
+pub(super) fn file_error(path: &Path, what: impl Into<String>) -> Error {
     Error::File { path: path.to_path_buf(), what: what.into() }
 }
 
@@ -139,14 +139,19 @@ fn read_lines(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let row_error = |what: String| Error::Row { path: path.to_path_buf(), row: i + 1, what };
-        let line = std::str::from_utf8(line)
-            .map_err(|e| row_error(format!("not valid UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
-        let value =
-            serde_json::from_str(line).map_err(|e| row_error(format!("malformed JSON: {}", brief(&e))))?;
-        records.push(Record { path: shared.clone(), row: i + 1, columns: object(value).map_err(row_error)? });
+        records.push(json_record(&shared, i + 1, line)?);
     }
     Ok(())
+}
+
+/// The record in one line of a .jsonl file.
+pub(super) fn json_record(path: &Arc<Path>, row: usize, line: &[u8]) -> Result<Record> {
+    let row_error = |what: String| Error::Row { path: path.to_path_buf(), row, what };
+    let line = std::str::from_utf8(line)
+        .map_err(|e| row_error(format!("not valid UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
+    let value =
+        serde_json::from_str(line).map_err(|e| row_error(format!("malformed JSON: {}", brief(&e))))?;
+    Ok(Record { path: path.clone(), row, columns: object(value).map_err(row_error)? })
 }
 
 fn read_array(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
@@ -168,23 +173,33 @@ fn read_csv(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()
     let names = reader.headers().map_err(|e| file_error(path, format!("the header line: {e}")))?.clone();
     let shared: Arc<Path> = path.into();
     for (i, record) in reader.into_records().enumerate() {
-        let record = record.map_err(|e| {
-            let what = match e.kind() {
-                csv::ErrorKind::Utf8 { err, .. } => {
-                    format!("not valid UTF-8 in column `{}`", names.get(err.field()).unwrap_or("?"))
-                }
-                csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                    format!("{len} fields where the header has {expected_len}")
-                }
-                _ => e.to_string(),
-            };
-            Error::Row { path: path.to_path_buf(), row: i + 1, what }
-        })?;
-        let columns =
-            names.iter().zip(&record).map(|(name, field)| (name.to_owned(), Value::from(field))).collect();
-        records.push(Record { path: shared.clone(), row: i + 1, columns });
+        records.push(csv_record(&shared, i + 1, &names, record)?);
     }
     Ok(())
+}
+
+/// The record in one data row of a .csv file.
+pub(super) fn csv_record(
+    path: &Arc<Path>,
+    row: usize,
+    names: &csv::StringRecord,
+    record: csv::Result<csv::StringRecord>,
+) -> Result<Record> {
+    let record = record.map_err(|e| {
+        let what = match e.kind() {
+            csv::ErrorKind::Utf8 { err, .. } => {
+                format!("not valid UTF-8 in column `{}`", names.get(err.field()).unwrap_or("?"))
+            }
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("{len} fields where the header has {expected_len}")
+            }
+            _ => e.to_string(),
+        };
+        Error::Row { path: path.to_path_buf(), row, what }
+    })?;
+    let columns =
+        names.iter().zip(&record).map(|(name, field)| (name.to_owned(), Value::from(field))).collect();
+    Ok(Record { path: path.clone(), row, columns })
 }
 
 fn object(value: Value) -> std::result::Result<Map<String, Value>, String> {

@@ -72,7 +72,38 @@ impl TraceRow {
 /// As [`super::read_questions`], and [`crate::Error::Row`] when there is no trace or one of its columns is
 /// malformed.
 pub fn read_traces(data: &DataConfig, style: &PromptStyle) -> Result<Vec<TraceRow>> {
-    read_records(&data.path, data.max_rows)?.iter().map(|record| trace_row(record, data, style)).collect()
+    let mut traces = Vec::new();
+    for record in read_records(&data.path, data.max_rows)? {
+        traces.extend(traces_of(&record, data, style)?);
+    }
+    Ok(traces)
+}
+
+/// The traces of one row: one, or as many as its list `completions` has. Each of those is a row of its own, with
+/// `completion` in place of the list and its place in it (from 1) as `sample`.
+///
+/// # Errors
+/// As [`read_traces`].
+pub fn traces_of(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<Vec<TraceRow>> {
+    let Some(Value::Array(completions)) = record.columns.get("completions") else {
+        return Ok(vec![trace_row(record, data, style)?]);
+    };
+    if completions.is_empty() {
+        return Err(record.error("column `completions` is an empty list"));
+    }
+    let mut alone = record.clone();
+    for name in ["completions", "completion_ids", "explanation"] {
+        alone.columns.shift_remove(name);
+    }
+    let trace = |(i, completion): (usize, &Value)| {
+        if !completion.is_string() {
+            return Err(record.error(format!("completion {} of column `completions` is not text", i + 1)));
+        }
+        alone.columns.insert("completion".into(), completion.clone());
+        alone.columns.insert("sample".into(), Value::from(i + 1));
+        trace_row(&alone, data, style)
+    };
+    completions.iter().enumerate().map(trace).collect()
 }
 
 fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<TraceRow> {
@@ -147,6 +178,34 @@ mod tests {
         }
         let cut = read(r#"{"question":"q","solution":"s","completion":"so"}"#).unwrap();
         assert_eq!((cut.explanation.as_str(), cut.finish), ("so", Finish::Length));
+    }
+
+    #[test]
+    fn a_list_of_completions_is_a_row_each() {
+        let record = |row: &str| Record {
+            path: std::path::Path::new("rows.jsonl").into(),
+            row: 3,
+            columns: serde_json::from_str(row).unwrap(),
+        };
+        let traces = |row: &str| traces_of(&record(row), &DataConfig::default(), PromptStyle::stratos());
+        let row = r#"{"question":"q","solution":"s","completions":["a<|end_of_explanation|>","b"],"id":7}"#;
+        let traces_of_row = traces(row).unwrap();
+        let columns: Vec<String> =
+            traces_of_row.iter().map(|t| serde_json::to_string(&t.to_columns()).unwrap()).collect();
+        assert_eq!(
+            columns,
+            [
+                r#"{"question":"q","solution":"s","id":7,"completion":"a<|end_of_explanation|>","sample":1,"explanation":"a","finish":"stop"}"#,
+                r#"{"question":"q","solution":"s","id":7,"completion":"b","sample":2,"explanation":"b","finish":"length"}"#,
+            ]
+        );
+        let error = |completions: &str| {
+            traces(&format!(r#"{{"question":"q","solution":"s","completions":{completions}}}"#))
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(error("[]").contains("row 3: column `completions` is an empty list"));
+        assert!(error("[\"a\", 1]").contains("completion 2 of column `completions` is not text"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rlt_model::Decoder;
 use rlt_model::generate::Completion;
 
-use crate::config::{Config, RewardConfig, RewardKind};
+use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::evaluate::grading::{SolutionTags, grade_exact};
@@ -118,7 +118,7 @@ impl Judge {
 
 /// Whether the log-probabilities recorded while sampling are those that r_KL asks for.
 fn teacher_was_recorded(reward: &RewardConfig, sampling_temperature: f32) -> bool {
-    reward.teacher_temperature == sampling_temperature
+    reward.kl != KlEstimator::Full && reward.teacher_temperature == sampling_temperature
 }
 
 /// The completion's ids without the stop token that ended it.

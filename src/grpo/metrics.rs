@@ -7,10 +7,7 @@ use super::judge::{Basis, Judged, Question, text_ids};
 use super::objective::has_zero_variance;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
-use crate::score::{RltSample, ScoredSample, ledger_columns, score_columns};
-
-/// Length of the n-grams whose repetition is measured, tokens.
-const NGRAM_TOKENS: usize = 4;
+use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, score_columns};
 
 /// Metrics of rewards and completions; `groups` and `judged` are in the same order.
 ///
@@ -50,6 +47,9 @@ pub(super) fn describe(groups: &[Vec<Completion>], judged: &[Judged]) -> Map<Str
         average(&mut metrics, "solution_overlap_mean", &overlap);
         let repeated = over(|s| repeated_ngram_share(s.think_ids(), NGRAM_TOKENS).into());
         average(&mut metrics, "repeated_ngram_share_mean", &repeated);
+        let value: Vec<f64> =
+            samples.iter().filter_map(|(_, scored)| scored.explanation_value).map(f64::from).collect();
+        average(&mut metrics, "explanation_value_mean", &value);
     }
     let correct: Vec<f64> = judged
         .iter()
@@ -113,7 +113,7 @@ pub(super) fn sample_rows(
         }
         match &judged.basis {
             Basis::Rlt(sample) => {
-                columns.extend(score_columns(Some(&sample.0), &sample.1));
+                columns.extend(score_columns(Some(&sample.0), &sample.1, chat));
                 columns.extend(ledger_columns(&sample.0, &sample.1, chat));
             }
             Basis::Correctness(correct) => {

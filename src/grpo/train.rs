@@ -4,8 +4,8 @@
 //! - weights and moments are f32, not bf16; rollouts come from the very weights that are trained, and
 //!   the teacher's log-probabilities in r_KL are those recorded while sampling where the temperatures
 //!   are equal (they are, in the paper's recipe);
-//! - a completion without any think token gets the format penalty as its reward; there the code turns a
-//!   NaN into a constant;
+//! - a completion without any think token gets `reward.unscorable_reward`; there the code turns a NaN into a
+//!   constant;
 //! - epochs follow each other without a partial batch between them;
 //! - prompts that do not fit are dropped and counted, not cut;
 //! - the reference model is part of a checkpoint; there it is lost on resume.
@@ -207,10 +207,7 @@ fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
 
 /// Prompt and completions of each question, every completion token scored.
 fn scoring_groups(requests: &[GenerationRequest], groups: &[Vec<Completion>]) -> Vec<ScoringGroup> {
-    let continuation = |completion: &Completion| {
-        let scored = 0..completion.ids.len();
-        Continuation { ids: completion.ids.clone(), scored: vec![scored] }
-    };
+    let continuation = |completion: &Completion| Continuation::whole(completion.ids.clone());
     requests
         .iter()
         .zip(groups)
@@ -333,12 +330,7 @@ mod tests {
         let ids = |n: u32, factor: u32| -> Vec<u32> { (0..n).map(|i| (i * factor + 3) % 40).collect() };
         let group = |prefix: Vec<u32>, lengths: [u32; 2]| ScoringGroup {
             prefix,
-            continuations: lengths
-                .map(|n| {
-                    let scored = 0..n as usize;
-                    Continuation { ids: ids(n, n + 2), scored: vec![scored] }
-                })
-                .to_vec(),
+            continuations: lengths.map(|n| Continuation::whole(ids(n, n + 2))).to_vec(),
         };
         Batch {
             step: 4,

@@ -23,6 +23,20 @@ pub struct StudentSequence {
     pub n_boundary: usize,
 }
 
+impl StudentSequence {
+    /// The same without its think tokens. Right only where all of the think text lies in them.
+    pub(crate) fn without_thought(&self) -> Self {
+        let n_think = self.think.len();
+        Self {
+            prefix: self.prefix.clone(),
+            continuation: self.continuation[n_think..].to_vec(),
+            think: 0..0,
+            solution: self.solution.start - n_think..self.solution.end - n_think,
+            n_boundary: 0,
+        }
+    }
+}
+
 impl PromptStyle {
     /// The teacher's text up to and including the explanation start tag and its padding.
     ///

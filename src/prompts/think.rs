@@ -27,6 +27,11 @@ pub struct Think {
 }
 
 impl Think {
+    /// No thought at all, closed at once.
+    pub fn empty() -> Self {
+        Self { lead: String::new(), ids: Vec::new(), tail: String::new(), n_boundary: 0, closed: true }
+    }
+
     /// Splits a sampled completion. `ids` are the completion's tokens without its stop token; they stay
     /// as they were sampled, whatever the tokenizer would make of their text. Ids that the tokenizer does
     /// not use (a model may have more rows than that, and may draw them) are tokens without text.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::number::{compact, nats, thousands};
+use super::number::{compact, nats, percent, thousands};
 use super::run_files::{RunFiles, Sample};
 use super::tokens::{self, Scale, ShadedText, text_html};
 use crate::config::Config;
@@ -112,6 +112,9 @@ impl Side {
         let mut counts = Vec::new();
         counts.extend(count("n_think").map(|n| ("think tokens", thousands(n))));
         counts.extend(count("n_solution").map(|n| ("solution tokens", thousands(n))));
+        let number = |key: &str| sample.parts.get(key).and_then(Value::as_f64);
+        counts.extend(number("explanation_value").map(|value| ("nats worth to the student", nats(value))));
+        counts.extend(number("solution_overlap").map(|share| ("of the solution repeated", percent(share))));
         counts.extend(sample.advantage.map(|a| ("advantage", compact(a))));
         Self {
             label: label.to_owned(),
@@ -140,25 +143,36 @@ impl Side {
 
 /// The reward as a sum of its parts, from those that the sample has.
 fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
-    let (alpha, lambda) = (f64::from(config.reward.alpha), f64::from(config.reward.lambda));
+    let reward = &config.reward;
+    let (alpha_min, alpha_max) = (f64::from(reward.alpha_min()), f64::from(reward.alpha_max()));
+    let (weight, lambda) = (f64::from(reward.solution_weight), f64::from(reward.lambda));
     let weights = [
-        ("solution_logprob_mean", "mean log-probability of the solution", 1.0),
-        ("solution_logprob_min", "its least likely token", alpha),
+        ("solution_logprob_mean", "mean log-probability of the solution", weight),
+        ("solution_logprob_min", "its least likely token", weight * alpha_min),
         ("kl_mean", "mean divergence D", -lambda),
-        ("kl_max", "its largest D", -lambda * alpha),
+        ("kl_max", "its largest D", -lambda * alpha_max),
         ("format_penalty", "format penalty", 1.0),
     ];
-    weights
+    let mut sum = 0.0;
+    let mut parts: Vec<Part> = weights
         .into_iter()
         .filter_map(|(key, label, weight)| {
             let value = sample.parts.get(key)?.as_f64()?;
+            sum += weight * value;
             (key != "format_penalty" || value != 0.0).then(|| Part {
                 label,
                 value: nats(value),
                 adds: nats(weight * value),
             })
         })
-        .collect()
+        .collect();
+    // Clipping and reductions other than the mean change what the parts add.
+    if let Some(rest) = sample.reward.map(|reward| reward - sum).filter(|rest| rest.abs() > 1e-3)
+        && parts.len() > 1
+    {
+        parts.push(Part { label: "clipping, other reductions", value: String::new(), adds: nats(rest) });
+    }
+    parts
 }
 
 #[cfg(test)]

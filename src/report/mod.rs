@@ -1,11 +1,12 @@
 //! The report of a run: one HTML file that needs nothing else, made from run files only.
 //!
-//! [`run_files`] says what is read; `page`, `explanations` and `curves` turn it into what the
+//! [`run_files`] says what is read; `page`, `explanations`, `forensics` and `curves` turn it into what the
 //! templates show; `chart` and `tokens` draw. Templates escape every text; the few parts that are HTML already escape theirs.
 
 mod chart;
 mod curves;
 mod explanations;
+mod forensics;
 mod number;
 mod page;
 pub mod run_files;
@@ -24,8 +25,8 @@ pub use run_files::{DemoSummary, Evaluation, Explanations, Sample, Stage, Studen
 
 /// Writes `run_dir/report.html` and returns its path.
 ///
-/// Reads, where they exist: `demo.json`, `eval*.json`, `config.toml`, `metrics.jsonl` and the first
-/// and last file of `samples/` (these three from the demo's training folder when it names one). A
+/// Reads, where they exist: `demo.json`, `eval*.json`, `config.toml`, `metrics.jsonl` and the files
+/// of `samples/` (these three from the demo's training folder when it names one). A
 /// run that is still going can be reported; a row that is half written is left out.
 ///
 /// # Errors
@@ -42,8 +43,11 @@ pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
 fn render(files: &RunFiles) -> Result<String> {
     let mut templates = Environment::new();
     // The names end in .html, which turns escaping on.
-    let sources =
-        [("page.html", include_str!("page.html")), ("explanations.html", include_str!("explanations.html"))];
+    let sources = [
+        ("page.html", include_str!("page.html")),
+        ("explanations.html", include_str!("explanations.html")),
+        ("forensics.html", include_str!("forensics.html")),
+    ];
     let rendered = sources
         .into_iter()
         .try_for_each(|(name, source)| templates.add_template(name, source))

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::curves::{ChartSection, charts};
 use super::explanations::{Pair, explanations, pairs};
+use super::forensics::{Forensics, forensics};
 use super::number::{compact, duration, percent, thousands};
 use super::run_files::{DemoSummary, Evaluation, RunFiles, Student};
 use super::tokens::Scale;
@@ -25,6 +26,7 @@ pub(super) struct Page {
     reward: Option<RewardRule>,
     scale: Scale,
     pairs: Vec<Pair>,
+    forensics: Option<Forensics>,
     charts: Vec<ChartSection>,
     stages: Vec<StageBar>,
     total_time: String,
@@ -74,11 +76,14 @@ struct Bar {
 /// The reward's settings, as text.
 #[derive(Serialize)]
 struct RewardRule {
-    alpha: String,
+    alpha_min: String,
+    alpha_max: String,
+    solution_weight: String,
     lambda: String,
     format_penalty: String,
+    unscorable_reward: String,
     student_temperature: String,
-    k3: bool,
+    kl: KlEstimator,
 }
 
 #[derive(Serialize)]
@@ -109,6 +114,7 @@ impl Page {
             reward: (kind == Kind::Rlt || has_ledger).then(|| RewardRule::of(&config)),
             scale,
             pairs: pairs(&columns, scale, &config),
+            forensics: forensics(&files.metrics, &files.extremes),
             charts: charts(&files.metrics, kind),
             stages: demo
                 .stages
@@ -147,11 +153,18 @@ impl RewardRule {
         let reward = &config.reward;
         let plain = |x: f32| format!("{x}").replace('-', "\u{2212}");
         Self {
-            alpha: plain(reward.alpha),
+            alpha_min: plain(reward.alpha_min()),
+            alpha_max: plain(reward.alpha_max()),
+            solution_weight: if reward.solution_weight == 1.0 {
+                String::new()
+            } else {
+                plain(reward.solution_weight)
+            },
             lambda: plain(reward.lambda),
             format_penalty: plain(reward.format_penalty),
+            unscorable_reward: plain(reward.unscorable_reward),
             student_temperature: plain(reward.student_temperature),
-            k3: reward.kl == KlEstimator::K3,
+            kl: reward.kl,
         }
     }
 }
@@ -190,7 +203,7 @@ fn facts(files: &RunFiles, config: &Config, demo: &DemoSummary) -> Vec<String> {
 }
 
 /// Means over the first and the last few rows that have the metric, and how many those are.
-fn first_and_last(rows: &[Map<String, Value>], metric: &str) -> Option<(f64, f64, usize)> {
+pub(super) fn first_and_last(rows: &[Map<String, Value>], metric: &str) -> Option<(f64, f64, usize)> {
     let values: Vec<f64> = rows.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
     let few = (values.len() / 10).clamp(1, 5);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::forensics::Extremes;
 use crate::checkpoint::io_error;
 use crate::config::Config;
 use crate::run_log::{read_rows, sample_files};
@@ -151,6 +152,8 @@ pub(super) struct RunFiles {
     /// Samples of the first and of the last step that has any (of one step when there is one).
     pub first_samples: Vec<Sample>,
     pub last_samples: Vec<Sample>,
+    /// Of every logged sample, by step: what its reward hung on.
+    pub extremes: Vec<Extremes>,
     /// By file name.
     pub evaluations: Vec<Evaluation>,
     pub demo: Option<DemoSummary>,
@@ -196,11 +199,14 @@ impl RunFiles {
             self.metrics = read_rows(&metrics_path)?;
         }
         let files = sample_files(&dir.join("samples"))?;
-        if let Some((_, path)) = files.first() {
-            self.first_samples = read_samples(path)?;
-        }
-        if let Some((_, path)) = files.get(1..).and_then(<[_]>::last) {
-            self.last_samples = read_samples(path)?;
+        for (index, (_, path)) in files.iter().enumerate() {
+            let samples = read_samples(path)?;
+            self.extremes.extend(samples.iter().map(Extremes::of));
+            if index == 0 {
+                self.first_samples = samples;
+            } else if index == files.len() - 1 {
+                self.last_samples = samples;
+            }
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ pub(super) fn text_html(text: &str) -> String {
 }
 
 /// Text on one line: control characters become their pictures (`␉`, `␍`, `␛`; `↵` for a line break).
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let picture = |c: char| match c {
         '\n' => '↵',
         '\u{7f}' => '␡',

@@ -3,12 +3,13 @@
 //! Everything here is arithmetic on log-probabilities in nats. Indices: `k` runs over the solution's
 //! tokens, `j` over the think tokens. Sums are taken in `f64`, results are `f32`.
 //!
-//! Where this differs from the paper: D_j is the sampled token's log-ratio (or its k3 form), as in the
-//! official code, and not the full divergence over the vocabulary.
+//! Where the defaults differ from the paper's text: D_j is the sampled token's log-ratio, as in the official
+//! code. With `reward.kl = "full"` it is the paper's divergence over the vocabulary, which the models compute
+//! ([`rlt_engine::head::full_divergence`]) and this file is handed.
 
 use std::fmt;
 
-use crate::config::{KlEstimator, RewardConfig};
+use crate::config::{KlEstimator, Reduction, RewardConfig};
 use crate::error::{Error, Result};
 
 /// What the reward of one explanation is computed from. All log-probabilities in nats.
@@ -22,6 +23,8 @@ pub struct RltInputs<'a> {
     pub student_think_logprobs: &'a [f32],
     /// Teacher's log pi_T(t_j | s, q, t_<j), one per think token.
     pub teacher_think_logprobs: &'a [f32],
+    /// KL(pi_T || pi_S) over the vocabulary before each think token, for [`KlEstimator::Full`]; empty otherwise.
+    pub full_divergence: &'a [f32],
     /// Whether the explanation's end tag was written.
     pub has_end_tag: bool,
 }
@@ -31,17 +34,16 @@ pub struct RltInputs<'a> {
 pub struct RltScore {
     /// What the teacher is trained on.
     pub reward: f32,
-    /// The share of [`Self::reward`] that the missing end tag (or the empty thought) took; 0 or
-    /// [`RewardConfig::format_penalty`].
+    /// What the missing end tag added to [`Self::reward`]: 0 or [`RewardConfig::format_penalty`].
     pub format_penalty: f32,
     /// The parts, or why there are none.
     pub parts: std::result::Result<RltParts, Unscorable>,
 }
 
 impl RltScore {
-    /// A score without parts: the reward is the format penalty, so that a batch can go on.
+    /// A score without parts: the reward is the setting for that, so that a batch can go on.
     pub fn unscorable(reason: Unscorable, reward: &RewardConfig) -> Self {
-        Self { reward: reward.format_penalty, format_penalty: reward.format_penalty, parts: Err(reason) }
+        Self { reward: reward.unscorable_reward, format_penalty: 0.0, parts: Err(reason) }
     }
 
     /// `ok`, or why the sample cannot be scored.
@@ -112,9 +114,10 @@ impl fmt::Display for Unscorable {
 }
 
 /// r = r_SS - lambda * r_KL, plus the format penalty when the end tag is missing (the paper's RLT reward).
+/// With other settings than the paper's, r_SS has a weight of its own and all is clipped at the end.
 ///
-/// A sample without think or solution tokens is not an error: it is [`Unscorable`], with the format
-/// penalty (once) as its reward.
+/// A sample without think or solution tokens is not an error: it is [`Unscorable`], with
+/// [`RewardConfig::unscorable_reward`] as its reward.
 ///
 /// # Errors
 /// [`Error::NonFinite`] names the sample, the token and the term of the first number that is not finite.
@@ -131,13 +134,14 @@ pub fn rlt_reward(inputs: &RltInputs, reward: &RewardConfig) -> Result<RltScore>
     check_finite(inputs.sample, "student's think log-probability", inputs.student_think_logprobs)?;
     check_finite(inputs.sample, "teacher's think log-probability", inputs.teacher_think_logprobs)?;
 
-    let estimator = kl_estimator(reward.kl);
-    let d_j: Vec<f32> = inputs
-        .teacher_think_logprobs
-        .iter()
-        .zip(inputs.student_think_logprobs)
-        .map(|(&teacher, &student)| estimator(teacher, student))
-        .collect();
+    let d_j = match kl_estimator(reward.kl) {
+        Some(estimator) => {
+            let pairs = inputs.teacher_think_logprobs.iter().zip(inputs.student_think_logprobs);
+            pairs.map(|(&teacher, &student)| estimator(teacher, student)).collect()
+        }
+        None => inputs.full_divergence.to_vec(),
+    };
+    assert_eq!(d_j.len(), inputs.student_think_logprobs.len(), "one D_j for each think token");
     check_finite(inputs.sample, "D_j", &d_j)?;
 
     let Some((kl_max_at, kl_max)) = arg_extreme(&d_j, |new, best| new > best) else {
@@ -149,13 +153,15 @@ pub fn rlt_reward(inputs: &RltInputs, reward: &RewardConfig) -> Result<RltScore>
         return Ok(RltScore::unscorable(Unscorable::EmptySolution, reward));
     };
 
-    let r_ss = solution_score(inputs.solution_logprobs, reward.alpha);
-    let r_kl = divergence(&d_j, reward.alpha);
+    let r_ss = solution_score(inputs.solution_logprobs, reward);
+    let r_kl = divergence(&d_j, reward);
     let surprise: Vec<f32> = inputs.student_think_logprobs.iter().map(|&student| -student).collect();
     let format_penalty = if inputs.has_end_tag { 0.0 } else { reward.format_penalty };
-    let total = |r_kl: f32| r_ss - reward.lambda * r_kl + format_penalty;
+    let total = |r_kl: f32| {
+        clip(reward.solution_weight * r_ss - reward.lambda * r_kl + format_penalty, reward.reward_clip)
+    };
     let score = total(r_kl);
-    let reward_no_entropy = total(divergence(&surprise, reward.alpha));
+    let reward_no_entropy = total(divergence(&surprise, reward));
     check_finite(inputs.sample, "reward", &[score, reward_no_entropy])?;
 
     Ok(RltScore {
@@ -178,18 +184,58 @@ pub fn rlt_reward(inputs: &RltInputs, reward: &RewardConfig) -> Result<RltScore>
 
 /// r_SS = mean_k log pi_S(s_k | t, q, s_<k) + alpha * min_k log pi_S(s_k | t, q, s_<k) (the paper's r_SS).
 ///
-/// `solution_logprobs` in nats; NaN when it is empty.
-pub fn solution_score(solution_logprobs: &[f32], alpha: f32) -> f32 {
-    let min = solution_logprobs.iter().copied().fold(f32::INFINITY, f32::min);
-    mean(solution_logprobs) + alpha * min
+/// `solution_logprobs` in nats, clipped from below where [`RewardConfig::logprob_clip`] says so; NaN when there
+/// are none.
+pub fn solution_score(solution_logprobs: &[f32], reward: &RewardConfig) -> f32 {
+    let logprobs: Vec<f32> = solution_logprobs.iter().map(|&x| clip(x, reward.logprob_clip)).collect();
+    let min = logprobs.iter().copied().fold(f32::INFINITY, f32::min);
+    reduce(&logprobs, reward.solution_reduction) + weighted(reward.alpha_min(), min)
 }
 
 /// r_KL = mean_j D_j + alpha * max_j D_j (the paper's r_KL).
 ///
-/// `d_j` in nats; NaN when it is empty.
-pub fn divergence(d_j: &[f32], alpha: f32) -> f32 {
+/// `d_j` in nats, clipped on both sides where [`RewardConfig::kl_clip`] says so; NaN when there are none.
+pub fn divergence(d_j: &[f32], reward: &RewardConfig) -> f32 {
+    let d_j: Vec<f32> = d_j.iter().map(|&x| clip(x, reward.kl_clip)).collect();
     let max = d_j.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    mean(d_j) + alpha * max
+    reduce(&d_j, reward.kl_reduction) + weighted(reward.alpha_max(), max)
+}
+
+/// What the explanation is worth: r_SS after it less r_SS of the same solution without any thought, nats.
+///
+/// Both in nats, one per solution token; NaN when there are none.
+pub fn explanation_value(with: &[f32], without: &[f32], reward: &RewardConfig) -> f32 {
+    solution_score(with, reward) - solution_score(without, reward)
+}
+
+/// `x` brought to at most `most` on either side of 0; as it is when `most` is 0.
+fn clip(x: f32, most: f32) -> f32 {
+    if most > 0.0 { x.clamp(-most, most) } else { x }
+}
+
+/// `weight * x`, which is 0 for weight 0 whatever `x` is.
+fn weighted(weight: f32, x: f32) -> f32 {
+    if weight == 0.0 { 0.0 } else { weight * x }
+}
+
+fn reduce(values: &[f32], reduction: Reduction) -> f32 {
+    match reduction {
+        Reduction::Mean => mean(values),
+        Reduction::Sum => values.iter().map(|&v| f64::from(v)).sum::<f64>() as f32,
+        Reduction::Median => quantiles(values, [0.5])[0],
+    }
+}
+
+/// Quantiles at `shares` (0 to 1), interpolated linearly between neighbours as numpy does; NaN of nothing.
+pub fn quantiles<const N: usize>(values: &[f32], shares: [f64; N]) -> [f32; N] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f32::total_cmp);
+    shares.map(|share| {
+        let at = share * sorted.len().saturating_sub(1) as f64;
+        let value = |at: f64| sorted.get(at as usize).map_or(f64::NAN, |&v| f64::from(v));
+        let (low, high) = (value(at.floor()), value(at.ceil()));
+        (low + (high - low) * at.fract()) as f32
+    })
 }
 
 /// D_j as the sampled token's log-ratio: log pi_T(t_j) - log pi_S(t_j), signed (the official code's).
@@ -204,10 +250,12 @@ pub fn k3(teacher_logprob: f32, student_logprob: f32) -> f32 {
     (log_ratio.exp_m1() - log_ratio) as f32
 }
 
-fn kl_estimator(kl: KlEstimator) -> fn(f32, f32) -> f32 {
+/// D_j from two log-probabilities; `None` where it takes whole distributions.
+fn kl_estimator(kl: KlEstimator) -> Option<fn(f32, f32) -> f32> {
     match kl {
-        KlEstimator::Sampled => sampled_log_ratio,
-        KlEstimator::K3 => k3,
+        KlEstimator::Sampled => Some(sampled_log_ratio),
+        KlEstimator::K3 => Some(k3),
+        KlEstimator::Full => None,
     }
 }
 
@@ -220,7 +268,9 @@ fn arg_extreme(values: &[f32], better: impl Fn(f32, f32) -> bool) -> Option<(usi
     values.iter().copied().enumerate().reduce(|best, new| if better(new.1, best.1) { new } else { best })
 }
 
-fn check_finite(sample: &str, term: &str, values: &[f32]) -> Result<()> {
+/// # Errors
+/// [`Error::NonFinite`] with sample, term and token of the first number that is not finite.
+pub(crate) fn check_finite(sample: &str, term: &str, values: &[f32]) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::NonFinite(format!("{sample}: the {term} of token {at} is {}", values[at]))),
@@ -237,6 +287,7 @@ mod tests {
             solution_logprobs: solution,
             student_think_logprobs: student,
             teacher_think_logprobs: teacher,
+            full_divergence: &[],
             has_end_tag: true,
         }
     }
@@ -299,16 +350,94 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_score_is_a_reason_and_the_penalty_once() {
+    fn nothing_to_score_is_a_reason_and_has_a_reward_of_its_own() {
+        let config = RewardConfig { unscorable_reward: -7.5, ..RewardConfig::default() };
         for has_end_tag in [true, false] {
             let empty = RltInputs { has_end_tag, ..inputs(&[-1.0], &[], &[]) };
-            let score = rlt_reward(&empty, &RewardConfig::default()).unwrap();
-            assert_eq!(score.reward, -1.0);
+            let score = rlt_reward(&empty, &config).unwrap();
+            assert_eq!((score.reward, score.format_penalty), (-7.5, 0.0));
             assert_eq!(score.parts, Err(Unscorable::EmptyThought));
         }
-        let score = rlt_reward(&inputs(&[], &[-1.0], &[-1.0]), &RewardConfig::default()).unwrap();
+        let score = rlt_reward(&inputs(&[], &[-1.0], &[-1.0]), &config).unwrap();
         assert_eq!(score.parts, Err(Unscorable::EmptySolution));
         assert!(score.status().starts_with("empty solution"));
+    }
+
+    /// Every setting alone, on solution log-probabilities -1, -3, -2 and log-ratios -1, 3, 0.5 (r_SS -2.03 and
+    /// r_KL 2.5 / 3 + 0.03 by default).
+    #[test]
+    fn each_setting_by_hand() {
+        let default = RewardConfig::default;
+        let (r_ss, r_kl) = (-2.03, 2.5 / 3.0 + 0.03);
+        let cases: [(&str, RewardConfig, f32); 14] = [
+            ("defaults", default(), r_ss - 3.0 * r_kl),
+            ("alpha", RewardConfig { alpha: 0.5, ..default() }, -3.5 - 3.0 * (2.5 / 3.0 + 1.5)),
+            ("alpha 0", RewardConfig { alpha: 0.0, ..default() }, -2.0 - 2.5),
+            ("alpha_min", RewardConfig { alpha_min: Some(0.5), ..default() }, -3.5 - 3.0 * r_kl),
+            ("alpha_max", RewardConfig { alpha_max: Some(0.0), ..default() }, r_ss - 2.5),
+            ("lambda", RewardConfig { lambda: 0.0, ..default() }, r_ss),
+            ("solution_weight", RewardConfig { solution_weight: 2.0, ..default() }, 2.0 * r_ss - 3.0 * r_kl),
+            (
+                "solution sum",
+                RewardConfig { solution_reduction: Reduction::Sum, ..default() },
+                -6.03 - 3.0 * r_kl,
+            ),
+            ("kl sum", RewardConfig { kl_reduction: Reduction::Sum, ..default() }, r_ss - 3.0 * 2.53),
+            ("kl median", RewardConfig { kl_reduction: Reduction::Median, ..default() }, r_ss - 3.0 * 0.53),
+            (
+                "logprob_clip",
+                RewardConfig { logprob_clip: 1.5, ..default() },
+                -4.0 / 3.0 - 0.015 - 3.0 * r_kl,
+            ),
+            ("kl_clip", RewardConfig { kl_clip: 0.5, ..default() }, r_ss - 3.0 * (0.5 / 3.0 + 0.005)),
+            ("reward_clip", RewardConfig { reward_clip: 2.0, ..default() }, -2.0),
+            ("format_penalty", RewardConfig { format_penalty: -5.0, ..default() }, r_ss - 3.0 * r_kl),
+        ];
+        let inputs = inputs(&[-1.0, -3.0, -2.0], &[-1.0, -4.0, -1.5], &[-2.0, -1.0, -1.0]);
+        for (name, config, expected) in cases {
+            let score = rlt_reward(&inputs, &config).unwrap();
+            assert!((score.reward - expected).abs() < 1e-5, "{name}: {} is not {expected}", score.reward);
+            // The parts say what was measured, before any clipping.
+            assert_eq!(score.parts.unwrap().solution_logprob_min, -3.0, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_full_divergence_is_taken_as_it_is_given() {
+        let config = RewardConfig { kl: KlEstimator::Full, ..RewardConfig::default() };
+        let given =
+            RltInputs { full_divergence: &[0.5, 1.5], ..inputs(&[-1.0], &[-9.0, -8.0], &[-1.0, -2.0]) };
+        let score = rlt_reward(&given, &config).unwrap();
+        close(score.reward, -1.01 - 3.0 * (1.0 + 0.015));
+        let parts = score.parts.unwrap();
+        assert_eq!((parts.d_j, parts.kl_max_at), (vec![0.5, 1.5], 1));
+        let broken = RltInputs { full_divergence: &[0.5, f32::NAN], ..given };
+        assert_eq!(rlt_reward(&broken, &config).unwrap_err().to_string(), "row 7: the D_j of token 1 is NaN");
+    }
+
+    #[test]
+    fn an_explanation_is_worth_what_it_adds_to_the_solution_s_score() {
+        let value = explanation_value(&[-1.0, -2.0], &[-2.0, -6.0], &RewardConfig::default());
+        close(value, (-1.5 - 0.02) - (-4.0 - 0.06));
+    }
+
+    #[test]
+    fn one_token_is_its_own_mean_extreme_and_quantile() {
+        let score = rlt_reward(&inputs(&[-2.0], &[-1.0], &[-0.5]), &RewardConfig::default()).unwrap();
+        let parts = score.parts.unwrap();
+        assert_eq!((parts.solution_logprob_mean, parts.solution_logprob_min), (-2.0, -2.0));
+        assert_eq!((parts.kl_mean, parts.kl_max, parts.kl_max_at), (0.5, 0.5, 0));
+        assert_eq!(quantiles(&[-2.0], [0.05, 0.5, 1.0]), [-2.0; 3]);
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours_and_extremes_are_the_first() {
+        assert_eq!(quantiles(&[4.0, 1.0, 3.0, 0.0], [0.0, 0.25, 0.5, 1.0]), [0.0, 0.75, 2.0, 4.0]);
+        assert!(quantiles(&[], [0.5])[0].is_nan());
+        let score =
+            rlt_reward(&inputs(&[-1.0, -2.0, -2.0], &[-1.0; 3], &[0.0, 0.0, -1.0]), &RewardConfig::default());
+        let parts = score.unwrap().parts.unwrap();
+        assert_eq!((parts.solution_logprob_min_at, parts.kl_max_at), (1, 0));
     }
 
     #[test]

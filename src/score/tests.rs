@@ -1,6 +1,6 @@
 //! Scoring with tables for models: which tokens are asked for, at which temperature, and what comes out.
 
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::dataset::Finish;
@@ -67,7 +67,7 @@ fn teacher_scores_the_thought_and_student_thought_and_solution() {
     // r_ss = -0.3 * 1.01; D = 0.4, -0.3: r_kl = 0.05 + 0.004.
     close(&[scored.score.reward], &[-0.303 - 3.0 * 0.054]);
 
-    let columns = score_columns(Some(sample), scored);
+    let columns = score_columns(Some(sample), scored, &test_chat());
     assert_eq!(columns["parts"]["n_think"], 2);
     assert_eq!(columns["parts"]["n_solution"], 1);
     assert_eq!(columns["parts"]["status"], "ok");
@@ -100,9 +100,9 @@ fn a_question_s_completions_share_one_prefix() {
     let traces = [trace(1, "q", "4", "a"), trace(2, "r", "4", "a"), trace(3, "q", "4", "b")];
     let samples: Vec<RltSample> =
         traces.iter().map(|trace| RltSample::from_trace(&formats, trace).unwrap().unwrap()).collect();
-    let jobs: Vec<Job> = samples.iter().map(Job::student).collect();
-    assert_eq!(batches(&jobs, 1), [vec![vec![0, 2]], vec![vec![1]]]);
-    assert_eq!(batches(&jobs, 100_000), [vec![vec![0, 2], vec![1]]]);
+    let jobs: Vec<Job> = samples.iter().map(|sample| Job::student(&sample.student)).collect();
+    assert_eq!(jobs::batches(&jobs, 1), [vec![vec![0, 2]], vec![vec![1]]]);
+    assert_eq!(jobs::batches(&jobs, 100_000), [vec![vec![0, 2], vec![1]]]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn sampled_ids_are_scored_as_they_were_sampled() {
     let (sample, scored) = score(&[row]).remove(0);
     assert_eq!(sample, None);
     assert!(scored.score.status().contains("do not spell"));
-    assert_eq!(score_columns(None, &scored)["parts"]["n_think"], Value::Null);
+    assert_eq!(score_columns(None, &scored, &test_chat())["parts"]["n_think"], Value::Null);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn rows_that_cannot_be_scored_say_why_and_the_rest_is_scored() {
     assert!(status[0].starts_with("empty thought") && status[1].starts_with("empty solution"), "{status:?}");
     assert!(status[2].starts_with("too long: ") && status[2].ends_with("the student's context is 700"));
     assert_eq!(status[3], "ok");
-    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -1.0));
-    let columns = score_columns(results[0].0.as_ref(), &results[0].1);
+    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -10.0));
+    let columns = score_columns(results[0].0.as_ref(), &results[0].1, &test_chat());
     assert_eq!(columns["parts"]["kl_mean"], Value::Null);
     assert_eq!(columns["parts"]["n_think"], 0);
     // Row 4 has no end tag.
@@ -176,4 +176,162 @@ fn recorded_log_probabilities_replace_the_teacher() {
     assert_eq!(scored[1].teacher_logprobs, [-0.2, -0.3]);
     let parts = scored[1].score.parts.as_ref().unwrap();
     assert!((parts.kl_max - 0.4).abs() < 1e-6 && parts.kl_max_at == 0);
+}
+
+/// What a table for a model says of `ids`, at the default temperature of 0.7.
+fn table(modulus: u32, ids: &[u32]) -> Vec<f64> {
+    ids.iter().map(|id| -0.1 * f64::from(id % modulus)).collect()
+}
+
+/// The reward by its formula, in f64 and without any of the code under test.
+fn reward_by_hand(think: &[u32], solution: &[u32], penalty: f64) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (student, solution) = (table(7, think), table(7, solution));
+    let d: Vec<f64> =
+        table(5, think).iter().zip(&student).map(|(teacher, student)| teacher - student).collect();
+    let min = solution.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = d.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    mean(&solution) + 0.01 * min - 3.0 * (mean(&d) + 0.01 * max) + penalty
+}
+
+#[test]
+fn every_edge_of_a_completion() {
+    let bytes = |text: &str| text.bytes().map(u32::from).collect::<Vec<u32>>();
+    let long = "a".repeat(30);
+    // Completion, solution; then think tokens, boundary tokens, solution tokens, penalty.
+    type Case<'a> = (&'a str, String, &'a str, Vec<u32>, usize, Vec<u32>, f64);
+    let scored: [Case; 12] = [
+        ("plain", format!("ab{END}"), "4", bytes("ab"), 0, bytes("4"), 0.0),
+        ("no end tag", "ab".into(), "4", bytes("ab"), 0, bytes("4"), -1.0),
+        ("half an end tag", "ab<|end_of_".into(), "4", bytes("ab<|end_of_"), 0, bytes("4"), -1.0),
+        ("text after the tag", format!("ab{END}cd"), "4", bytes("ab"), 0, bytes("4"), 0.0),
+        ("two end tags", format!("ab{END}cd{END}"), "4", bytes("ab"), 0, bytes("4"), 0.0),
+        ("half a tag inside", format!("a<|end{END}"), "4", bytes("a<|end"), 0, bytes("4"), 0.0),
+        (
+            "the student's tag inside",
+            format!("a<|end_of_thought|>{END}"),
+            "4",
+            bytes("a<|end_of_thought|>"),
+            0,
+            bytes("4"),
+            0.0,
+        ),
+        ("a token straddles the tag", format!("ab.{END}"), "4", bytes("ab"), 1, bytes("4"), 0.0),
+        ("newlines before the tag", format!("a\n\n{END}"), "4", vec![97, 257], 0, bytes("4"), 0.0),
+        ("one think token", format!("a{END}"), "42", bytes("a"), 0, bytes("42"), 0.0),
+        ("a token straddles the solution's end", format!("a{END}"), "4.", bytes("a"), 0, bytes("4"), 0.0),
+        ("the thought is the solution", format!("{long}{END}"), &long, bytes(&long), 0, bytes(&long), 0.0),
+    ];
+    for (name, completion, solution, think, n_boundary, solution_ids, penalty) in scored {
+        let (sample, scored) = score(&[trace(1, "q", solution, &completion)]).remove(0);
+        let sample = sample.unwrap();
+        assert_eq!(sample.think_ids(), think, "{name}");
+        assert_eq!(
+            (sample.student.n_boundary, sample.solution_ids()),
+            (n_boundary, &solution_ids[..]),
+            "{name}"
+        );
+        let expected = reward_by_hand(&think, &solution_ids, penalty);
+        assert!((f64::from(scored.score.reward) - expected).abs() < 1e-5, "{name}: {expected}");
+        assert_eq!(f64::from(scored.score.format_penalty), penalty, "{name}");
+        let columns = score_columns(Some(&sample), &scored, &test_chat());
+        assert_eq!(columns["parts"]["status"], "ok", "{name}");
+        assert_eq!(columns["parts"]["n_boundary"], n_boundary, "{name}");
+    }
+    let unscorable = [
+        ("end tag at once", END.to_owned(), "4", "empty thought"),
+        ("end tag at once, text after it", format!("{END}ab"), "4", "empty thought"),
+        ("nothing at all", String::new(), "4", "empty thought"),
+        ("a dot that straddles", format!(".{END}"), "4", "empty thought"),
+        ("solution of newlines", format!("ab{END}"), "\n\n", "empty solution"),
+    ];
+    for (name, completion, solution, reason) in unscorable {
+        let (sample, scored) = score(&[trace(1, "q", solution, &completion)]).remove(0);
+        assert!(scored.score.status().starts_with(reason), "{name}: {}", scored.score.status());
+        let columns = score_columns(sample.as_ref(), &scored, &test_chat());
+        assert_eq!(columns["parts"]["explanation_value"], Value::Null, "{name}");
+        assert_eq!(columns["reward"], -10.0, "{name}");
+    }
+}
+
+#[test]
+fn a_row_says_which_tokens_decided_and_how_the_text_is() {
+    let (sample, scored) = score(&[trace(1, "q", "42", &format!("abab42ab{END}"))]).remove(0);
+    let parts = &score_columns(sample.as_ref(), &scored, &test_chat())["parts"];
+    // `4` is 52 and `2` is 50: 52 % 7 = 3 and 50 % 7 = 1. D: a 2 - 6, b 3 - 0, 4 2 - 3, 2 0 - 1 (times -0.1).
+    assert_eq!(parts["solution_logprob_min_at"], 0);
+    assert_eq!(parts["solution_logprob_min_token"], "4");
+    assert_eq!((&parts["kl_max_at"], &parts["kl_max_token"]), (&json!(0), &json!("a")));
+    assert_eq!(parts["solution_overlap"], 1.0);
+    assert_eq!(parts["repeated_ngram_share"], 0.0);
+    let close = |value: &Value, expected: f64| {
+        assert!((value.as_f64().unwrap() - expected).abs() < 1e-6, "{value} is not {expected}");
+    };
+    // -0.3 and -0.1.
+    close(&parts["solution_logprob_quantiles"]["q50"], -0.2);
+    close(&parts["solution_logprob_quantiles"]["q05"], -0.29);
+    // A table knows no context: the solution is as likely without the explanation.
+    assert_eq!(scored.solution_logprobs_without, scored.solution_logprobs);
+    assert_eq!(parts["explanation_value"], 0.0);
+}
+
+#[test]
+fn without_a_thought_the_sequence_is_that_of_an_empty_one() {
+    let chat = test_chat();
+    let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+    for completion in [format!("ab{END}"), format!("ab.{END}"), format!("\nab{END}"), "ab".into()] {
+        let trace = trace(1, "q", "4", &completion);
+        let sample = RltSample::from_trace(&formats, &trace).unwrap().unwrap();
+        let empty = formats.style.student_sequence(&chat, &trace.question, &Think::empty()).unwrap();
+        assert_eq!(sample.without_thought, empty, "{completion:?}");
+        assert!(empty.think.is_empty() && !empty.solution.is_empty());
+    }
+}
+
+#[test]
+fn the_full_divergence_comes_from_both_models_distributions() {
+    let chat = test_chat();
+    let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+    let traces: Vec<TraceRow> = (0..7)
+        .map(|i| trace(i + 1, ["q", "r"][i % 2], "4 2", &format!("{}{END}", "abc".repeat(i))))
+        .collect();
+    let samples: Vec<RltSample> =
+        traces.iter().map(|trace| RltSample::from_trace(&formats, trace).unwrap().unwrap()).collect();
+    let reward = RewardConfig {
+        kl: KlEstimator::Full,
+        teacher_temperature: 0.5,
+        student_temperature: 2.0,
+        ..RewardConfig::default()
+    };
+    // Both tables in f64, over their whole vocabulary.
+    let log_p = |modulus: u32, temperature: f64| -> Vec<f64> {
+        let logits: Vec<f64> = (0..crate::scorer::TABLE_TOKENS)
+            .map(|id| -0.07 * f64::from(id % modulus) / temperature)
+            .collect();
+        let log_sum = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+        logits.into_iter().map(|x| x - log_sum).collect()
+    };
+    let (p, q) = (log_p(5, 0.5), log_p(7, 2.0));
+    let expected: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
+    let (teacher, student) = (teacher(), student());
+    let score = |tokens_per_batch| {
+        score_samples(&samples, Teacher::Model(&teacher), &student, &reward, tokens_per_batch, &Silent)
+            .unwrap()
+    };
+    let scored = score(100_000);
+    assert_eq!(scored[0].score.parts, Err(Unscorable::EmptyThought));
+    for (i, scored) in scored.iter().enumerate().skip(1) {
+        let parts = scored.score.parts.as_ref().unwrap();
+        assert_eq!((parts.d_j.len(), scored.student_logprobs.len()), (3 * i, 3 * i));
+        assert!(parts.d_j.iter().all(|&d| (f64::from(d) - expected).abs() < 1e-6), "{:?}", parts.d_j);
+        // `a` is 97: 97 % 5 = 2 and 97 % 7 = 6.
+        assert!((f64::from(scored.teacher_logprobs[0]) - p[97]).abs() < 1e-5);
+        assert!((f64::from(scored.student_logprobs[0]) - q[97]).abs() < 1e-5);
+    }
+    for tokens_per_batch in [1, 300] {
+        assert_eq!(score(tokens_per_batch), scored);
+    }
+    let error =
+        score_samples(&samples, Teacher::Recorded(&[]), &student, &reward, 1000, &Silent).unwrap_err();
+    assert!(matches!(error, Error::Usage(_)), "{error}");
 }

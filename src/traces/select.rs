@@ -2,15 +2,16 @@
 //! chosen. Every function returns indices of the rows it was given, in their order.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 /// The best trace of each question, by reward; the first of equals. `questions` names each trace's
 /// question, `rewards` its reward.
 ///
 /// # Panics
 /// When the two differ in length.
-pub fn best_of_each(questions: &[&str], rewards: &[Option<f64>]) -> Vec<usize> {
+pub fn best_of_each<Q: Hash + Eq + Copy>(questions: &[Q], rewards: &[Option<f64>]) -> Vec<usize> {
     assert_eq!(questions.len(), rewards.len());
-    let mut best: HashMap<&str, (usize, f64)> = HashMap::new();
+    let mut best: HashMap<Q, (usize, f64)> = HashMap::new();
     for (i, (&question, reward)) in questions.iter().zip(rewards).enumerate() {
         let Some(reward) = *reward else { continue };
         let entry = best.entry(question).or_insert((i, reward));
@@ -19,6 +20,36 @@ pub fn best_of_each(questions: &[&str], rewards: &[Option<f64>]) -> Vec<usize> {
         }
     }
     let mut chosen: Vec<usize> = best.into_values().map(|(i, _)| i).collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+/// [`best_of_each`] where trace number `reserved` (from 1) of every question takes no part: it is chosen, whatever
+/// its reward, for a question none of whose other traces can be.
+///
+/// # Panics
+/// When the two differ in length.
+pub fn best_or_reserved<Q: Hash + Eq + Copy>(
+    questions: &[Q],
+    rewards: &[Option<f64>],
+    reserved: usize,
+) -> Vec<usize> {
+    let mut seen: HashMap<Q, usize> = HashMap::new();
+    let mut fallback: HashMap<Q, usize> = HashMap::new();
+    let mut competing = rewards.to_vec();
+    for (i, &question) in questions.iter().enumerate() {
+        let number = seen.entry(question).or_default();
+        *number += 1;
+        if *number == reserved {
+            competing[i] = None;
+            fallback.insert(question, i);
+        }
+    }
+    let mut chosen = best_of_each(questions, &competing);
+    for &i in &chosen {
+        fallback.remove(&questions[i]);
+    }
+    chosen.extend(fallback.into_values());
     chosen.sort_unstable();
     chosen
 }
@@ -72,6 +103,16 @@ mod tests {
     fn the_first_best_of_each_question() {
         assert_eq!(best_of_each(&["a", "a", "a", "a", "b", "b"], &REWARDS), [1, 4]);
         assert_eq!(best_of_each(&["c", "b"], &[None, Some(0.0)]), [1]);
+    }
+
+    #[test]
+    fn a_reserved_trace_stands_in_and_never_competes() {
+        let questions = ["a", "a", "a", "b", "b", "c"];
+        let rewards = [Some(9.0), Some(-2.0), Some(-1.0), Some(5.0), None, None];
+        // The first of each is reserved: `a` has others, `b`'s other has no reward, `c` has no other.
+        assert_eq!(best_or_reserved(&questions, &rewards, 1), [2, 3, 5]);
+        assert_eq!(best_or_reserved(&questions, &rewards, 2), [0, 3]);
+        assert_eq!(best_or_reserved(&questions, &rewards, 9), best_of_each(&questions, &rewards));
     }
 
     #[test]

@@ -186,6 +186,8 @@ pub fn rlt_training(dir: &Path) {
             "format_rate": (0.86 + 0.14 * progress + 0.01 * dice.noise()).min(1.0), "unscorable": 0,
             "think_tokens_mean": 34.0 + 22.0 * progress + 1.5 * dice.noise(), "completion_tokens_mean": 57.0,
             "solution_overlap_mean": (0.09 - 0.05 * progress + 0.006 * dice.noise()).max(0.0),
+            "repeated_ngram_share_mean": (0.02 + 0.03 * progress + 0.004 * dice.noise()).max(0.0),
+            "explanation_value_mean": 0.4 + 1.9 * progress + 0.1 * dice.noise(),
             "kl_to_reference": 0.021 * step as f64 / 40.0 * (1.0 + 0.1 * dice.noise()), "zero_variance_groups": 0,
             "learning_rate": 3e-4 * (step as f64 / 5.0).min(1.0), "grad_norm": 0.9 + 0.2 * dice.noise(),
             "tokens_per_s": 5200.0 + 90.0 * dice.noise()});

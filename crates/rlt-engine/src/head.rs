@@ -120,6 +120,78 @@ pub fn token_logprobs_with_backward<E>(
     Ok(all)
 }
 
+/// Next-token distributions that are never written out: `softmax(h . W^T / T)` at some rows of some hidden states.
+#[derive(Clone, Copy)]
+pub struct Distributions<'a> {
+    /// Hidden states, M x D.
+    pub hidden: &'a Tensor,
+    /// The rows that are meant, R of them.
+    pub rows: &'a [usize],
+    /// Output matrix, V x D.
+    pub w: &'a Tensor,
+    /// Divides the logits; above 0.
+    pub temperature: f32,
+}
+
+impl Distributions<'_> {
+    /// Logits of some of the rows, before the temperature.
+    fn logits(&self, rows: std::ops::Range<usize>) -> Tensor {
+        logits(&self.hidden.gather_rows(&self.rows[rows]), self.w)
+    }
+}
+
+/// Exact divergence `KL(p_i || q_i) = sum_v p_i(v) (log p_i(v) - log q_i(v))` over the whole vocabulary, row by
+/// row, in nats. The widths of the two models may differ. Two chunks of logits exist at a time.
+///
+/// Both log denominators come first, so that the sum is over differences of log-probabilities and does not
+/// cancel where the two distributions are close. Sums over the vocabulary are f64 over blocks of f32.
+///
+/// # Panics
+/// If the numbers of rows or the vocabularies differ.
+pub fn full_divergence(p: Distributions, q: Distributions) -> Vec<f32> {
+    assert_eq!(p.rows.len(), q.rows.len(), "one distribution of q for each of p");
+    assert_eq!(p.w.rows(), q.w.rows(), "both over one vocabulary");
+    let (n, chunk) = (p.rows.len(), chunk_rows(p.w.rows()));
+    let mut divergences = Vec::with_capacity(n);
+    for first in (0..n).step_by(chunk) {
+        let rows = first..n.min(first + chunk);
+        let (p_logits, q_logits) = (p.logits(rows.clone()), q.logits(rows.clone()));
+        let of_row = |i| row_divergence(p_logits.row(i), q_logits.row(i), p.temperature, q.temperature);
+        divergences.par_extend((0..rows.len()).into_par_iter().with_min_len(8).map(of_row));
+    }
+    divergences
+}
+
+/// Elements whose sum is taken in f32 before it is added in f64.
+const BLOCK: usize = 1024;
+
+fn row_divergence(p: &[f32], q: &[f32], p_temperature: f32, q_temperature: f32) -> f32 {
+    let (p_scale, q_scale) = (1.0 / p_temperature, 1.0 / q_temperature);
+    simd::vectorized(
+        #[inline(always)]
+        || {
+            let (p_shift, q_shift) = (simd::max(p) * p_scale, simd::max(q) * q_scale);
+            let sum = |x: &[f32], scale, shift| -> f64 {
+                x.chunks(BLOCK).map(|block| f64::from(simd::sum_exp_scaled(block, scale, shift))).sum()
+            };
+            let (p_sum, q_sum) = (sum(p, p_scale, p_shift), sum(q, q_scale, q_shift));
+            // log p - log q = (p logit - p shift) - (q logit - q shift) + offset.
+            let offset = (q_sum / p_sum).ln() as f32;
+            let mut total = 0.0_f64;
+            for (p, q) in p.chunks(BLOCK).zip(q.chunks(BLOCK)) {
+                total += f64::from(simd::sum_weighted_difference(
+                    (p, p_scale, p_shift),
+                    (q, q_scale, q_shift),
+                    offset,
+                ));
+            }
+            // Rounding alone can make it negative. (A NaN stays one.)
+            let divergence = (total / p_sum) as f32;
+            if divergence < 0.0 { 0.0 } else { divergence }
+        },
+    )
+}
+
 /// Logits (rows x V) of all rows of `hidden`, for parity tests and for sampling.
 pub fn logits(hidden: &Tensor, w: &Tensor) -> Tensor {
     let mut out = Tensor::scratch(hidden.rows(), w.rows());

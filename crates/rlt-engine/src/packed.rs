@@ -172,14 +172,23 @@ impl PanelProduct<'_> {
         };
         let columns = PANEL.min(self.n - self.column);
         for (r, sums) in sums.iter().enumerate() {
-            let mut values = [0.0_f32; PANEL];
-            let (vectors, _) = S::as_mut_simd_f32s(&mut values);
-            vectors.copy_from_slice(sums);
             // SAFETY: the row and these columns lie inside `out`, and only this task writes them.
-            unsafe {
+            let out = unsafe {
                 let to = self.out.get().add((row + r) * self.n + self.column);
-                for (c, value) in values[..columns].iter().enumerate() {
-                    *to.add(c) = if self.mode == Output::Accumulate { *to.add(c) + value } else { *value };
+                std::slice::from_raw_parts_mut(to, columns)
+            };
+            let accumulate = self.mode == Output::Accumulate;
+            if columns == PANEL {
+                let (out, _) = S::as_mut_simd_f32s(out);
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = if accumulate { simd.add_f32s(*out, *sum) } else { *sum };
+                }
+            } else {
+                let mut values = [0.0_f32; PANEL];
+                let (vectors, _) = S::as_mut_simd_f32s(&mut values);
+                vectors.copy_from_slice(sums);
+                for (out, sum) in out.iter_mut().zip(values) {
+                    *out = if accumulate { *out + sum } else { sum };
                 }
             }
         }

@@ -96,6 +96,28 @@ pub(crate) fn sum_exp_scaled(x: &[f32], scale: f32, shift: f32) -> f32 {
     rest.iter().fold(sum_lanes(lanes), |sum, v| sum + exp(v.mul_add(scale, -shift)))
 }
 
+/// Sum of `exp(a) (a - b + offset)` with `a = x * scale - shift` of the first triple and `b` of the second.
+#[inline(always)]
+pub(crate) fn sum_weighted_difference(
+    (x, x_scale, x_shift): (&[f32], f32, f32),
+    (y, y_scale, y_shift): (&[f32], f32, f32),
+    offset: f32,
+) -> f32 {
+    let term = |x: f32, y: f32| {
+        let a = x.mul_add(x_scale, -x_shift);
+        exp(a) * (a - y.mul_add(y_scale, -y_shift) + offset)
+    };
+    let mut lanes = [0.0_f32; LANES];
+    let (x_blocks, y_blocks) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_rest, y_rest) = (x_blocks.remainder(), y_blocks.remainder());
+    for (a, b) in x_blocks.zip(y_blocks) {
+        for i in 0..LANES {
+            lanes[i] += term(a[i], b[i]);
+        }
+    }
+    x_rest.iter().zip(y_rest).fold(sum_lanes(lanes), |sum, (&x, &y)| sum + term(x, y))
+}
+
 /// e^x with a relative error below 3e-7; 0 below -87.3, infinity above 88.7, NaN for NaN.
 ///
 /// Written so that a loop over it becomes vector code: range reduction by a rounding addition,

@@ -23,6 +23,12 @@ pub struct Continuation {
 }
 
 impl Continuation {
+    /// All tokens of `ids` wanted: a completion after its prompt.
+    pub fn whole(ids: Vec<u32>) -> Self {
+        let scored = 0..ids.len();
+        Self { ids, scored: vec![scored] }
+    }
+
     /// Number of scored tokens.
     pub fn n_scored(&self) -> usize {
         self.scored.iter().map(ExactSizeIterator::len).sum()
@@ -139,10 +145,7 @@ mod tests {
     use super::*;
 
     fn group(prefix: usize, lengths: &[usize]) -> ScoringGroup {
-        let continuation = |&n: &usize| {
-            let whole = 0..n;
-            Continuation { ids: (0..n as u32).collect(), scored: vec![whole] }
-        };
+        let continuation = |&n: &usize| Continuation::whole((0..n as u32).collect());
         ScoringGroup { prefix: vec![9; prefix], continuations: lengths.iter().map(continuation).collect() }
     }
 

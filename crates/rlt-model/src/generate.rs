@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use rlt_engine::kv::{KvPages, KvSequence};
+use rlt_engine::kv::{KvPages, KvSequence, Turns};
 use rlt_engine::random::RandomStream;
 use rlt_engine::sample::{self, Sampling};
 
@@ -106,7 +106,7 @@ pub fn generate(
         let weights = DecodeWeights::new(decoder);
         while batch.admit(decoder, &weights) {
             while !batch.running.is_empty() {
-                batch.step(decoder, &weights);
+                batch.advance(decoder, &weights);
                 on_progress(batch.progress);
                 if batch.has_room() {
                     break;
@@ -147,6 +147,21 @@ const PREFILL_ROWS: usize = 4096;
 /// Sequences from which on a thread has enough to do with them alone: threads that take whole steps
 /// of their own sequences need not wait for one another at every operation.
 const SEQUENCES_OF_A_THREAD: usize = 16;
+
+/// Steps that threads take with their own sequences before these are dealt out again.
+const STEPS_OF_A_ROUND: usize = 8;
+
+/// Keys and values of this size do not stay in any cache between two steps: threads take turns at
+/// reading them.
+const UNCACHED_BYTES: usize = 32 << 20;
+
+/// Some of the running sequences.
+struct Share {
+    running: Vec<Running>,
+    ended: Vec<Running>,
+    /// Tokens drawn in this round.
+    tokens: usize,
+}
 
 /// The sequences that run and those that wait.
 struct Batch<'a> {
@@ -251,7 +266,7 @@ impl<'a> Batch<'a> {
         }
         let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
         let last: Vec<u32> = requests.iter().map(last).collect();
-        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>());
+        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>(), None);
         let logits = logits.to_host();
         let logits = logits.chunks(decoder.config().vocab_size);
         for ((request, prompt), logits) in requests.into_iter().zip(prompts).zip(logits) {
@@ -308,28 +323,50 @@ impl<'a> Batch<'a> {
         self.done[running.request][running.sample] = Some(running.completion);
     }
 
-    /// Computes the newest token of every running sequence and draws the next one.
-    fn step(&mut self, decoder: &Decoder, weights: &DecodeWeights) {
-        let mut all = std::mem::take(&mut self.running);
-        let share = all.len().div_ceil(rayon::current_num_threads()).max(SEQUENCES_OF_A_THREAD);
-        let drawn: Vec<Vec<(u32, f32)>> = all
-            .par_chunks_mut(share)
-            .map(|part| {
-                let ids: Vec<u32> = part.iter().map(Running::newest).collect();
-                let mut sequences: Vec<_> = part.iter_mut().map(|r| &mut r.kv).collect();
-                let logits = weights.step(decoder, &ids, &mut sequences);
-                let host = logits.to_host();
-                let rows = part.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
-                rows.map(|(running, row)| self.draw_one(running, row)).collect()
-            })
-            .collect();
-        self.progress.tokens += all.len();
-        for (mut running, drawn) in all.into_iter().zip(drawn.into_iter().flatten()) {
-            if self.push(&mut running, drawn) {
-                self.finish(running);
-            } else {
-                self.running.push(running);
+    /// Takes some steps with every running sequence: all threads with all of them together, or, where
+    /// there are enough, each thread with its own.
+    fn advance(&mut self, decoder: &Decoder, weights: &DecodeWeights) {
+        let n_threads = rayon::current_num_threads();
+        let mut waiting = std::mem::take(&mut self.running);
+        let n_shares = if waiting.len() >= n_threads * SEQUENCES_OF_A_THREAD { n_threads } else { 1 };
+        let bytes: usize = waiting.iter().map(|r| r.kv.prefix.bytes() + r.kv.own.bytes()).sum();
+        let turns = (n_shares > 1 && bytes > UNCACHED_BYTES).then(|| Turns::new(n_shares / 2));
+        let n_each = waiting.len().div_ceil(n_shares);
+        let mut shares = Vec::with_capacity(n_shares);
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(n_each.min(waiting.len()));
+            let running = std::mem::replace(&mut waiting, rest);
+            shares.push(Share { running, ended: Vec::new(), tokens: 0 });
+        }
+        shares.par_iter_mut().for_each(|share| {
+            for _ in 0..STEPS_OF_A_ROUND {
+                self.step(decoder, weights, share, turns.as_ref());
             }
+        });
+        for share in shares {
+            self.progress.tokens += share.tokens;
+            self.running.extend(share.running);
+            for ended in share.ended {
+                self.finish(ended);
+            }
+        }
+    }
+
+    /// Computes the newest token of every sequence of a share and draws the next one.
+    fn step(&self, decoder: &Decoder, weights: &DecodeWeights, share: &mut Share, turns: Option<&Turns>) {
+        if share.running.is_empty() {
+            return;
+        }
+        let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
+        let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
+        let logits = weights.step(decoder, &ids, &mut sequences, turns);
+        let host = logits.to_host();
+        let rows = share.running.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
+        let drawn: Vec<_> = rows.map(|(running, row)| self.draw_one(running, row)).collect();
+        share.tokens += drawn.len();
+        for (mut running, drawn) in std::mem::take(&mut share.running).into_iter().zip(drawn) {
+            let ended = self.push(&mut running, drawn);
+            if ended { &mut share.ended } else { &mut share.running }.push(running);
         }
     }
 

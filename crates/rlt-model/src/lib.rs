@@ -13,6 +13,7 @@ mod files;
 pub mod folder;
 pub mod generate;
 pub mod parameters;
+mod scored;
 #[cfg(test)]
 mod shared_data;
 pub mod tokenizer;
@@ -20,3 +21,4 @@ pub mod weights;
 
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use scored::ScoredStates;

@@ -77,13 +77,7 @@ fn recorded_logprobs_equal_those_that_training_computes() {
             .zip(&completions)
             .map(|(request, completions)| ScoringGroup {
                 prefix: request.prompt.clone(),
-                continuations: completions
-                    .iter()
-                    .map(|c| Continuation {
-                        ids: c.ids.clone(),
-                        scored: std::iter::once(0..c.ids.len()).collect(),
-                    })
-                    .collect(),
+                continuations: completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect(),
             })
             .collect();
         let trained = decoder.token_logprobs(&groups, 0.7, 1 << 20).unwrap();
@@ -111,9 +105,7 @@ fn greedy_generation_with_the_cache_equals_generation_without() {
     let cached = &run(&decoder, std::slice::from_ref(&request), &greedy)[0][0];
     let mut ids = request.prompt.clone();
     for token in &cached.ids {
-        let candidates: Vec<Continuation> = (0..120)
-            .map(|t| Continuation { ids: vec![t], scored: std::iter::once(0..1).collect() })
-            .collect();
+        let candidates: Vec<Continuation> = (0..120).map(|t| Continuation::whole(vec![t])).collect();
         let group = ScoringGroup { prefix: ids.clone(), continuations: candidates };
         let logprobs = decoder.token_logprobs(&[group], 1.0, 1 << 20).unwrap();
         let best = (0..120).max_by(|a, b| logprobs[0][*a][0].total_cmp(&logprobs[0][*b][0])).unwrap();

@@ -146,10 +146,7 @@ fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
         prefix: prefix.to_vec(),
         continuations: continuations
             .iter()
-            .map(|c| rlt_model::batch::Continuation {
-                ids: c.clone(),
-                scored: std::iter::once(0..c.len()).collect(),
-            })
+            .map(|c| rlt_model::batch::Continuation::whole(c.clone()))
             .collect(),
     };
     let apart: Vec<ScoringGroup> = continuations

@@ -1,0 +1,80 @@
+//! Hidden states before scored tokens: log-probabilities and divergences of the same forward pass.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use rlt_engine::Tensor;
+use rlt_engine::head::{self, Distributions};
+
+use crate::batch::{PackedBatch, ScoringGroup, micro_batches};
+use crate::decoder::Decoder;
+
+/// What a model knew before each of some scored tokens, as hidden states: n x hidden, where the distributions
+/// themselves would be n x vocabulary.
+pub struct ScoredStates<'a> {
+    hidden: Tensor,
+    targets: Vec<u32>,
+    w: Cow<'a, Tensor>,
+}
+
+impl<'a> ScoredStates<'a> {
+    /// States (n x hidden) before the n `targets`, and the output matrix (vocabulary x hidden).
+    ///
+    /// # Panics
+    /// When there is not one state a target.
+    pub fn new(hidden: Tensor, targets: Vec<u32>, w: Cow<'a, Tensor>) -> Self {
+        assert_eq!(hidden.rows(), targets.len(), "one state for each target");
+        Self { hidden, targets, w }
+    }
+
+    /// Log-probability (nats) of every scored token at `temperature`, in order.
+    pub fn logprobs(&self, temperature: f32) -> Vec<f32> {
+        let all: Vec<usize> = (0..self.targets.len()).collect();
+        rayon::scope(|_| head::token_logprobs(&self.hidden, &all, &self.w, &self.targets, temperature))
+    }
+
+    /// KL(self || other) over the whole vocabulary, nats, before the scored tokens `rows` of this model and
+    /// `other_rows` of the other, pair by pair; each at its own temperature.
+    ///
+    /// # Panics
+    /// When the numbers of rows or the vocabularies differ.
+    pub fn divergence(
+        &self,
+        rows: &[Range<usize>],
+        temperature: f32,
+        other: &ScoredStates,
+        other_rows: &[Range<usize>],
+        other_temperature: f32,
+    ) -> Vec<f32> {
+        let [rows, other_rows] =
+            [rows, other_rows].map(|rows| rows.iter().cloned().flatten().collect::<Vec<_>>());
+        let p = Distributions { hidden: &self.hidden, rows: &rows, w: &self.w, temperature };
+        let q = Distributions {
+            hidden: &other.hidden,
+            rows: &other_rows,
+            w: &other.w,
+            temperature: other_temperature,
+        };
+        rayon::scope(|_| head::full_divergence(p, q))
+    }
+}
+
+impl Decoder {
+    /// The states before the scored tokens of `groups`: group by group, continuation by continuation. About
+    /// `max_rows` rows are computed at a time.
+    ///
+    /// # Errors
+    /// As [`Decoder::token_logprobs`].
+    pub fn scored_states(&self, groups: &[ScoringGroup], max_rows: usize) -> crate::Result<ScoredStates<'_>> {
+        self.check_groups(groups)?;
+        let (mut values, mut targets) = (Vec::new(), Vec::new());
+        for part in micro_batches(groups, max_rows) {
+            let batch = PackedBatch::new(&part);
+            let hidden = rayon::scope(|_| self.hidden_states(&batch));
+            values.extend_from_slice(&hidden.gather_rows(&batch.rows).to_host());
+            targets.extend(batch.targets);
+        }
+        let hidden = Tensor::from_vec(targets.len(), self.config().hidden_size, values);
+        Ok(ScoredStates::new(hidden, targets, Cow::Borrowed(self.parameters().head_weight())))
+    }
+}

@@ -1,0 +1,251 @@
+//! What `rlt score` does: a file of traces to a file of scored traces, in bounded memory, going on after a kill.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::{DataConfig, RewardConfig};
+use crate::dataset::{Record, RecordStream, ResumableWriter, TraceRow, traces_of};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, Silent};
+use crate::prompts::PromptStyle;
+use crate::score::{Formats, ledger_columns, score_columns, score_traces};
+use crate::scorer::TokenScorer;
+
+/// How much is written of every trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// Reward and parts.
+    Parts,
+    /// The per-token arrays as well.
+    Ledger,
+}
+
+/// A file of traces that was looked through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckedTraces {
+    /// Rows of the file.
+    pub n_rows: u64,
+    /// CRC-32C over the rows.
+    pub checksum: u32,
+}
+
+/// Reads every row once, so that a fault in the last is found before the first is scored.
+///
+/// # Errors
+/// As [`crate::dataset::read_traces`].
+pub fn check_traces(data: &DataConfig, style: &PromptStyle) -> Result<CheckedTraces> {
+    let mut checked = CheckedTraces { n_rows: 0, checksum: 0 };
+    for record in RecordStream::open(&data.path, data.max_rows)? {
+        let record = record?;
+        traces_of(&record, data, style)?;
+        let text = serde_json::to_vec(&record.columns).map_err(|e| record.error(e.to_string()))?;
+        checked.checksum = crc32c::crc32c_append(checked.checksum, &text);
+        checked.n_rows += 1;
+    }
+    Ok(checked)
+}
+
+/// How far the work is, and what it came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Rows read.
+    pub rows: u64,
+    /// Traces written: more than rows where rows hold several completions.
+    pub traces: u64,
+    /// Traces that have a reward of their own.
+    pub scored: u64,
+    /// Sum of those rewards, nats.
+    pub reward_sum: f64,
+}
+
+/// Scores the rows of `data` into `out`. `work` describes everything that decides the bytes (models, settings,
+/// rows): an attempt with the same words goes on where the last one was stopped or killed.
+///
+/// Rows are scored in lots whose borders depend on the rows and `tokens_per_batch` alone, so an interrupted
+/// attempt ends in the same bytes.
+///
+/// # Errors
+/// What rows, models and files report; [`Error::Interrupted`] after `stop`, with everything saved.
+pub fn score_file(
+    data: &DataConfig,
+    checked: &CheckedTraces,
+    out: &Path,
+    work: &str,
+    detail: Detail,
+    formats: &Formats,
+    (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
+    reward: &RewardConfig,
+    tokens_per_batch: usize,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) -> Result<Tally> {
+    let mut writer = ResumableWriter::<Tally>::begin(out, work)?;
+    let done = writer.state().rows;
+    if done > 0 {
+        progress.note(&format!("going on after {done} of {} rows", checked.n_rows));
+    }
+    progress.start("score", checked.n_rows - done, "rows");
+    let records = RecordStream::open(&data.path, data.max_rows)?.skip(done as usize);
+    let (started, mut n_tokens) = (Instant::now(), 0);
+    for lot in lots(records, tokens_per_batch) {
+        let lot = lot?;
+        let mut traces = Vec::new();
+        for record in &lot {
+            traces.extend(traces_of(record, data, formats.style)?);
+        }
+        let mut tally = writer.state().clone();
+        let (rows, n) =
+            scored_rows(&traces, detail, formats, (teacher, student), reward, tokens_per_batch, &mut tally)?;
+        tally.rows += lot.len() as u64;
+        n_tokens += n;
+        writer.append(&rows, tally)?;
+        let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
+        progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
+        if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
+            let tally = writer.suspend()?;
+            let what =
+                format!("{} of {} rows are scored; the same command goes on", tally.rows, checked.n_rows);
+            return Err(Error::Interrupted(what));
+        }
+    }
+    let tally = writer.finish()?;
+    progress.finish("");
+    Ok(tally)
+}
+
+/// The written form of `traces`, and how many tokens were scored.
+fn scored_rows(
+    traces: &[TraceRow],
+    detail: Detail,
+    formats: &Formats,
+    (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
+    reward: &RewardConfig,
+    tokens_per_batch: usize,
+    tally: &mut Tally,
+) -> Result<(Vec<Map<String, Value>>, usize)> {
+    let results = score_traces(traces, formats, teacher, student, reward, tokens_per_batch, &Silent)?;
+    let mut n_tokens = 0;
+    let mut rows = Vec::with_capacity(traces.len());
+    for (trace, (sample, scored)) in traces.iter().zip(&results) {
+        let mut columns = trace.to_columns();
+        columns.extend(score_columns(sample.as_ref(), scored, formats.student));
+        if let (Detail::Ledger, Some(sample)) = (detail, sample) {
+            columns.extend(ledger_columns(sample, scored, formats.student));
+        }
+        rows.push(columns);
+        n_tokens += scored.student_logprobs.len() + scored.solution_logprobs.len();
+        tally.traces += 1;
+        if scored.score.parts.is_ok() {
+            tally.scored += 1;
+            tally.reward_sum += f64::from(scored.score.reward);
+        }
+    }
+    Ok((rows, n_tokens))
+}
+
+/// Rows in lots of about `tokens` tokens, taken to be three bytes each; one row at least.
+fn lots(
+    mut records: impl Iterator<Item = Result<Record>>,
+    tokens: usize,
+) -> impl Iterator<Item = Result<Vec<Record>>> {
+    std::iter::from_fn(move || {
+        let (mut lot, mut bytes) = (Vec::new(), 0);
+        while bytes < tokens.saturating_mul(3) {
+            match records.next() {
+                None => break,
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(record)) => {
+                    bytes += record.columns.values().map(text_bytes).sum::<usize>();
+                    lot.push(record);
+                }
+            }
+        }
+        (!lot.is_empty()).then_some(Ok(lot))
+    })
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(columns) => columns.values().map(text_bytes).sum(),
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::prompts::test_chat::test_chat;
+    use crate::scorer::TokenTable;
+
+    /// Sets the flag after so many rows.
+    struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
+
+    impl Progress for StopAfter<'_> {
+        fn start(&self, _: &str, _: u64, _: &str) {}
+        fn advance(&self, n: u64, _: &str) {
+            let before = self.0.load(Ordering::SeqCst);
+            self.0.store(before.saturating_sub(n as usize), Ordering::SeqCst);
+            self.1.store(before <= n as usize, Ordering::SeqCst);
+        }
+        fn finish(&self, _: &str) {}
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn stopped_anywhere_and_called_again_gives_the_same_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataConfig { path: dir.path().join("traces.jsonl"), ..DataConfig::default() };
+        let rows: Vec<String> = (0..40)
+            .map(|i| {
+                let completion = "think ".repeat(i * 7 % 11) + ["<|end_of_explanation|>", ""][i % 2];
+                format!(
+                    r#"{{"question":"q{}","solution":"{i}","completions":["{completion}","b{i}"]}}"#,
+                    i / 3
+                )
+            })
+            .collect();
+        fs::write(&data.path, rows.join("\n")).unwrap();
+        let table = TokenTable { logprobs: |id| -0.07 * (id % 5) as f32, context_tokens: 10_000 };
+        let chat = test_chat();
+        let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+        let checked = check_traces(&data, formats.style).unwrap();
+        assert_eq!(checked.n_rows, 40);
+        let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
+            let (models, reward) = ((&table as _, &table as _), RewardConfig::default());
+            let detail = Detail::Ledger;
+            score_file(&data, &checked, out, "w", detail, &formats, models, &reward, 40, progress, stop)
+        };
+        let whole = dir.path().join("whole.jsonl");
+        let tally = score(&whole, &Silent, &AtomicBool::new(false)).unwrap();
+        assert_eq!((tally.rows, tally.traces), (40, 80));
+        assert!(tally.scored >= 70 && tally.scored < 80, "some thoughts are empty: {tally:?}");
+
+        let out = dir.path().join("out.jsonl");
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let stop = AtomicBool::new(false);
+            match score(&out, &StopAfter(AtomicUsize::new(attempts), &stop), &stop) {
+                Err(Error::Interrupted(what)) => assert!(what.contains("of 40 rows"), "{what}"),
+                Ok(again) => {
+                    assert_eq!(again, tally);
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert!(!out.exists());
+        }
+        assert!(attempts > 3, "{attempts} attempts");
+        assert_eq!(fs::read(&out).unwrap(), fs::read(&whole).unwrap());
+    }
+}

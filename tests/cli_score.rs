@@ -1,0 +1,114 @@
+//! `rlt score` as a program: killed and started again, and what it makes of rows with several completions.
+
+mod scripted;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Two models and `n` rows in `dir`; questions come three in a row.
+fn inputs(dir: &Path, n: usize) {
+    scripted::write_random_model(&dir.join("teacher"), 512);
+    scripted::write_random_model(&dir.join("student"), 512);
+    let rows: Vec<String> = (0..n)
+        .map(|i| {
+            let explanation = "First look at the eggs, then add. ".repeat(1 + i * 7 % 5);
+            format!(
+                r#"{{"id":{i},"question":"Tom has {} eggs. How many?","solution":"Tom has {} eggs.","completion":"{explanation}<|end_of_explanation|>"}}"#,
+                i / 3,
+                i % 11
+            )
+        })
+        .collect();
+    fs::write(dir.join("rows.jsonl"), rows.join("\n")).unwrap();
+}
+
+fn score(dir: &Path, out: &str) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
+    command.current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args([
+        "score",
+        "--teacher",
+        "teacher",
+        "--student",
+        "student",
+        "--data",
+        "rows.jsonl",
+        "--out",
+        out,
+    ]);
+    command.args(["--ledger", "--tokens-per-batch", "1000", "--threads", "1", "--json"]);
+    command
+}
+
+/// Rows that an unfinished attempt has committed.
+fn rows_done(dir: &Path) -> Option<u64> {
+    let state = fs::read(dir.join(".out.jsonl.state")).ok()?;
+    serde_json::from_slice::<Value>(&state).ok()?["state"]["rows"].as_u64()
+}
+
+#[test]
+fn killed_and_started_again_gives_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    inputs(dir, 1500);
+    let whole = score(dir, "whole.jsonl").output().unwrap();
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    let mut resumed = 0;
+    for round in 0..3_u64 {
+        let before = rows_done(dir);
+        let mut child = score(dir, "out.jsonl").spawn().unwrap();
+        // Until it has committed something new, then at ever another moment.
+        while rows_done(dir) == before || rows_done(dir) == Some(0) {
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(37 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if dir.join("out.jsonl").exists() {
+            break;
+        }
+        resumed += u64::from(rows_done(dir).is_some_and(|rows| rows > 0));
+    }
+    let last = score(dir, "out.jsonl").output().unwrap();
+    assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
+    assert!(resumed > 0, "no attempt was killed half way: more rows are needed");
+    let note = String::from_utf8_lossy(&last.stderr).into_owned();
+    assert!(note.contains("going on after "), "{note}");
+    assert!(fs::read(dir.join("out.jsonl")).unwrap() == fs::read(dir.join("whole.jsonl")).unwrap());
+    // The answer counts the rows of all attempts.
+    let answer = |stdout: &[u8]| {
+        let mut answer: Value = serde_json::from_slice(stdout).unwrap();
+        answer.as_object_mut().unwrap().remove("out");
+        answer
+    };
+    assert_eq!(answer(&last.stdout), answer(&whole.stdout));
+    let left: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 5, "two models, rows and two outputs: {left:?}");
+}
+
+#[test]
+fn several_completions_of_a_row_become_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path(), 1);
+    let row = r#"{"id":7,"question":"How many?","solution":"9 eggs.","completions":["look<|end_of_explanation|>","<|end_of_explanation|>"]}"#;
+    fs::write(dir.path().join("rows.jsonl"), row).unwrap();
+    let output = score(dir.path(), "out.jsonl").output().unwrap();
+    assert!(output.status.success());
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["rows"], &answer["scored"]), (&2.into(), &1.into()));
+    let written = fs::read_to_string(dir.path().join("out.jsonl")).unwrap();
+    let rows: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().enumerate().all(|(i, row)| row["id"] == 7 && row["sample"] == i + 1));
+    assert_eq!(rows[0]["parts"]["status"], "ok");
+    assert!(rows[0]["parts"]["explanation_value"].is_number());
+    assert!(rows[1]["parts"]["status"].as_str().unwrap().starts_with("empty thought"));
+    assert_eq!(rows[1]["reward"], -10.0);
+}
