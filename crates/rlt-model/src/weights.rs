@@ -233,17 +233,7 @@ impl Weights {
     /// model and one tensor, not of the model twice.
     pub fn done_with(&self, name: &str) {
         let Ok((shard, info)) = self.find(name) else { return };
-        let (start, end) = info.data_offsets;
-        // SAFETY: the map is read-only and of a file, so a page that is dropped is read again from there.
-        let dropped = unsafe {
-            shard.map.unchecked_advise_range(
-                memmap2::UncheckedAdvice::DontNeed,
-                shard.data_start + start,
-                end - start,
-            )
-        };
-        // Only advice: a system that does not take it has the pages counted a little longer.
-        let _ = dropped;
+        shard.give_back_pages(info.data_offsets);
     }
 
     /// An error about these weights as a whole.
@@ -297,6 +287,18 @@ impl Shard {
             ),
         })?;
         Ok(Self { path: path.to_owned(), map, metadata, data_start: header_len + size_of::<u64>() })
+    }
+
+    /// Only advice: where the system does not take it, the pages count a little longer.
+    fn give_back_pages(&self, (start, end): (usize, usize)) {
+        // SAFETY: the map is read-only and of a file, so a page that is dropped is read again from there.
+        #[cfg(unix)]
+        let _ = unsafe {
+            let offset = self.data_start + start;
+            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, end - start)
+        };
+        #[cfg(not(unix))]
+        let _ = (start, end);
     }
 
     fn bytes(&self, info: &TensorInfo) -> &[u8] {
