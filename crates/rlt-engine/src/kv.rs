@@ -6,7 +6,7 @@
 //! by row.
 
 use std::ops::{Deref, Range};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -77,11 +77,6 @@ impl KvPages {
         }
     }
 
-    /// Bytes of the keys and values of the tokens stored.
-    pub fn bytes(&self) -> usize {
-        self.len * self.n_layers * self.shape.n_kv_heads * 2 * self.shape.head_dim * size_of::<f32>()
-    }
-
     /// Counts `n` tokens that were stored in every layer.
     pub fn advance(&mut self, n: usize) {
         self.len += n;
@@ -120,40 +115,8 @@ impl KvSequence {
     }
 }
 
-/// Turns at reading keys and values, for threads that decode sequences of their own side by side.
-///
-/// Reading them is bound by memory and the rest of a step by arithmetic. One core alone reads almost
-/// as fast as all together, so threads that read one after the other fall out of step, and one
-/// computes while the other reads.
-pub struct Turns {
-    free: Mutex<usize>,
-    given_back: Condvar,
-}
-
-impl Turns {
-    /// At most `n` (at least one) at a time.
-    pub fn new(n: usize) -> Self {
-        Self { free: Mutex::new(n.max(1)), given_back: Condvar::new() }
-    }
-
-    /// Does `work` in a turn. It must not wait for other threads, who may be waiting for this turn.
-    fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        let free = self.free.lock().expect("no panic holds this lock");
-        let mut free = self.given_back.wait_while(free, |free| *free == 0).expect("no panic holds this lock");
-        *free -= 1;
-        drop(free);
-        let result = work();
-        *self.free.lock().expect("no panic holds this lock") += 1;
-        self.given_back.notify_one();
-        result
-    }
-}
-
 /// Attention of one new token per sequence, in one layer. Row `i` of `qkv` is the new token of
 /// `sequences[i]`, whose key and value have been stored but not counted yet.
-///
-/// Without `turns` the work is spread over all threads; with them, this thread does it alone when it
-/// is its turn.
 ///
 /// Returns rows x `n_heads * head_dim`. A row's bits depend on its own sequence only.
 pub fn decode_attention(
@@ -161,7 +124,6 @@ pub fn decode_attention(
     sequences: &[impl Deref<Target = KvSequence> + Sync],
     layer: usize,
     shape: AttentionShape,
-    turns: Option<&Turns>,
 ) -> Tensor {
     let sequences: Vec<&KvSequence> = sequences.iter().map(Deref::deref).collect();
     let sequences = &sequences[..];
@@ -190,10 +152,10 @@ pub fn decode_attention(
     };
     let heads = || (0..shape.n_kv_heads).step_by(heads_per_task);
     let tasks: Vec<_> = runs.iter().flat_map(|run| heads().map(move |head| (run, head))).collect();
-    match turns {
-        Some(turns) => turns.during(|| tasks.into_iter().for_each(work)),
-        None if sequences.len() < 4 => tasks.into_iter().for_each(work),
-        None => tasks.into_par_iter().for_each(work),
+    if sequences.len() < 4 {
+        tasks.into_iter().for_each(work);
+    } else {
+        tasks.into_par_iter().for_each(work);
     }
     out
 }

@@ -171,27 +171,41 @@ impl PanelProduct<'_> {
             Panel::Bf16(panel) => tile_bf16::<S, MR, NV>(simd, rows, panel, self.x.cols()),
         };
         let columns = PANEL.min(self.n - self.column);
-        for (r, sums) in sums.iter().enumerate() {
-            // SAFETY: the row and these columns lie inside `out`, and only this task writes them.
-            let out = unsafe {
-                let to = self.out.get().add((row + r) * self.n + self.column);
-                std::slice::from_raw_parts_mut(to, columns)
-            };
-            let accumulate = self.mode == Output::Accumulate;
-            if columns == PANEL {
-                let (out, _) = S::as_mut_simd_f32s(out);
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = if accumulate { simd.add_f32s(*out, *sum) } else { *sum };
-                }
-            } else {
+        // SAFETY: the rows and these columns lie inside `out`, and only this task writes them.
+        let out = |r: usize| unsafe {
+            let to = self.out.get().add((row + r) * self.n + self.column);
+            std::slice::from_raw_parts_mut(to, columns)
+        };
+        // Loops short enough to be unrolled whole: a sum that is looked up by a running index would
+        // live in memory, through the whole product.
+        if columns < PANEL {
+            for r in 0..MR {
                 let mut values = [0.0_f32; PANEL];
                 let (vectors, _) = S::as_mut_simd_f32s(&mut values);
-                vectors.copy_from_slice(sums);
-                for (out, sum) in out.iter_mut().zip(values) {
-                    *out = if accumulate { *out + sum } else { sum };
+                vectors.copy_from_slice(&sums[r]);
+                put_columns(out(r), &values, self.mode);
+            }
+        } else if self.mode == Output::Accumulate {
+            for r in 0..MR {
+                let (out, _) = S::as_mut_simd_f32s(out(r));
+                for v in 0..NV {
+                    out[v] = simd.add_f32s(out[v], sums[r][v]);
                 }
             }
+        } else {
+            for r in 0..MR {
+                let (out, _) = S::as_mut_simd_f32s(out(r));
+                out.copy_from_slice(&sums[r]);
+            }
         }
+    }
+}
+
+/// Writes the first of `values` to `out` or adds them to it.
+#[inline(never)]
+fn put_columns(out: &mut [f32], values: &[f32; PANEL], mode: Output) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = if mode == Output::Accumulate { *out + value } else { *value };
     }
 }
 

@@ -60,7 +60,7 @@ fn decode(sequences: &[Sequence], layer: usize, shape: AttentionShape) -> Tensor
         newest.extend_from_slice(&qkv_of(len, shape, layer, key).gather_rows(&[len - 1]).to_host());
     }
     let qkv = Tensor::from_vec(sequences.len(), shape.qkv_cols(), newest);
-    decode_attention(&qkv, &decoding.iter().collect::<Vec<_>>(), layer, shape, None)
+    decode_attention(&qkv, &decoding.iter().collect::<Vec<_>>(), layer, shape)
 }
 
 /// Rows of a sequence, prompt first.
@@ -175,6 +175,6 @@ fn scores_far_below_zero_keep_their_weights() {
     own.advance(99);
     own.store(0, &qkv, 99, 1);
     let sequence = KvSequence { prefix: Arc::new(KvPages::new(1, shape)), own };
-    let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape, None);
+    let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape);
     assert_close("scores far below zero", &out, &last_row_wide(&wide(&qkv), shape), 1e-3);
 }

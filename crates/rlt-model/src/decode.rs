@@ -2,7 +2,7 @@
 
 use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
-use rlt_engine::kv::{KvSequence, Turns, decode_attention};
+use rlt_engine::kv::{KvSequence, decode_attention};
 use rlt_engine::matmul::{Output, add_bias};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
@@ -45,15 +45,8 @@ impl DecodeWeights {
     /// Computes one new token of every sequence (`ids[i]` continues `sequences[i]`), stores its keys
     /// and values, and returns the logits of the token after it (sequences x vocabulary).
     ///
-    /// `turns` is for threads that decode sequences of their own side by side ([`decode_attention`]).
     /// A row's bits depend on its own sequence only.
-    pub(crate) fn step(
-        &self,
-        decoder: &Decoder,
-        ids: &[u32],
-        sequences: &mut [&mut KvSequence],
-        turns: Option<&Turns>,
-    ) -> Tensor {
+    pub(crate) fn step(&self, decoder: &Decoder, ids: &[u32], sequences: &mut [&mut KvSequence]) -> Tensor {
         let (config, parameters) = (decoder.config(), decoder.parameters());
         let eps = config.rms_norm_eps;
         let positions: Vec<u32> = sequences.iter().map(|s| s.len() as u32).collect();
@@ -66,7 +59,7 @@ impl DecodeWeights {
             for (row, sequence) in sequences.iter_mut().enumerate() {
                 sequence.own.store(layer, &qkv, row, 1);
             }
-            let attended = decode_attention(&qkv, sequences, layer, decoder.attention_shape(), turns);
+            let attended = decode_attention(&qkv, sequences, layer, decoder.attention_shape());
             matmul_packed(&attended, &packed.attention_out, &mut x, Output::Accumulate);
             if let Some(bias) = &block.attention_out_bias {
                 add_bias(&mut x, bias);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use rlt_engine::kv::{KvPages, KvSequence, Turns};
+use rlt_engine::kv::{KvPages, KvSequence};
 use rlt_engine::random::RandomStream;
 use rlt_engine::sample::{self, Sampling};
 
@@ -151,10 +151,6 @@ const SEQUENCES_OF_A_THREAD: usize = 16;
 /// Steps that threads take with their own sequences before these are dealt out again.
 const STEPS_OF_A_ROUND: usize = 8;
 
-/// Keys and values of this size do not stay in any cache between two steps: threads take turns at
-/// reading them.
-const UNCACHED_BYTES: usize = 32 << 20;
-
 /// Some of the running sequences.
 struct Share {
     running: Vec<Running>,
@@ -266,7 +262,7 @@ impl<'a> Batch<'a> {
         }
         let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
         let last: Vec<u32> = requests.iter().map(last).collect();
-        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>(), None);
+        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>());
         let logits = logits.to_host();
         let logits = logits.chunks(decoder.config().vocab_size);
         for ((request, prompt), logits) in requests.into_iter().zip(prompts).zip(logits) {
@@ -329,8 +325,6 @@ impl<'a> Batch<'a> {
         let n_threads = rayon::current_num_threads();
         let mut waiting = std::mem::take(&mut self.running);
         let n_shares = if waiting.len() >= n_threads * SEQUENCES_OF_A_THREAD { n_threads } else { 1 };
-        let bytes: usize = waiting.iter().map(|r| r.kv.prefix.bytes() + r.kv.own.bytes()).sum();
-        let turns = (n_shares > 1 && bytes > UNCACHED_BYTES).then(|| Turns::new(n_shares / 2));
         let n_each = waiting.len().div_ceil(n_shares);
         let mut shares = Vec::with_capacity(n_shares);
         while !waiting.is_empty() {
@@ -340,7 +334,7 @@ impl<'a> Batch<'a> {
         }
         shares.par_iter_mut().for_each(|share| {
             for _ in 0..STEPS_OF_A_ROUND {
-                self.step(decoder, weights, share, turns.as_ref());
+                self.step(decoder, weights, share);
             }
         });
         for share in shares {
@@ -353,13 +347,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Computes the newest token of every sequence of a share and draws the next one.
-    fn step(&self, decoder: &Decoder, weights: &DecodeWeights, share: &mut Share, turns: Option<&Turns>) {
+    fn step(&self, decoder: &Decoder, weights: &DecodeWeights, share: &mut Share) {
         if share.running.is_empty() {
             return;
         }
         let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
         let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
-        let logits = weights.step(decoder, &ids, &mut sequences, turns);
+        let logits = weights.step(decoder, &ids, &mut sequences);
         let host = logits.to_host();
         let rows = share.running.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
         let drawn: Vec<_> = rows.map(|(running, row)| self.draw_one(running, row)).collect();
