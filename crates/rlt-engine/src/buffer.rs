@@ -1,9 +1,8 @@
 //! Recycled memory: a training step asks for the same sizes again and again, and fresh pages from
 //! the operating system cost more than many of the operations that fill them.
 //!
-//! Buffers are cut from slabs that ask for huge pages. Most operations are bound by how fast memory
-//! arrives, and a core reads almost twice as fast where the hardware's prefetching does not stop at
-//! every 4 KiB page (`huge_pages_and_prefetching` in docs/BENCHMARKS.md).
+//! Buffers are cut from slabs that ask for huge pages: many operations are bound by how fast memory
+//! arrives, and it arrives faster where the hardware's prefetching does not stop at every 4 KiB page.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
