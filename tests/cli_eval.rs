@@ -145,7 +145,7 @@ fn random_eval(dir: &Path, out: &str, args: &[&str]) -> (String, String) {
         .assert()
         .success();
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-    let report = read(&dir.join(out)).replace(out.trim_end_matches(".json"), "NAME");
+    let report = read(&dir.join(out)).replace(&out.replace(".json", "_questions.jsonl"), "QUESTIONS");
     (report, read(&dir.join(out.replace(".json", "_questions.jsonl"))))
 }
 

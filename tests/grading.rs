@@ -90,10 +90,10 @@ fn every_benchmark_answer_is_right_in_five_rewrites() {
                 format!("Thus the result is $\\boxed{{{gold}}}$."),
                 format!("\\boxed{{{}}}", gold.replace("\\dfrac", "\\frac").replace("\\frac{", "\\dfrac{")),
                 format!("\\boxed{{{spaced}}}"),
-                // Words have no unit.
+                // Words have no unit, formulas with text between them neither.
                 format!(
                     "\\boxed{{{plain}{}}}",
-                    if plain.starts_with("\\text") { "" } else { "\\text{ units}" }
+                    if plain.starts_with("\\text") || plain.contains('$') { "" } else { "\\text{ units}" }
                 ),
                 format!(
                     "First $\\boxed{{{gold}}}$, as was to be shown. I hope it is correct: 12345.\n\nDone."

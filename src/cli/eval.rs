@@ -140,8 +140,14 @@ impl EvalArgs {
         let (mut partial, done) = PartialRecords::open(path, &self.settings(student, task, thought, model)?)?;
         let done = usable(done, task, self.n);
         let mut save = |records: &[QuestionRecord]| partial.append(records);
-        let (summary, records) =
-            resume_task(student, task, thought, &options, done, &mut save, &context.progress)?;
+        let evaluated = resume_task(student, task, thought, &options, done, &mut save, &context.progress);
+        let (summary, records) = match evaluated {
+            Ok(evaluated) => evaluated,
+            Err(error) => {
+                partial.abandon()?;
+                return Err(error.into());
+            }
+        };
         let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let report = EvalReport {
             model: model.display().to_string(),

@@ -212,7 +212,7 @@ mod tests {
         );
         assert_eq!(message(r#"{"question": "x", "solution": ""}"#, |_| ()), ", row 1: the solution is empty");
         assert_eq!(
-            message(r#"{"question": "x", "solution": ["s"]}"#, |_| ()),
+            message(r#"{"question": "x", "solution": ["s", "t"]}"#, |_| ()),
             ", row 1: column `solution` is a list, not text"
         );
         assert_eq!(

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 pub struct PartialRecords {
     path: PathBuf,
     file: File,
+    n_records: usize,
 }
 
 impl PartialRecords {
@@ -43,7 +44,7 @@ impl PartialRecords {
         }
         crate::checkpoint::write_atomic(&path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        Ok((Self { path, file }, records))
+        Ok((Self { path, file, n_records: records.len() }, records))
     }
 
     /// Appends a batch and makes it durable.
@@ -59,7 +60,16 @@ impl PartialRecords {
             lines.push_str(&line);
             lines.push('\n');
         }
+        self.n_records += records.len();
         self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data()).map_err(io)
+    }
+
+    /// Leaves the file for the next attempt, unless there is nothing in it to go on with.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn abandon(self) -> Result<()> {
+        if self.n_records == 0 { self.remove() } else { Ok(()) }
     }
 
     /// Removes the file: the evaluation is over and written.
