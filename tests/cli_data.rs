@@ -33,7 +33,9 @@ fn rlt(dir: &Path, args: &[&str]) -> Command {
 fn parquet(path: &Path, rows: Value) {
     let rows: Vec<Map<String, Value>> = serde_json::from_value(rows).unwrap();
     let mut writer = RowWriter::create(path).unwrap();
-    rows.iter().for_each(|row| writer.write(row).unwrap());
+    for row in &rows {
+        writer.write(row).unwrap();
+    }
     writer.finish().unwrap();
 }
 

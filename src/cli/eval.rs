@@ -145,7 +145,7 @@ impl EvalArgs {
             Ok(evaluated) => evaluated,
             Err(error) => {
                 partial.abandon()?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());

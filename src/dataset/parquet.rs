@@ -203,7 +203,9 @@ impl Shape {
             (Self::Struct(_) | Self::List(_), _) => {
                 let there = i16::from(value.is_array());
                 let (own, rest) = columns.split_at_mut(self.n_columns());
-                own.iter_mut().for_each(|column| column.level(repetition, definition + there));
+                for column in own.iter_mut() {
+                    column.level(repetition, definition + there);
+                }
                 rest
             }
             _ => {
@@ -344,7 +346,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.parquet");
         let mut writer = RowWriter::create(&path).unwrap();
-        rows.iter().for_each(|row| writer.write(row).unwrap());
+        for row in rows {
+            writer.write(row).unwrap();
+        }
         writer.finish().unwrap();
         read_records(&path, 0).unwrap().into_iter().map(|record| record.columns).collect()
     }
@@ -378,7 +382,9 @@ mod tests {
     fn a_column_of_two_types_is_refused_and_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = RowWriter::create(&dir.path().join("rows.parquet")).unwrap();
-        rows(json!([{"a": 1}, {"a": "x"}])).iter().for_each(|row| writer.write(row).unwrap());
+        for row in &rows(json!([{"a": 1}, {"a": "x"}])) {
+            writer.write(row).unwrap();
+        }
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("row 2: a column holds a number and text (field `a`)"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

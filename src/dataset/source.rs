@@ -213,8 +213,8 @@ impl<'de> Deserialize<'de> for Row {
 struct RowVisitor;
 
 impl RowVisitor {
-    fn not_an_object<E>() -> std::result::Result<Row, E> {
-        Ok(Row(Err("not a JSON object; every row must be one".into())))
+    fn not_an_object() -> Row {
+        Row(Err("not a JSON object; every row must be one".into()))
     }
 }
 
@@ -238,31 +238,31 @@ impl<'de> Visitor<'de> for RowVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<Row, A::Error> {
         while items.next_element::<IgnoredAny>()?.is_some() {}
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_str<E>(self, _: &str) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_bool<E>(self, _: bool) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_i64<E>(self, _: i64) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_u64<E>(self, _: u64) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_f64<E>(self, _: f64) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 
     fn visit_unit<E>(self) -> std::result::Result<Row, E> {
-        Self::not_an_object()
+        Ok(Self::not_an_object())
     }
 }
 

@@ -16,7 +16,9 @@ const INSPECT: &[&str] = &["inspect", "--model", "model", "--data", "rows.jsonl"
 fn parquet(dir: &Path, rows: &Value) {
     let rows: Vec<Map<String, Value>> = serde_json::from_value(rows.clone()).unwrap();
     let mut writer = RowWriter::create(&dir.join("rows.parquet")).unwrap();
-    rows.iter().for_each(|row| writer.write(row).unwrap());
+    for row in &rows {
+        writer.write(row).unwrap();
+    }
     writer.finish().unwrap();
 }
 
