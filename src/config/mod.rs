@@ -6,7 +6,9 @@
 //! thing in a file and on the command line.
 
 mod load;
+mod run_tables;
 mod tables;
 mod validate;
 
+pub use run_tables::*;
 pub use tables::*;
