@@ -25,8 +25,9 @@ impl Config {
 
         let world = &self.world;
         if self.makes_its_world() {
-            World::from_name(&world.name)
-                .map_err(|e| Error::Usage(format!("world.name is {:?}: {e}", world.name)))?;
+            let known: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
+            let is_known = known.contains(&world.name.as_str());
+            require(is_known, "world.name", &world.name, &known.join(" or "))?;
             at_least_one("world.rows", world.rows)?;
             at_least_one("world.n_layers", world.n_layers)?;
             at_least_one("world.n_heads", world.n_heads)?;
