@@ -117,6 +117,7 @@ impl Batch<'_> {
 mod tests {
     use super::*;
     use crate::training::run::tests::tiny_model;
+    use rlt_model::batch::Continuation;
 
     fn batch(advantages: &[f32], tokens_per_microbatch: usize) -> Batch<'_> {
         let ids = |n: u32, factor: u32| -> Vec<u32> { (0..n).map(|i| (i * factor + 3) % 40).collect() };
