@@ -23,11 +23,11 @@ struct Victim {
 }
 
 const VICTIMS: &[Victim] = &[
-    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1"] },
+    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1", "eval.every=4"] },
     Victim {
         command: "train",
         config: "short-rl.toml",
-        overrides: &["grpo.steps=16", "grpo.questions_per_step=3"],
+        overrides: &["grpo.steps=16", "grpo.questions_per_step=3", "eval.every=2"],
     },
 ];
 
