@@ -225,7 +225,7 @@ fn runs_are_compared_on_one_page() {
     assert_stands_alone(&html);
     assert_balanced(&html);
     let text = visible_text(&html);
-    for words in ["2 runs", "Settings that differ", "seed", "model.student", "Reward", "Tokens/s"] {
+    for words in ["2 runs", "Settings that differ", "seed", "model.student", "Reward", "Gradient norm"] {
         assert!(text.contains(words), "{words}");
     }
     // What is the same in both is not listed, nor are their names.

@@ -213,7 +213,12 @@ pub(super) fn overlays(runs: &[&[Map<String, Value>]]) -> Vec<OverlaySection> {
         if chart.metric == "loss" && rewarded {
             return None;
         }
-        Some(Overlay { title: chart.title, caption: chart.caption, svg: chart.overlay(runs)? })
+        // The rest of a caption explains bands, which are not drawn here.
+        let caption = match chart.bands {
+            [] => chart.caption,
+            _ => chart.caption.split_inclusive(". ").next().unwrap_or_default(),
+        };
+        Some(Overlay { title: chart.title, caption, svg: chart.overlay(runs)? })
     };
     CHART_SECTIONS
         .iter()

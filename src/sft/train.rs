@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
+use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
@@ -69,8 +70,12 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
         let batch =
-            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)?;
-        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
+            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)
+                .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        let update = weights
+            .optimizer
+            .update(&mut weights.decoder, &gradients)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
 
         let metrics = json!({
             "loss": batch.loss,
@@ -160,6 +165,38 @@ pub(super) fn examples(
 
 pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
     loss.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// The rows as a failed step keeps them.
+fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
+    let group = |row: &&Row| {
+        let group = ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone());
+        FailedGroup::of(&row.name, 0, &group)
+    };
+    rows.iter().map(group).collect()
+}
+
+/// The gradient of a batch that was kept.
+///
+/// # Errors
+/// As the step that it was kept from.
+pub(super) fn gradient_again(
+    decoder: &Decoder,
+    batch: &FailedBatch,
+    gradients: &mut Parameters,
+) -> Result<()> {
+    let rows: Vec<Row> = batch
+        .groups
+        .iter()
+        .flat_map(|group| {
+            group.to_scoring().continuations.into_iter().map(|continuation| Row {
+                name: group.name.clone(),
+                example: SftExample { ids: continuation.ids, loss: continuation.scored },
+            })
+        })
+        .collect();
+    let rows: Vec<&Row> = rows.iter().collect();
+    batch_gradient(decoder, &rows, batch.config.sft.tokens_per_microbatch, gradients, batch.step).map(drop)
 }
 
 /// What a batch came to.
