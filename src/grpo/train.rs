@@ -107,6 +107,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             beta: grpo.beta,
             temperature: config.sampling.temperature,
             tokens_per_microbatch: grpo.tokens_per_microbatch,
+            keep: config.memory.recompute.into(),
         };
         gradients.fill_zero();
         let loss = batch.gradient(&weights.decoder, weights.reference.as_ref(), &mut gradients)?;
@@ -230,6 +231,7 @@ struct Batch<'a> {
     beta: f32,
     temperature: f32,
     tokens_per_microbatch: usize,
+    keep: Keep,
 }
 
 /// What a step's loss came to.
@@ -262,7 +264,7 @@ impl Batch<'_> {
             let logprobs = policy.train_micro_batch(
                 &batch,
                 self.temperature,
-                Keep::Activations,
+                self.keep,
                 gradients,
                 |first, logprobs| {
                     let tokens = tokens[done + first..].iter().zip(logprobs);
@@ -340,6 +342,7 @@ mod tests {
             beta: 0.3,
             temperature: 0.7,
             tokens_per_microbatch,
+            keep: Keep::Activations,
         }
     }
 

@@ -63,8 +63,8 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
-        let batch =
-            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)?;
+        let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)?;
         let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
 
         let metrics = json!({
@@ -164,6 +164,7 @@ fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
     tokens_per_microbatch: usize,
+    keep: Keep,
     gradients: &mut Parameters,
     step: u64,
 ) -> Result<BatchLoss> {
@@ -177,17 +178,16 @@ fn batch_gradient(
     let (mut done, mut sum) = (0, 0.0);
     for part in micro_batches(&groups, tokens_per_microbatch) {
         let batch = PackedBatch::new(&part);
-        let logprobs =
-            decoder.train_micro_batch(&batch, 1.0, Keep::Activations, gradients, |first, logprobs| {
-                if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-                    let row = row_of_token(rows, done + first + bad);
-                    return Err(Error::NonFinite(format!(
-                        "step {step}, {row}: a token's log-probability is not finite; a lower \
+        let logprobs = decoder.train_micro_batch(&batch, 1.0, keep, gradients, |first, logprobs| {
+            if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+                let row = row_of_token(rows, done + first + bad);
+                return Err(Error::NonFinite(format!(
+                    "step {step}, {row}: a token's log-probability is not finite; a lower \
                      optimizer.learning_rate may help"
-                    )));
-                }
-                Ok(vec![derivative; logprobs.len()])
-            })?;
+                )));
+            }
+            Ok(vec![derivative; logprobs.len()])
+        })?;
         done += logprobs.len();
         sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
     }
@@ -226,10 +226,11 @@ mod tests {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
         let mut whole = Parameters::zeros(decoder.config());
-        let loss = batch_gradient(&decoder, &rows, 1000, &mut whole, 1).unwrap().loss;
+        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1).unwrap().loss;
         for tokens_per_microbatch in [1, 16, 30] {
             let mut parts = Parameters::zeros(decoder.config());
-            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, &mut parts, 1).unwrap();
+            let keep = Keep::BlockInputs;
+            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);
             for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
@@ -256,7 +257,8 @@ mod tests {
         decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
         let rows: Vec<&Row> = rows.iter().collect();
         let mut gradients = Parameters::zeros(decoder.config());
-        let error = batch_gradient(&decoder, &rows[3..], 1000, &mut gradients, 7).err().unwrap();
+        let keep = Keep::Activations;
+        let error = batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
     }
 
