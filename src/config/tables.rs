@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rlt_model::adapter::{LoraSettings, Target};
 use rlt_model::decoder::Keep;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// The optimizer and its schedule.
     pub optimizer: OptimizerConfig,
+    /// Low-rank adaptation.
+    pub lora: LoraConfig,
     /// What training holds in memory.
     pub memory: MemoryConfig,
     /// Checkpoints.
@@ -414,6 +417,70 @@ impl Default for OptimizerConfig {
             weight_decay: 0.0,
             clip_norm: 1.0,
         }
+    }
+}
+
+/// An entry of `lora.targets`, named as the module of the Hugging Face layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraTarget {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Attention output.
+    OProj,
+    /// Gate of the feed-forward layer.
+    GateProj,
+    /// Up projection of the feed-forward layer.
+    UpProj,
+    /// Down projection of the feed-forward layer.
+    DownProj,
+}
+
+impl From<LoraTarget> for Target {
+    fn from(target: LoraTarget) -> Self {
+        match target {
+            LoraTarget::QProj => Self::Query,
+            LoraTarget::KProj => Self::Key,
+            LoraTarget::VProj => Self::Value,
+            LoraTarget::OProj => Self::AttentionOut,
+            LoraTarget::GateProj => Self::Gate,
+            LoraTarget::UpProj => Self::Up,
+            LoraTarget::DownProj => Self::Down,
+        }
+    }
+}
+
+/// `[lora]`: train low-rank terms beside the frozen weights (arXiv 2106.09685).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of each term; 0 trains the weights themselves.
+    pub rank: usize,
+    /// A term counts `alpha / rank` times.
+    pub alpha: f32,
+    /// Which projections of every block have a term.
+    pub targets: Vec<LoraTarget>,
+}
+
+impl LoraConfig {
+    /// The adapter that is trained; none where the weights are.
+    pub fn settings(&self) -> Option<LoraSettings> {
+        let mut targets: Vec<Target> = self.targets.iter().map(|&target| target.into()).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        (self.rank > 0).then_some(LoraSettings { rank: self.rank, alpha: self.alpha, targets })
+    }
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        use LoraTarget::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+        let targets = vec![QProj, KProj, VProj, OProj, GateProj, UpProj, DownProj];
+        Self { rank: 0, alpha: 32.0, targets }
     }
 }
 

@@ -15,12 +15,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{Completion, GenerationRequest, generate};
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
@@ -64,11 +63,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    if let (Some(reference), 0) = (&mut weights.reference, grpo.reference_sync_every) {
+    if let (Some(reference), None, 0) =
+        (&mut weights.reference, weights.decoder.adapter(), grpo.reference_sync_every)
+    {
         reference.parameters_mut().freeze();
     }
     let mut order = EpochOrder::new(config.seed, all_questions.len());
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
 
@@ -178,10 +179,13 @@ fn questions(
     Ok(questions)
 }
 
-/// A run with a KL term starts with its own copy of the model as the reference.
+/// A run with a KL term starts with its own copy of the model as the reference; beside an adapter, that is the
+/// base model itself.
 fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
     if beta == 0.0 {
         weights.reference = None;
+    } else if weights.decoder.adapter().is_some() {
+        weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {
         if steps_done > 0 {
             return Err(Error::Failed(format!(
@@ -255,7 +259,7 @@ impl Batch<'_> {
         &self,
         policy: &Decoder,
         reference: Option<&Decoder>,
-        gradients: &mut Parameters,
+        gradients: &mut Gradients,
     ) -> Result<StepLoss> {
         let tokens = self.tokens(reference)?;
         let (mut done, mut loss, mut kl) = (0, 0.0, 0.0);
@@ -352,7 +356,7 @@ mod tests {
     fn micro_batches_give_the_gradient_of_the_step() {
         let (policy, reference) = (tiny_model(1), tiny_model(2));
         let gradient = |tokens_per_microbatch| {
-            let mut gradients = Parameters::zeros(policy.config());
+            let mut gradients = Gradients::zeros(&policy);
             let batch = batch(&ADVANTAGES, tokens_per_microbatch);
             let loss = batch.gradient(&policy, Some(&reference), &mut gradients).unwrap();
             (loss, gradients)
@@ -374,7 +378,7 @@ mod tests {
     fn a_step_along_the_gradient_raises_what_has_an_advantage() {
         let policy = tiny_model(1);
         let batch = Batch { beta: 0.0, ..batch(&ADVANTAGES, 1000) };
-        let mut gradients = Parameters::zeros(policy.config());
+        let mut gradients = Gradients::zeros(&policy);
         let loss = batch.gradient(&policy, None, &mut gradients).unwrap();
         assert!(loss.kl_to_reference.is_none());
         // Without a KL term the loss is minus the mean advantage, whatever the weights are ..
@@ -413,7 +417,7 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_names_step_row_and_sample() {
         let advantages = [0.7, -0.7, -1.2, f32::INFINITY];
-        let mut gradients = Parameters::zeros(tiny_model(1).config());
+        let mut gradients = Gradients::zeros(&tiny_model(1));
         let error = batch(&advantages, 1000).gradient(&tiny_model(1), None, &mut gradients).err().unwrap();
         assert!(error.to_string().starts_with("step 4, row 9, sample 2: "), "{error}");
     }
@@ -421,11 +425,8 @@ mod tests {
     #[test]
     fn the_reference_moves_towards_the_policy_when_it_is_due() {
         let value = |decoder: &Decoder| decoder.parameters().embedding.to_host()[0];
-        let optimizer = crate::training::Optimizer::new(
-            tiny_model(1).config(),
-            &crate::config::OptimizerConfig::default(),
-            9,
-        );
+        let optimizer =
+            crate::training::Optimizer::new(&tiny_model(1), &crate::config::OptimizerConfig::default(), 9);
         let mut weights = Weights { decoder: tiny_model(1), optimizer, reference: Some(tiny_model(2)) };
         let (policy, before) = (value(&weights.decoder), value(weights.reference.as_ref().unwrap()));
         sync_reference(&mut weights, 31, 32, 0.9);

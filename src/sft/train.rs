@@ -13,12 +13,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
+use rlt_model::{Decoder, Gradients};
 use serde_json::{Value, json};
 
 use super::objective::{derivative, loss};
@@ -54,7 +53,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     };
     let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
 
@@ -165,7 +164,7 @@ fn batch_gradient(
     rows: &[&Row],
     tokens_per_microbatch: usize,
     keep: Keep,
-    gradients: &mut Parameters,
+    gradients: &mut Gradients,
     step: u64,
 ) -> Result<BatchLoss> {
     let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
@@ -225,10 +224,10 @@ mod tests {
     fn micro_batches_give_the_gradient_of_the_batch() {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut whole = Parameters::zeros(decoder.config());
+        let mut whole = Gradients::zeros(&decoder);
         let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1).unwrap().loss;
         for tokens_per_microbatch in [1, 16, 30] {
-            let mut parts = Parameters::zeros(decoder.config());
+            let mut parts = Gradients::zeros(&decoder);
             let keep = Keep::BlockInputs;
             let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
@@ -256,7 +255,7 @@ mod tests {
         data[39 * width] = f32::INFINITY;
         decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut gradients = Parameters::zeros(decoder.config());
+        let mut gradients = Gradients::zeros(&decoder);
         let keep = Keep::Activations;
         let error = batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rlt_model::Decoder;
+use rlt_model::adapter::Adapter;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::{Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::CheckpointStore;
-use crate::config::{CheckpointConfig, Config, ModelPaths, SaveDtype};
+use crate::config::{CheckpointConfig, Config, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -29,11 +30,17 @@ pub struct Trained {
     pub report: PathBuf,
 }
 
-/// The model that training starts from: the weights in `model.path`, or random ones of its shape.
+/// The model that training starts from: the weights in `model.path` (frozen, with a new adapter beside them,
+/// where `lora` asks for one), or random ones of its shape.
 ///
 /// # Errors
 /// What the folder's files report.
-pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
+pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
+    if let Some(settings) = lora.settings() {
+        let decoder = Decoder::load_frozen(&model.path)?;
+        let adapter = Adapter::random(decoder.config(), &settings, seed);
+        return Ok(decoder.with_adapter(adapter));
+    }
     if model.from_scratch {
         return Ok(Decoder::random(&ModelConfig::from_dir(&model.path)?, seed));
     }
@@ -45,7 +52,7 @@ pub struct Run<'a> {
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
     checkpoints: CheckpointConfig,
-    save_dtype: SaveDtype,
+    model: ModelPaths,
     store: CheckpointStore,
     log: RunLog,
     state: State,
@@ -85,14 +92,14 @@ impl<'a> Run<'a> {
         }
         let (state, weights) = match &latest.checkpoint {
             None => {
-                let decoder = initial_model(&config.model, config.seed)?;
-                let optimizer = Optimizer::new(decoder.config(), &config.optimizer, total_steps);
+                let decoder = initial_model(&config.model, &config.lora, config.seed)?;
+                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_steps);
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
-                let restored = Restored::read(&checkpoint.path)?;
+                let restored = Restored::read(&checkpoint.path, &config.model.path)?;
                 restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
-                let mut optimizer = Optimizer::new(restored.decoder.config(), &config.optimizer, total_steps);
+                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_steps);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
@@ -105,7 +112,7 @@ impl<'a> Run<'a> {
             dir: run_dir,
             tokenizer,
             checkpoints: config.checkpoint.clone(),
-            save_dtype: config.model.save_dtype,
+            model: config.model.clone(),
             store,
             log,
             state,
@@ -158,9 +165,10 @@ impl<'a> Run<'a> {
         }
         self.log.sync()?;
         let Weights { decoder, optimizer, reference } = weights;
-        let (state, tokenizer, reference) =
-            (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
-        let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
+        // The reference of an adapter is its base model, which is never written.
+        let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
+        let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
+        let snapshot = Snapshot { state, decoder, tokenizer, base, optimizer, reference };
         let saved = self.store.save(step, |folder| snapshot.write(folder))?;
         if stopped {
             let (total, saved) = (self.total_steps, saved.display());
@@ -171,14 +179,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Ends the run: the final model in `model/`, then the report.
+    /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
+    /// the report.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
-        decoder.save_as(&model, self.save_dtype.into())?;
+        decoder.save_as(&model, self.model.save_dtype.into())?;
         self.tokenizer.save(&model)?;
+        if let Some(adapter) = decoder.adapter() {
+            let folder = self.dir.join("adapter");
+            adapter.save(&folder, decoder.config(), &self.model.path)?;
+            self.tokenizer.save(&folder)?;
+        }
         let report = write_report(self.dir)?;
         Ok(Trained { steps: self.state.step, model, report })
     }
@@ -186,6 +200,8 @@ impl<'a> Run<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use rlt_model::Gradients;
+
     use super::*;
 
     /// Two blocks of width 16 over 40 tokens, random weights.
@@ -206,15 +222,15 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut decoder = tiny_model(1);
         let settings = crate::config::OptimizerConfig::default();
-        let mut optimizer = Optimizer::new(decoder.config(), &settings, 9);
-        let gradients = tiny_model(2).parameters().clone();
+        let mut optimizer = Optimizer::new(&decoder, &settings, 9);
+        let gradients = Gradients::Weights(tiny_model(2).parameters().clone());
         for _ in 0..3 {
             optimizer.update(&mut decoder, &gradients).unwrap();
         }
         let path = dir.path().join("optimizer.safetensors");
-        optimizer.write(decoder.config(), &path).unwrap();
-        let mut again = Optimizer::new(decoder.config(), &settings, 9);
-        again.restore(decoder.config(), &path, 3).unwrap();
+        optimizer.write(&path).unwrap();
+        let mut again = Optimizer::new(&decoder, &settings, 9);
+        again.restore(&path, 3).unwrap();
         let mut copy = Decoder::new(decoder.config().clone(), decoder.parameters().clone());
         let update = optimizer.update(&mut decoder, &gradients).unwrap();
         assert_eq!(update, again.update(&mut copy, &gradients).unwrap());
