@@ -7,8 +7,9 @@ use rlt_engine::Tensor;
 use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_backward, merged};
 use rlt_engine::matmul::{Output, matmul_nt};
 
-/// Rows, input features, all output columns; rank and columns of each term.
-const SHAPES: [(usize, usize, usize, usize, [(usize, usize); 2]); 3] = [
+/// Rows, input features, all output columns; rank; first column and columns of each term.
+type Shape = (usize, usize, usize, usize, [(usize, usize); 2]);
+const SHAPES: [Shape; 3] = [
     (3, 5, 9, 2, [(0, 4), (6, 3)]),
     (40, 33, 70, 4, [(1, 32), (40, 30)]),
     (150, 64, 96, 16, [(0, 64), (64, 32)]),
@@ -22,6 +23,12 @@ fn terms(cols: usize, rank: usize, columns: [(usize, usize); 2]) -> Vec<LowRank>
         first_column,
     };
     columns.into_iter().enumerate().map(term).collect()
+}
+
+fn add_all(terms: &[LowRank], x: &Tensor, y: &mut Tensor) {
+    for term in terms {
+        PackedLowRank::new(term).add(x, y);
+    }
 }
 
 /// `sum (G o sum_terms s (x A^T) B^T)` in f64, for a term's values given as x, A and B.
@@ -40,7 +47,7 @@ fn adding_terms_equals_the_product_with_the_merged_matrix() {
         let (x, w, terms) = (random(m, k, 1), random(cols, k, 2), terms(k, rank, columns));
         let mut y = Tensor::zeros(m, cols);
         matmul_nt(&x, &w, &mut y, Output::Replace);
-        terms.iter().for_each(|term| PackedLowRank::new(term).add(&x, &mut y));
+        add_all(&terms, &x, &mut y);
         let merged = merged(&w, &terms);
         assert_close("product", &y, &product_nt(&wide(&x), &wide(&merged), k), 1e-5);
         // Rows on their own have the same bits.
@@ -48,7 +55,7 @@ fn adding_terms_equals_the_product_with_the_merged_matrix() {
             let one = x.gather_rows(&[row]);
             let mut alone = Tensor::zeros(1, cols);
             matmul_nt(&one, &w, &mut alone, Output::Replace);
-            terms.iter().for_each(|term| PackedLowRank::new(term).add(&one, &mut alone));
+            add_all(&terms, &one, &mut alone);
             assert_eq!(bits(&alone), bits(&y.gather_rows(&[row])), "row {row} of {m}");
         }
     }

@@ -162,9 +162,8 @@ impl Adapter {
                 return Ok::<_, std::convert::Infallible>(Tensor::zeros(slot.rows, slot.cols));
             }
             let std = 1.0 / (3.0 * slot.cols as f32).sqrt();
-            let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
-            data.iter_mut().for_each(|value| *value *= std);
-            Ok(Tensor::from_vec(slot.rows, slot.cols, data))
+            let data = stream.normals([index, 0, 0], slot.rows * slot.cols);
+            Ok(Tensor::from_vec(slot.rows, slot.cols, data.into_iter().map(|value| value * std).collect()))
         });
         match made {
             Ok(adapter) => adapter,
