@@ -32,17 +32,17 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained};
+use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
 
 /// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
-/// where an earlier call in the same directory ended. When `stop` becomes true, saves after the current
-/// step.
+/// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step, row and sample, [`Error::Interrupted`] after `stop`.
 pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
     config.validate_for_grpo()?;
+    let config = &supply_world(config, run_dir, WorldRows::Questions)?;
     let grpo = &config.grpo;
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir(&config.model.path)?;
@@ -74,6 +74,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
 
     for step in run.steps_left() {
+        run.stop_if_asked(&weights, stop)?;
         // Questions, by a global index.
         let positions = (step - 1) * per_step..step * per_step;
         let questions: Vec<&Question> =
@@ -92,12 +93,14 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             .collect();
         let groups = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
         let generate_s = started.elapsed().as_secs_f64();
+        run.stop_if_asked(&weights, stop)?;
 
         // Rewards, and advantages within each group.
         let judged = judge.rewards(step, &questions, &groups, &style, &chat, &weights.decoder, config)?;
         let rewards: Vec<f32> = judged.iter().map(|judged| judged.reward).collect();
         let advantages: Vec<f32> = rewards.chunks(grpo.group_size).flat_map(group_advantages).collect();
         let score_s = started.elapsed().as_secs_f64() - generate_s;
+        run.stop_if_asked(&weights, stop)?;
 
         // The update: reference log-probabilities, gradient, AdamW.
         let batch = Batch {
@@ -140,7 +143,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             run.log_mut().samples(step, &rows)?;
         }
         progress.advance(1, &last_reward);
-        run.end_step(&weights, positions.end, metrics, stop)?;
+        run.end_step(&weights, positions.end, metrics)?;
     }
     progress.finish(&last_reward);
     run.finish(&weights.decoder)
