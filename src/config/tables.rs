@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointConfig, LoraConfig, MemoryConfig, WorldConfig};
+use super::{CheckpointConfig, EvalConfig, LoraConfig, MemoryConfig, WorldConfig};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub lora: LoraConfig,
     /// What training holds in memory.
     pub memory: MemoryConfig,
+    /// Evaluation while training.
+    pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
 }

@@ -5,6 +5,7 @@
 //! - `update`: the gradient of a step; `reference`: the reference model;
 //! - `judge`: completions to rewards; `metrics`: what a step says about itself.
 
+mod evaluate;
 mod judge;
 mod metrics;
 pub mod objective;

@@ -19,7 +19,9 @@ use rlt_model::Gradients;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{Completion, GenerationRequest, generate};
+use serde_json::{Map, Value};
 
+use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
 use super::objective::group_advantages;
@@ -32,7 +34,7 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
+use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
 /// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
@@ -49,6 +51,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let judge = Judge::load(config, &chat)?;
     let model = ModelConfig::from_dir(&config.model.path)?;
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
+    let held_out = HeldOut::load(config, &model, &style, &chat, &judge, progress)?;
     let per_step = grpo.questions_per_step as u64;
 
     let state = State {
@@ -58,6 +61,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         rows_drawn: 0,
         n_rows: all_questions.len(),
         data_checksum: data_checksum(all_questions.iter().map(|question| question.prompt.as_slice())),
+        evaluation: Standing::default(),
     };
     let (mut run, mut weights) =
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, progress)?;
@@ -117,7 +121,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let loss = batch.gradient(&weights.decoder, weights.reference.as_ref(), &mut gradients)?;
         let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
-        let step_s = started.elapsed().as_secs_f64();
+        let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.
         let mut metrics = describe(&groups, &judged);
@@ -130,10 +134,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             ("loss", loss.loss),
             ("learning_rate", update.learning_rate),
             ("grad_norm", update.grad_norm),
-            ("tokens_per_s", n_tokens as f64 / step_s),
+            ("tokens_per_s", n_tokens as f64 / (generate_s + score_s + update_s)),
             ("generate_s", generate_s),
             ("score_s", score_s),
-            ("update_s", step_s - generate_s - score_s),
+            ("update_s", update_s),
+            ("generate_tokens_per_s", n_tokens as f64 / generate_s),
+            ("score_tokens_per_s", n_tokens as f64 / score_s),
+            ("update_tokens_per_s", n_tokens as f64 / update_s),
         ];
         metrics.extend(numbers.map(|(name, value)| (name.to_owned(), value.into())));
         let every = grpo.samples_every as u64;
@@ -142,15 +149,30 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let rows = sample_rows(n, step, &questions, &groups, &judged, &advantages, &style, &chat);
             run.log_mut().samples(step, &rows)?;
         }
-        progress.advance(1, &last_reward);
-        run.end_step(&weights, positions.end, metrics)?;
+        let evaluated = match &held_out {
+            Some(held_out) if run.is_evaluation_due(step) => {
+                Some(held_out.evaluate(&weights.decoder, &sampling, &judge, &style, &chat, config)?)
+            }
+            _ => None,
+        };
+        progress.advance(1, &format!("{last_reward}, {}", speeds(&metrics)));
+        if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
+            break;
+        }
     }
     progress.finish(&last_reward);
     run.finish(&weights.decoder)
 }
 
+/// Completion tokens a second in each part of a step, for whoever watches.
+fn speeds(metrics: &Map<String, Value>) -> String {
+    let speed = |part: &str| metrics[&format!("{part}_tokens_per_s")].as_f64().unwrap_or(f64::NAN);
+    let [generate, score, update] = ["generate", "score", "update"].map(speed);
+    format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
+}
+
 /// The questions with their prompts, without those that leave no room; how many were dropped is noted.
-fn questions(
+pub(super) fn questions(
     config: &Config,
     model: &ModelConfig,
     style: &PromptStyle,
