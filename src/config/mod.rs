@@ -6,9 +6,11 @@
 //! thing in a file and on the command line.
 
 mod load;
+mod memory;
 mod run_tables;
 mod tables;
 mod validate;
 
+pub use memory::*;
 pub use run_tables::*;
 pub use tables::*;

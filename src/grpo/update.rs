@@ -1,9 +1,8 @@
 //! The update of a step: the gradient of its loss over all completions, micro-batch by micro-batch.
 
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 use super::objective::{k3, token_loss, token_loss_derivative, token_weight};
 use crate::error::{Error, Result};
@@ -45,7 +44,7 @@ impl Batch<'_> {
         &self,
         policy: &Decoder,
         reference: Option<&Decoder>,
-        gradients: &mut Parameters,
+        gradients: &mut Gradients,
     ) -> Result<StepLoss> {
         let tokens = self.tokens(reference)?;
         let (mut done, mut loss, mut kl) = (0, 0.0, 0.0);
@@ -143,7 +142,7 @@ mod tests {
     fn micro_batches_give_the_gradient_of_the_step() {
         let (policy, reference) = (tiny_model(1), tiny_model(2));
         let gradient = |tokens_per_microbatch| {
-            let mut gradients = Parameters::zeros(policy.config());
+            let mut gradients = Gradients::zeros(&policy);
             let batch = batch(&ADVANTAGES, tokens_per_microbatch);
             let loss = batch.gradient(&policy, Some(&reference), &mut gradients).unwrap();
             (loss, gradients)
@@ -165,7 +164,7 @@ mod tests {
     fn a_step_along_the_gradient_raises_what_has_an_advantage() {
         let policy = tiny_model(1);
         let batch = Batch { beta: 0.0, ..batch(&ADVANTAGES, 1000) };
-        let mut gradients = Parameters::zeros(policy.config());
+        let mut gradients = Gradients::zeros(&policy);
         let loss = batch.gradient(&policy, None, &mut gradients).unwrap();
         assert!(loss.kl_to_reference.is_none());
         // Without a KL term the loss is minus the mean advantage, whatever the weights are ..
@@ -204,7 +203,7 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_names_step_row_and_sample() {
         let advantages = [0.7, -0.7, -1.2, f32::INFINITY];
-        let mut gradients = Parameters::zeros(tiny_model(1).config());
+        let mut gradients = Gradients::zeros(&tiny_model(1));
         let error = batch(&advantages, 1000).gradient(&tiny_model(1), None, &mut gradients).err().unwrap();
         assert!(error.to_string().starts_with("step 4, row 9, sample 2: "), "{error}");
     }
