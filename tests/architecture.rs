@@ -114,6 +114,7 @@ fn links_lead_somewhere() {
         "docs/NUMERICS.md",
         "docs/BENCHMARKS.md",
         "docs/GRADING.md",
+        "docs/RUNS.md",
     ] {
         let path = root().join(page);
         let text = fs::read_to_string(&path).unwrap();

@@ -76,17 +76,18 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             .update(&mut weights.decoder, &gradients)
             .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
 
+        let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let metrics = json!({
             "loss": batch.loss,
             "learning_rate": update.learning_rate,
             "grad_norm": update.grad_norm,
             "tokens": batch.n_tokens,
-            "tokens_per_s": batch.n_tokens as f64 / started.elapsed().as_secs_f64(),
+            "tokens_per_s": tokens_per_s,
             "epoch": positions.end as f64 / examples.len() as f64,
         });
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
-        progress.advance(1, &last_loss);
+        progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
         let evaluated = match &held_out {
             Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
             _ => None,
