@@ -5,8 +5,10 @@
 //! to the current directory, not to the configuration file, so that the same text means the same
 //! thing in a file and on the command line.
 
+mod grpo;
 mod load;
 mod tables;
 mod validate;
 
+pub use grpo::*;
 pub use tables::*;

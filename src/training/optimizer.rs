@@ -42,6 +42,11 @@ impl Optimizer {
         Self { settings: settings.clone(), total_steps, steps_done: 0, first, second }
     }
 
+    /// Updates done.
+    pub fn updates_done(&self) -> u64 {
+        self.steps_done
+    }
+
     /// Updates the weights of `decoder` with `gradients`, scaled down to the clipping norm. Weight
     /// decay applies to matrices only.
     ///
