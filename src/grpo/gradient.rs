@@ -118,25 +118,27 @@ impl Batch<'_> {
     /// Derivative of the loss by each log-probability.
     fn derivatives(&self, tokens: &[Token], logprobs: &[f32]) -> Result<Vec<f32>> {
         let beta = f64::from(self.settings.beta);
-        let terms = self.terms(tokens, logprobs);
-        let of = |((term, (_, kl)), (token, &logprob)): ((Term, (f64, f64)), (&Token, &f32))| {
+        let mut derivatives = Vec::with_capacity(logprobs.len());
+        for ((term, (_, kl)), (token, &logprob)) in
+            self.terms(tokens, logprobs).into_iter().zip(tokens.iter().zip(logprobs))
+        {
             let derivative = token.weight * (term.derivative + beta * kl);
-            let old = self.completions[token.completion].old[token.index];
-            if logprob.is_finite() && old.is_finite() && term.loss.is_finite() && derivative.is_finite() {
-                return Ok(derivative as f32);
-            }
             let completion = &self.completions[token.completion];
-            Err(Error::NonFinite(format!(
-                "step {}, {}: the loss of token {} is not finite (log-probability {logprob}, {} when it was sampled, \
-                 the reference's {:?}); a lower optimizer.learning_rate may help",
-                self.step,
-                completion.name,
-                token.index + 1,
-                old,
-                completion.reference.map(|reference| reference[token.index]),
-            )))
-        };
-        terms.into_iter().zip(tokens.iter().zip(logprobs)).map(of).collect()
+            let old = completion.old[token.index];
+            let numbers = [logprob.into(), old.into(), term.loss, derivative];
+            if !numbers.iter().all(|number: &f64| number.is_finite()) {
+                return Err(Error::NonFinite(format!(
+                    "step {}, {}: the loss of token {} is not finite (log-probability {logprob}, {old} when it was \
+                     sampled, the reference's {:?}); a lower optimizer.learning_rate may help",
+                    self.step,
+                    completion.name,
+                    token.index + 1,
+                    completion.reference.map(|reference| reference[token.index]),
+                )));
+            }
+            derivatives.push(derivative as f32);
+        }
+        Ok(derivatives)
     }
 
     fn add_losses(&self, tokens: &[Token], logprobs: &[f32], sums: &mut StepLoss) {

@@ -273,6 +273,7 @@ fn weights(policy: Decoder, reference: Option<Decoder>) -> Weights {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "`--nocapture` shows how close they are")]
 fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
     let configs = whatever_composes();
     assert!(OBJECTIVES.iter().all(|o| configs.iter().any(|config| config.grpo.objective == *o)));
