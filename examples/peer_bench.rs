@@ -10,8 +10,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Instant;
 
-use rlt::config::{KlEstimator, OptimizerConfig, RewardConfig};
-use rlt::config::{KlToReference, LossMean};
+use rlt::config::{KlEstimator, KlToReference, LossMean, OptimizerConfig, RewardConfig};
 use rlt::grpo::advantage::group_advantages;
 use rlt::grpo::objective::{Counted, clipped_term, kl_term, token_weight};
 use rlt::progress::Silent;

@@ -24,7 +24,27 @@ const UNFINISHED: &str = ".unfinished-";
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
     dir: PathBuf,
-    keep: usize,
+    keep: Keep,
+}
+
+/// Which checkpoints stay when a new one has been saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The last this many; 0 keeps all.
+    pub last: usize,
+    /// And every one of a step that this number divides; 0 for no others.
+    pub every: u64,
+}
+
+impl Keep {
+    /// The last `last` and no others.
+    pub const fn last(last: usize) -> Self {
+        Self { last, every: 0 }
+    }
+
+    fn is_milestone(self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
 }
 
 /// A checkpoint that agrees with its manifest.
@@ -61,8 +81,8 @@ struct FileSum {
 }
 
 impl CheckpointStore {
-    /// The store in `dir` (made by the first save). It keeps the last `keep` checkpoints; 0 keeps all.
-    pub fn new(dir: impl Into<PathBuf>, keep: usize) -> Self {
+    /// The store in `dir` (made by the first save).
+    pub fn new(dir: impl Into<PathBuf>, keep: Keep) -> Self {
         Self { dir: dir.into(), keep }
     }
 
@@ -74,7 +94,7 @@ impl CheckpointStore {
     /// Saves the state after `step` optimizer steps and returns the checkpoint's folder.
     ///
     /// `write` puts its files (folders are fine) into the empty folder it is given. A checkpoint
-    /// of the same step is replaced. Older ones beyond `keep` are removed only once the new one is
+    /// of the same step is replaced. Older ones that need not be kept are removed only once the new one is
     /// in place and durable.
     ///
     /// # Errors
@@ -141,11 +161,12 @@ impl CheckpointStore {
     /// Later steps than `step` are left alone: they can only be damaged ones that the run went
     /// back behind, and it will replace them when it gets there.
     fn remove_older_than_kept(&self, step: u64) -> Result<()> {
-        if self.keep == 0 {
+        if self.keep.last == 0 {
             return Ok(());
         }
         let steps: Vec<u64> = self.steps()?.into_iter().filter(|&s| s <= step).collect();
-        for &old in &steps[..steps.len().saturating_sub(self.keep)] {
+        let old = &steps[..steps.len().saturating_sub(self.keep.last)];
+        for &old in old.iter().filter(|&&step| !self.keep.is_milestone(step)) {
             let path = self.path_of(old);
             fs::remove_dir_all(&path).map_err(io_error(&path))?;
         }
@@ -324,7 +345,7 @@ mod tests {
     /// A store with checkpoints of steps 25 and 50, two files each, one in a folder.
     fn two_checkpoints() -> (tempfile::TempDir, CheckpointStore) {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path().join("checkpoints"), 2);
+        let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(2));
         for step in [25, 50] {
             store.save(step, |tmp| write_files(tmp, step)).unwrap();
         }
@@ -362,7 +383,7 @@ mod tests {
     #[test]
     fn no_folder_is_no_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path().join("checkpoints"), 2);
+        let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(2));
         assert_eq!(store.latest_good().unwrap(), Latest::default());
     }
 
@@ -466,11 +487,21 @@ mod tests {
     #[test]
     fn keep_zero_keeps_all() {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path(), 0);
+        let store = CheckpointStore::new(dir.path(), Keep::last(0));
         for step in 1..=4 {
             store.save(step, |tmp| write_files(tmp, step)).unwrap();
         }
         assert_eq!(store.steps().unwrap(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn milestones_stay_beside_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::new(dir.path(), Keep { last: 2, every: 10 });
+        for step in (5..=35).step_by(5) {
+            store.save(step, |tmp| write_files(tmp, step)).unwrap();
+        }
+        assert_eq!(store.steps().unwrap(), [10, 20, 30, 35]);
     }
 
     #[test]

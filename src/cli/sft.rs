@@ -22,7 +22,9 @@ impl SftArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
         config.validate_for_sft()?;
-        model_folder(&config.model.path)?;
+        if !config.makes_its_world() {
+            model_folder(&config.model.path)?;
+        }
         let run_dir = RunDir::open(&config)?;
         let trained = sft::train(&config, &run_dir.path, &context.progress, stop_flag()?)?;
         let (steps, model, report) = (trained.steps, &trained.model, &trained.report);

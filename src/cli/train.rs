@@ -23,8 +23,10 @@ impl TrainArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
         config.validate_for_grpo()?;
-        model_folder(&config.model.path)?;
-        if config.reward.kind == RewardKind::Rlt {
+        if !config.makes_its_world() {
+            model_folder(&config.model.path)?;
+        }
+        if config.reward.kind == RewardKind::Rlt && !config.makes_its_world() {
             model_folder(&config.model.student)?;
         }
         let run_dir = RunDir::open(&config)?;

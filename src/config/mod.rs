@@ -7,8 +7,10 @@
 
 mod grpo;
 mod load;
+mod run_tables;
 mod tables;
 mod validate;
 
 pub use grpo::*;
+pub use run_tables::*;
 pub use tables::*;

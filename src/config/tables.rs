@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::GrpoConfig;
+use super::{CheckpointConfig, GrpoConfig, WorldConfig};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub threads: usize,
     /// The models involved.
     pub model: ModelPaths,
+    /// Rows and a model that the run makes itself.
+    pub world: WorldConfig,
     /// Training rows.
     pub data: DataConfig,
     /// Wording and tags.
@@ -373,21 +375,5 @@ impl Default for OptimizerConfig {
             weight_decay: 0.0,
             clip_norm: 1.0,
         }
-    }
-}
-
-/// `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CheckpointConfig {
-    /// Save every this many steps; 0 saves only at the end.
-    pub every: usize,
-    /// Keep the last this many checkpoints; 0 keeps all.
-    pub keep: usize,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { every: 25, keep: 2 }
     }
 }

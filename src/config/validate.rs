@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Config, Objective, RewardKind};
+use crate::worlds::World;
 use crate::{Error, Result};
 
 impl Config {
@@ -21,6 +22,24 @@ impl Config {
             &self.name,
             "a folder name without separators; set run_dir for a path",
         )?;
+
+        let world = &self.world;
+        if self.makes_its_world() {
+            let known: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
+            let is_known = known.contains(&world.name.as_str());
+            require(is_known, "world.name", &world.name, &known.join(" or "))?;
+            at_least_one("world.rows", world.rows)?;
+            at_least_one("world.n_layers", world.n_layers)?;
+            at_least_one("world.n_heads", world.n_heads)?;
+            at_least_one("world.intermediate_size", world.intermediate_size)?;
+            at_least_one("world.context", world.context)?;
+            require(
+                world.hidden_size > 0 && world.hidden_size.is_multiple_of(2 * world.n_heads),
+                "world.hidden_size",
+                world.hidden_size,
+                &format!("a multiple of 2 * world.n_heads ({})", 2 * world.n_heads),
+            )?;
+        }
 
         let reward = &self.reward;
         not_negative("reward.alpha", reward.alpha.into())?;
@@ -97,11 +116,19 @@ impl Config {
         not_negative("optimizer.clip_norm", optimizer.clip_norm)
     }
 
+    /// Whether `[world]` supplies the paths that are not set.
+    pub fn makes_its_world(&self) -> bool {
+        !self.world.name.is_empty()
+    }
+
     /// Checks what supervised fine-tuning needs beyond [`Config::validate`].
     ///
     /// # Errors
     /// [`Error::Usage`] that names the key to set.
     pub fn validate_for_sft(&self) -> Result<()> {
+        if self.makes_its_world() {
+            return Ok(());
+        }
         required_path("model.path", &self.model.path)?;
         required_path("data.path", &self.data.path)
     }
@@ -112,9 +139,8 @@ impl Config {
     /// [`Error::Usage`] that names the key to set, or a greedy temperature (every completion of a
     /// group would be the same).
     pub fn validate_for_grpo(&self) -> Result<()> {
-        required_path("model.path", &self.model.path)?;
-        required_path("data.path", &self.data.path)?;
-        if self.reward.kind == RewardKind::Rlt {
+        self.validate_for_sft()?;
+        if self.reward.kind == RewardKind::Rlt && !self.makes_its_world() {
             required_path("model.student", &self.model.student)?;
         }
         let temperature = self.sampling.temperature;
@@ -168,6 +194,7 @@ mod tests {
         for argument in [
             "name=a/b",
             "name=..",
+            "world.name=markt",
             "reward.alpha=-0.1",
             "reward.lambda=nan",
             "reward.teacher_temperature=0",
@@ -244,6 +271,18 @@ mod tests {
             let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
             Config::load(None, &overrides).unwrap();
         }
+    }
+
+    #[test]
+    fn a_world_that_cannot_be_made_is_refused_and_supplies_every_path_otherwise() {
+        for argument in ["world.rows=0", "world.n_layers=0", "world.hidden_size=36", "world.context=0"] {
+            let key = argument.split('=').next().unwrap();
+            let message = refusal(&["world.name=market", argument]);
+            assert!(message.starts_with(&format!("{key} is ")), "{argument}: {message}");
+        }
+        let config = Config::load(None, &["world.name=market".to_owned()]).unwrap();
+        config.validate_for_sft().unwrap();
+        config.validate_for_grpo().unwrap();
     }
 
     #[test]

@@ -36,17 +36,17 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained};
+use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
 
 /// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
-/// where an earlier call in the same directory ended. When `stop` becomes true, saves after the current
-/// step.
+/// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step, row and sample, [`Error::Interrupted`] after `stop`.
 pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
     config.validate_for_grpo()?;
+    let config = &supply_world(config, run_dir, WorldRows::Questions)?;
     let grpo = &config.grpo;
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir(&config.model.path)?;
@@ -78,6 +78,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
 
     for step in run.steps_left() {
+        run.stop_if_asked(&weights, stop)?;
         let started = Instant::now();
         let (mut generate_s, mut score_s) = (0.0, 0.0);
         let mut rollout = Rollout::default();
@@ -103,12 +104,14 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let requests: Vec<_> = positions.zip(&questions).map(request).collect();
             let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
             generate_s += round.elapsed().as_secs_f64();
+            run.stop_if_asked(&weights, stop)?;
 
             // Rewards.
             let round = Instant::now();
             let judged =
                 judge.rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config)?;
             score_s += round.elapsed().as_secs_f64();
+            run.stop_if_asked(&weights, stop)?;
             rollout.add(questions, completions, judged);
         }
 
@@ -141,7 +144,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             run.log_mut().samples(step, &rows)?;
         }
         progress.advance(1, &last_reward);
-        run.end_step(&weights, next, metrics, stop)?;
+        run.end_step(&weights, next, metrics)?;
     }
     progress.finish(&last_reward);
     run.finish(&weights.decoder)

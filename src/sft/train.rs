@@ -28,16 +28,17 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained};
+use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
-/// earlier call in the same directory ended. When `stop` becomes true, saves after the current step.
+/// earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after `stop`.
 pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
     config.validate_for_sft()?;
+    let config = &supply_world(config, run_dir, WorldRows::Textbook)?;
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
     let examples = examples(config, &ModelConfig::from_dir(&config.model.path)?, &tokenizer, progress)?;
     let batch_rows = config.sft.batch_rows as u64;
@@ -60,6 +61,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     progress.start("sft", total_steps - run.steps_done(), "steps");
 
     for step in run.steps_left() {
+        run.stop_if_asked(&weights, stop)?;
         let started = Instant::now();
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
@@ -79,7 +81,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
         progress.advance(1, &last_loss);
-        run.end_step(&weights, positions.end, metrics, stop)?;
+        run.end_step(&weights, positions.end, metrics)?;
     }
     progress.finish(&last_loss);
     run.finish(&weights.decoder)

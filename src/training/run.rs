@@ -11,8 +11,8 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::CheckpointStore;
-use crate::config::{CheckpointConfig, Config, ModelPaths, SaveDtype};
+use crate::checkpoint::{CheckpointStore, Keep};
+use crate::config::{Config, ModelPaths, SaveDtype};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -44,9 +44,12 @@ pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
 pub struct Run<'a> {
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
-    checkpoints: CheckpointConfig,
+    /// Save every this many steps; 0 only at the end.
+    save_every: u64,
     save_dtype: SaveDtype,
     store: CheckpointStore,
+    /// The step of the newest checkpoint.
+    saved_step: Option<u64>,
     log: RunLog,
     state: State,
     total_steps: u64,
@@ -79,7 +82,8 @@ impl<'a> Run<'a> {
         updates_per_step: u64,
         progress: &dyn Progress,
     ) -> Result<(Self, Weights)> {
-        let store = CheckpointStore::new(run_dir.join("checkpoints"), config.checkpoint.keep);
+        let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
+        let store = CheckpointStore::new(run_dir.join("checkpoints"), keep);
         let latest = store.latest_good()?;
         for warning in &latest.warnings {
             progress.note(warning);
@@ -103,13 +107,15 @@ impl<'a> Run<'a> {
                 (state, Weights { decoder, optimizer, reference })
             }
         };
-        let log = RunLog::create_or_resume(run_dir, latest.checkpoint.map(|checkpoint| checkpoint.step))?;
+        let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
+        let log = RunLog::create_or_resume(run_dir, saved_step)?;
         let run = Self {
             dir: run_dir,
             tokenizer,
-            checkpoints: config.checkpoint.clone(),
+            save_every: config.checkpoint.every as u64,
             save_dtype: config.model.save_dtype,
             store,
+            saved_step,
             log,
             state,
             total_steps,
@@ -138,17 +144,38 @@ impl<'a> Run<'a> {
         &mut self.log
     }
 
-    /// Ends a step: writes its metrics (`wall_s` first), saves a checkpoint where one is due, and stops
-    /// the run when `stop` is set and steps are left.
+    /// Stops the run where `stop` is set, with the state after the last whole step saved. A step that has not
+    /// changed the weights yet may be left at any moment: its draws are keyed by its number, so the run goes on
+    /// with the same ones.
     ///
     /// # Errors
-    /// What the files report; [`Error::Interrupted`] after the state was saved.
+    /// [`Error::Interrupted`] after the state was saved; what the files report.
+    pub fn stop_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) -> Result<()> {
+        if !stop.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (step, total) = (self.state.step, self.total_steps);
+        if step == 0 {
+            let what = "before the first step was done; the same command begins again";
+            return Err(Error::Interrupted(what.into()));
+        }
+        self.save(weights)?;
+        let saved = self.store.path_of(step);
+        Err(Error::Interrupted(format!(
+            "saved after step {step} of {total} in {}; the same command goes on from there",
+            saved.display()
+        )))
+    }
+
+    /// Ends a step: writes its metrics (`wall_s` first) and saves a checkpoint where one is due.
+    ///
+    /// # Errors
+    /// What the files report.
     pub fn end_step(
         &mut self,
         weights: &Weights,
         rows_drawn: u64,
         metrics: Map<String, Value>,
-        stop: &AtomicBool,
     ) -> Result<()> {
         self.state.step += 1;
         self.state.updates = weights.optimizer.updates_done();
@@ -158,25 +185,24 @@ impl<'a> Run<'a> {
         row.insert("wall_s".into(), (self.log.wall_s() + self.started.elapsed().as_secs_f64()).into());
         row.extend(metrics);
         self.log.log(step, &row)?;
+        let due = self.save_every > 0 && step.is_multiple_of(self.save_every);
+        if due || step >= self.total_steps { self.save(weights) } else { Ok(()) }
+    }
 
-        let last = step >= self.total_steps;
-        let stopped = stop.load(Ordering::SeqCst) && !last;
-        let due = self.checkpoints.every > 0 && step.is_multiple_of(self.checkpoints.every as u64);
-        if !(last || stopped || due) {
+    /// Saves the state after the last whole step, unless that is saved already.
+    fn save(&mut self, weights: &Weights) -> Result<()> {
+        let step = self.state.step;
+        if self.saved_step == Some(step) {
             return Ok(());
         }
+        // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
         let Weights { decoder, optimizer, reference } = weights;
         let (state, tokenizer, reference) =
             (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
         let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
-        let saved = self.store.save(step, |folder| snapshot.write(folder))?;
-        if stopped {
-            let (total, saved) = (self.total_steps, saved.display());
-            return Err(Error::Interrupted(format!(
-                "saved after step {step} of {total} in {saved}; the same command goes on from there"
-            )));
-        }
+        self.store.save(step, |folder| snapshot.write(folder))?;
+        self.saved_step = Some(step);
         Ok(())
     }
 

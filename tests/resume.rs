@@ -1,0 +1,176 @@
+//! `rlt sft` and `rlt train`, killed again and again at random moments (SIGKILL, also while a checkpoint is being
+//! written), end with the files of a run that nobody disturbed: weights, optimizer state, reference, samples
+//! and the best model byte for byte, metrics byte for byte but for the fields that measure time.
+//!
+//! `RLT_TEST_KILLS` sets how many kills each configuration has to survive (default 2).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use rlt::run_log::{TIME_FIELDS, read_rows};
+use serde_json::Value;
+
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
+
+/// A command that is killed.
+struct Victim {
+    command: &'static str,
+    config: &'static str,
+    overrides: &'static [&'static str],
+}
+
+const VICTIMS: &[Victim] = &[
+    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1"] },
+    Victim {
+        command: "train",
+        config: "short-rl.toml",
+        overrides: &["grpo.steps=16", "grpo.questions_per_step=3"],
+    },
+];
+
+/// A small generator (Knuth's MMIX constants).
+struct Dice(u64);
+
+impl Dice {
+    /// Uniform in 0 to 1.
+    fn roll(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl Victim {
+    fn name(&self) -> String {
+        format!("rlt {} {} {}", self.command, self.config, self.overrides.join(" "))
+    }
+
+    fn start(&self, run_dir: &Path, threads: usize) -> std::process::Child {
+        Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+            .args(["-q", "--threads", &threads.to_string(), self.command, "--config"])
+            .arg(format!("{CONFIGS}/{}", self.config))
+            .args(self.overrides)
+            .arg(format!("run_dir={}", run_dir.display()))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn finish(&self, run_dir: &Path, threads: usize) {
+        assert!(self.start(run_dir, threads).wait().unwrap().success(), "{}", self.name());
+    }
+
+    /// Starts it and kills it: after a random share of `whole_run`, or while it writes a checkpoint. False when
+    /// it was done before.
+    fn kill_once(
+        &self,
+        run_dir: &Path,
+        threads: usize,
+        in_a_save: bool,
+        share: f64,
+        whole_run: Duration,
+    ) -> bool {
+        let begun = SystemTime::now();
+        let started = Instant::now();
+        let mut child = self.start(run_dir, threads);
+        let until = if in_a_save {
+            while !is_saving(run_dir, begun) {
+                if child.try_wait().unwrap().is_some() {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            // A save of these small models takes a few milliseconds.
+            started.elapsed() + Duration::from_secs_f64(0.005 * share)
+        } else {
+            whole_run.mul_f64(share)
+        };
+        std::thread::sleep(until.saturating_sub(started.elapsed()));
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        true
+    }
+}
+
+/// Whether a checkpoint is being written that was begun after `since`.
+fn is_saving(run_dir: &Path, since: SystemTime) -> bool {
+    let Ok(listing) = fs::read_dir(run_dir.join("checkpoints")) else { return false };
+    listing.flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with(".unfinished-")
+            && entry.metadata().and_then(|m| m.modified()).is_ok_and(|modified| modified > since)
+    })
+}
+
+/// Everything that a run leaves and that may not differ, by path: the files' bytes, and the metrics without what
+/// measures time.
+fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![run_dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(run_dir).unwrap().display().to_string();
+            // The events and the page show times; the configuration names the folder.
+            match name.as_str() {
+                "tb" | "report.html" | "config.toml" | ".lock" => {}
+                "metrics.jsonl" => drop(files.insert(name, timeless_metrics(&path))),
+                _ if path.is_dir() => folders.push(path),
+                _ => drop(files.insert(name, fs::read(&path).unwrap())),
+            }
+        }
+    }
+    files
+}
+
+fn timeless_metrics(path: &Path) -> Vec<u8> {
+    let rows = read_rows(path).unwrap().into_iter().map(|mut row| {
+        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
+        format!("{}\n", Value::Object(row))
+    });
+    rows.collect::<String>().into_bytes()
+}
+
+fn assert_same(whole: &BTreeMap<String, Vec<u8>>, run_dir: &Path, what: &str) {
+    let resumed = outcome(run_dir);
+    assert!(resumed.keys().eq(whole.keys()), "{what}: {:?}, not {:?}", resumed.keys(), whole.keys());
+    for (name, bytes) in whole {
+        assert!(resumed[name] == *bytes, "{what}: {name} differs from the undisturbed run's");
+    }
+}
+
+#[test]
+fn killed_runs_end_as_undisturbed_ones() {
+    let kills: usize = std::env::var("RLT_TEST_KILLS").map_or(2, |text| text.parse().unwrap());
+    let mut dice = Dice(1);
+    for victim in VICTIMS {
+        let dir = tempfile::tempdir().unwrap();
+        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+        let started = Instant::now();
+        victim.finish(&whole, 2);
+        let whole_run = started.elapsed();
+        let whole = outcome(&whole);
+        for required in ["model/model.safetensors", "metrics.jsonl"] {
+            assert!(whole.contains_key(required), "{required}");
+        }
+        let (mut done, mut whole_lives) = (0, 0);
+        while done < kills {
+            // Threads change between the lives of a run, and nothing else does.
+            let threads = 1 + done % 2;
+            if victim.kill_once(&killed, threads, done % 2 == 1, dice.roll(), whole_run) {
+                done += 1;
+                continue;
+            }
+            whole_lives += 1;
+            assert!(whole_lives < 50, "{}: hardly ever killed in time", victim.name());
+            assert_same(&whole, &killed, &victim.name());
+            fs::remove_dir_all(&killed).unwrap();
+        }
+        victim.finish(&killed, 2);
+        assert_same(&whole, &killed, &victim.name());
+    }
+}
