@@ -4,14 +4,14 @@
 //!
 //! `RLT_TEST_KILLS` sets how many kills each configuration has to survive (default 2).
 
-use std::collections::BTreeMap;
+mod outcome;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use rlt::run_log::{TIME_FIELDS, read_rows};
-use serde_json::Value;
+use outcome::{assert_same, outcome};
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
 
@@ -23,11 +23,11 @@ struct Victim {
 }
 
 const VICTIMS: &[Victim] = &[
-    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1"] },
+    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1", "eval.every=4"] },
     Victim {
         command: "train",
         config: "short-rl.toml",
-        overrides: &["grpo.steps=16", "grpo.questions_per_step=3"],
+        overrides: &["grpo.steps=16", "grpo.questions_per_step=3", "eval.every=2"],
     },
 ];
 
@@ -104,43 +104,6 @@ fn is_saving(run_dir: &Path, since: SystemTime) -> bool {
         entry.file_name().to_string_lossy().starts_with(".unfinished-")
             && entry.metadata().and_then(|m| m.modified()).is_ok_and(|modified| modified > since)
     })
-}
-
-/// Everything that a run leaves and that may not differ, by path: the files' bytes, and the metrics without what
-/// measures time.
-fn outcome(run_dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![run_dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(run_dir).unwrap().display().to_string();
-            // The events and the page show times; the configuration names the folder.
-            match name.as_str() {
-                "tb" | "report.html" | "config.toml" | ".lock" => {}
-                "metrics.jsonl" => drop(files.insert(name, timeless_metrics(&path))),
-                _ if path.is_dir() => folders.push(path),
-                _ => drop(files.insert(name, fs::read(&path).unwrap())),
-            }
-        }
-    }
-    files
-}
-
-fn timeless_metrics(path: &Path) -> Vec<u8> {
-    let rows = read_rows(path).unwrap().into_iter().map(|mut row| {
-        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
-        format!("{}\n", Value::Object(row))
-    });
-    rows.collect::<String>().into_bytes()
-}
-
-fn assert_same(whole: &BTreeMap<String, Vec<u8>>, run_dir: &Path, what: &str) {
-    let resumed = outcome(run_dir);
-    assert!(resumed.keys().eq(whole.keys()), "{what}: {:?}, not {:?}", resumed.keys(), whole.keys());
-    for (name, bytes) in whole {
-        assert!(resumed[name] == *bytes, "{what}: {name} differs from the undisturbed run's");
-    }
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Usage(_) => 2,
         Error::Interrupted(_) => interrupt::EXIT_INTERRUPTED,
+        Error::Stopped { source, .. } => exit_code(source),
         _ => 1,
     }
 }

@@ -1,5 +1,7 @@
 //! The tables of a configuration that concern the run itself: what it makes, keeps and watches.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// `[world]`: rows and a model of random weights that the run makes itself, in `RUN/world`. They stand in for
@@ -37,6 +39,30 @@ impl Default for WorldConfig {
             n_heads: 4,
             context: 512,
         }
+    }
+}
+
+/// `[eval]`: evaluation while training, on rows that are not trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Evaluate every this many steps, and after the last one; 0 never does.
+    pub every: usize,
+    /// Held-out rows, as `data.path`; the columns are those of `[data]`.
+    pub data: PathBuf,
+    /// Use at most this many rows; 0 means all.
+    pub max_rows: usize,
+    /// Completions of each question (`rlt train`).
+    pub samples: usize,
+    /// End the run after this many evaluations in a row without a gain; 0 never does.
+    pub patience: usize,
+    /// The least gain that counts: nats of the loss (`rlt sft`) or of the mean reward (`rlt train`).
+    pub min_gain: f64,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { every: 0, data: PathBuf::new(), max_rows: 0, samples: 1, patience: 0, min_gain: 0.0 }
     }
 }
 

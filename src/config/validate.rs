@@ -41,6 +41,16 @@ impl Config {
             )?;
         }
 
+        let eval = &self.eval;
+        at_least_one("eval.samples", eval.samples)?;
+        not_negative("eval.min_gain", eval.min_gain)?;
+        if eval.every == 0 && (eval.patience > 0 || !eval.data.as_os_str().is_empty()) {
+            return Err(Error::Usage(
+                "eval.every is 0: nothing is evaluated, so eval.data and eval.patience say nothing; set eval.every"
+                    .into(),
+            ));
+        }
+
         let reward = &self.reward;
         not_negative("reward.alpha", reward.alpha.into())?;
         not_negative("reward.alpha_min", reward.alpha_min().into())?;
@@ -130,7 +140,8 @@ impl Config {
             return Ok(());
         }
         required_path("model.path", &self.model.path)?;
-        required_path("data.path", &self.data.path)
+        required_path("data.path", &self.data.path)?;
+        if self.eval.every > 0 { required_path("eval.data", &self.eval.data) } else { Ok(()) }
     }
 
     /// Checks what GRPO needs beyond [`Config::validate`].
@@ -195,6 +206,8 @@ mod tests {
             "name=a/b",
             "name=..",
             "world.name=markt",
+            "eval.samples=0",
+            "eval.min_gain=-1",
             "reward.alpha=-0.1",
             "reward.lambda=nan",
             "reward.teacher_temperature=0",
@@ -283,6 +296,21 @@ mod tests {
         let config = Config::load(None, &["world.name=market".to_owned()]).unwrap();
         config.validate_for_sft().unwrap();
         config.validate_for_grpo().unwrap();
+    }
+
+    #[test]
+    fn an_evaluation_that_never_happens_is_refused() {
+        for argument in ["eval.patience=2", "eval.data=held-out.jsonl"] {
+            let message = refusal(&[argument]);
+            assert!(
+                message.starts_with("eval.every is 0") && message.ends_with("set eval.every"),
+                "{message}"
+            );
+        }
+        let paths = ["model.path=m", "data.path=d", "eval.every=5"].map(str::to_owned);
+        let config = Config::load(None, &paths).unwrap();
+        let message = config.validate_for_sft().unwrap_err().to_string();
+        assert!(message.starts_with("eval.data is not set"), "{message}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - `metrics`: what a step says about itself.
 
 pub mod advantage;
+mod evaluate;
 mod gradient;
 mod judge;
 mod metrics;

@@ -23,7 +23,9 @@ use rayon::prelude::*;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, generate};
 use rlt_model::parameters::Parameters;
+use serde_json::{Map, Value};
 
+use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
 use super::reference::{begin_reference, sync_reference};
@@ -36,7 +38,7 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
+use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
 /// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
@@ -55,6 +57,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
     let learner = Learner::new(config);
     let updates = grpo.updates_per_step() as u64;
+    let held_out = HeldOut::load(config, &model, &style, &chat, &judge, progress)?;
 
     let state = State {
         work: "grpo".into(),
@@ -64,6 +67,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         rows_drawn: 0,
         n_rows: all_questions.len(),
         data_checksum: data_checksum(all_questions.iter().map(|question| question.prompt.as_slice())),
+        evaluation: Standing::default(),
     };
     let (mut run, mut weights) =
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
@@ -120,7 +124,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let to_learn: Vec<SampleGroup> = chosen.iter().map(|group| group.to_learn()).collect();
         let update = learner.learn(step, &to_learn, &mut weights, &mut gradients)?;
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
-        let step_s = started.elapsed().as_secs_f64();
+        let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.
         let mut metrics = describe(&rollout.groups);
@@ -132,10 +136,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let completions = rollout.groups.iter().flat_map(|group| &group.completions);
         let n_tokens: usize = completions.map(|completion| completion.ids.len()).sum();
         let numbers = [
-            ("tokens_per_s", n_tokens as f64 / step_s),
+            ("tokens_per_s", n_tokens as f64 / (generate_s + score_s + update_s)),
             ("generate_s", generate_s),
             ("score_s", score_s),
-            ("update_s", step_s - generate_s - score_s),
+            ("update_s", update_s),
+            ("generate_tokens_per_s", n_tokens as f64 / generate_s),
+            ("score_tokens_per_s", n_tokens as f64 / score_s),
+            ("update_tokens_per_s", n_tokens as f64 / update_s),
         ];
         metrics.extend(numbers.map(|(name, value)| (name.to_owned(), value.into())));
         let every = grpo.samples_every as u64;
@@ -143,15 +150,30 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let rows = sample_rows(grpo.samples_logged, step, &chosen, &update.advantages, &style, &chat);
             run.log_mut().samples(step, &rows)?;
         }
-        progress.advance(1, &last_reward);
-        run.end_step(&weights, next, metrics)?;
+        let evaluated = match &held_out {
+            Some(held_out) if run.is_evaluation_due(step) => {
+                Some(held_out.evaluate(&weights.decoder, &sampling, &judge, &style, &chat, config)?)
+            }
+            _ => None,
+        };
+        progress.advance(1, &format!("{last_reward}, {}", speeds(&metrics)));
+        if run.end_step(&weights, next, metrics, evaluated)?.is_break() {
+            break;
+        }
     }
     progress.finish(&last_reward);
     run.finish(&weights.decoder)
 }
 
+/// Completion tokens a second in each part of a step, for whoever watches.
+fn speeds(metrics: &Map<String, Value>) -> String {
+    let speed = |part: &str| metrics[&format!("{part}_tokens_per_s")].as_f64().unwrap_or(f64::NAN);
+    let [generate, score, update] = ["generate", "score", "update"].map(speed);
+    format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
+}
+
 /// The questions with their prompts, without those that leave no room; how many were dropped is noted.
-fn questions(
+pub(super) fn questions(
     config: &Config,
     model: &ModelConfig,
     style: &PromptStyle,

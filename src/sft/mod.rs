@@ -1,5 +1,6 @@
 //! Supervised fine-tuning.
 
+mod evaluate;
 pub mod objective;
 mod train;
 

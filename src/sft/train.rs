@@ -21,6 +21,7 @@ use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
+use super::evaluate::HeldOut;
 use super::objective::{derivative, loss};
 use crate::config::{Config, SftFormat};
 use crate::dataset::{read_questions, read_texts};
@@ -28,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained, WorldRows, supply_world};
+use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
 /// earlier call in the same directory ended. Once `stop` is true, saves and ends.
@@ -53,7 +54,9 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         rows_drawn: 0,
         n_rows: examples.len(),
         data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
+        evaluation: Standing::default(),
     };
+    let held_out = HeldOut::load(config, &tokenizer, progress)?;
     let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
     let mut gradients = Parameters::zeros(weights.decoder.config());
@@ -81,21 +84,27 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
         progress.advance(1, &last_loss);
-        run.end_step(&weights, positions.end, metrics)?;
+        let evaluated = match &held_out {
+            Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
+            _ => None,
+        };
+        if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
+            break;
+        }
     }
     progress.finish(&last_loss);
     run.finish(&weights.decoder)
 }
 
 /// A row as it is trained on.
-struct Row {
+pub(super) struct Row {
     /// Names the row in errors.
-    name: String,
-    example: SftExample,
+    pub name: String,
+    pub example: SftExample,
 }
 
 /// The rows in the configured format, without those that do not fit; how many were dropped is noted.
-fn examples(
+pub(super) fn examples(
     config: &Config,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
@@ -150,7 +159,7 @@ fn examples(
     Ok(kept)
 }
 
-fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
+pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
     loss.iter().map(ExactSizeIterator::len).sum()
 }
 

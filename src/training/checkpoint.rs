@@ -12,7 +12,7 @@ use rlt_model::tokenizer::Tokenizer;
 use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::Optimizer;
+use super::{Optimizer, Standing};
 use crate::checkpoint::{io_error, write_atomic};
 use crate::error::{Error, Result};
 
@@ -21,7 +21,7 @@ const REFERENCE: &str = "reference.safetensors";
 const STATE: &str = "state.json";
 
 /// `state.json`: where a run stands, and what it must find unchanged to go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// `sft` or `grpo`.
@@ -38,6 +38,9 @@ pub struct State {
     pub n_rows: usize,
     /// CRC-32C over the rows' token ids.
     pub data_checksum: String,
+    /// The evaluations so far.
+    #[serde(default)]
+    pub evaluation: Standing,
 }
 
 /// CRC-32C over token sequences and their lengths, eight hexadecimal digits.

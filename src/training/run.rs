@@ -1,6 +1,6 @@
 //! How a training run begins, saves and ends.
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,9 +10,11 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
+use super::evaluation::{self, Evaluated};
+use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::{CheckpointStore, Keep};
-use crate::config::{Config, ModelPaths, SaveDtype};
+use crate::config::{Config, EvalConfig, ModelPaths, SaveDtype};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -25,6 +27,8 @@ pub struct Trained {
     pub steps: u64,
     /// Folder of the final model.
     pub model: PathBuf,
+    /// Folder of the best model by evaluation, where there was one.
+    pub best: Option<PathBuf>,
     /// The report.
     pub report: PathBuf,
 }
@@ -50,7 +54,12 @@ pub struct Run<'a> {
     store: CheckpointStore,
     /// The step of the newest checkpoint.
     saved_step: Option<u64>,
+    evaluation: EvalConfig,
+    /// The best model so far.
+    best: CheckpointStore,
     log: RunLog,
+    spikes: SpikeWatch,
+    progress: &'a dyn Progress,
     state: State,
     total_steps: u64,
     started: Instant,
@@ -80,7 +89,7 @@ impl<'a> Run<'a> {
         state: State,
         total_steps: u64,
         updates_per_step: u64,
-        progress: &dyn Progress,
+        progress: &'a dyn Progress,
     ) -> Result<(Self, Weights)> {
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
         let store = CheckpointStore::new(run_dir.join("checkpoints"), keep);
@@ -109,6 +118,8 @@ impl<'a> Run<'a> {
         };
         let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
         let log = RunLog::create_or_resume(run_dir, saved_step)?;
+        let mut spikes = SpikeWatch::default();
+        log.kept().iter().for_each(|row| drop(spikes.look(row)));
         let run = Self {
             dir: run_dir,
             tokenizer,
@@ -116,7 +127,11 @@ impl<'a> Run<'a> {
             save_dtype: config.model.save_dtype,
             store,
             saved_step,
+            evaluation: config.eval.clone(),
+            best: CheckpointStore::new(run_dir.join("best"), Keep::last(1)),
             log,
+            spikes,
+            progress,
             state,
             total_steps,
             started: Instant::now(),
@@ -134,9 +149,15 @@ impl<'a> Run<'a> {
         self.state.rows_drawn
     }
 
-    /// The steps that are left, from 1.
+    /// The steps that are left, from 1; none after an early end.
     pub fn steps_left(&self) -> RangeInclusive<u64> {
-        self.state.step + 1..=self.total_steps
+        let last = if self.state.evaluation.ended_early { self.state.step } else { self.total_steps };
+        self.state.step + 1..=last
+    }
+
+    /// Whether the model is to be evaluated after `step`.
+    pub fn is_evaluation_due(&self, step: u64) -> bool {
+        evaluation::is_due(&self.evaluation, step, self.total_steps)
     }
 
     /// The records, for samples.
@@ -167,7 +188,8 @@ impl<'a> Run<'a> {
         )))
     }
 
-    /// Ends a step: writes its metrics (`wall_s` first) and saves a checkpoint where one is due.
+    /// Ends a step: keeps the model if `evaluated` makes it the best, writes the metrics (`wall_s` first) and saves
+    /// a checkpoint where one is due. Breaks when evaluations end the run early.
     ///
     /// # Errors
     /// What the files report.
@@ -175,18 +197,52 @@ impl<'a> Run<'a> {
         &mut self,
         weights: &Weights,
         rows_drawn: u64,
-        metrics: Map<String, Value>,
-    ) -> Result<()> {
+        mut metrics: Map<String, Value>,
+        evaluated: Option<Evaluated>,
+    ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
         self.state.updates = weights.optimizer.updates_done();
         self.state.rows_drawn = rows_drawn;
         let step = self.state.step;
+        if let Some(Evaluated { metrics: more, score }) = evaluated {
+            metrics.extend(more);
+            if self.state.evaluation.take(step, score, &self.evaluation) {
+                self.best.save(step, |folder| self.save_model(&weights.decoder, folder))?;
+            }
+        }
         let mut row = Map::new();
         row.insert("wall_s".into(), (self.log.wall_s() + self.started.elapsed().as_secs_f64()).into());
         row.extend(metrics);
+        self.tell_spikes(step, &mut row);
         self.log.log(step, &row)?;
+        let ended_early = self.state.evaluation.ended_early;
         let due = self.save_every > 0 && step.is_multiple_of(self.save_every);
-        if due || step >= self.total_steps { self.save(weights) } else { Ok(()) }
+        if due || ended_early || step >= self.total_steps {
+            self.save(weights)?;
+        }
+        if !ended_early {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let n = self.state.evaluation.without_gain;
+        self.progress
+            .note(&format!("step {step}: no gain in {n} evaluations (eval.patience); the run ends here"));
+        Ok(ControlFlow::Break(()))
+    }
+
+    /// Names what jumped in the row, and to whoever watches.
+    fn tell_spikes(&mut self, step: u64, row: &mut Map<String, Value>) {
+        let spikes = self.spikes.look(row);
+        if spikes.is_empty() {
+            return;
+        }
+        for spike in &spikes {
+            self.progress.note(&format!(
+                "step {step}: {} is {:.4}, far from the steps before (median {:.4})",
+                spike.metric, spike.value, spike.median
+            ));
+        }
+        let names: Vec<&str> = spikes.iter().map(|spike| spike.metric).collect();
+        row.insert("spikes".into(), names.into());
     }
 
     /// Saves the state after the last whole step, unless that is saved already.
@@ -212,10 +268,16 @@ impl<'a> Run<'a> {
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
-        decoder.save_as(&model, self.save_dtype.into())?;
-        self.tokenizer.save(&model)?;
+        self.save_model(decoder, &model)?;
+        let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
         let report = write_report(self.dir)?;
-        Ok(Trained { steps: self.state.step, model, report })
+        Ok(Trained { steps: self.state.step, model, best, report })
+    }
+
+    /// The model as it is used afterwards.
+    fn save_model(&self, decoder: &Decoder, folder: &Path) -> Result<()> {
+        decoder.save_as(folder, self.save_dtype.into())?;
+        Ok(self.tokenizer.save(folder)?)
     }
 }
 

@@ -49,6 +49,9 @@ pub fn supply_world(config: &Config, run_dir: &Path, rows: WorldRows) -> Result<
             WorldRows::Questions => &files.questions_train,
         },
     );
+    if config.eval.every > 0 {
+        or(&mut config.eval.data, &files.questions_heldout);
+    }
     Ok(config)
 }
 
