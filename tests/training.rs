@@ -128,6 +128,18 @@ fn sft_learns_and_leaves_a_model() {
 }
 
 #[test]
+fn recomputation_changes_no_bit() {
+    let made = world();
+    let run_dirs = ["nothing", "blocks"].map(|recompute| {
+        let config = made.sft_config(&[&format!("memory.recompute={recompute}"), "sft.epochs=1"]);
+        let run_dir = made.run_dir(recompute);
+        run(rlt::sft::train, &config, &run_dir);
+        run_dir
+    });
+    assert_same_outcome(&run_dirs[0], &run_dirs[1]);
+}
+
+#[test]
 fn the_final_model_is_saved_in_the_number_format_asked_for() {
     let made = world();
     let model = |name: &str, dtype: &str| {

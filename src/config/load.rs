@@ -171,7 +171,7 @@ fn check_value(origin: &str, path: &str, value: &Value, wanted: &Value) -> Resul
     let Err(error) = Config::deserialize(alone) else { return Ok(()) };
     let expected = match (wanted, value) {
         // The type is right and still it is refused: an unknown name of a choice.
-        (Value::String(_), Value::String(_)) => {
+        (Value::String(_), Value::String(_)) | (Value::Array(_), Value::Array(_)) => {
             return Err(usage(origin, format_args!("{}: {}", place(path), one_line(error.message()))));
         }
         (Value::String(_), _) => "text in quotes",
@@ -179,7 +179,8 @@ fn check_value(origin: &str, path: &str, value: &Value, wanted: &Value) -> Resul
         (Value::Float(_), _) => "a number",
         (Value::Boolean(_), _) => "true or false",
         (Value::Table(_), _) => "a table",
-        (Value::Datetime(_) | Value::Array(_), _) => "another type",
+        (Value::Array(_), _) => "a list in brackets",
+        (Value::Datetime(_), _) => "another type",
     };
     Err(usage(origin, format_args!("{} must be {expected}, found {}", place(path), found(value))))
 }

@@ -7,10 +7,12 @@
 
 mod grpo;
 mod load;
+mod memory;
 mod run_tables;
 mod tables;
 mod validate;
 
 pub use grpo::*;
+pub use memory::*;
 pub use run_tables::*;
 pub use tables::*;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointConfig, EvalConfig, GrpoConfig, WorldConfig};
+use super::{CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,10 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// The optimizer and its schedule.
     pub optimizer: OptimizerConfig,
+    /// Low-rank adaptation.
+    pub lora: LoraConfig,
+    /// What training holds in memory.
+    pub memory: MemoryConfig,
     /// Evaluation while training.
     pub eval: EvalConfig,
     /// Checkpoints.

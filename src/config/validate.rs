@@ -115,6 +115,15 @@ impl Config {
         at_least_one("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch)?;
         at_least_one("grpo.samples_every", grpo.samples_every)?;
 
+        let lora = &self.lora;
+        if lora.rank > 0 {
+            positive("lora.alpha", lora.alpha.into())?;
+            let range = "a list of at least one projection";
+            require(!lora.targets.is_empty(), "lora.targets", &lora.targets, range)?;
+            let range = "false with lora.rank above 0: terms beside random weights teach nothing";
+            require(!self.model.from_scratch, "model.from_scratch", true, range)?;
+        }
+
         let optimizer = &self.optimizer;
         not_negative("optimizer.learning_rate", optimizer.learning_rate)?;
         not_negative("optimizer.warmup", optimizer.warmup)?;
@@ -153,6 +162,11 @@ impl Config {
         self.validate_for_sft()?;
         if self.reward.kind == RewardKind::Rlt && !self.makes_its_world() {
             required_path("model.student", &self.model.student)?;
+        }
+        if self.lora.rank > 0 && self.grpo.beta > 0.0 {
+            let every = self.grpo.reference_sync_every;
+            let range = "0 with lora.rank above 0: the reference is the base model, which does not move";
+            require(every == 0, "grpo.reference_sync_every", every, range)?;
         }
         let temperature = self.sampling.temperature;
         let range = "above 0 for training: greedy completions of one question are all the same";
@@ -328,6 +342,30 @@ mod tests {
         );
         config.sampling.temperature = 0.7;
         config.validate_for_grpo().unwrap();
+    }
+
+    #[test]
+    fn what_does_not_go_with_an_adapter_is_refused() {
+        let message = refusal(&["lora.rank=8", "lora.alpha=0"]);
+        assert!(message.starts_with("lora.alpha is 0.0; it must be finite and above 0"), "{message}");
+        let message = refusal(&["lora.rank=8", "lora.targets=[]"]);
+        assert!(message.starts_with("lora.targets is []; it must be a list of at least"), "{message}");
+        let message = refusal(&["lora.rank=8", "model.from_scratch=true"]);
+        assert!(
+            message.starts_with("model.from_scratch is true; it must be false with lora.rank"),
+            "{message}"
+        );
+        let paths = ["lora.rank=8", "model.path=m", "model.student=s", "data.path=d"].map(String::from);
+        let mut config = Config::load(None, &paths).unwrap();
+        let message = config.validate_for_grpo().unwrap_err().to_string();
+        assert!(
+            message.starts_with("grpo.reference_sync_every is 32; it must be 0 with lora.rank"),
+            "{message}"
+        );
+        config.grpo.reference_sync_every = 0;
+        config.validate_for_grpo().unwrap();
+        let message = refusal(&["lora.targets=[\"lm_head\"]"]);
+        assert!(message.contains("unknown variant `lm_head`, expected one of `q_proj`"), "{message}");
     }
 
     #[test]

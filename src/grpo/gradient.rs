@@ -1,9 +1,8 @@
 //! The gradient of one optimizer step: the loss of its completions, micro-batch by micro-batch.
 
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 use super::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 use crate::config::ObjectiveSettings;
@@ -65,7 +64,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming step, row and sample; `gradients` is incomplete then.
-    pub fn gradient(&self, policy: &Decoder, gradients: &mut Parameters) -> Result<StepLoss> {
+    pub fn gradient(&self, policy: &Decoder, gradients: &mut Gradients) -> Result<StepLoss> {
         let tokens = self.tokens();
         let (mut done, mut sums) = (0, StepLoss::default());
         for part in micro_batches(&self.groups, self.tokens_per_microbatch) {

@@ -2,10 +2,9 @@
 
 use std::iter;
 
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 use super::update::{Learner, Sample, SampleGroup, Update};
 use crate::config::{
@@ -195,7 +194,7 @@ fn plain_gradient(
     groups: &[SampleGroup],
     policy: &Decoder,
     reference: &Decoder,
-) -> (f64, Parameters) {
+) -> (f64, Gradients) {
     let (settings, temperature) = (config.grpo.objective_settings(), config.sampling.temperature);
     let samples: Vec<(usize, &SampleGroup, &Sample)> = groups
         .iter()
@@ -216,7 +215,7 @@ fn plain_gradient(
         samples.iter().map(|(_, of, s)| plain_logprobs(policy, &of.prompt, &s.ids, temperature)).collect();
     let longest = config.sampling.max_new_tokens as f64;
     let h = 1e-6;
-    let mut gradients = Parameters::zeros(policy.config());
+    let mut gradients = Gradients::zeros(policy);
     for (i, (_, of, sample)) in samples.iter().enumerate() {
         let derivative = |t: usize| {
             let at = |step: f64| {
@@ -246,16 +245,16 @@ fn trained_gradient(
     groups: &[SampleGroup],
     weights: &mut Weights,
     keep: Keep,
-) -> (Update, Parameters) {
+) -> (Update, Gradients) {
     let mut learner = Learner::new(config);
     learner.keep = keep;
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let update = learner.learn(4, groups, weights, &mut gradients).unwrap();
     (update, gradients)
 }
 
 /// Largest difference of two gradients over the largest element.
-fn distance(ours: &Parameters, plain: &Parameters) -> f32 {
+fn distance(ours: &Gradients, plain: &Gradients) -> f32 {
     let (mut difference, mut largest) = (0.0_f32, 0.0_f32);
     for (ours, plain) in ours.tensors().iter().zip(plain.tensors()) {
         for (ours, plain) in ours.to_host().iter().zip(plain.to_host().iter()) {
@@ -268,7 +267,7 @@ fn distance(ours: &Parameters, plain: &Parameters) -> f32 {
 
 fn weights(policy: Decoder, reference: Option<Decoder>) -> Weights {
     let settings = OptimizerConfig { learning_rate: 0.0, ..OptimizerConfig::default() };
-    let optimizer = Optimizer::new(policy.config(), &settings, 9);
+    let optimizer = Optimizer::new(&policy, &settings, 9);
     Weights { decoder: policy, optimizer, reference }
 }
 
@@ -321,7 +320,7 @@ fn a_loss_that_is_not_finite_names_step_row_and_sample() {
     let config = Config::default();
     let mut groups = sampled(&tiny_model(1), 0.7);
     groups[1].samples[1].logprobs[2] = f32::NEG_INFINITY;
-    let mut gradients = Parameters::zeros(tiny_model(1).config());
+    let mut gradients = Gradients::zeros(&tiny_model(1));
     let learner = Learner::new(&config);
     let error = learner.learn(4, &groups, &mut weights(tiny_model(1), None), &mut gradients).unwrap_err();
     let message = error.to_string();
@@ -334,7 +333,7 @@ fn a_batch_is_learnt_from_in_passes_of_minibatches_that_have_losses_of_their_own
     (config.grpo.epochs, config.grpo.minibatches, config.grpo.beta) = (3, 2, 0.0);
     let groups = sampled(&tiny_model(1), config.sampling.temperature);
     let mut weights = weights(tiny_model(1), None);
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let update = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients).unwrap();
     assert_eq!((update.losses.len(), update.advantages.len()), (6, 6));
     assert_eq!(weights.optimizer.updates_done(), 6);
@@ -361,8 +360,8 @@ fn a_batch_with_nothing_that_counts_changes_nothing() {
     }
     let settings = OptimizerConfig { weight_decay: 0.1, learning_rate: 0.1, ..OptimizerConfig::default() };
     let mut weights = weights(tiny_model(1), None);
-    weights.optimizer = Optimizer::new(weights.decoder.config(), &settings, 9);
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    weights.optimizer = Optimizer::new(&weights.decoder, &settings, 9);
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let update = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients).unwrap();
     assert!(update.losses.is_empty() && update.learning_rate.is_none());
     assert_eq!((update.masked, weights.optimizer.updates_done()), (6, 0));

@@ -20,9 +20,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
+use rlt_model::Gradients;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, generate};
-use rlt_model::parameters::Parameters;
 use serde_json::{Map, Value};
 
 use super::evaluate::HeldOut;
@@ -73,11 +73,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    if let (Some(reference), 0) = (&mut weights.reference, grpo.reference_sync_every) {
+    if let (Some(reference), None, 0) =
+        (&mut weights.reference, weights.decoder.adapter(), grpo.reference_sync_every)
+    {
         reference.parameters_mut().freeze();
     }
     let mut order = EpochOrder::new(config.seed, all_questions.len());
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
 

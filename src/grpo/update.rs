@@ -1,9 +1,9 @@
 //! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
+use rlt_model::Gradients;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
 
 use super::advantage::advantages;
 use super::gradient::{Batch, Learnt, StepLoss};
@@ -71,7 +71,7 @@ impl Learner {
             temperature: config.sampling.temperature,
             longest: config.sampling.max_new_tokens,
             tokens_per_microbatch: config.grpo.tokens_per_microbatch,
-            keep: Keep::Activations,
+            keep: config.memory.recompute.into(),
         }
     }
 
@@ -84,7 +84,7 @@ impl Learner {
         step: u64,
         groups: &[SampleGroup],
         weights: &mut Weights,
-        gradients: &mut Parameters,
+        gradients: &mut Gradients,
     ) -> Result<Update> {
         let reference = self.reference_logprobs(groups, weights)?;
         let reference_of = |completion: usize| reference.get(completion).map(Vec::as_slice);

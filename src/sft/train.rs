@@ -13,12 +13,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
+use rlt_model::{Decoder, Gradients};
 use serde_json::{Value, json};
 
 use super::evaluate::HeldOut;
@@ -59,7 +58,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let held_out = HeldOut::load(config, &tokenizer, progress)?;
     let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
 
@@ -69,8 +68,8 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
-        let batch =
-            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)?;
+        let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)?;
         let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
 
         let metrics = json!({
@@ -176,7 +175,8 @@ fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
     tokens_per_microbatch: usize,
-    gradients: &mut Parameters,
+    keep: Keep,
+    gradients: &mut Gradients,
     step: u64,
 ) -> Result<BatchLoss> {
     let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
@@ -189,17 +189,16 @@ fn batch_gradient(
     let (mut done, mut sum) = (0, 0.0);
     for part in micro_batches(&groups, tokens_per_microbatch) {
         let batch = PackedBatch::new(&part);
-        let logprobs =
-            decoder.train_micro_batch(&batch, 1.0, Keep::Activations, gradients, |first, logprobs| {
-                if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-                    let row = row_of_token(rows, done + first + bad);
-                    return Err(Error::NonFinite(format!(
-                        "step {step}, {row}: a token's log-probability is not finite; a lower \
+        let logprobs = decoder.train_micro_batch(&batch, 1.0, keep, gradients, |first, logprobs| {
+            if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+                let row = row_of_token(rows, done + first + bad);
+                return Err(Error::NonFinite(format!(
+                    "step {step}, {row}: a token's log-probability is not finite; a lower \
                      optimizer.learning_rate may help"
-                    )));
-                }
-                Ok(vec![derivative; logprobs.len()])
-            })?;
+                )));
+            }
+            Ok(vec![derivative; logprobs.len()])
+        })?;
         done += logprobs.len();
         sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
     }
@@ -237,11 +236,12 @@ mod tests {
     fn micro_batches_give_the_gradient_of_the_batch() {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut whole = Parameters::zeros(decoder.config());
-        let loss = batch_gradient(&decoder, &rows, 1000, &mut whole, 1).unwrap().loss;
+        let mut whole = Gradients::zeros(&decoder);
+        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1).unwrap().loss;
         for tokens_per_microbatch in [1, 16, 30] {
-            let mut parts = Parameters::zeros(decoder.config());
-            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, &mut parts, 1).unwrap();
+            let mut parts = Gradients::zeros(&decoder);
+            let keep = Keep::BlockInputs;
+            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);
             for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
@@ -267,8 +267,9 @@ mod tests {
         data[39 * width] = f32::INFINITY;
         decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut gradients = Parameters::zeros(decoder.config());
-        let error = batch_gradient(&decoder, &rows[3..], 1000, &mut gradients, 7).err().unwrap();
+        let mut gradients = Gradients::zeros(&decoder);
+        let keep = Keep::Activations;
+        let error = batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rlt_model::Decoder;
+use rlt_model::adapter::Adapter;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ use super::evaluation::{self, Evaluated};
 use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::{CheckpointStore, Keep};
-use crate::config::{Config, EvalConfig, ModelPaths, SaveDtype};
+use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -33,11 +34,17 @@ pub struct Trained {
     pub report: PathBuf,
 }
 
-/// The model that training starts from: the weights in `model.path`, or random ones of its shape.
+/// The model that training starts from: the weights in `model.path` (frozen, with a new adapter beside them,
+/// where `lora` asks for one), or random ones of its shape.
 ///
 /// # Errors
 /// What the folder's files report.
-pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
+pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
+    if let Some(settings) = lora.settings() {
+        let decoder = Decoder::load_frozen(&model.path)?;
+        let adapter = Adapter::random(decoder.config(), &settings, seed);
+        return Ok(decoder.with_adapter(adapter));
+    }
     if model.from_scratch {
         return Ok(Decoder::random(&ModelConfig::from_dir(&model.path)?, seed));
     }
@@ -50,7 +57,7 @@ pub struct Run<'a> {
     tokenizer: &'a Tokenizer,
     /// Save every this many steps; 0 only at the end.
     save_every: u64,
-    save_dtype: SaveDtype,
+    model: ModelPaths,
     store: CheckpointStore,
     /// The step of the newest checkpoint.
     saved_step: Option<u64>,
@@ -100,15 +107,14 @@ impl<'a> Run<'a> {
         let total_updates = total_steps * updates_per_step;
         let (state, weights) = match &latest.checkpoint {
             None => {
-                let decoder = initial_model(&config.model, config.seed)?;
-                let optimizer = Optimizer::new(decoder.config(), &config.optimizer, total_updates);
+                let decoder = initial_model(&config.model, &config.lora, config.seed)?;
+                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
-                let restored = Restored::read(&checkpoint.path)?;
+                let restored = Restored::read(&checkpoint.path, &config.model.path)?;
                 restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
-                let mut optimizer =
-                    Optimizer::new(restored.decoder.config(), &config.optimizer, total_updates);
+                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
@@ -124,7 +130,7 @@ impl<'a> Run<'a> {
             dir: run_dir,
             tokenizer,
             save_every: config.checkpoint.every as u64,
-            save_dtype: config.model.save_dtype,
+            model: config.model.clone(),
             store,
             saved_step,
             evaluation: config.eval.clone(),
@@ -254,21 +260,28 @@ impl<'a> Run<'a> {
         // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
         let Weights { decoder, optimizer, reference } = weights;
-        let (state, tokenizer, reference) =
-            (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
-        let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
+        // The reference of an adapter is its base model, which is never written.
+        let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
+        let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
+        let snapshot = Snapshot { state, decoder, tokenizer, base, optimizer, reference };
         self.store.save(step, |folder| snapshot.write(folder))?;
         self.saved_step = Some(step);
         Ok(())
     }
 
-    /// Ends the run: the final model in `model/`, then the report.
+    /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
+    /// the report.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
         self.save_model(decoder, &model)?;
+        if let Some(adapter) = decoder.adapter() {
+            let folder = self.dir.join("adapter");
+            adapter.save(&folder, decoder.config(), &self.model.path)?;
+            self.tokenizer.save(&folder)?;
+        }
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
         let report = write_report(self.dir)?;
         Ok(Trained { steps: self.state.step, model, best, report })
@@ -276,13 +289,15 @@ impl<'a> Run<'a> {
 
     /// The model as it is used afterwards.
     fn save_model(&self, decoder: &Decoder, folder: &Path) -> Result<()> {
-        decoder.save_as(folder, self.save_dtype.into())?;
+        decoder.save_as(folder, self.model.save_dtype.into())?;
         Ok(self.tokenizer.save(folder)?)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use rlt_model::Gradients;
+
     use super::*;
 
     /// Two blocks of width 16 over 40 tokens, random weights.
@@ -303,15 +318,15 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut decoder = tiny_model(1);
         let settings = crate::config::OptimizerConfig::default();
-        let mut optimizer = Optimizer::new(decoder.config(), &settings, 9);
-        let gradients = tiny_model(2).parameters().clone();
+        let mut optimizer = Optimizer::new(&decoder, &settings, 9);
+        let gradients = Gradients::Weights(tiny_model(2).parameters().clone());
         for _ in 0..3 {
             optimizer.update(&mut decoder, &gradients).unwrap();
         }
         let path = dir.path().join("optimizer.safetensors");
-        optimizer.write(decoder.config(), &path).unwrap();
-        let mut again = Optimizer::new(decoder.config(), &settings, 9);
-        again.restore(decoder.config(), &path, 3).unwrap();
+        optimizer.write(&path).unwrap();
+        let mut again = Optimizer::new(&decoder, &settings, 9);
+        again.restore(&path, 3).unwrap();
         let mut copy = Decoder::new(decoder.config().clone(), decoder.parameters().clone());
         let update = optimizer.update(&mut decoder, &gradients).unwrap();
         assert_eq!(update, again.update(&mut copy, &gradients).unwrap());
