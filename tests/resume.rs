@@ -23,13 +23,28 @@ struct Victim {
 }
 
 const VICTIMS: &[Victim] = &[
-    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1", "eval.every=4"] },
+    Victim { command: "sft", config: "short-sft.toml", overrides: SHORT_SFT },
+    Victim {
+        command: "sft",
+        config: "short-sft.toml",
+        overrides: &["sft.epochs=1", "eval.every=4", "lora.rank=4"],
+    },
+    Victim { command: "train", config: "short-rl.toml", overrides: SHORT_RL },
     Victim {
         command: "train",
         config: "short-rl.toml",
-        overrides: &["grpo.steps=16", "grpo.questions_per_step=3", "eval.every=2"],
+        overrides: &[
+            "grpo.steps=16",
+            "grpo.questions_per_step=3",
+            "eval.every=2",
+            "lora.rank=4",
+            "grpo.reference_sync_every=0",
+        ],
     },
 ];
+
+const SHORT_SFT: &[&str] = &["sft.epochs=1", "eval.every=4"];
+const SHORT_RL: &[&str] = &["grpo.steps=16", "grpo.questions_per_step=3", "eval.every=2"];
 
 /// A small generator (Knuth's MMIX constants).
 struct Dice(u64);
@@ -52,7 +67,9 @@ impl Victim {
             .args(["-q", "--threads", &threads.to_string(), self.command, "--config"])
             .arg(format!("{CONFIGS}/{}", self.config))
             .args(self.overrides)
-            .arg(format!("run_dir={}", run_dir.display()))
+            // The same words for every run: some files hold the path of the model.
+            .current_dir(run_dir.parent().unwrap())
+            .arg("run_dir=run")
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
@@ -112,7 +129,10 @@ fn killed_runs_end_as_undisturbed_ones() {
     let mut dice = Dice(1);
     for victim in VICTIMS {
         let dir = tempfile::tempdir().unwrap();
-        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name).join("run"));
+        for run_dir in [&whole, &killed] {
+            fs::create_dir(run_dir.parent().unwrap()).unwrap();
+        }
         let started = Instant::now();
         victim.finish(&whole, 2);
         let whole_run = started.elapsed();

@@ -154,7 +154,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         }
         let evaluated = match &held_out {
             Some(held_out) if run.is_evaluation_due(step) => {
-                Some(held_out.evaluate(&weights.decoder, &sampling, &judge, &style, &chat, config)?)
+                Some(held_out.evaluate(step, &weights.decoder, &sampling, &judge, &style, &chat, config)?)
             }
             _ => None,
         };

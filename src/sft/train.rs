@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
+use crate::training::failure::FailedGroup;
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
@@ -69,8 +70,12 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
         let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)?;
-        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        let update = weights
+            .optimizer
+            .update(&mut weights.decoder, &gradients)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
 
         let metrics = json!({
             "loss": batch.loss,
@@ -160,6 +165,15 @@ pub(super) fn examples(
 
 pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
     loss.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// The rows as a failed step keeps them.
+fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
+    let group = |row: &&Row| {
+        let group = ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone());
+        FailedGroup::of(&row.name, 0, &group)
+    };
+    rows.iter().map(group).collect()
 }
 
 /// What a batch came to.

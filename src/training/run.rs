@@ -12,9 +12,10 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::evaluation::{self, Evaluated};
+use super::failure::{self, FailedBatch, FailedGroup, REFERENCE};
 use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::{CheckpointStore, Keep};
+use crate::checkpoint::{CheckpointStore, Keep, replace_folder};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -53,6 +54,7 @@ pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result
 
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
+    config: &'a Config,
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
     /// Save every this many steps; 0 only at the end.
@@ -90,7 +92,7 @@ impl<'a> Run<'a> {
     /// What checkpoint, model folder and records report; [`Error::Usage`] when the checkpoint was made
     /// with other rows.
     pub fn begin(
-        config: &Config,
+        config: &'a Config,
         run_dir: &'a Path,
         tokenizer: &'a Tokenizer,
         state: State,
@@ -123,10 +125,14 @@ impl<'a> Run<'a> {
             }
         };
         let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
+        let best = CheckpointStore::new(run_dir.join("best"), Keep::last(1));
+        store.tidy(state.step)?;
+        best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
         let log = RunLog::create_or_resume(run_dir, saved_step)?;
         let mut spikes = SpikeWatch::default();
         log.kept().iter().for_each(|row| drop(spikes.look(row)));
         let run = Self {
+            config,
             dir: run_dir,
             tokenizer,
             save_every: config.checkpoint.every as u64,
@@ -134,7 +140,7 @@ impl<'a> Run<'a> {
             store,
             saved_step,
             evaluation: config.eval.clone(),
-            best: CheckpointStore::new(run_dir.join("best"), Keep::last(1)),
+            best,
             log,
             spikes,
             progress,
@@ -251,6 +257,25 @@ impl<'a> Run<'a> {
         row.insert("spikes".into(), names.into());
     }
 
+    /// The error of the step in hand, after its batch was kept for `rlt replay` when a number was not finite.
+    pub fn keep_failed(
+        &self,
+        weights: &Weights,
+        error: Error,
+        groups: impl FnOnce() -> Vec<FailedGroup>,
+    ) -> Error {
+        let (work, step) = (self.state.work.clone(), self.state.step + 1);
+        let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
+        let write_models = |folder: &Path| {
+            weights.decoder.save(folder)?;
+            self.tokenizer.save(folder)?;
+            let Some(reference) = &weights.reference else { return Ok(()) };
+            reference.save(&folder.join(REFERENCE))?;
+            Ok(self.tokenizer.save(&folder.join(REFERENCE))?)
+        };
+        failure::keep_failed(self.dir, batch, write_models, error)
+    }
+
     /// Saves the state after the last whole step, unless that is saved already.
     fn save(&mut self, weights: &Weights) -> Result<()> {
         let step = self.state.step;
@@ -276,11 +301,12 @@ impl<'a> Run<'a> {
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
-        self.save_model(decoder, &model)?;
+        replace_folder(&model, |folder| self.save_model(decoder, folder))?;
         if let Some(adapter) = decoder.adapter() {
-            let folder = self.dir.join("adapter");
-            adapter.save(&folder, decoder.config(), &self.model.path)?;
-            self.tokenizer.save(&folder)?;
+            replace_folder(&self.dir.join("adapter"), |folder| {
+                adapter.save(folder, decoder.config(), &self.config.model.path)?;
+                Ok(self.tokenizer.save(folder)?)
+            })?;
         }
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
         let report = write_report(self.dir)?;
