@@ -9,6 +9,7 @@ use serde_json::Map;
 
 use super::judge::{Judge, Question};
 use super::metrics::describe;
+use super::rollout::Rollout;
 use super::train::questions;
 use crate::config::{Config, DataConfig};
 use crate::error::Result;
@@ -83,7 +84,9 @@ impl HeldOut {
         let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
         let questions: Vec<&Question> = self.questions.iter().collect();
         let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config)?;
-        let all = describe(&groups, &judged);
+        let mut rollout = Rollout::default();
+        rollout.add(questions, groups, judged);
+        let all = describe(&rollout.groups);
         let score = all.get("reward_mean").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
         let mut metrics: Map<_, _> = METRICS
             .iter()

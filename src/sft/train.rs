@@ -50,13 +50,14 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         work: "sft".into(),
         step: 0,
         seed: config.seed,
+        updates: 0,
         rows_drawn: 0,
         n_rows: examples.len(),
         data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
         evaluation: Standing::default(),
     };
     let held_out = HeldOut::load(config, &tokenizer, progress)?;
-    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, progress)?;
+    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();

@@ -25,7 +25,7 @@ use crate::run_log::RunLog;
 /// What a finished run leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trained {
-    /// Optimizer steps done.
+    /// Steps done.
     pub steps: u64,
     /// Folder of the final model.
     pub model: PathBuf,
@@ -85,7 +85,7 @@ pub struct Weights {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run of `total_steps` steps in `run_dir`, or goes on from its newest good checkpoint.
+    /// Begins a run of `total_steps` steps of `updates_per_step` optimizer updates in `run_dir`, or goes on from its newest good checkpoint.
     /// `state` is what a new run starts with.
     ///
     /// # Errors
@@ -97,6 +97,7 @@ impl<'a> Run<'a> {
         tokenizer: &'a Tokenizer,
         state: State,
         total_steps: u64,
+        updates_per_step: u64,
         progress: &'a dyn Progress,
     ) -> Result<(Self, Weights)> {
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
@@ -105,16 +106,17 @@ impl<'a> Run<'a> {
         for warning in &latest.warnings {
             progress.note(warning);
         }
+        let total_updates = total_steps * updates_per_step;
         let (state, weights) = match &latest.checkpoint {
             None => {
                 let decoder = initial_model(&config.model, &config.lora, config.seed)?;
-                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_steps);
+                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
                 let restored = Restored::read(&checkpoint.path, &config.model.path)?;
                 restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
-                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_steps);
+                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
@@ -149,9 +151,14 @@ impl<'a> Run<'a> {
         Ok((run, weights))
     }
 
-    /// Optimizer steps done.
+    /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// How many rows were drawn: the next position in their order.
+    pub fn rows_drawn(&self) -> u64 {
+        self.state.rows_drawn
     }
 
     /// The steps that are left, from 1; none after an early end.
@@ -206,6 +213,7 @@ impl<'a> Run<'a> {
         evaluated: Option<Evaluated>,
     ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
+        self.state.updates = weights.optimizer.updates_done();
         self.state.rows_drawn = rows_drawn;
         let step = self.state.step;
         if let Some(Evaluated { metrics: more, score }) = evaluated {
