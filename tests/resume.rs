@@ -37,7 +37,7 @@ const OBJECTIVES: [&[&str]; 6] = [
 /// Fine-tuning and every objective, with and without LoRA.
 fn victims() -> Vec<Victim> {
     let sft = ["sft.epochs=1", "eval.every=4"];
-    let rl = ["grpo.steps=12", "grpo.questions_per_step=3", "eval.every=2"];
+    let rl = ["grpo.steps=10", "grpo.questions_per_step=3", "grpo.group_size=4", "eval.every=2"];
     let mut victims = Vec::new();
     for lora in [&[][..], &LORA] {
         let overrides = sft.iter().chain(lora).copied().collect();
