@@ -29,7 +29,7 @@ use crate::reward::diagnostics::solution_overlap;
 use crate::run_dir::RunDir;
 use crate::sampling::Sampler;
 use crate::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
-use crate::traces::conversation_columns;
+use crate::traces::{conversation_columns, flaw};
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
 use crate::{grpo, sft};
 
@@ -227,10 +227,17 @@ impl Demo<'_> {
     fn explain(&self, file: &str, teacher: &Path, files: &DatasetFiles) -> Result<ExplanationFigures> {
         let (traces, style, chat) = self.traces(teacher, &files.questions_train, EXPLAINED_QUESTIONS)?;
         let mut out = JsonlWriter::create(&self.options.run_dir.join(file))?;
-        for trace in traces.iter().filter(|trace| crate::traces::is_complete(trace, &style)) {
+        let (whole, flawed): (Vec<_>, Vec<_>) =
+            traces.iter().partition(|trace| flaw(trace, &style).is_none());
+        for trace in whole {
             out.write(&conversation_columns(trace, &style))?;
         }
         out.finish()?;
+        if !flawed.is_empty() {
+            let (n, all) = (flawed.len(), traces.len());
+            self.progress
+                .note(&format!("{file} leaves out {n} of {all} explanations: not finished, or empty"));
+        }
         self.figures(&traces, &chat)
     }
 

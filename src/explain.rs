@@ -9,7 +9,7 @@ use crate::dataset::{Finish, QuestionRow, TraceRow};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::sampling::{Sampler, TokenRate};
-use crate::traces::sampled_trace;
+use crate::traces::{Flaw, flaw, sampled_trace};
 
 /// What keys this work's random draws.
 const STREAM: u64 = u64::from_be_bytes(*b"explain.");
@@ -23,6 +23,8 @@ pub struct ExplainSummary {
     pub traces: usize,
     /// Traces whose explanation was closed with its end tag.
     pub closed: usize,
+    /// Closed explanations with nothing in them.
+    pub empty: usize,
     /// Traces cut at the length limit.
     pub truncated: usize,
     /// Tokens sampled.
@@ -34,6 +36,7 @@ impl AddAssign for ExplainSummary {
         self.questions += other.questions;
         self.traces += other.traces;
         self.closed += other.closed;
+        self.empty += other.empty;
         self.truncated += other.truncated;
         self.tokens += other.tokens;
     }
@@ -102,7 +105,9 @@ pub fn explain_each(
                 question.columns.insert("sample".into(), Value::from(sample));
                 let trace =
                     sampled_trace(question, teacher.style, &teacher.chat.tokenizer, completion.ids, finish);
-                of_batch.closed += usize::from(teacher.style.split_explanation(&trace.completion).1);
+                let flaw = flaw(&trace, teacher.style);
+                of_batch.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty)));
+                of_batch.empty += usize::from(flaw == Some(Flaw::Empty));
                 write(trace)?;
             }
         }

@@ -4,6 +4,7 @@ pub mod scoring;
 pub mod select;
 
 use rlt_model::tokenizer::Tokenizer;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::dataset::{Finish, QuestionRow, TraceRow};
@@ -65,9 +66,37 @@ pub fn conversation_columns(trace: &TraceRow, style: &PromptStyle) -> Map<String
     columns
 }
 
-/// Whether a student can learn from a trace: an explanation that is closed with its end tag and not empty.
-pub fn is_complete(trace: &TraceRow, style: &PromptStyle) -> bool {
-    style.split_explanation(&trace.completion).1 && !trace.explanation.trim().is_empty()
+/// Why a student cannot learn from a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flaw {
+    /// The completion reached the length limit before the explanation's end tag.
+    Truncated,
+    /// The completion ended by itself without the explanation's end tag.
+    Unclosed,
+    /// The explanation is closed, but nothing stands in it.
+    Empty,
+}
+
+impl Flaw {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "cut at the length limit",
+            Self::Unclosed => "ended without the end tag",
+            Self::Empty => "closed but empty",
+        }
+    }
+}
+
+/// Why no student can learn from `trace`; `None` for an explanation that is closed with its end tag and not empty.
+pub fn flaw(trace: &TraceRow, style: &PromptStyle) -> Option<Flaw> {
+    let closed = style.split_explanation(&trace.completion).1;
+    match (closed, trace.finish) {
+        (true, _) => trace.explanation.trim().is_empty().then_some(Flaw::Empty),
+        (false, Finish::Length) => Some(Flaw::Truncated),
+        (false, Finish::Stop) => Some(Flaw::Unclosed),
+    }
 }
 
 #[cfg(test)]
@@ -134,8 +163,10 @@ mod tests {
             distillation_columns(&whole, style)["messages"][2]["content"]
         );
         assert!(!columns.contains_key("messages"));
-        assert!(is_complete(&whole, style));
-        assert!(!is_complete(&trace("why\n\n"), style));
-        assert!(!is_complete(&trace("\n\n<|end_of_explanation|>"), style));
+        assert_eq!(flaw(&whole, style), None);
+        let cut = trace("why\n\n");
+        assert_eq!(flaw(&cut, style), Some(Flaw::Truncated));
+        assert_eq!(flaw(&TraceRow { finish: Finish::Stop, ..cut }, style), Some(Flaw::Unclosed));
+        assert_eq!(flaw(&trace("\n\n<|end_of_explanation|>"), style), Some(Flaw::Empty));
     }
 }

@@ -59,7 +59,7 @@ fn traces_hold_what_was_sampled() {
         assert_eq!(tokenizer.decode(&ids), " She finds.<|end_of_explanation|><|im_end|>");
     }
     assert_eq!((&rows[0]["id"], rows[2].get("id")), (&json!(7), None));
-    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "truncated": 0, "tokens": 20, "rows": 4, "out": "out.jsonl"});
+    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "empty": 0, "truncated": 0, "tokens": 20, "rows": 4, "left_out": [], "out": "out.jsonl"});
     assert_eq!(answer, counts);
 
     let data = DataConfig { path: dir.path().join("out.jsonl"), ..DataConfig::default() };
@@ -98,10 +98,71 @@ fn explanations_cut_short_are_traces_but_no_training_rows() {
         .assert()
         .code(1);
     let stderr = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
-    assert!(stderr.contains("none of the 2 explanations was finished"), "{stderr}");
+    let says = "none of the 2 explanations can be learnt from: 2 cut at the length limit (row 1 sample 0, row 2 sample 0)";
+    assert!(stderr.contains(says), "{stderr}");
     let left: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "model, rows.jsonl and out.jsonl of the run before: {left:?}");
+}
+
+/// A teacher that is as likely to say something as to close at once, and as likely to end its turn at any moment.
+#[test]
+fn every_explanation_that_is_left_out_is_counted_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = [
+        ("\n\n", " She"),
+        ("\n\n", "<|end_of_explanation|>"),
+        (" She", "<|end_of_explanation|>"),
+        (" She", " She"),
+        (" She", "<|im_end|>"),
+        ("<|end_of_explanation|>", "<|im_end|>"),
+    ];
+    scripted::write_scripted_model(&dir.path().join("model"), &script, 512);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    let args = ["-n", "40", "sampling.max_new_tokens=3"];
+    let (traces, of_traces) = explain(dir.path(), &args);
+    assert_eq!((traces.len(), &of_traces["left_out"]), (80, &json!([])));
+    // What was sampled tells, by itself, what must be left out and why.
+    let mut expected = Vec::new();
+    for (i, trace) in traces.iter().enumerate() {
+        let completion = trace["completion"].as_str().unwrap();
+        let reason = match completion.split_once("<|end_of_explanation|>") {
+            Some(("", _)) => "empty",
+            Some(_) => continue,
+            None if trace["finish"] == "length" => "truncated",
+            None => "unclosed",
+        };
+        expected.push(json!({"row": i / 40 + 1, "sample": i % 40, "reason": reason}));
+    }
+    let count = |reason: &str| expected.iter().filter(|left| left["reason"] == reason).count();
+    let [empty, truncated, unclosed] = ["empty", "truncated", "unclosed"].map(count);
+    assert!(empty > 20 && truncated > 2 && unclosed > 2, "{empty} {truncated} {unclosed}");
+
+    for format in ["messages", "conversations"] {
+        let (rows, answer) = explain(dir.path(), &[&args[..], &["--format", format]].concat());
+        assert_eq!(answer["left_out"], json!(expected));
+        assert_eq!((&answer["rows"], rows.len()), (&json!(80 - expected.len()), 80 - expected.len()));
+        assert_eq!((&answer["empty"], &answer["traces"]), (&json!(empty), &json!(80)));
+        assert_eq!(answer["closed"], json!(80 - truncated - unclosed));
+    }
+    let said = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", "out.jsonl", "-q"])
+        .args(["--format", "messages"])
+        .args(args)
+        .assert()
+        .success();
+    let said = String::from_utf8_lossy(&said.get_output().stdout).into_owned();
+    let first = expected.iter().find(|left| left["reason"] == "empty").unwrap();
+    for part in [
+        format!("left out {} of 80 explanations: ", expected.len()),
+        format!("{truncated} cut at the length limit (row "),
+        format!("{unclosed} ended without the end tag (row "),
+        format!("{empty} closed but empty (row {} sample {}, ", first["row"], first["sample"]),
+        format!(" and {} more, which --json names)", empty - 20),
+    ] {
+        assert!(said.contains(&part), "no {part:?} in {said}");
+    }
 }
 
 #[test]

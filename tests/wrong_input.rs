@@ -6,7 +6,11 @@
 mod data;
 #[path = "wrong_input/generation.rs"]
 mod generation;
+#[path = "wrong_input/hub.rs"]
+mod hub;
 mod scripted;
+#[path = "wrong_input/weights.rs"]
+mod weights;
 
 use std::fs;
 use std::path::Path;
@@ -38,6 +42,7 @@ fn faults(case: &Case) -> Vec<String> {
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
         .env("NO_PROXY", "127.0.0.1")
         .env("HF_HUB_CACHE", "no-cache")
+        .env_remove("HF_HUB_DOWNLOAD_TIMEOUT")
         .env_remove("HF_HUB_OFFLINE")
         .env_remove("HF_DATASETS_OFFLINE")
         .timeout(std::time::Duration::from_secs(60))

@@ -1,17 +1,19 @@
 //! `rlt explain`: a teacher's explanations of questions with known solutions.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::config::DataConfig;
-use rlt::dataset::{RowWriter, TraceRow, read_questions};
+use rlt::dataset::{RowWriter, read_questions};
 use rlt::explain::explain_each;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
-use rlt::traces::{conversation_columns, distillation_columns, is_complete};
+use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
 
@@ -41,7 +43,8 @@ pub struct ExplainArgs {
     /// Explanations of each question
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_positive)]
     n: usize,
-    /// What is written; the training rows leave out explanations that were not finished
+    /// What is written; the training rows leave out explanations that were not finished or are empty, and the
+    /// answer names each of them
     #[arg(long, value_enum, default_value_t = Format::Trace)]
     format: Format,
     #[command(flatten)]
@@ -67,44 +70,82 @@ impl ExplainArgs {
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         let mut out = RowWriter::create(&self.out)?;
-        let mut written = 0;
+        let (mut written, mut left_out) = (0, Vec::new());
         let summary = explain_each(&teacher, &rows, self.n, &context.progress, |trace| {
-            self.columns(&trace, &style).map_or(Ok(()), |columns| {
-                written += 1;
-                out.write(&columns)
-            })
+            match (self.format, flaw(&trace, &style)) {
+                (Format::Trace, _) => out.write(&trace.to_columns())?,
+                (_, Some(reason)) => {
+                    let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();
+                    left_out.push(LeftOut { row: trace.question.row, sample, reason });
+                    return Ok(());
+                }
+                (Format::Conversations, None) => out.write(&conversation_columns(&trace, &style))?,
+                (Format::Messages, None) => out.write(&distillation_columns(&trace, &style))?,
+            }
+            written += 1;
+            Ok(())
         })?;
         if written == 0 {
             return Err(Error::Failed(format!(
-                "none of the {} explanations was finished, so there is nothing to learn from; raise \
-                 sampling.max_new_tokens, or look at them with --format trace",
-                summary.traces
+                "none of the {} explanations can be learnt from: {}; raise sampling.max_new_tokens if they were cut, \
+                 and look at them with --format trace",
+                summary.traces,
+                reasons(&left_out)
             )));
         }
         out.finish()?;
 
         let mut answer = json!(summary);
         answer["rows"] = json!(written);
+        answer["left_out"] = json!(left_out);
         answer["out"] = json!(self.out);
         let share = 100.0 * summary.closed as f64 / summary.traces as f64;
-        context.answer(
-            &format!(
-                "wrote {written} rows for {} questions ({} tokens, {share:.1} % of the explanations closed) to {}",
-                summary.questions,
-                summary.tokens,
-                self.out.display()
-            ),
-            &answer,
-        )
+        let rest = if left_out.is_empty() {
+            String::new()
+        } else {
+            let (n, all) = (left_out.len(), summary.traces);
+            format!("\nleft out {n} of {all} explanations: {}", reasons(&left_out))
+        };
+        let text = format!(
+            "wrote {written} rows for {} questions ({} tokens, {share:.1} % of the explanations closed, {} of them \
+             empty) to {}{rest}",
+            summary.questions,
+            summary.tokens,
+            summary.empty,
+            self.out.display()
+        );
+        context.answer(&text, &answer)
     }
+}
 
-    /// The row that is written for `trace`, if there is one.
-    fn columns(&self, trace: &TraceRow, style: &PromptStyle) -> Option<Map<String, Value>> {
-        match self.format {
-            Format::Trace => Some(trace.to_columns()),
-            _ if !is_complete(trace, style) => None,
-            Format::Conversations => Some(conversation_columns(trace, style)),
-            Format::Messages => Some(distillation_columns(trace, style)),
-        }
+/// An explanation that became no training row.
+#[derive(Debug, Serialize)]
+struct LeftOut {
+    /// Of the question, from 1.
+    row: usize,
+    /// Which of the question's explanations, from 0.
+    sample: u64,
+    reason: Flaw,
+}
+
+/// Places that a line of text names for one reason; `--json` names all.
+const MOST_PLACES: usize = 20;
+
+/// Every reason with its count and its places: "2 closed but empty (row 3 sample 0, row 7 sample 1)".
+fn reasons(left_out: &[LeftOut]) -> String {
+    let mut by_reason: BTreeMap<Flaw, Vec<String>> = BTreeMap::new();
+    for LeftOut { row, sample, reason } in left_out {
+        by_reason.entry(*reason).or_default().push(format!("row {row} sample {sample}"));
     }
+    let text = by_reason.into_iter().map(|(reason, mut places)| {
+        let n = places.len();
+        places.truncate(MOST_PLACES);
+        let more = if n > MOST_PLACES {
+            format!(" and {} more, which --json names", n - MOST_PLACES)
+        } else {
+            String::new()
+        };
+        format!("{n} {} ({}{more})", reason.name(), places.join(", "))
+    });
+    text.collect::<Vec<_>>().join("; ")
 }

@@ -1,18 +1,24 @@
 //! Data sets of the Hugging Face hub, in the cache that `huggingface_hub` shares with them.
 //!
 //! The variables are those of the Python libraries: `HF_HUB_CACHE` or `HF_HOME` for the cache, `HF_TOKEN`
-//! (else the file that `hf auth login` writes) for private data, `HF_ENDPOINT` for a mirror, and
-//! `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` to ask nobody.
+//! (else the file that `hf auth login` writes) for private data, `HF_ENDPOINT` for a mirror,
+//! `HF_HUB_DOWNLOAD_TIMEOUT` for the patience with a silent hub, and `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` to
+//! ask nobody.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{is_shard, kind, training_split};
+use super::patience::{Alive, watched};
 use crate::error::{Error, Result};
+
+/// For a request and its answer together, which is why it is more than the 10 s that Python gives each.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// `OWNER/NAME`, with `@REVISION` and `/FILE-OR-FOLDER` after it where they are wanted; `hf://datasets/` may
 /// stand before it, as in `datasets`.
@@ -89,16 +95,34 @@ pub(super) fn dataset_files(id: &DatasetId) -> Result<Vec<PathBuf>> {
     let flag = |name: &str| {
         env::var(name).is_ok_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
     };
-    match ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"].into_iter().find(|name| flag(name)) {
-        Some(variable) => cached_files(id, &cache)?.ok_or_else(|| {
+    if let Some(variable) = ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"].into_iter().find(|name| flag(name)) {
+        return cached_files(id, &cache)?.ok_or_else(|| {
             let at = if id.revision == "main" { String::new() } else { format!(" at {}", id.revision) };
             id.error(format!(
                 "no local file or folder, and not in the cache {}{at} while {variable} is set; unset it to download",
                 cache.display()
             ))
-        }),
-        None => downloaded_files(id, &cache),
+        });
     }
+    let patience = patience().map_err(|what| id.error(what))?;
+    let (of_thread, in_cache) = (id.clone(), cache.clone());
+    watched(patience, move |alive| downloaded_files(&of_thread, &in_cache, alive)).unwrap_or_else(|| {
+        let cached = use_the_cache(snapshot(id, &cache).is_some());
+        Err(id.error(format!(
+            "no local file or folder, and the hub has not answered for {} s{cached}; see that it can be reached, \
+             or give it longer with HF_HUB_DOWNLOAD_TIMEOUT (seconds)",
+            patience.as_secs_f64()
+        )))
+    })
+}
+
+/// How long the hub may say nothing: `HF_HUB_DOWNLOAD_TIMEOUT` seconds, where the Python libraries look, too.
+fn patience() -> std::result::Result<Duration, String> {
+    let Ok(text) = env::var("HF_HUB_DOWNLOAD_TIMEOUT") else { return Ok(DEFAULT_PATIENCE) };
+    let seconds = text.trim().parse().ok().filter(|&seconds: &f64| seconds > 0.0);
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        format!("HF_HUB_DOWNLOAD_TIMEOUT is {text:?}; a number of seconds above 0 is expected")
+    })
 }
 
 fn cache_folder() -> Option<PathBuf> {
@@ -151,7 +175,7 @@ fn cached_files(id: &DatasetId, cache: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(id.select(names)?.into_iter().map(|name| snapshot.join(name)).collect()))
 }
 
-fn downloaded_files(id: &DatasetId, cache: &Path) -> Result<Vec<PathBuf>> {
+fn downloaded_files(id: &DatasetId, cache: &Path, alive: &Alive) -> Result<Vec<PathBuf>> {
     let failed = |error: &ApiError| id.error(failure(error, snapshot(id, cache).is_some()));
     let mut builder = ApiBuilder::from_cache(Cache::new(cache.to_path_buf()))
         .with_progress(false)
@@ -162,6 +186,7 @@ fn downloaded_files(id: &DatasetId, cache: &Path) -> Result<Vec<PathBuf>> {
     }
     let api = builder.build().map_err(|e| failed(&e))?;
     let info = api.repo(id.repo(&id.revision)).info().map_err(|e| failed(&e))?;
+    alive.tell();
     let names = info.siblings.into_iter().map(|file| PathBuf::from(file.rfilename)).collect();
     // Files are asked for by commit, so that all are of one version.
     let repository = api.repo(id.repo(&info.sha));
@@ -172,7 +197,8 @@ fn downloaded_files(id: &DatasetId, cache: &Path) -> Result<Vec<PathBuf>> {
         files.push(if cached.exists() {
             cached
         } else {
-            repository.download(&name.to_string_lossy()).map_err(|e| failed(&e))?
+            let name = name.to_string_lossy();
+            repository.download_with_progress(&name, alive.clone()).map_err(|e| failed(&e))?
         });
     }
     let reference = Cache::new(cache.to_path_buf()).repo(id.repo(&id.revision)).create_ref(&info.sha);
@@ -192,8 +218,12 @@ fn failure(error: &ApiError, is_cached: bool) -> String {
     if status("404") {
         return "no local file or folder, and the hub has no such data set or revision".into();
     }
-    let cached = if is_cached { "; set HF_HUB_OFFLINE=1 to use the copy in the cache" } else { "" };
+    let cached = use_the_cache(is_cached);
     format!("no local file or folder, and the hub cannot be asked ({message}){cached}")
+}
+
+fn use_the_cache(is_cached: bool) -> &'static str {
+    if is_cached { "; set HF_HUB_OFFLINE=1 to use the copy in the cache" } else { "" }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod conversation;
 mod files;
 mod hub;
 mod parquet;
+mod patience;
 mod question;
 mod resumable;
 mod source;

@@ -1,22 +1,27 @@
 //! Parquet in and out: rows as JSON objects, nested lists and structs included.
 //!
 //! Reading uses the record interface of the `parquet` crate. Writing takes each column's type from its
-//! values and shreds rows into repetition and definition levels (Melnik et al., "Dremel", 2010): every
-//! field is optional, a list is the three-level group that other readers expect.
+//! values and shreds rows into repetition and definition levels: every field is optional, a list is the
+//! three-level group that other readers expect.
+
+mod shape;
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, Int64Type};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{BoolType, ByteArrayType, DoubleType, Int64Type};
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{Type, TypePtr};
+use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
+use self::shape::{Column, Shape, Values};
 use super::Record;
 use super::source::two_columns;
 use super::writer::PartialFile;
@@ -24,6 +29,9 @@ use crate::error::{Error, Result};
 
 /// Rows of one row group: enough for compression, little enough to hold.
 const ROWS_PER_GROUP: usize = 10_000;
+
+/// A row group ends before that when its rows are this long, as JSON.
+const BYTES_PER_GROUP: usize = 64 << 20;
 
 /// Appends the rows of a parquet file to `records`, at most `limit` of them.
 pub(super) fn read(path: &Path, limit: usize, records: &mut Vec<Record>) -> Result<()> {
@@ -55,284 +63,112 @@ pub(super) fn read(path: &Path, limit: usize, records: &mut Vec<Record>) -> Resu
     Ok(())
 }
 
-/// The type of a column, as its values tell it.
-#[derive(Debug, Clone, PartialEq)]
-enum Shape {
-    /// No value seen but null (or an object without fields, which parquet cannot hold).
-    Unknown,
-    Bool,
-    Int,
-    Float,
-    Text,
-    List(Box<Shape>),
-    Struct(Vec<(String, Shape)>),
+/// Rows to a parquet file that is there whole or not at all.
+///
+/// A column's type is known only when its last value is, so the rows wait in a file beside it; in memory is one row
+/// group at a time.
+#[derive(Debug)]
+pub(super) struct ParquetWriter {
+    file: PartialFile,
+    /// The rows so far, as JSON Lines. Never gets a name.
+    rows: PartialFile,
+    shape: Shape,
+    n_rows: usize,
 }
 
-impl Shape {
-    fn of(value: &Value) -> std::result::Result<Self, String> {
-        Ok(match value {
-            Value::Null => Self::Unknown,
-            Value::Bool(_) => Self::Bool,
-            Value::Number(number) if number.is_i64() => Self::Int,
-            Value::Number(_) => Self::Float,
-            Value::String(_) => Self::Text,
-            Value::Array(items) => {
-                let mut element = Self::Unknown;
-                for item in items {
-                    element = element.merged(Self::of(item)?)?;
-                }
-                Self::List(Box::new(element))
-            }
-            Value::Object(fields) if fields.is_empty() => Self::Unknown,
-            Value::Object(fields) => Self::Struct(
-                fields
-                    .iter()
-                    .map(|(name, value)| Ok((name.clone(), Self::of(value)?)))
-                    .collect::<std::result::Result<_, String>>()?,
-            ),
-        })
+impl ParquetWriter {
+    pub(super) fn create(path: &Path) -> Result<Self> {
+        let mut waiting = path.as_os_str().to_owned();
+        waiting.push(".rows");
+        let (file, rows) = (PartialFile::create(path)?, PartialFile::create(Path::new(&waiting))?);
+        Ok(Self { file, rows, shape: Shape::Struct(Vec::new()), n_rows: 0 })
     }
 
-    /// The type that holds both; `Err` says what the two are.
-    fn merged(self, other: Self) -> std::result::Result<Self, String> {
-        Ok(match (self, other) {
-            (Self::Unknown, shape) | (shape, Self::Unknown) => shape,
-            (Self::Int, Self::Float) | (Self::Float, Self::Int) => Self::Float,
-            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.merged(*b)?)),
-            (Self::Struct(mut fields), Self::Struct(others)) => {
-                for (name, shape) in others {
-                    match fields.iter_mut().find(|(known, _)| *known == name) {
-                        Some((_, known)) => {
-                            *known = std::mem::replace(known, Self::Unknown)
-                                .merged(shape)
-                                .map_err(|what| format!("{what} (field `{name}`)"))?;
-                        }
-                        None => fields.push((name, shape)),
-                    }
-                }
-                Self::Struct(fields)
-            }
-            (a, b) if a == b => a,
-            (a, b) => return Err(format!("{} and {}", a.noun(), b.noun())),
-        })
-    }
-
-    fn noun(&self) -> &'static str {
-        match self {
-            Self::Unknown => "null",
-            Self::Bool => "a boolean",
-            Self::Int | Self::Float => "a number",
-            Self::Text => "text",
-            Self::List(_) => "a list",
-            Self::Struct(_) => "an object",
-        }
-    }
-
-    fn schema(&self, name: &str) -> parquet::errors::Result<TypePtr> {
-        let leaf = |physical, logical| {
-            Type::primitive_type_builder(name, physical)
-                .with_repetition(Repetition::OPTIONAL)
-                .with_logical_type(logical)
-                .build()
-        };
-        let group = |name: &str, repetition, logical, fields| {
-            Type::group_type_builder(name)
-                .with_repetition(repetition)
-                .with_logical_type(logical)
-                .with_fields(fields)
-                .build()
-        };
-        let schema = match self {
-            Self::Unknown | Self::Text => leaf(Physical::BYTE_ARRAY, Some(LogicalType::String)),
-            Self::Bool => leaf(Physical::BOOLEAN, None),
-            Self::Int => leaf(Physical::INT64, None),
-            Self::Float => leaf(Physical::DOUBLE, None),
-            Self::List(element) => {
-                let list = group("list", Repetition::REPEATED, None, vec![element.schema("element")?])?;
-                group(name, Repetition::OPTIONAL, Some(LogicalType::List), vec![Arc::new(list)])
-            }
-            Self::Struct(fields) => {
-                let fields = fields
-                    .iter()
-                    .map(|(name, shape)| shape.schema(name))
-                    .collect::<parquet::errors::Result<_>>()?;
-                group(name, Repetition::OPTIONAL, None, fields)
-            }
-        }?;
-        Ok(Arc::new(schema))
-    }
-
-    /// Appends the empty columns of this shape, in the order of the schema.
-    fn columns(&self, columns: &mut Vec<Column>) {
-        match self {
-            Self::List(element) => element.columns(columns),
-            Self::Struct(fields) => fields.iter().for_each(|(_, shape)| shape.columns(columns)),
-            Self::Bool => columns.push(Column::new(Values::Bool(Vec::new()))),
-            Self::Int => columns.push(Column::new(Values::Int(Vec::new()))),
-            Self::Float => columns.push(Column::new(Values::Float(Vec::new()))),
-            Self::Unknown | Self::Text => columns.push(Column::new(Values::Text(Vec::new()))),
-        }
-    }
-
-    /// Shreds `value` into the first columns of `columns` and returns the rest. `repetition` is the level
-    /// at which this value repeats, `definition` how many optional or repeated fields above it are there,
-    /// `lists` how many lists it lies in.
-    fn shred<'a>(
-        &self,
-        value: &Value,
-        repetition: i16,
-        definition: i16,
-        lists: i16,
-        columns: &'a mut [Column],
-    ) -> &'a mut [Column] {
-        match (self, value) {
-            (Self::Struct(fields), Value::Object(object)) => {
-                fields.iter().fold(columns, |columns, (name, shape)| {
-                    let value = object.get(name).unwrap_or(&Value::Null);
-                    shape.shred(value, repetition, definition + 1, lists, columns)
-                })
-            }
-            (Self::List(element), Value::Array(items)) if !items.is_empty() => {
-                let n = element.n_columns();
-                for (i, item) in items.iter().enumerate() {
-                    let level = if i == 0 { repetition } else { lists + 1 };
-                    element.shred(item, level, definition + 2, lists + 1, &mut columns[..n]);
-                }
-                &mut columns[n..]
-            }
-            (Self::Struct(_) | Self::List(_), _) => {
-                let there = i16::from(value.is_array());
-                let (own, rest) = columns.split_at_mut(self.n_columns());
-                for column in own.iter_mut() {
-                    column.level(repetition, definition + there);
-                }
-                rest
-            }
-            _ => {
-                let (own, rest) = columns.split_at_mut(1);
-                let there = i16::from(own[0].values.push(value));
-                own[0].level(repetition, definition + there);
-                rest
-            }
-        }
-    }
-
-    fn n_columns(&self) -> usize {
-        match self {
-            Self::List(element) => element.n_columns(),
-            Self::Struct(fields) => fields.iter().map(|(_, shape)| shape.n_columns()).sum(),
-            _ => 1,
-        }
-    }
-}
-
-/// The values of one leaf, without nulls.
-enum Values {
-    Bool(Vec<bool>),
-    Int(Vec<i64>),
-    Float(Vec<f64>),
-    Text(Vec<ByteArray>),
-}
-
-impl Values {
-    /// Whether `value` was one (not null).
-    fn push(&mut self, value: &Value) -> bool {
-        match self {
-            Self::Bool(values) => value.as_bool().map(|value| values.push(value)).is_some(),
-            Self::Int(values) => value.as_i64().map(|value| values.push(value)).is_some(),
-            Self::Float(values) => value.as_f64().map(|value| values.push(value)).is_some(),
-            Self::Text(values) => value.as_str().map(|value| values.push(value.into())).is_some(),
-        }
-    }
-}
-
-/// One leaf of the schema.
-struct Column {
-    values: Values,
-    definition: Vec<i16>,
-    repetition: Vec<i16>,
-}
-
-impl Column {
-    fn new(values: Values) -> Self {
-        Self { values, definition: Vec::new(), repetition: Vec::new() }
-    }
-
-    fn level(&mut self, repetition: i16, definition: i16) {
-        self.repetition.push(repetition);
-        self.definition.push(definition);
-    }
-}
-
-/// Writes `rows` to a file that is there whole or not at all.
-pub(super) fn write(mut file: PartialFile, rows: &[Map<String, Value>]) -> Result<()> {
-    let error = |what: String| Error::File { path: file.path().to_path_buf(), what };
-    let mut shape = Shape::Struct(Vec::new());
-    for (i, row) in rows.iter().enumerate() {
-        let of_row = if row.is_empty() { Ok(Shape::Unknown) } else { Shape::of(&Value::Object(row.clone())) };
-        shape = of_row.and_then(|of_row| shape.merged(of_row)).map_err(|what| {
-            error(format!(
+    pub(super) fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
+        self.n_rows += 1;
+        let of_row = if row.is_empty() { Ok(Shape::Unknown) } else { Shape::of_object(row) };
+        let known = std::mem::replace(&mut self.shape, Shape::Unknown);
+        self.shape = of_row.and_then(|of_row| known.merged(of_row)).map_err(|what| Error::File {
+            path: self.file.path().to_path_buf(),
+            what: format!(
                 "row {}: a column holds {what}, but in parquet it has one type; write .jsonl",
-                i + 1
-            ))
+                self.n_rows
+            ),
         })?;
+        let written = serde_json::to_writer(&mut self.rows, row).map_err(std::io::Error::from);
+        written
+            .and_then(|()| self.rows.write_all(b"\n"))
+            .map_err(|source| Error::Io { path: self.file.path().to_path_buf(), source })
     }
-    let path = file.path().to_path_buf();
-    write_groups(&mut file, &shape, rows).map_err(|e| match e {
-        parquet::errors::ParquetError::External(e) if e.is::<std::io::Error>() => {
-            Error::Io { path: path.clone(), source: *e.downcast().expect("just checked") }
-        }
-        e => Error::File { path: path.clone(), what: format!("cannot be written as parquet: {e}") },
-    })?;
-    file.finish()
-}
 
-fn write_groups(
-    file: &mut PartialFile,
-    shape: &Shape,
-    rows: &[Map<String, Value>],
-) -> parquet::errors::Result<()> {
-    let Shape::Struct(fields) = shape else { unreachable!("rows are objects") };
-    let schema = Type::group_type_builder("schema")
-        .with_fields(
-            fields.iter().map(|(name, shape)| shape.schema(name)).collect::<parquet::errors::Result<_>>()?,
-        )
-        .build()?;
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
-    for group in rows.chunks(ROWS_PER_GROUP) {
-        let mut columns = Vec::new();
-        shape.columns(&mut columns);
-        for row in group {
-            fields.iter().fold(columns.as_mut_slice(), |columns, (name, shape)| {
-                shape.shred(row.get(name).unwrap_or(&Value::Null), 0, 0, 0, columns)
-            });
-        }
-        let mut writer = writer.next_row_group()?;
-        for column in &columns {
-            let mut leaf = writer.next_column()?.expect("as many columns as the schema has leaves");
-            let (definition, repetition) = (Some(&column.definition[..]), Some(&column.repetition[..]));
-            match &column.values {
-                Values::Bool(values) => leaf.typed::<BoolType>().write_batch(values, definition, repetition),
-                Values::Int(values) => leaf.typed::<Int64Type>().write_batch(values, definition, repetition),
-                Values::Float(values) => {
-                    leaf.typed::<DoubleType>().write_batch(values, definition, repetition)
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.write_groups().map_err(|e| {
+            let path = self.file.path().to_path_buf();
+            match e {
+                ParquetError::External(e) if e.is::<std::io::Error>() => {
+                    Error::Io { path, source: *e.downcast().expect("just checked") }
                 }
-                Values::Text(values) => {
-                    leaf.typed::<ByteArrayType>().write_batch(values, definition, repetition)
-                }
-            }?;
-            leaf.close()?;
+                e => Error::File { path, what: format!("cannot be written as parquet: {e}") },
+            }
+        })?;
+        self.file.finish()
+    }
+
+    fn write_groups(&mut self) -> parquet::errors::Result<()> {
+        let Shape::Struct(fields) = &self.shape else { unreachable!("rows are objects") };
+        let types =
+            fields.iter().map(|(name, shape)| shape.schema(name)).collect::<parquet::errors::Result<_>>()?;
+        let schema = Type::group_type_builder("schema").with_fields(types).build()?;
+        let properties =
+            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let mut rows = self.rows.written()?;
+        let mut writer = SerializedFileWriter::new(&mut self.file, Arc::new(schema), Arc::new(properties))?;
+        let mut line = Vec::new();
+        let mut left = self.n_rows;
+        while left > 0 {
+            let mut columns = Vec::new();
+            self.shape.columns(&mut columns);
+            let (mut n_rows, mut n_bytes) = (0, 0);
+            while n_rows < left.min(ROWS_PER_GROUP) && n_bytes < BYTES_PER_GROUP {
+                line.clear();
+                n_bytes += rows.read_until(b'\n', &mut line)?;
+                let row: Map<String, Value> = serde_json::from_slice(&line).map_err(std::io::Error::from)?;
+                fields.iter().fold(columns.as_mut_slice(), |columns, (name, shape)| {
+                    shape.shred(row.get(name).unwrap_or(&Value::Null), 0, 0, 0, columns)
+                });
+                n_rows += 1;
+            }
+            write_group(&mut writer, &columns)?;
+            left -= n_rows;
         }
         writer.close()?;
+        Ok(())
     }
-    writer.close()?;
+}
+
+fn write_group(
+    writer: &mut SerializedFileWriter<&mut PartialFile>,
+    columns: &[Column],
+) -> parquet::errors::Result<()> {
+    let mut group = writer.next_row_group()?;
+    for column in columns {
+        let mut leaf = group.next_column()?.expect("as many columns as the schema has leaves");
+        let (definition, repetition) = (Some(&column.definition[..]), Some(&column.repetition[..]));
+        match &column.values {
+            Values::Bool(values) => leaf.typed::<BoolType>().write_batch(values, definition, repetition),
+            Values::Int(values) => leaf.typed::<Int64Type>().write_batch(values, definition, repetition),
+            Values::Float(values) => leaf.typed::<DoubleType>().write_batch(values, definition, repetition),
+            Values::Text(values) => leaf.typed::<ByteArrayType>().write_batch(values, definition, repetition),
+        }?;
+        leaf.close()?;
+    }
+    group.close()?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use parquet::file::metadata::RowGroupMetaData;
     use serde_json::json;
 
     use super::*;
@@ -379,13 +215,45 @@ mod tests {
     }
 
     #[test]
+    fn many_and_long_rows_are_cut_into_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.parquet");
+        let mut rows: Vec<_> =
+            (0..ROWS_PER_GROUP + 5).map(|i| json!({"i": i, "x": i as f64 / 7.0})).collect();
+        rows.extend((0..9).map(|i| json!({"i": i, "text": "long ".repeat(2 << 20)})));
+        let mut writer = RowWriter::create(&path).unwrap();
+        for row in &rows {
+            writer.write(row.as_object().unwrap()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "the file and its rows, under temporary names"
+        );
+        assert!(!path.exists());
+        writer.finish().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        let reader = SerializedFileReader::new(File::open(&path).unwrap()).unwrap();
+        let groups: Vec<i64> =
+            reader.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+        assert_eq!(groups, [10_000, 12, 2], "5 short rows and 7 of 10 MB are the first to pass 64 MiB");
+        let back = read_records(&path, 0).unwrap();
+        assert_eq!(back.len(), rows.len());
+        for (back, row) in back.iter().zip(&rows) {
+            for (name, value) in &back.columns {
+                assert_eq!(value, row.get(name).unwrap_or(&Value::Null));
+            }
+        }
+    }
+
+    #[test]
     fn a_column_of_two_types_is_refused_and_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = RowWriter::create(&dir.path().join("rows.parquet")).unwrap();
-        for row in &rows(json!([{"a": 1}, {"a": "x"}])) {
-            writer.write(row).unwrap();
-        }
-        let error = writer.finish().unwrap_err().to_string();
+        let rows = rows(json!([{"a": 1}, {"a": "x"}]));
+        writer.write(&rows[0]).unwrap();
+        let error = writer.write(&rows[1]).unwrap_err().to_string();
+        drop(writer);
         assert!(error.contains("row 2: a column holds a number and text (field `a`)"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

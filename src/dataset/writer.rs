@@ -1,13 +1,13 @@
 //! Files of rows that appear whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::parquet;
+use super::parquet::ParquetWriter;
 use crate::error::{Error, Result};
 
 /// A file under a temporary name beside `path`; [`Self::finish`] makes it durable and gives it its name.
@@ -21,7 +21,7 @@ pub(super) struct PartialFile {
 }
 
 impl PartialFile {
-    fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let name = path.file_name().ok_or_else(|| Error::File {
             path: path.to_path_buf(),
@@ -44,6 +44,12 @@ impl PartialFile {
 
     fn open(&mut self) -> &mut BufWriter<File> {
         self.file.as_mut().expect("open until `finish` consumes the writer")
+    }
+
+    /// What was written so far, from its beginning.
+    pub(super) fn written(&mut self) -> std::io::Result<BufReader<File>> {
+        self.flush()?;
+        Ok(BufReader::new(File::open(&self.temporary)?))
     }
 
     /// Flushes, syncs and renames.
@@ -127,8 +133,7 @@ pub struct RowWriter(Format);
 #[derive(Debug)]
 enum Format {
     Jsonl(JsonlWriter),
-    /// Columns are typed by all their values, so the rows wait.
-    Parquet(PartialFile, Vec<Map<String, Value>>),
+    Parquet(ParquetWriter),
 }
 
 impl RowWriter {
@@ -139,7 +144,7 @@ impl RowWriter {
     pub fn create(path: &Path) -> Result<Self> {
         let parquet = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
         Ok(Self(if parquet {
-            Format::Parquet(PartialFile::create(path)?, Vec::new())
+            Format::Parquet(ParquetWriter::create(path)?)
         } else {
             Format::Jsonl(JsonlWriter::create(path)?)
         }))
@@ -148,26 +153,23 @@ impl RowWriter {
     /// Appends one row.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written (a full disk, for example).
+    /// [`Error::Io`] when it cannot be written (a full disk, for example); [`Error::File`] when a column of a
+    /// parquet file would need two types.
     pub fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
         match &mut self.0 {
             Format::Jsonl(writer) => writer.write(row),
-            Format::Parquet(_, rows) => {
-                rows.push(row.clone());
-                Ok(())
-            }
+            Format::Parquet(writer) => writer.write(row),
         }
     }
 
     /// Writes what is left, syncs and renames.
     ///
     /// # Errors
-    /// [`Error::Io`] when the data cannot be made durable; [`Error::File`] when a column of a parquet file
-    /// would need two types. The temporary file is then removed.
+    /// [`Error::Io`] when the data cannot be made durable. The temporary files are then removed.
     pub fn finish(self) -> Result<()> {
         match self.0 {
             Format::Jsonl(writer) => writer.finish(),
-            Format::Parquet(file, rows) => parquet::write(file, &rows),
+            Format::Parquet(writer) => writer.finish(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Wrong input of data and text: files of every format, the hub, styles, `rlt inspect`.
+//! Wrong input of data and text: files of every format, styles, `rlt inspect`.
 
 use std::fs;
 use std::path::Path;
@@ -170,26 +170,6 @@ fn wrong_text_files() {
             args: JSONL,
             code: 1,
             says: &["rows.jsonl, row 1: malformed JSON: recursion limit exceeded"],
-        },
-    ]);
-}
-
-#[test]
-fn wrong_hub_data_sets() {
-    check(&[
-        Case {
-            name: "unreachable hub",
-            setup: |_| {},
-            args: &["select", "--data", "some/rows", "--out", "out/kept.jsonl", "--by", "best"],
-            code: 1,
-            says: &["hf://datasets/some/rows: no local file or folder, and the hub cannot be asked"],
-        },
-        Case {
-            name: "a path that no hub has",
-            setup: |_| {},
-            args: &["select", "--data", "some/rows/more", "--out", "out/kept.jsonl", "--by", "best"],
-            code: 1,
-            says: &["some/rows/more: No such file"],
         },
     ]);
 }

@@ -152,7 +152,10 @@ fn wrong_explanations() {
                 "sampling.max_new_tokens=1",
             ],
             code: 1,
-            says: &["none of the 1 explanations was finished", "raise sampling.max_new_tokens"],
+            says: &[
+                "none of the 1 explanations can be learnt from: 1 cut at the length limit",
+                "raise sampling.max_new_tokens",
+            ],
         },
         Case {
             name: "explain: output below a file",

@@ -1,0 +1,58 @@
+//! The reference model: where it comes from and how it moves.
+
+use rlt_model::Decoder;
+
+use crate::error::{Error, Result};
+use crate::training::run::Weights;
+
+/// A run with a KL term starts with its own copy of the model as the reference; beside an adapter, that is the
+/// base model itself.
+pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
+    if beta == 0.0 {
+        weights.reference = None;
+    } else if weights.decoder.adapter().is_some() {
+        weights.reference = Some(weights.decoder.base());
+    } else if weights.reference.is_none() {
+        if steps_done > 0 {
+            return Err(Error::Failed(format!(
+                "the checkpoint of step {steps_done} has no reference model, but grpo.beta is {beta}; start \
+                 the run again"
+            )));
+        }
+        let decoder = &weights.decoder;
+        weights.reference = Some(Decoder::new(decoder.config().clone(), decoder.parameters().clone()));
+    }
+    Ok(())
+}
+
+/// ref <- mixup * policy + (1 - mixup) * ref, every `every` steps (TR-DPO, arXiv 2404.09656).
+pub(super) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
+    let Weights { decoder, reference: Some(reference), .. } = weights else { return };
+    if every > 0 && step.is_multiple_of(every as u64) {
+        let policy = decoder.parameters().tensors();
+        for (reference, policy) in reference.parameters_mut().tensors_mut().into_iter().zip(policy) {
+            reference.mix_in(policy, mixup);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::run::tests::tiny_model;
+
+    #[test]
+    fn the_reference_moves_towards_the_policy_when_it_is_due() {
+        let value = |decoder: &Decoder| decoder.parameters().embedding.to_host()[0];
+        let optimizer =
+            crate::training::Optimizer::new(&tiny_model(1), &crate::config::OptimizerConfig::default(), 9);
+        let mut weights = Weights { decoder: tiny_model(1), optimizer, reference: Some(tiny_model(2)) };
+        let (policy, before) = (value(&weights.decoder), value(weights.reference.as_ref().unwrap()));
+        sync_reference(&mut weights, 31, 32, 0.9);
+        assert_eq!(value(weights.reference.as_ref().unwrap()), before);
+        sync_reference(&mut weights, 32, 32, 0.9);
+        let after = value(weights.reference.as_ref().unwrap());
+        assert!((after - (0.9 * policy + 0.1 * before)).abs() < 1e-7);
+        assert_eq!(value(&weights.decoder), policy);
+    }
+}

@@ -1,0 +1,170 @@
+//! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
+//! steps, `grpo.epochs` passes of `grpo.minibatches` each.
+
+use rlt_model::Gradients;
+use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::decoder::Keep;
+
+use super::advantage::advantages;
+use super::gradient::{Batch, Learnt, StepLoss};
+use super::objective::reward_less_kl;
+use crate::config::{Config, KlToReference, ObjectiveSettings};
+use crate::error::Result;
+use crate::training::run::Weights;
+
+/// The completions of one question.
+#[derive(Debug, Clone)]
+pub(super) struct SampleGroup {
+    /// Names the question in errors ("row 9").
+    pub name: String,
+    pub prompt: Vec<u32>,
+    pub samples: Vec<Sample>,
+}
+
+/// One completion as the update sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    pub ids: Vec<u32>,
+    /// Log-probabilities recorded while sampling, nats, at the sampling temperature.
+    pub logprobs: Vec<f32>,
+    pub reward: f32,
+    /// Whether it was cut at the length limit.
+    pub truncated: bool,
+}
+
+/// How batches are learnt from.
+#[derive(Debug, Clone)]
+pub(super) struct Learner {
+    pub settings: ObjectiveSettings,
+    epochs: usize,
+    minibatches: usize,
+    temperature: f32,
+    longest: usize,
+    tokens_per_microbatch: usize,
+    /// What to keep between the passes of a micro-batch.
+    pub keep: Keep,
+}
+
+/// What learning from a batch came to.
+#[derive(Debug, Clone)]
+pub(super) struct Update {
+    /// One a completion, group by group.
+    pub advantages: Vec<f32>,
+    /// One an optimizer step.
+    pub losses: Vec<StepLoss>,
+    /// Global norm of each optimizer step's gradient before clipping.
+    pub grad_norms: Vec<f64>,
+    /// Of the last optimizer step; none where every completion was left out.
+    pub learning_rate: Option<f64>,
+    /// Completions that were left out of the loss.
+    pub masked: usize,
+    /// Mean of what [`KlToReference::K1`] took from the rewards.
+    pub kl_penalty: Option<f64>,
+}
+
+impl Learner {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            settings: config.grpo.objective_settings(),
+            epochs: config.grpo.epochs,
+            minibatches: config.grpo.minibatches,
+            temperature: config.sampling.temperature,
+            longest: config.sampling.max_new_tokens,
+            tokens_per_microbatch: config.grpo.tokens_per_microbatch,
+            keep: config.memory.recompute.into(),
+        }
+    }
+
+    /// Learns from the groups of a step, all of the same size. `gradients` is where they are summed.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] naming step, row and sample, or step and weight.
+    pub fn learn(
+        &self,
+        step: u64,
+        groups: &[SampleGroup],
+        weights: &mut Weights,
+        gradients: &mut Gradients,
+    ) -> Result<Update> {
+        let reference = self.reference_logprobs(groups, weights)?;
+        let reference_of = |completion: usize| reference.get(completion).map(Vec::as_slice);
+        let samples = || groups.iter().flat_map(|group| &group.samples);
+        let mut rewards: Vec<f32> = samples().map(|sample| sample.reward).collect();
+        let mut kl_penalty = None;
+        if self.settings.kl == KlToReference::K1 && !reference.is_empty() {
+            let less_kl = samples().zip(&reference).map(|(sample, reference)| {
+                reward_less_kl(sample.reward, self.settings.beta, &sample.logprobs, reference)
+            });
+            let less_kl: Vec<f32> = less_kl.collect();
+            let taken = rewards.iter().zip(&less_kl).map(|(&all, &less)| f64::from(all) - f64::from(less));
+            kl_penalty = Some(taken.sum::<f64>() / rewards.len() as f64);
+            rewards = less_kl;
+        }
+        let group_size = groups.first().map_or(1, |group| group.samples.len());
+        let advantages = advantages(&rewards, group_size, &self.settings);
+
+        let counts = |sample: &Sample| !(self.settings.mask_truncated && sample.truncated);
+        let masked = samples().filter(|sample| !counts(sample)).count();
+        let mut update = Update {
+            advantages,
+            losses: vec![],
+            grad_norms: vec![],
+            learning_rate: None,
+            masked,
+            kl_penalty,
+        };
+        let per_step = groups.len().div_ceil(self.minibatches);
+        for (minibatch, part) in (0..self.epochs).flat_map(|_| groups.chunks(per_step).enumerate()) {
+            let first = minibatch * per_step * group_size;
+            let of_part =
+                part.iter().flat_map(|group| group.samples.iter().enumerate().map(move |s| (group, s)));
+            let completions = of_part.enumerate().filter(|(_, (_, (_, sample)))| counts(sample)).map(
+                |(place, (group, (index, sample)))| Learnt {
+                    name: format!("{}, sample {}", group.name, index + 1),
+                    advantage: update.advantages[first + place],
+                    old: &sample.logprobs,
+                    reference: reference_of(first + place),
+                },
+            );
+            let batch = Batch {
+                step,
+                groups: scoring_groups(part, counts),
+                completions: completions.collect(),
+                settings: &self.settings,
+                temperature: self.temperature,
+                longest: self.longest,
+                tokens_per_microbatch: self.tokens_per_microbatch,
+                keep: self.keep,
+            };
+            if batch.completions.is_empty() {
+                continue;
+            }
+            gradients.fill_zero();
+            let loss = batch.gradient(&weights.decoder, gradients)?;
+            let done = weights.optimizer.update(&mut weights.decoder, gradients)?;
+            update.losses.push(loss);
+            update.grad_norms.push(done.grad_norm);
+            update.learning_rate = Some(done.learning_rate);
+        }
+        Ok(update)
+    }
+
+    /// The reference's log-probabilities of all completions, group by group; empty without a reference.
+    fn reference_logprobs(&self, groups: &[SampleGroup], weights: &Weights) -> Result<Vec<Vec<f32>>> {
+        let Some(reference) = &weights.reference else { return Ok(Vec::new()) };
+        let groups = scoring_groups(groups, |_| true);
+        let logprobs = reference.token_logprobs(&groups, self.temperature, self.tokens_per_microbatch)?;
+        Ok(logprobs.into_iter().flatten().collect())
+    }
+}
+
+/// Prompt and completions of each question that has any left, every completion token scored.
+fn scoring_groups(groups: &[SampleGroup], counts: impl Fn(&Sample) -> bool) -> Vec<ScoringGroup> {
+    let of = |group: &SampleGroup| {
+        let counted = group.samples.iter().filter(|&sample| counts(sample));
+        let continuations: Vec<Continuation> =
+            counted.map(|sample| Continuation::whole(sample.ids.clone())).collect();
+        (!continuations.is_empty()).then(|| ScoringGroup { prefix: group.prompt.clone(), continuations })
+    };
+    groups.iter().filter_map(of).collect()
+}

@@ -1,0 +1,178 @@
+//! Model files that are not what they say they are.
+
+use std::fs;
+use std::path::Path;
+
+use super::scripted::write_random_model;
+use super::{Case, check, write};
+
+const LOGPROBS: &[&str] =
+    &["logprobs", "-q", "--model", "model", "--data", "rows.jsonl", "--out", "out/logprobs.jsonl"];
+
+/// A random model and a sequence of three ids.
+fn inputs(dir: &Path) {
+    write_random_model(&dir.join("model"), 512);
+    write(dir, "rows.jsonl", "{\"ids\":[1,2,3]}\n");
+}
+
+/// The header of a safetensors file and its tensors' bytes.
+fn parts(dir: &Path) -> (String, Vec<u8>) {
+    let bytes = fs::read(dir.join("model/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    (String::from_utf8(bytes[8..8 + length].to_vec()).unwrap(), bytes[8 + length..].to_vec())
+}
+
+/// [`inputs`] with the weights under another header.
+fn relabelled(dir: &Path, label: impl Fn(&str) -> String) {
+    inputs(dir);
+    let (header, data) = parts(dir);
+    let changed = label(&header);
+    assert_ne!(changed, header);
+    let bytes = [&(changed.len() as u64).to_le_bytes(), changed.as_bytes(), &data].concat();
+    write(dir, "model/model.safetensors", bytes);
+}
+
+/// [`inputs`] with the weights as one shard of an index that also names `other`.
+fn sharded(dir: &Path, other: &str, file: &str) {
+    inputs(dir);
+    let (header, _) = parts(dir);
+    let header: serde_json::Value = serde_json::from_str(&header).unwrap();
+    let mut map: serde_json::Map<String, serde_json::Value> = header
+        .as_object()
+        .unwrap()
+        .keys()
+        .filter(|name| *name != "__metadata__")
+        .map(|name| (name.clone(), "model-00001-of-00002.safetensors".into()))
+        .collect();
+    map.insert(other.into(), file.into());
+    let model = dir.join("model");
+    fs::rename(model.join("model.safetensors"), model.join("model-00001-of-00002.safetensors")).unwrap();
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    write(dir, "model/model.safetensors.index.json", index.to_string());
+}
+
+/// [`inputs`] with a key of `config.json` set.
+fn configured(dir: &Path, key: &str, value: serde_json::Value) {
+    inputs(dir);
+    let path = dir.join("model/config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn wrong_weights() {
+    check(&[
+        Case {
+            name: "a PyTorch file called safetensors",
+            setup: |dir| {
+                inputs(dir);
+                write(
+                    dir,
+                    "model/model.safetensors",
+                    b"PK\x03\x04\0\0\x08\x08archive/data.pkl\x80\x02ctorch",
+                );
+            },
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/model.safetensors: is not a complete safetensors file of 32 bytes",
+                "download it again",
+            ],
+        },
+        Case {
+            name: "an empty safetensors file",
+            setup: |dir| {
+                inputs(dir);
+                write(dir, "model/model.safetensors", "");
+            },
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: is not a complete safetensors file of 0 bytes"],
+        },
+        Case {
+            name: "weights without their last byte",
+            setup: |dir| {
+                inputs(dir);
+                let path = dir.join("model/model.safetensors");
+                let bytes = fs::read(&path).unwrap();
+                fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+            },
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: is not a complete safetensors file", "truncated or damaged"],
+        },
+        Case {
+            name: "f32 labelled bf16",
+            setup: |dir| relabelled(dir, |header| header.replace("\"F32\"", "\"BF16\"")),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: is not a complete safetensors file"],
+        },
+        Case {
+            name: "f32 labelled whole numbers of the same size",
+            setup: |dir| relabelled(dir, |header| header.replace("\"F32\"", "\"I32\"")),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: tensor model.", " is I32, expected F32, BF16 or F16"],
+        },
+        Case {
+            name: "a tensor under another's name",
+            setup: |dir| {
+                relabelled(dir, |header| {
+                    header.replace("layers.1.self_attn.q_proj.weight", "layers.7.self_attn.q_proj.weight")
+                });
+            },
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: ", "self_attn.q_proj.weight"],
+        },
+        Case {
+            name: "missing shard",
+            setup: |dir| sharded(dir, "lm_head.weight", "model-00002-of-00002.safetensors"),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/model.safetensors.index.json: the shard model-00002-of-00002.safetensors",
+                "is missing from the folder: copy or download it",
+            ],
+        },
+        Case {
+            name: "an index that names the wrong shard",
+            setup: |dir| sharded(dir, "lm_head.bias", "model-00001-of-00002.safetensors"),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model-00001-of-00002.safetensors: has no tensor lm_head.bias, which the index says it holds",
+            ],
+        },
+        Case {
+            name: "an index that points elsewhere",
+            setup: |dir| sharded(dir, "lm_head.weight", "../other/model.safetensors"),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors.index.json: tensor lm_head.weight: ", "is not a file name"],
+        },
+        Case {
+            name: "quantised weights",
+            setup: |dir| configured(dir, "quantization_config", serde_json::json!({"quant_method": "fp8"})),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: ", "quantization_config"],
+        },
+        Case {
+            name: "a size that is text",
+            setup: |dir| configured(dir, "hidden_size", "32".into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: ", "hidden_size"],
+        },
+        Case {
+            name: "another number of layers than the file has",
+            setup: |dir| configured(dir, "num_hidden_layers", 3.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: has no tensor model.layers.2.", "which config.json asks for"],
+        },
+    ]);
+}
