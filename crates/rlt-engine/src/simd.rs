@@ -101,12 +101,13 @@ pub(crate) type Lanes = [f32; LANES];
 /// No lanes have been added yet.
 pub(crate) const NO_LANES: Lanes = [0.0; LANES];
 
-/// A block of exponentials: `2^(x * scale - shift)`.
+/// A block of exponentials: `exp(x * scale - shift)`. The difference is taken before the change of base, which
+/// would round large values a second time.
 #[inline(always)]
-fn exp2_block(block: &[f32], scale: f32, shift: f32) -> [f32; LANES] {
+fn exp_block(block: &[f32], scale: f32, shift: f32) -> [f32; LANES] {
     let mut powers = [0.0; LANES];
     for i in 0..LANES {
-        powers[i] = exp2_below_one(block[i].mul_add(scale, -shift));
+        powers[i] = exp2_below_one(block[i].mul_add(scale, -shift) * std::f32::consts::LOG2_E);
     }
     powers
 }
@@ -122,17 +123,16 @@ fn add_lanes(lanes: &mut Lanes, block: &[f32; LANES]) {
 /// above 0.
 #[inline(always)]
 pub(crate) fn exp_scaled(x: &mut [f32], scale: f32, shift: f32, lanes: &mut Lanes) {
-    let (scale, shift) = (scale * std::f32::consts::LOG2_E, shift * std::f32::consts::LOG2_E);
     let mut sum = *lanes;
     let mut blocks = x.chunks_exact_mut(LANES);
     for block in &mut blocks {
-        let powers = exp2_block(block, scale, shift);
+        let powers = exp_block(block, scale, shift);
         add_lanes(&mut sum, &powers);
         block.copy_from_slice(&powers);
     }
     let rest = blocks.into_remainder();
     if !rest.is_empty() {
-        let powers = exp2_block(&filled_up(rest), scale, shift);
+        let powers = exp_block(&filled_up(rest), scale, shift);
         add_lanes(&mut sum, &powers);
         rest.copy_from_slice(&powers[..rest.len()]);
     }
@@ -142,15 +142,14 @@ pub(crate) fn exp_scaled(x: &mut [f32], scale: f32, shift: f32, lanes: &mut Lane
 /// Sum of `exp(x * scale - shift)`, none of which may exceed 1, leaving `x` as it is. `scale` is above 0.
 #[inline(always)]
 pub(crate) fn sum_exp_scaled(x: &[f32], scale: f32, shift: f32) -> f32 {
-    let (scale, shift) = (scale * std::f32::consts::LOG2_E, shift * std::f32::consts::LOG2_E);
     let mut lanes = NO_LANES;
     let blocks = x.chunks_exact(LANES);
     let rest = blocks.remainder();
     for block in blocks {
-        add_lanes(&mut lanes, &exp2_block(block, scale, shift));
+        add_lanes(&mut lanes, &exp_block(block, scale, shift));
     }
     if !rest.is_empty() {
-        add_lanes(&mut lanes, &exp2_block(&filled_up(rest), scale, shift));
+        add_lanes(&mut lanes, &exp_block(&filled_up(rest), scale, shift));
     }
     sum_lanes(lanes)
 }
