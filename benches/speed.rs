@@ -14,12 +14,11 @@ use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 fn main() {
     divan::main();
@@ -52,7 +51,7 @@ fn filled(rows: usize, cols: usize) -> Tensor {
 fn training_gradient_16x256(bencher: Bencher) {
     let decoder = decoder();
     let batch = PackedBatch::new(&sequences(16, 256));
-    let mut grads = Parameters::zeros(decoder.config());
+    let mut grads = Gradients::zeros(&decoder);
     bencher.counter(ItemsCount::new(16_usize * 256)).bench_local(|| {
         let derivative = |_, logprobs: &[f32]| Ok::<_, Infallible>(vec![-1e-3; logprobs.len()]);
         decoder.train_micro_batch(&batch, 1.0, Keep::Activations, &mut grads, derivative)

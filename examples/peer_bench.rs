@@ -10,8 +10,9 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Instant;
 
-use rlt::config::{KlEstimator, OptimizerConfig, RewardConfig};
-use rlt::grpo::objective::{group_advantages, token_loss_derivative, token_weight};
+use rlt::config::{KlEstimator, KlToReference, LossMean, OptimizerConfig, RewardConfig};
+use rlt::grpo::advantage::group_advantages;
+use rlt::grpo::objective::{Counted, clipped_term, kl_term, token_weight};
 use rlt::progress::Silent;
 use rlt::prompts::StudentSequence;
 use rlt::score::{RltSample, Teacher, score_samples};
@@ -19,12 +20,11 @@ use rlt::training::Optimizer;
 use rlt_engine::Tensor;
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::random::RandomStream;
-use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::parameters::Parameters;
+use rlt_model::{Decoder, Gradients};
 
 /// Prompt tokens of the generating works, and new tokens of each completion.
 const PROMPT: usize = 256;
@@ -120,7 +120,7 @@ impl Bench {
 
     fn optimizer(&self) -> Optimizer {
         let settings = OptimizerConfig { learning_rate: 1e-6, clip_norm: 1.0, ..OptimizerConfig::default() };
-        Optimizer::new(self.decoder.config(), &settings, 1000)
+        Optimizer::new(&self.decoder, &settings, 1000)
     }
 
     fn train_step(mut self, shape: &str, rows: usize, tokens: usize) -> Result<(), Failure> {
@@ -132,7 +132,7 @@ impl Bench {
             .collect();
         let n = (rows * (tokens - 1)) as f32;
         let mut optimizer = self.optimizer();
-        let mut gradients = Parameters::zeros(self.decoder.config());
+        let mut gradients = Gradients::zeros(&self.decoder);
         self.time("train_step", shape, rows * tokens, |bench| {
             gradients.fill_zero();
             for part in micro_batches(&groups, MICRO_BATCH_ROWS) {
@@ -258,7 +258,7 @@ impl Bench {
     fn grpo_step(mut self, shape: &str, questions: usize, group: usize, new: usize) -> Result<(), Failure> {
         let reference = Decoder::new(self.decoder.config().clone(), self.decoder.parameters().clone());
         let mut optimizer = self.optimizer();
-        let mut gradients = Parameters::zeros(self.decoder.config());
+        let mut gradients = Gradients::zeros(&self.decoder);
         let mut step = 0;
         self.time("grpo_step", shape, questions * group * new, |bench| {
             step += 1;
@@ -290,7 +290,9 @@ impl Bench {
                 .flatten()
                 .collect();
             gradients.fill_zero();
-            let weight = token_weight(new, questions * group);
+            let completions = questions * group;
+            let counted = Counted { completions, tokens: completions * new, longest: new };
+            let weight = token_weight(LossMean::Sequence, new, counted);
             let mut done = 0;
             for part in micro_batches(&groups, MICRO_BATCH_ROWS) {
                 let batch = PackedBatch::new(&part);
@@ -298,7 +300,9 @@ impl Bench {
                     let one = |(i, logprob): (usize, &f32)| {
                         let token = done + first + i;
                         let (advantage, reference) = (advantages[token / new], references[token]);
-                        (weight * token_loss_derivative(advantage, BETA, *logprob, Some(reference))) as f32
+                        let policy = clipped_term(0.0, advantage.into(), 0.2, 0.2).derivative;
+                        let (_, kl) = kl_term(KlToReference::K3, *logprob, reference);
+                        (weight * (policy + f64::from(BETA) * kl)) as f32
                     };
                     Ok::<_, Infallible>(logprobs.iter().enumerate().map(one).collect())
                 };

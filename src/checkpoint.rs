@@ -24,7 +24,27 @@ const UNFINISHED: &str = ".unfinished-";
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
     dir: PathBuf,
-    keep: usize,
+    keep: Keep,
+}
+
+/// Which checkpoints stay when a new one has been saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The last this many; 0 keeps all.
+    pub last: usize,
+    /// And every one of a step that this number divides; 0 for no others.
+    pub every: u64,
+}
+
+impl Keep {
+    /// The last `last` and no others.
+    pub const fn last(last: usize) -> Self {
+        Self { last, every: 0 }
+    }
+
+    fn is_milestone(self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
 }
 
 /// A checkpoint that agrees with its manifest.
@@ -61,8 +81,8 @@ struct FileSum {
 }
 
 impl CheckpointStore {
-    /// The store in `dir` (made by the first save). It keeps the last `keep` checkpoints; 0 keeps all.
-    pub fn new(dir: impl Into<PathBuf>, keep: usize) -> Self {
+    /// The store in `dir` (made by the first save).
+    pub fn new(dir: impl Into<PathBuf>, keep: Keep) -> Self {
         Self { dir: dir.into(), keep }
     }
 
@@ -74,7 +94,7 @@ impl CheckpointStore {
     /// Saves the state after `step` optimizer steps and returns the checkpoint's folder.
     ///
     /// `write` puts its files (folders are fine) into the empty folder it is given. A checkpoint
-    /// of the same step is replaced. Older ones beyond `keep` are removed only once the new one is
+    /// of the same step is replaced. Older ones that need not be kept are removed only once the new one is
     /// in place and durable.
     ///
     /// # Errors
@@ -123,6 +143,16 @@ impl CheckpointStore {
         Ok(latest)
     }
 
+    /// Removes what a kill left behind: folders that were being written, and those that were being removed after the
+    /// checkpoint of `step` was saved.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn tidy(&self, step: u64) -> Result<()> {
+        self.remove_unfinished()?;
+        self.remove_older_than_kept(step)
+    }
+
     /// Steps that have a folder, damaged or not, ascending.
     fn steps(&self) -> Result<Vec<u64>> {
         let mut steps: Vec<u64> = entries(&self.dir)?.iter().filter_map(|name| step_of(name)).collect();
@@ -141,11 +171,12 @@ impl CheckpointStore {
     /// Later steps than `step` are left alone: they can only be damaged ones that the run went
     /// back behind, and it will replace them when it gets there.
     fn remove_older_than_kept(&self, step: u64) -> Result<()> {
-        if self.keep == 0 {
+        if self.keep.last == 0 {
             return Ok(());
         }
         let steps: Vec<u64> = self.steps()?.into_iter().filter(|&s| s <= step).collect();
-        for &old in &steps[..steps.len().saturating_sub(self.keep)] {
+        let old = &steps[..steps.len().saturating_sub(self.keep.last)];
+        for &old in old.iter().filter(|&&step| !self.keep.is_milestone(step)) {
             let path = self.path_of(old);
             fs::remove_dir_all(&path).map_err(io_error(&path))?;
         }
@@ -302,6 +333,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Fills a folder beside `target` by `write` and puts it in the place of whatever `target` is: what stands there is
+/// never half of it.
+///
+/// # Errors
+/// Whatever `write` returns, and [`Error::Io`].
+pub fn replace_folder(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = target.with_file_name(format!("{UNFINISHED}{name}"));
+    let remove = |folder: &Path| match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(folder)(e)),
+        _ => Ok(()),
+    };
+    remove(&unfinished)?;
+    fs::create_dir(&unfinished).map_err(io_error(&unfinished))?;
+    write(&unfinished)?;
+    remove(target)?;
+    fs::rename(&unfinished, target).map_err(io_error(target))?;
+    target.parent().map_or(Ok(()), sync_dir)
+}
+
 /// Makes renames and new names in `dir` durable.
 fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
@@ -324,7 +375,7 @@ mod tests {
     /// A store with checkpoints of steps 25 and 50, two files each, one in a folder.
     fn two_checkpoints() -> (tempfile::TempDir, CheckpointStore) {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path().join("checkpoints"), 2);
+        let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(2));
         for step in [25, 50] {
             store.save(step, |tmp| write_files(tmp, step)).unwrap();
         }
@@ -362,7 +413,7 @@ mod tests {
     #[test]
     fn no_folder_is_no_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path().join("checkpoints"), 2);
+        let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(2));
         assert_eq!(store.latest_good().unwrap(), Latest::default());
     }
 
@@ -432,6 +483,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kill_left_is_tidied_away() {
+        let (_dir, store) = two_checkpoints();
+        // Killed while the oldest was being removed, and later while the next was being written.
+        let (half_gone, unfinished) = (store.path_of(20), store.dir.join(format!("{UNFINISHED}step-000075")));
+        for folder in [&half_gone, &unfinished] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("state.json"), "{}").unwrap();
+        }
+        store.tidy(50).unwrap();
+        let mut names = entries(&store.dir).unwrap();
+        names.sort();
+        assert_eq!(names, ["step-000025", "step-000050"]);
+    }
+
+    #[test]
     fn a_failed_save_leaves_the_earlier_ones() {
         let (_dir, store) = two_checkpoints();
         let failed = store.save(75, |tmp| {
@@ -466,11 +532,21 @@ mod tests {
     #[test]
     fn keep_zero_keeps_all() {
         let dir = tempfile::tempdir().unwrap();
-        let store = CheckpointStore::new(dir.path(), 0);
+        let store = CheckpointStore::new(dir.path(), Keep::last(0));
         for step in 1..=4 {
             store.save(step, |tmp| write_files(tmp, step)).unwrap();
         }
         assert_eq!(store.steps().unwrap(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn milestones_stay_beside_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CheckpointStore::new(dir.path(), Keep { last: 2, every: 10 });
+        for step in (5..=35).step_by(5) {
+            store.save(step, |tmp| write_files(tmp, step)).unwrap();
+        }
+        assert_eq!(store.steps().unwrap(), [10, 20, 30, 35]);
     }
 
     #[test]
@@ -492,6 +568,21 @@ mod tests {
         assert!(message.contains(&std::process::id().to_string()), "{message}");
         drop(lock);
         RunLock::acquire(&run_dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model");
+        let write = |name: &'static str| move |folder: &Path| write_atomic(&folder.join(name), b"x");
+        replace_folder(&target, write("old")).unwrap();
+        fs::write(target.join("old.tmp"), "").unwrap();
+        let failed = replace_folder(&target, |_| Err(Error::Failed("disk full".into())));
+        assert_eq!(failed.unwrap_err().to_string(), "disk full");
+        assert!(target.join("old").exists());
+        replace_folder(&target, write("new")).unwrap();
+        assert_eq!(entries(&target).unwrap(), ["new"]);
+        assert_eq!(entries(dir.path()).unwrap(), ["model"]);
     }
 
     #[test]

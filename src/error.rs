@@ -41,6 +41,14 @@ pub enum Error {
     /// A number that must be finite is not: the work stops before it spreads.
     #[error("{0}")]
     NonFinite(String),
+    /// A run stopped because of `source`; what it has left stands after it.
+    #[error("{source}; {left}")]
+    Stopped {
+        /// What went wrong.
+        source: Box<Self>,
+        /// What is still there, and what to do next.
+        left: String,
+    },
     /// The work itself failed.
     #[error("{0}")]
     Failed(String),

@@ -12,7 +12,17 @@ use crate::{Error, Result};
 
 /// Metrics that measure time. They differ between two runs of the same seed; all others are equal
 /// bit for bit, resumed or not.
-pub const TIME_FIELDS: [&str; 5] = ["wall_s", "tokens_per_s", "generate_s", "score_s", "update_s"];
+pub const TIME_FIELDS: [&str; 9] = [
+    "wall_s",
+    "tokens_per_s",
+    "generate_s",
+    "score_s",
+    "update_s",
+    "eval_s",
+    "generate_tokens_per_s",
+    "score_tokens_per_s",
+    "update_tokens_per_s",
+];
 
 /// The growing records of a run. One process at a time, under a [`crate::checkpoint::RunLock`].
 #[derive(Debug)]
@@ -22,6 +32,7 @@ pub struct RunLog {
     samples_dir: PathBuf,
     events: EventWriter,
     wall_s: f64,
+    kept: Vec<Map<String, Value>>,
 }
 
 impl RunLog {
@@ -37,7 +48,8 @@ impl RunLog {
         fs::create_dir_all(run_dir).map_err(io_error(run_dir))?;
         let last_step = resume_step.unwrap_or(0);
         let metrics_path = run_dir.join("metrics.jsonl");
-        let wall_s = drop_rows_after(&metrics_path, last_step)?;
+        let kept = drop_rows_after(&metrics_path, last_step)?;
+        let wall_s = kept.last().and_then(|row| row.get("wall_s")?.as_f64()).unwrap_or(0.0);
         let samples_dir = run_dir.join("samples");
         drop_samples_after(&samples_dir, last_step)?;
         let metrics = OpenOptions::new()
@@ -47,12 +59,17 @@ impl RunLog {
             .map_err(io_error(&metrics_path))?;
         let purge_from = if last_step == 0 { 0 } else { last_step + 1 };
         let events = EventWriter::create(&run_dir.join("tb"), purge_from)?;
-        Ok(Self { metrics_path, metrics, samples_dir, events, wall_s })
+        Ok(Self { metrics_path, metrics, samples_dir, events, wall_s, kept })
     }
 
     /// `wall_s` of the last row that was kept: seconds that the run has already taken.
     pub fn wall_s(&self) -> f64 {
         self.wall_s
+    }
+
+    /// The rows that an earlier process wrote and that still hold.
+    pub fn kept(&self) -> &[Map<String, Value>] {
+        &self.kept
     }
 
     /// Appends one row, `step` first, then `metrics` in their order. Numbers also go to TensorBoard.
@@ -125,15 +142,14 @@ fn parse_row(path: &Path, number: usize, line: &[u8]) -> Result<Map<String, Valu
     })
 }
 
-/// Rewrites `metrics.jsonl` without what comes after `last_step`; returns the last kept `wall_s`.
+/// Rewrites `metrics.jsonl` without what comes after `last_step`; returns the kept rows.
 /// Kept lines stay as they are, byte for byte.
-fn drop_rows_after(path: &Path, last_step: u64) -> Result<f64> {
+fn drop_rows_after(path: &Path, last_step: u64) -> Result<Vec<Map<String, Value>>> {
     if !path.exists() {
-        return Ok(0.0);
+        return Ok(Vec::new());
     }
     let bytes = fs::read(path).map_err(io_error(path))?;
-    let mut kept = Vec::new();
-    let mut wall_s = 0.0;
+    let (mut kept, mut rows) = (Vec::new(), Vec::new());
     for (number, line) in complete_lines(&bytes) {
         let row = parse_row(path, number, line)?;
         let Some(step) = row.get("step").and_then(Value::as_u64) else {
@@ -141,12 +157,12 @@ fn drop_rows_after(path: &Path, last_step: u64) -> Result<f64> {
             return Err(Error::Row { path: path.to_path_buf(), row: number, what });
         };
         if step <= last_step {
-            wall_s = row.get("wall_s").and_then(Value::as_f64).unwrap_or(wall_s);
             kept.extend(line);
+            rows.push(row);
         }
     }
     write_atomic(path, &kept)?;
-    Ok(wall_s)
+    Ok(rows)
 }
 
 fn drop_samples_after(dir: &Path, last_step: u64) -> Result<()> {

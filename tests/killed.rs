@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rlt::checkpoint::{CheckpointStore, RunLock};
+use rlt::checkpoint::{CheckpointStore, Keep, RunLock};
 use rlt::run_log::{RunLog, read_rows};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ const RUN_DIR: &str = "RLT_TEST_KILLED_RUN_DIR";
 /// A run in small: it resumes, then logs and saves until somebody kills it. State is the step itself.
 fn run(run_dir: &Path) {
     let _lock = RunLock::acquire(run_dir).unwrap();
-    let store = CheckpointStore::new(run_dir.join("checkpoints"), 2);
+    let store = CheckpointStore::new(run_dir.join("checkpoints"), Keep::last(2));
     let latest = store.latest_good().unwrap();
     assert!(latest.warnings.is_empty(), "{:?}", latest.warnings);
     let resume_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
@@ -46,7 +46,7 @@ fn child() {
 #[test]
 fn a_killed_run_leaves_whole_files() {
     let dir = tempfile::tempdir().unwrap();
-    let store = CheckpointStore::new(dir.path().join("checkpoints"), 2);
+    let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(2));
     let mut last_step = 0;
     for round in 0..8u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())

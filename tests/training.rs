@@ -128,6 +128,18 @@ fn sft_learns_and_leaves_a_model() {
 }
 
 #[test]
+fn recomputation_changes_no_bit() {
+    let made = world();
+    let run_dirs = ["nothing", "blocks"].map(|recompute| {
+        let config = made.sft_config(&[&format!("memory.recompute={recompute}"), "sft.epochs=1"]);
+        let run_dir = made.run_dir(recompute);
+        run(rlt::sft::train, &config, &run_dir);
+        run_dir
+    });
+    assert_same_outcome(&run_dirs[0], &run_dirs[1]);
+}
+
+#[test]
 fn the_final_model_is_saved_in_the_number_format_asked_for() {
     let made = world();
     let model = |name: &str, dtype: &str| {
@@ -332,6 +344,58 @@ fn grpo_goes_on_bit_for_bit() {
     // The reference has drifted when the run is interrupted.
     let config = made.train_config(&model, &["grpo.steps=5", "checkpoint.every=2"]);
     assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 3);
+}
+
+#[test]
+fn the_best_model_by_held_out_loss_is_kept() {
+    let made = world();
+    let held_out = format!("eval.data={}", made.files.questions_heldout.display());
+    let config =
+        made.sft_config(&[&held_out, "eval.every=4", "sft.epochs=4", "optimizer.learning_rate=0.05"]);
+    let run_dir = made.run_dir("run");
+    let trained = run(rlt::sft::train, &config, &run_dir);
+    let evaluated: Vec<(u64, f64)> = metrics(&run_dir)
+        .iter()
+        .filter_map(|row| Some((row["step"].as_u64()?, row.get("eval_loss")?.as_f64()?)))
+        .collect();
+    let steps: Vec<u64> = evaluated.iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, [4, 8, 12, 16, 20, 24]);
+    let (best, _) = *evaluated.iter().min_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap();
+    let folder = run_dir.join(format!("best/step-{best:06}"));
+    assert_eq!(trained.best.as_ref(), Some(&folder), "{evaluated:?}");
+    Decoder::load(&folder).unwrap();
+    assert_eq!(fs::read_dir(run_dir.join("best")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_run_without_gain_ends_early_and_stays_ended() {
+    let made = world();
+    let held_out = format!("eval.data={}", made.files.questions_heldout.display());
+    let config =
+        made.sft_config(&[&held_out, "eval.every=1", "eval.patience=2", "eval.min_gain=100", "sft.epochs=4"]);
+    let run_dir = made.run_dir("run");
+    for _ in 0..2 {
+        let trained = run(rlt::sft::train, &config, &run_dir);
+        assert_eq!((trained.steps, trained.best), (3, Some(run_dir.join("best/step-000001"))));
+        assert_eq!(metrics(&run_dir).len(), 3);
+    }
+}
+
+#[test]
+fn grpo_is_evaluated_on_held_out_questions() {
+    let made = world();
+    let model = made.trained_model();
+    let held_out = format!("eval.data={}", made.files.questions_heldout.display());
+    let config = made.train_config(&model, &[&held_out, "eval.every=2", "eval.samples=3"]);
+    let run_dir = made.run_dir("run");
+    let trained = run(rlt::grpo::train, &config, &run_dir);
+    let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
+    let evaluated = [rows[1].clone(), rows[2].clone()];
+    assert_has(&evaluated, &["eval_reward_mean", "eval_r_ss_mean", "eval_r_kl_mean", "eval_s"]);
+    assert!(!rows[0].contains_key("eval_reward_mean"));
+    let reward = |row: &serde_json::Map<String, serde_json::Value>| row["eval_reward_mean"].as_f64().unwrap();
+    let best = if reward(&rows[2]) > reward(&rows[1]) { 3 } else { 2 };
+    assert_eq!(trained.best, Some(run_dir.join(format!("best/step-{best:06}"))));
 }
 
 /// One command line that has to succeed.

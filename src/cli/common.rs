@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::config::Config;
+use rlt::training::Trained;
 use rlt::{Error, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::terminal::Terminal;
 
@@ -62,6 +63,21 @@ impl Context {
             None => {}
         }
         Ok(config)
+    }
+
+    /// Prints what a finished run left.
+    pub fn answer_trained(&self, trained: &Trained) -> Result<()> {
+        let Trained { steps, model, best, report } = trained;
+        let of_best =
+            best.as_ref().map_or_else(String::new, |best| format!("; the best one in {}", best.display()));
+        self.answer(
+            &format!(
+                "trained {steps} steps; model in {}{of_best}; report: {}",
+                model.display(),
+                report.display()
+            ),
+            &json!({ "steps": steps, "model": model, "best": best, "report": report }),
+        )
     }
 
     /// Prints the command's answer on standard output: `text` for a person, or `json` with `--json`.

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag that long work looks at between steps.
+//! Ctrl-C and SIGTERM as a flag that long work looks at between its parts.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -31,5 +31,5 @@ fn on_signal() {
         std::process::exit(EXIT_INTERRUPTED.into());
     }
     // A closed standard error is no reason not to stop.
-    drop(writeln!(std::io::stderr(), "stopping after this step and saving; once more stops at once"));
+    drop(writeln!(std::io::stderr(), "stopping, and saving what is done; once more stops at once"));
 }

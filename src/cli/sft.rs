@@ -2,8 +2,8 @@
 
 use clap::Args;
 use rlt::run_dir::RunDir;
+use rlt::training::with_what_is_left;
 use rlt::{Result, sft};
-use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
@@ -20,15 +20,15 @@ pub struct SftArgs {
 impl SftArgs {
     /// Checks what is cheap to check, then trains in the configuration's run directory.
     pub fn run(&self, context: &Context) -> Result<()> {
+        let stop = stop_flag()?;
         let config = context.load_config(&self.config)?;
         config.validate_for_sft()?;
-        model_folder(&config.model.path)?;
+        if !config.makes_its_world() {
+            model_folder(&config.model.path)?;
+        }
         let run_dir = RunDir::open(&config)?;
-        let trained = sft::train(&config, &run_dir.path, &context.progress, stop_flag()?)?;
-        let (steps, model, report) = (trained.steps, &trained.model, &trained.report);
-        context.answer(
-            &format!("trained {steps} steps; model in {}; report: {}", model.display(), report.display()),
-            &json!({ "steps": steps, "model": model, "report": report }),
-        )
+        let trained = sft::train(&config, &run_dir.path, &context.progress, stop)
+            .map_err(|error| with_what_is_left(error, &run_dir.path))?;
+        context.answer_trained(&trained)
     }
 }

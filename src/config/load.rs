@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, PromptsConfig, RewardConfig};
+use super::{Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale};
 use crate::{Error, Result};
 
 impl Config {
@@ -119,6 +119,16 @@ fn specimen() -> Result<Table> {
             end_of_explanation: text(),
         },
         reward: RewardConfig { alpha_min: Some(0.0), alpha_max: Some(0.0), ..RewardConfig::default() },
+        grpo: GrpoConfig {
+            baseline: Some(Baseline::Group),
+            scale: Some(Scale::Group),
+            loss_mean: Some(LossMean::Sequence),
+            clip_low: Some(0.0),
+            clip_high: Some(0.0),
+            mask_truncated: Some(false),
+            resample_rounds: Some(0),
+            ..GrpoConfig::default()
+        },
         ..Config::default()
     };
     Table::try_from(config).map_err(|e| usage("the default configuration", e))
@@ -161,7 +171,7 @@ fn check_value(origin: &str, path: &str, value: &Value, wanted: &Value) -> Resul
     let Err(error) = Config::deserialize(alone) else { return Ok(()) };
     let expected = match (wanted, value) {
         // The type is right and still it is refused: an unknown name of a choice.
-        (Value::String(_), Value::String(_)) => {
+        (Value::String(_), Value::String(_)) | (Value::Array(_), Value::Array(_)) => {
             return Err(usage(origin, format_args!("{}: {}", place(path), one_line(error.message()))));
         }
         (Value::String(_), _) => "text in quotes",
@@ -169,7 +179,8 @@ fn check_value(origin: &str, path: &str, value: &Value, wanted: &Value) -> Resul
         (Value::Float(_), _) => "a number",
         (Value::Boolean(_), _) => "true or false",
         (Value::Table(_), _) => "a table",
-        (Value::Datetime(_) | Value::Array(_), _) => "another type",
+        (Value::Array(_), _) => "a list in brackets",
+        (Value::Datetime(_), _) => "another type",
     };
     Err(usage(origin, format_args!("{} must be {expected}, found {}", place(path), found(value))))
 }
@@ -361,7 +372,7 @@ mod tests {
         );
         assert_eq!(
             load("", &["grpo=3"]).unwrap_err(),
-            "`grpo=3`: `grpo` is a table; set one of its keys, for example grpo.beta=.."
+            "`grpo=3`: `grpo` is a table; set one of its keys, for example grpo.baseline=.."
         );
         assert!(load("", &["grpo.steps"]).unwrap_err().contains("key=value"));
     }

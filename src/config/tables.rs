@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
+use super::{CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
+
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub struct Config {
     pub threads: usize,
     /// The models involved.
     pub model: ModelPaths,
+    /// Rows and a model that the run makes itself.
+    pub world: WorldConfig,
     /// Training rows.
     pub data: DataConfig,
     /// Wording and tags.
@@ -33,6 +37,12 @@ pub struct Config {
     pub grpo: GrpoConfig,
     /// The optimizer and its schedule.
     pub optimizer: OptimizerConfig,
+    /// Low-rank adaptation.
+    pub lora: LoraConfig,
+    /// What training holds in memory.
+    pub memory: MemoryConfig,
+    /// Evaluation while training.
+    pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
 }
@@ -324,46 +334,6 @@ impl Default for SftConfig {
     }
 }
 
-/// `[grpo]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GrpoConfig {
-    /// Optimizer steps.
-    pub steps: usize,
-    /// Questions drawn per step.
-    pub questions_per_step: usize,
-    /// Completions sampled per question (G).
-    pub group_size: usize,
-    /// Weight of the KL term to the reference model; 0 keeps no reference.
-    pub beta: f32,
-    /// Every this many steps the reference moves towards the policy; 0 never.
-    pub reference_sync_every: usize,
-    /// Share of the policy in the synchronised reference.
-    pub reference_mixup: f32,
-    /// Tokens in memory at once; larger batches are split and their gradients summed.
-    pub tokens_per_microbatch: usize,
-    /// Completions written to `samples/` per logged step.
-    pub samples_logged: usize,
-    /// Write samples every this many steps.
-    pub samples_every: usize,
-}
-
-impl Default for GrpoConfig {
-    fn default() -> Self {
-        Self {
-            steps: 125,
-            questions_per_step: 16,
-            group_size: 64,
-            beta: 0.04,
-            reference_sync_every: 32,
-            reference_mixup: 0.9,
-            tokens_per_microbatch: 8192,
-            samples_logged: 8,
-            samples_every: 5,
-        }
-    }
-}
-
 /// `optimizer.schedule`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -411,21 +381,5 @@ impl Default for OptimizerConfig {
             weight_decay: 0.0,
             clip_norm: 1.0,
         }
-    }
-}
-
-/// `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CheckpointConfig {
-    /// Save every this many steps; 0 saves only at the end.
-    pub every: usize,
-    /// Keep the last this many checkpoints; 0 keeps all.
-    pub keep: usize,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self { every: 25, keep: 2 }
     }
 }

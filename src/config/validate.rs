@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Config, RewardKind};
+use super::{Config, Objective, RewardKind};
+use crate::worlds::World;
 use crate::{Error, Result};
 
 impl Config {
@@ -21,6 +22,34 @@ impl Config {
             &self.name,
             "a folder name without separators; set run_dir for a path",
         )?;
+
+        let world = &self.world;
+        if self.makes_its_world() {
+            let known: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
+            let is_known = known.contains(&world.name.as_str());
+            require(is_known, "world.name", &world.name, &known.join(" or "))?;
+            at_least_one("world.rows", world.rows)?;
+            at_least_one("world.n_layers", world.n_layers)?;
+            at_least_one("world.n_heads", world.n_heads)?;
+            at_least_one("world.intermediate_size", world.intermediate_size)?;
+            at_least_one("world.context", world.context)?;
+            require(
+                world.hidden_size > 0 && world.hidden_size.is_multiple_of(2 * world.n_heads),
+                "world.hidden_size",
+                world.hidden_size,
+                &format!("a multiple of 2 * world.n_heads ({})", 2 * world.n_heads),
+            )?;
+        }
+
+        let eval = &self.eval;
+        at_least_one("eval.samples", eval.samples)?;
+        not_negative("eval.min_gain", eval.min_gain)?;
+        if eval.every == 0 && (eval.patience > 0 || !eval.data.as_os_str().is_empty()) {
+            return Err(Error::Usage(
+                "eval.every is 0: nothing is evaluated, so eval.data and eval.patience say nothing; set eval.every"
+                    .into(),
+            ));
+        }
 
         let reward = &self.reward;
         not_negative("reward.alpha", reward.alpha.into())?;
@@ -67,6 +96,15 @@ impl Config {
             grpo.group_size,
             "2 or more: the advantage compares the completions of one question",
         )?;
+        let settings = grpo.objective_settings();
+        if grpo.objective != Objective::Cispo {
+            let clip = settings.clip_low;
+            require(clip > 0.0 && clip < 1.0, "grpo.clip_low", clip, "above 0 and below 1")?;
+        }
+        positive("grpo.clip_high", settings.clip_high.into())?;
+        at_least_one("grpo.epochs", grpo.epochs)?;
+        at_least_one("grpo.minibatches", grpo.minibatches)?;
+        grpo.check_composition()?;
         not_negative("grpo.beta", grpo.beta.into())?;
         require(
             (0.0..=1.0).contains(&grpo.reference_mixup),
@@ -76,6 +114,15 @@ impl Config {
         )?;
         at_least_one("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch)?;
         at_least_one("grpo.samples_every", grpo.samples_every)?;
+
+        let lora = &self.lora;
+        if lora.rank > 0 {
+            positive("lora.alpha", lora.alpha.into())?;
+            let range = "a list of at least one projection";
+            require(!lora.targets.is_empty(), "lora.targets", &lora.targets, range)?;
+            let range = "false with lora.rank above 0: terms beside random weights teach nothing";
+            require(!self.model.from_scratch, "model.from_scratch", true, range)?;
+        }
 
         let optimizer = &self.optimizer;
         not_negative("optimizer.learning_rate", optimizer.learning_rate)?;
@@ -88,13 +135,22 @@ impl Config {
         not_negative("optimizer.clip_norm", optimizer.clip_norm)
     }
 
+    /// Whether `[world]` supplies the paths that are not set.
+    pub fn makes_its_world(&self) -> bool {
+        !self.world.name.is_empty()
+    }
+
     /// Checks what supervised fine-tuning needs beyond [`Config::validate`].
     ///
     /// # Errors
     /// [`Error::Usage`] that names the key to set.
     pub fn validate_for_sft(&self) -> Result<()> {
+        if self.makes_its_world() {
+            return Ok(());
+        }
         required_path("model.path", &self.model.path)?;
-        required_path("data.path", &self.data.path)
+        required_path("data.path", &self.data.path)?;
+        if self.eval.every > 0 { required_path("eval.data", &self.eval.data) } else { Ok(()) }
     }
 
     /// Checks what GRPO needs beyond [`Config::validate`].
@@ -103,10 +159,14 @@ impl Config {
     /// [`Error::Usage`] that names the key to set, or a greedy temperature (every completion of a
     /// group would be the same).
     pub fn validate_for_grpo(&self) -> Result<()> {
-        required_path("model.path", &self.model.path)?;
-        required_path("data.path", &self.data.path)?;
-        if self.reward.kind == RewardKind::Rlt {
+        self.validate_for_sft()?;
+        if self.reward.kind == RewardKind::Rlt && !self.makes_its_world() {
             required_path("model.student", &self.model.student)?;
+        }
+        if self.lora.rank > 0 && self.grpo.beta > 0.0 {
+            let every = self.grpo.reference_sync_every;
+            let range = "0 with lora.rank above 0: the reference is the base model, which does not move";
+            require(every == 0, "grpo.reference_sync_every", every, range)?;
         }
         let temperature = self.sampling.temperature;
         let range = "above 0 for training: greedy completions of one question are all the same";
@@ -159,6 +219,9 @@ mod tests {
         for argument in [
             "name=a/b",
             "name=..",
+            "world.name=markt",
+            "eval.samples=0",
+            "eval.min_gain=-1",
             "reward.alpha=-0.1",
             "reward.lambda=nan",
             "reward.teacher_temperature=0",
@@ -184,6 +247,11 @@ mod tests {
             "grpo.steps=0",
             "grpo.questions_per_step=0",
             "grpo.group_size=1",
+            "grpo.clip_low=0",
+            "grpo.clip_low=1",
+            "grpo.clip_high=0",
+            "grpo.epochs=0",
+            "grpo.minibatches=0",
             "grpo.beta=-1",
             "grpo.reference_mixup=1.1",
             "grpo.tokens_per_microbatch=0",
@@ -204,6 +272,62 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_compose_is_refused_and_says_why() {
+        for (overrides, key) in [
+            (&["grpo.objective=gspo", "grpo.loss_mean=token"][..], "grpo.loss_mean"),
+            (&["grpo.objective=rloo", "grpo.loss_mean=sum"], "grpo.loss_mean"),
+            (&["grpo.objective=rloo", "grpo.baseline=group"], "grpo.objective rloo"),
+            (&["grpo.objective=cispo", "grpo.clip_low=0.2"], "grpo.clip_low"),
+            (&["grpo.minibatches=3"], "grpo.minibatches is 3"),
+            (&["grpo.baseline=batch"], "grpo.scale group"),
+            (&["grpo.baseline=none"], "grpo.scale group"),
+            (&["grpo.baseline=none", "grpo.scale=batch"], "grpo.scale needs a baseline"),
+            (&["grpo.baseline=batch", "grpo.scale=batch", "grpo.resample_rounds=1"], "grpo.resample_rounds"),
+            (&["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none"], "grpo.resample_rounds"),
+        ] {
+            let message = refusal(overrides);
+            assert!(message.starts_with(key), "{overrides:?}: {message}");
+            assert!(message.contains(';'), "{overrides:?}: what to do next? {message}");
+        }
+        // The same, made to compose.
+        for overrides in [
+            &["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none", "grpo.resample_rounds=0"][..],
+            &["grpo.objective=rloo", "grpo.scale=batch", "grpo.resample_rounds=2"],
+            &["grpo.objective=dr_grpo", "grpo.baseline=batch", "grpo.loss_mean=token", "grpo.kl=k1"],
+        ] {
+            let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+            Config::load(None, &overrides).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_world_that_cannot_be_made_is_refused_and_supplies_every_path_otherwise() {
+        for argument in ["world.rows=0", "world.n_layers=0", "world.hidden_size=36", "world.context=0"] {
+            let key = argument.split('=').next().unwrap();
+            let message = refusal(&["world.name=market", argument]);
+            assert!(message.starts_with(&format!("{key} is ")), "{argument}: {message}");
+        }
+        let config = Config::load(None, &["world.name=market".to_owned()]).unwrap();
+        config.validate_for_sft().unwrap();
+        config.validate_for_grpo().unwrap();
+    }
+
+    #[test]
+    fn an_evaluation_that_never_happens_is_refused() {
+        for argument in ["eval.patience=2", "eval.data=held-out.jsonl"] {
+            let message = refusal(&[argument]);
+            assert!(
+                message.starts_with("eval.every is 0") && message.ends_with("set eval.every"),
+                "{message}"
+            );
+        }
+        let paths = ["model.path=m", "data.path=d", "eval.every=5"].map(str::to_owned);
+        let config = Config::load(None, &paths).unwrap();
+        let message = config.validate_for_sft().unwrap_err().to_string();
+        assert!(message.starts_with("eval.data is not set"), "{message}");
+    }
+
+    #[test]
     fn greedy_sampling_is_refused_for_training_only() {
         let mut config = Config::default();
         config.sampling.temperature = 0.0;
@@ -218,6 +342,30 @@ mod tests {
         );
         config.sampling.temperature = 0.7;
         config.validate_for_grpo().unwrap();
+    }
+
+    #[test]
+    fn what_does_not_go_with_an_adapter_is_refused() {
+        let message = refusal(&["lora.rank=8", "lora.alpha=0"]);
+        assert!(message.starts_with("lora.alpha is 0.0; it must be finite and above 0"), "{message}");
+        let message = refusal(&["lora.rank=8", "lora.targets=[]"]);
+        assert!(message.starts_with("lora.targets is []; it must be a list of at least"), "{message}");
+        let message = refusal(&["lora.rank=8", "model.from_scratch=true"]);
+        assert!(
+            message.starts_with("model.from_scratch is true; it must be false with lora.rank"),
+            "{message}"
+        );
+        let paths = ["lora.rank=8", "model.path=m", "model.student=s", "data.path=d"].map(String::from);
+        let mut config = Config::load(None, &paths).unwrap();
+        let message = config.validate_for_grpo().unwrap_err().to_string();
+        assert!(
+            message.starts_with("grpo.reference_sync_every is 32; it must be 0 with lora.rank"),
+            "{message}"
+        );
+        config.grpo.reference_sync_every = 0;
+        config.validate_for_grpo().unwrap();
+        let message = refusal(&["lora.targets=[\"lm_head\"]"]);
+        assert!(message.contains("unknown variant `lm_head`, expected one of `q_proj`"), "{message}");
     }
 
     #[test]

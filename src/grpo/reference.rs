@@ -5,10 +5,13 @@ use rlt_model::Decoder;
 use crate::error::{Error, Result};
 use crate::training::run::Weights;
 
-/// A run with a KL term starts with its own copy of the model as the reference.
-pub(super) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
+/// A run with a KL term starts with its own copy of the model as the reference; beside an adapter, that is the
+/// base model itself.
+pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
     if beta == 0.0 {
         weights.reference = None;
+    } else if weights.decoder.adapter().is_some() {
+        weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {
         if steps_done > 0 {
             return Err(Error::Failed(format!(
@@ -41,11 +44,8 @@ mod tests {
     #[test]
     fn the_reference_moves_towards_the_policy_when_it_is_due() {
         let value = |decoder: &Decoder| decoder.parameters().embedding.to_host()[0];
-        let optimizer = crate::training::Optimizer::new(
-            tiny_model(1).config(),
-            &crate::config::OptimizerConfig::default(),
-            9,
-        );
+        let optimizer =
+            crate::training::Optimizer::new(&tiny_model(1), &crate::config::OptimizerConfig::default(), 9);
         let mut weights = Weights { decoder: tiny_model(1), optimizer, reference: Some(tiny_model(2)) };
         let (policy, before) = (value(&weights.decoder), value(weights.reference.as_ref().unwrap()));
         sync_reference(&mut weights, 31, 32, 0.9);

@@ -13,14 +13,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
+use rlt_model::{Decoder, Gradients};
 use serde_json::{Value, json};
 
+use super::evaluate::HeldOut;
 use super::objective::{derivative, loss};
 use crate::config::{Config, SftFormat};
 use crate::dataset::{read_questions, read_texts};
@@ -28,16 +28,19 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
-use crate::training::{EpochOrder, Run, State, Trained};
+use crate::training::failure::{FailedBatch, FailedGroup};
+use crate::training::run::Weights;
+use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
-/// earlier call in the same directory ended. When `stop` becomes true, saves after the current step.
+/// earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after `stop`.
 pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
     config.validate_for_sft()?;
+    let config = &supply_world(config, run_dir, WorldRows::Textbook)?;
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
     let examples = examples(config, &ModelConfig::from_dir(&config.model.path)?, &tokenizer, progress)?;
     let batch_rows = config.sft.batch_rows as u64;
@@ -48,51 +51,66 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         work: "sft".into(),
         step: 0,
         seed: config.seed,
+        updates: 0,
         rows_drawn: 0,
         n_rows: examples.len(),
         data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
+        evaluation: Standing::default(),
     };
-    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, progress)?;
+    let held_out = HeldOut::load(config, &tokenizer, progress)?;
+    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
-    let mut gradients = Parameters::zeros(weights.decoder.config());
+    let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
 
     for step in run.steps_left() {
+        run.stop_if_asked(&weights, stop)?;
         let started = Instant::now();
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
-        let batch =
-            batch_gradient(&weights.decoder, &rows, config.sft.tokens_per_microbatch, &mut gradients, step)?;
-        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
+        let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        let update = weights
+            .optimizer
+            .update(&mut weights.decoder, &gradients)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
 
+        let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let metrics = json!({
             "loss": batch.loss,
             "learning_rate": update.learning_rate,
             "grad_norm": update.grad_norm,
             "tokens": batch.n_tokens,
-            "tokens_per_s": batch.n_tokens as f64 / started.elapsed().as_secs_f64(),
+            "tokens_per_s": tokens_per_s,
             "epoch": positions.end as f64 / examples.len() as f64,
         });
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
-        progress.advance(1, &last_loss);
-        run.end_step(&weights, positions.end, metrics, stop)?;
+        progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
+        let evaluated = match &held_out {
+            Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
+            _ => None,
+        };
+        if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
+            break;
+        }
     }
     progress.finish(&last_loss);
     run.finish(&weights.decoder)
 }
 
 /// A row as it is trained on.
-struct Row {
+pub(super) struct Row {
     /// Names the row in errors.
-    name: String,
-    example: SftExample,
+    pub name: String,
+    pub example: SftExample,
 }
 
 /// The rows in the configured format, without those that do not fit; how many were dropped is noted.
-fn examples(
+pub(super) fn examples(
     config: &Config,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
@@ -147,8 +165,37 @@ fn examples(
     Ok(kept)
 }
 
-fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
+pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
     loss.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// The rows as a failed step keeps them.
+fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
+    let group = |row: &&Row| {
+        let group = ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone());
+        FailedGroup::of(&row.name, 0, &group)
+    };
+    rows.iter().map(group).collect()
+}
+
+/// Learns from a kept batch as the step would have, and returns the gradient's norm.
+///
+/// # Errors
+/// As the step that it was kept from.
+pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<f64> {
+    let rows = batch.groups.iter().flat_map(|group| {
+        group.to_scoring().continuations.into_iter().map(|continuation| Row {
+            name: group.name.clone(),
+            example: SftExample { ids: continuation.ids, loss: continuation.scored },
+        })
+    });
+    let rows: Vec<Row> = rows.collect();
+    let rows: Vec<&Row> = rows.iter().collect();
+    let config = &batch.config;
+    let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+    let mut gradients = Gradients::zeros(&weights.decoder);
+    batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, batch.step)?;
+    Ok(weights.optimizer.update(&mut weights.decoder, &gradients)?.grad_norm)
 }
 
 /// What a batch came to.
@@ -164,7 +211,8 @@ fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
     tokens_per_microbatch: usize,
-    gradients: &mut Parameters,
+    keep: Keep,
+    gradients: &mut Gradients,
     step: u64,
 ) -> Result<BatchLoss> {
     let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
@@ -177,17 +225,16 @@ fn batch_gradient(
     let (mut done, mut sum) = (0, 0.0);
     for part in micro_batches(&groups, tokens_per_microbatch) {
         let batch = PackedBatch::new(&part);
-        let logprobs =
-            decoder.train_micro_batch(&batch, 1.0, Keep::Activations, gradients, |first, logprobs| {
-                if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-                    let row = row_of_token(rows, done + first + bad);
-                    return Err(Error::NonFinite(format!(
-                        "step {step}, {row}: a token's log-probability is not finite; a lower \
+        let logprobs = decoder.train_micro_batch(&batch, 1.0, keep, gradients, |first, logprobs| {
+            if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+                let row = row_of_token(rows, done + first + bad);
+                return Err(Error::NonFinite(format!(
+                    "step {step}, {row}: a token's log-probability is not finite; a lower \
                      optimizer.learning_rate may help"
-                    )));
-                }
-                Ok(vec![derivative; logprobs.len()])
-            })?;
+                )));
+            }
+            Ok(vec![derivative; logprobs.len()])
+        })?;
         done += logprobs.len();
         sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
     }
@@ -225,11 +272,12 @@ mod tests {
     fn micro_batches_give_the_gradient_of_the_batch() {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut whole = Parameters::zeros(decoder.config());
-        let loss = batch_gradient(&decoder, &rows, 1000, &mut whole, 1).unwrap().loss;
+        let mut whole = Gradients::zeros(&decoder);
+        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1).unwrap().loss;
         for tokens_per_microbatch in [1, 16, 30] {
-            let mut parts = Parameters::zeros(decoder.config());
-            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, &mut parts, 1).unwrap();
+            let mut parts = Gradients::zeros(&decoder);
+            let keep = Keep::BlockInputs;
+            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);
             for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
@@ -255,8 +303,9 @@ mod tests {
         data[39 * width] = f32::INFINITY;
         decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut gradients = Parameters::zeros(decoder.config());
-        let error = batch_gradient(&decoder, &rows[3..], 1000, &mut gradients, 7).err().unwrap();
+        let mut gradients = Gradients::zeros(&decoder);
+        let keep = Keep::Activations;
+        let error = batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
     }
 

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use rlt_model::Decoder;
+use rlt_model::adapter_folder::ADAPTER_CONFIG;
 use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
 use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::Optimizer;
+use super::{Optimizer, Standing};
 use crate::checkpoint::{io_error, write_atomic};
 use crate::error::{Error, Result};
 
@@ -21,13 +22,15 @@ const REFERENCE: &str = "reference.safetensors";
 const STATE: &str = "state.json";
 
 /// `state.json`: where a run stands, and what it must find unchanged to go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// `sft` or `grpo`.
     pub work: String,
-    /// Optimizer steps done; also the last row of `metrics.jsonl` and the sampler's position.
+    /// Steps done; also the last row of `metrics.jsonl` and what keys the sampler.
     pub step: u64,
+    /// Optimizer updates done: several a step where a batch is learnt from more than once.
+    pub updates: u64,
     /// Seed of every random stream.
     pub seed: u64,
     /// Position in the epochs of rows: how many were drawn.
@@ -36,6 +39,9 @@ pub struct State {
     pub n_rows: usize,
     /// CRC-32C over the rows' token ids.
     pub data_checksum: String,
+    /// The evaluations so far.
+    #[serde(default)]
+    pub evaluation: Standing,
 }
 
 /// CRC-32C over token sequences and their lengths, eight hexadecimal digits.
@@ -56,9 +62,11 @@ pub struct Snapshot<'a> {
     pub decoder: &'a Decoder,
     /// Its tokenizer, so that a checkpoint is a model folder.
     pub tokenizer: &'a Tokenizer,
+    /// The folder of the model that training began from: the base of an adapter.
+    pub base: &'a Path,
     /// The moments.
     pub optimizer: &'a Optimizer,
-    /// The reference model's weights, if there is one.
+    /// The reference model's weights, if there is one that moves.
     pub reference: Option<&'a Parameters>,
 }
 
@@ -68,10 +76,13 @@ impl Snapshot<'_> {
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        self.decoder.save(folder)?;
-        self.tokenizer.save(folder)?;
         let model = self.decoder.config();
-        self.optimizer.write(model, &folder.join(OPTIMIZER))?;
+        match self.decoder.adapter() {
+            Some(adapter) => adapter.save(folder, model, self.base)?,
+            None => self.decoder.save(folder)?,
+        }
+        self.tokenizer.save(folder)?;
+        self.optimizer.write(&folder.join(OPTIMIZER))?;
         if let Some(reference) = self.reference {
             reference.write(model, &folder.join(REFERENCE), Dtype::F32)?;
         }
@@ -93,15 +104,20 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`].
+    /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `base` is the
+    /// folder of the model that training began from, which an adapter stands beside.
     ///
     /// # Errors
     /// A file is missing or not what it should be.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub fn read(folder: &Path, base: &Path) -> Result<Self> {
         let path = folder.join(STATE);
         let json = fs::read(&path).map_err(io_error(&path))?;
         let state = serde_json::from_slice(&json).map_err(|e| Error::File { path, what: e.to_string() })?;
-        let decoder = Decoder::load(folder)?;
+        let decoder = if folder.join(ADAPTER_CONFIG).exists() {
+            Decoder::load_with_adapter(base, folder)?
+        } else {
+            Decoder::load(folder)?
+        };
         let path = folder.join(REFERENCE);
         let reference = if path.exists() {
             Some(Parameters::read(decoder.config(), &Weights::open_file(&path)?)?)
@@ -116,7 +132,7 @@ impl Restored {
     /// # Errors
     /// The file is missing or not of this model.
     pub fn restore_optimizer(&self, folder: &Path, optimizer: &mut Optimizer) -> Result<()> {
-        optimizer.restore(self.decoder.config(), &folder.join(OPTIMIZER), self.state.step)
+        optimizer.restore(&folder.join(OPTIMIZER), self.state.updates)
     }
 
     /// Refuses to go on with other rows than the run began with.

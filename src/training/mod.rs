@@ -1,13 +1,20 @@
 //! What supervised fine-tuning and GRPO share: the optimizer with its schedule, the order of the rows,
-//! checkpoints, and the way a run begins and ends.
+//! checkpoints, a world of their own, and the way a run begins and ends.
 
 pub mod checkpoint;
+pub mod evaluation;
+pub mod failure;
 pub mod optimizer;
 pub mod order;
 pub mod run;
 pub mod schedule;
+pub mod spikes;
+pub mod world;
 
 pub use checkpoint::{Restored, Snapshot, State};
+pub use evaluation::{Evaluated, Standing};
+pub use failure::with_what_is_left;
 pub use optimizer::{Optimizer, Update};
 pub use order::EpochOrder;
 pub use run::{Run, Trained, initial_model};
+pub use world::{WorldRows, supply_world};

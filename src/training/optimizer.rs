@@ -1,13 +1,12 @@
-//! AdamW over all weights of a model: moments, schedule, clipping.
+//! AdamW over what is trained of a model (all weights, or an adapter): moments, schedule, clipping.
 
 use std::path::Path;
 
 use rlt_engine::Tensor;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
-use rlt_model::Decoder;
-use rlt_model::config::ModelConfig;
-use rlt_model::parameters::{Parameters, slots};
+use rlt_model::parameters::Slot;
 use rlt_model::weights::{Dtype, TensorView, Weights, write_safetensors};
+use rlt_model::{Decoder, Gradients};
 
 use super::schedule::learning_rate;
 use crate::config::OptimizerConfig;
@@ -22,8 +21,11 @@ pub struct Optimizer {
     settings: OptimizerConfig,
     total_steps: u64,
     steps_done: u64,
-    first: Parameters,
-    second: Parameters,
+    /// What is trained, by name and shape.
+    slots: Vec<Slot>,
+    /// One a slot.
+    first: Vec<Tensor>,
+    second: Vec<Tensor>,
 }
 
 /// What one update did.
@@ -36,26 +38,32 @@ pub struct Update {
 }
 
 impl Optimizer {
-    /// An optimizer at the beginning of a run of `total_steps` steps.
-    pub fn new(model: &ModelConfig, settings: &OptimizerConfig, total_steps: u64) -> Self {
-        let (first, second) = (Parameters::zeros(model), Parameters::zeros(model));
-        Self { settings: settings.clone(), total_steps, steps_done: 0, first, second }
+    /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps.
+    pub fn new(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64) -> Self {
+        let slots = decoder.trained_slots();
+        let zeros = || slots.iter().map(|slot| Tensor::zeros(slot.rows, slot.cols)).collect();
+        let (first, second) = (zeros(), zeros());
+        Self { settings: settings.clone(), total_steps, steps_done: 0, slots, first, second }
     }
 
-    /// Updates the weights of `decoder` with `gradients`, scaled down to the clipping norm. Weight
+    /// Updates done.
+    pub fn updates_done(&self) -> u64 {
+        self.steps_done
+    }
+
+    /// Updates what is trained of `decoder` with `gradients`, scaled down to the clipping norm. Weight
     /// decay applies to matrices only.
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming the step and the first weight whose gradient is not finite; nothing
     /// has changed then.
-    pub fn update(&mut self, decoder: &mut Decoder, gradients: &Parameters) -> Result<Update> {
+    pub fn update(&mut self, decoder: &mut Decoder, gradients: &Gradients) -> Result<Update> {
         let step = self.steps_done + 1;
-        let slots = slots(decoder.config());
         let squares: Vec<f64> = gradients.tensors().into_iter().map(sum_of_squares).collect();
         if let Some(bad) = squares.iter().position(|square| !square.is_finite()) {
             return Err(Error::NonFinite(format!(
                 "step {step}: the gradient of {} is not finite; a lower optimizer.learning_rate may help",
-                slots[bad].parts[0].name
+                self.slots[bad].parts[0].name
             )));
         }
         let grad_norm = squares.iter().sum::<f64>().sqrt();
@@ -63,10 +71,10 @@ impl Optimizer {
         let OptimizerConfig { beta1, beta2, epsilon, weight_decay, clip_norm, .. } = self.settings;
         let adamw = AdamW { learning_rate, beta1, beta2, epsilon, weight_decay };
         let scale = clip_scale(grad_norm, clip_norm) as f32;
-        let moments = self.first.tensors_mut().into_iter().zip(self.second.tensors_mut());
-        let weights = decoder.parameters_mut().tensors_mut();
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        let weights = decoder.trained_tensors_mut();
         for (((weight, gradient), (first, second)), slot) in
-            weights.into_iter().zip(gradients.tensors()).zip(moments).zip(&slots)
+            weights.into_iter().zip(gradients.tensors()).zip(moments).zip(&self.slots)
         {
             adamw.update(weight, gradient, first, second, scale, step, slot.decay);
         }
@@ -78,11 +86,9 @@ impl Optimizer {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, model: &ModelConfig, path: &Path) -> Result<()> {
-        let slots = slots(model);
-        let moments = [&self.first, &self.second];
-        let tensors: Vec<_> = moments.iter().flat_map(|moment| moment.tensors()).collect();
-        let hosts: Vec<_> = tensors.iter().map(|tensor| tensor.to_host()).collect();
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let slots = &self.slots;
+        let hosts: Vec<_> = self.first.iter().chain(&self.second).map(Tensor::to_host).collect();
         let mut parts = Vec::new();
         for ((moment, slot), data) in
             MOMENTS.iter().flat_map(|moment| slots.iter().map(move |slot| (moment, slot))).zip(&hosts)
@@ -103,16 +109,17 @@ impl Optimizer {
     ///
     /// # Errors
     /// The file is missing, damaged or of another model.
-    pub fn restore(&mut self, model: &ModelConfig, path: &Path, steps_done: u64) -> Result<()> {
+    pub fn restore(&mut self, path: &Path, steps_done: u64) -> Result<()> {
         let weights = Weights::open_file(path)?;
         let [first, second] = MOMENTS.map(|moment| {
-            Parameters::build(model, |slot| {
+            let read = |slot: &Slot| {
                 let mut data = Vec::with_capacity(slot.rows * slot.cols);
                 for part in &slot.parts {
                     data.extend(weights.read_f32(&format!("{moment}.{}", part.name), &part.shape)?);
                 }
                 Ok::<_, Error>(Tensor::from_vec(slot.rows, slot.cols, data))
-            })
+            };
+            self.slots.iter().map(read).collect::<Result<Vec<_>>>()
         });
         (self.first, self.second, self.steps_done) = (first?, second?, steps_done);
         Ok(())
@@ -148,11 +155,11 @@ mod tests {
             clip_norm: 0.0,
             ..OptimizerConfig::default()
         };
-        let mut gradients = Parameters::zeros(decoder.config());
+        let mut gradients = Gradients::zeros(&decoder);
         for tensor in gradients.tensors_mut() {
             *tensor = Tensor::full(tensor.rows(), tensor.cols(), -2.0);
         }
-        let update = Optimizer::new(decoder.config(), &settings, 5).update(&mut decoder, &gradients).unwrap();
+        let update = Optimizer::new(&decoder, &settings, 5).update(&mut decoder, &gradients).unwrap();
         assert!((update.grad_norm - 2.0 * (before.len() as f64).sqrt()).abs() < 1e-3);
         // At step 1 the two corrected moments are g and g^2: the weight moves by the learning rate.
         let moved = |before: &Tensor, after: &Tensor, keep: f32| {
@@ -170,10 +177,13 @@ mod tests {
     fn a_gradient_that_is_not_finite_changes_nothing() {
         let mut decoder = tiny_model(1);
         let before = decoder.parameters().final_norm.to_host().into_owned();
-        let mut gradients = Parameters::zeros(decoder.config());
-        gradients.blocks[1].down =
-            Tensor::full(gradients.blocks[1].down.rows(), gradients.blocks[1].down.cols(), f32::NAN);
-        let mut optimizer = Optimizer::new(decoder.config(), &OptimizerConfig::default(), 5);
+        let mut gradients = Gradients::zeros(&decoder);
+        let down = decoder
+            .trained_slots()
+            .iter()
+            .position(|slot| slot.parts[0].name == "model.layers.1.mlp.down_proj.weight");
+        gradients.tensors_mut().remove(down.unwrap()).mix_in(&Tensor::full(16, 32, f32::NAN), 1.0);
+        let mut optimizer = Optimizer::new(&decoder, &OptimizerConfig::default(), 5);
         let message = optimizer.update(&mut decoder, &gradients).unwrap_err().to_string();
         assert!(
             message.starts_with("step 1: the gradient of model.layers.1.mlp.down_proj.weight is not finite"),

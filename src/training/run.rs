@@ -1,18 +1,22 @@
 //! How a training run begins, saves and ends.
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rlt_model::Decoder;
+use rlt_model::adapter::Adapter;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
+use super::evaluation::{self, Evaluated};
+use super::failure::{self, FailedBatch, FailedGroup};
+use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::CheckpointStore;
-use crate::config::{CheckpointConfig, Config, ModelPaths, SaveDtype};
+use crate::checkpoint::{CheckpointStore, Keep, replace_folder};
+use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::report::write_report;
@@ -21,19 +25,27 @@ use crate::run_log::RunLog;
 /// What a finished run leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trained {
-    /// Optimizer steps done.
+    /// Steps done.
     pub steps: u64,
     /// Folder of the final model.
     pub model: PathBuf,
+    /// Folder of the best model by evaluation, where there was one.
+    pub best: Option<PathBuf>,
     /// The report.
     pub report: PathBuf,
 }
 
-/// The model that training starts from: the weights in `model.path`, or random ones of its shape.
+/// The model that training starts from: the weights in `model.path` (frozen, with a new adapter beside them,
+/// where `lora` asks for one), or random ones of its shape.
 ///
 /// # Errors
 /// What the folder's files report.
-pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
+pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
+    if let Some(settings) = lora.settings() {
+        let decoder = Decoder::load_frozen(&model.path)?;
+        let adapter = Adapter::random(decoder.config(), &settings, seed);
+        return Ok(decoder.with_adapter(adapter));
+    }
     if model.from_scratch {
         return Ok(Decoder::random(&ModelConfig::from_dir(&model.path)?, seed));
     }
@@ -42,12 +54,21 @@ pub fn initial_model(model: &ModelPaths, seed: u64) -> Result<Decoder> {
 
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
+    config: &'a Config,
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
-    checkpoints: CheckpointConfig,
-    save_dtype: SaveDtype,
+    /// Save every this many steps; 0 only at the end.
+    save_every: u64,
+    model: ModelPaths,
     store: CheckpointStore,
+    /// The step of the newest checkpoint.
+    saved_step: Option<u64>,
+    evaluation: EvalConfig,
+    /// The best model so far.
+    best: CheckpointStore,
     log: RunLog,
+    spikes: SpikeWatch,
+    progress: &'a dyn Progress,
     state: State,
     total_steps: u64,
     started: Instant,
@@ -64,35 +85,38 @@ pub struct Weights {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run of `total_steps` steps in `run_dir`, or goes on from its newest good checkpoint.
+    /// Begins a run of `total_steps` steps of `updates_per_step` optimizer updates in `run_dir`, or goes on from its newest good checkpoint.
     /// `state` is what a new run starts with.
     ///
     /// # Errors
     /// What checkpoint, model folder and records report; [`Error::Usage`] when the checkpoint was made
     /// with other rows.
     pub fn begin(
-        config: &Config,
+        config: &'a Config,
         run_dir: &'a Path,
         tokenizer: &'a Tokenizer,
         state: State,
         total_steps: u64,
-        progress: &dyn Progress,
+        updates_per_step: u64,
+        progress: &'a dyn Progress,
     ) -> Result<(Self, Weights)> {
-        let store = CheckpointStore::new(run_dir.join("checkpoints"), config.checkpoint.keep);
+        let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
+        let store = CheckpointStore::new(run_dir.join("checkpoints"), keep);
         let latest = store.latest_good()?;
         for warning in &latest.warnings {
             progress.note(warning);
         }
+        let total_updates = total_steps * updates_per_step;
         let (state, weights) = match &latest.checkpoint {
             None => {
-                let decoder = initial_model(&config.model, config.seed)?;
-                let optimizer = Optimizer::new(decoder.config(), &config.optimizer, total_steps);
+                let decoder = initial_model(&config.model, &config.lora, config.seed)?;
+                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
-                let restored = Restored::read(&checkpoint.path)?;
+                let restored = Restored::read(&checkpoint.path, &config.model.path)?;
                 restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
-                let mut optimizer = Optimizer::new(restored.decoder.config(), &config.optimizer, total_steps);
+                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
@@ -100,14 +124,26 @@ impl<'a> Run<'a> {
                 (state, Weights { decoder, optimizer, reference })
             }
         };
-        let log = RunLog::create_or_resume(run_dir, latest.checkpoint.map(|checkpoint| checkpoint.step))?;
+        let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
+        let best = CheckpointStore::new(run_dir.join("best"), Keep::last(1));
+        store.tidy(state.step)?;
+        best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
+        let log = RunLog::create_or_resume(run_dir, saved_step)?;
+        let mut spikes = SpikeWatch::default();
+        log.kept().iter().for_each(|row| drop(spikes.look(row)));
         let run = Self {
+            config,
             dir: run_dir,
             tokenizer,
-            checkpoints: config.checkpoint.clone(),
-            save_dtype: config.model.save_dtype,
+            save_every: config.checkpoint.every as u64,
+            model: config.model.clone(),
             store,
+            saved_step,
+            evaluation: config.eval.clone(),
+            best,
             log,
+            spikes,
+            progress,
             state,
             total_steps,
             started: Instant::now(),
@@ -115,14 +151,25 @@ impl<'a> Run<'a> {
         Ok((run, weights))
     }
 
-    /// Optimizer steps done.
+    /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
     }
 
-    /// The steps that are left, from 1.
+    /// How many rows were drawn: the next position in their order.
+    pub fn rows_drawn(&self) -> u64 {
+        self.state.rows_drawn
+    }
+
+    /// The steps that are left, from 1; none after an early end.
     pub fn steps_left(&self) -> RangeInclusive<u64> {
-        self.state.step + 1..=self.total_steps
+        let last = if self.state.evaluation.ended_early { self.state.step } else { self.total_steps };
+        self.state.step + 1..=last
+    }
+
+    /// Whether the model is to be evaluated after `step`.
+    pub fn is_evaluation_due(&self, step: u64) -> bool {
+        evaluation::is_due(&self.evaluation, step, self.total_steps)
     }
 
     /// The records, for samples.
@@ -130,62 +177,149 @@ impl<'a> Run<'a> {
         &mut self.log
     }
 
-    /// Ends a step: writes its metrics (`wall_s` first), saves a checkpoint where one is due, and stops
-    /// the run when `stop` is set and steps are left.
+    /// Stops the run where `stop` is set, with the state after the last whole step saved. A step that has not
+    /// changed the weights yet may be left at any moment: its draws are keyed by its number, so the run goes on
+    /// with the same ones.
     ///
     /// # Errors
-    /// What the files report; [`Error::Interrupted`] after the state was saved.
+    /// [`Error::Interrupted`] after the state was saved; what the files report.
+    pub fn stop_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) -> Result<()> {
+        if !stop.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (step, total) = (self.state.step, self.total_steps);
+        if step == 0 {
+            let what = "before the first step was done; the same command begins again";
+            return Err(Error::Interrupted(what.into()));
+        }
+        self.save(weights)?;
+        let saved = self.store.path_of(step);
+        Err(Error::Interrupted(format!(
+            "saved after step {step} of {total} in {}; the same command goes on from there",
+            saved.display()
+        )))
+    }
+
+    /// Ends a step: keeps the model if `evaluated` makes it the best, writes the metrics (`wall_s` first) and saves
+    /// a checkpoint where one is due. Breaks when evaluations end the run early.
+    ///
+    /// # Errors
+    /// What the files report.
     pub fn end_step(
         &mut self,
         weights: &Weights,
         rows_drawn: u64,
-        metrics: Map<String, Value>,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+        mut metrics: Map<String, Value>,
+        evaluated: Option<Evaluated>,
+    ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
+        self.state.updates = weights.optimizer.updates_done();
         self.state.rows_drawn = rows_drawn;
         let step = self.state.step;
+        if let Some(Evaluated { metrics: more, score }) = evaluated {
+            metrics.extend(more);
+            if self.state.evaluation.take(step, score, &self.evaluation) {
+                self.best.save(step, |folder| self.save_model(&weights.decoder, folder))?;
+            }
+        }
         let mut row = Map::new();
         row.insert("wall_s".into(), (self.log.wall_s() + self.started.elapsed().as_secs_f64()).into());
         row.extend(metrics);
+        self.tell_spikes(step, &mut row);
         self.log.log(step, &row)?;
+        let ended_early = self.state.evaluation.ended_early;
+        let due = self.save_every > 0 && step.is_multiple_of(self.save_every);
+        if due || ended_early || step >= self.total_steps {
+            self.save(weights)?;
+        }
+        if !ended_early {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let n = self.state.evaluation.without_gain;
+        self.progress
+            .note(&format!("step {step}: no gain in {n} evaluations (eval.patience); the run ends here"));
+        Ok(ControlFlow::Break(()))
+    }
 
-        let last = step >= self.total_steps;
-        let stopped = stop.load(Ordering::SeqCst) && !last;
-        let due = self.checkpoints.every > 0 && step.is_multiple_of(self.checkpoints.every as u64);
-        if !(last || stopped || due) {
+    /// Names what jumped in the row, and to whoever watches.
+    fn tell_spikes(&mut self, step: u64, row: &mut Map<String, Value>) {
+        let spikes = self.spikes.look(row);
+        if spikes.is_empty() {
+            return;
+        }
+        for spike in &spikes {
+            self.progress.note(&format!(
+                "step {step}: {} is {:.4}, far from the steps before (median {:.4})",
+                spike.metric, spike.value, spike.median
+            ));
+        }
+        let names: Vec<&str> = spikes.iter().map(|spike| spike.metric).collect();
+        row.insert("spikes".into(), names.into());
+    }
+
+    /// The error of the step in hand, after its batch was kept for `rlt replay` when a number was not finite.
+    pub fn keep_failed(
+        &self,
+        weights: &Weights,
+        error: Error,
+        groups: impl FnOnce() -> Vec<FailedGroup>,
+    ) -> Error {
+        let (work, step) = (self.state.work.clone(), self.state.step + 1);
+        let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
+        failure::keep_failed(self.dir, batch, |folder| self.snapshot(weights).write(folder), error)
+    }
+
+    /// Saves the state after the last whole step, unless that is saved already.
+    fn save(&mut self, weights: &Weights) -> Result<()> {
+        let step = self.state.step;
+        if self.saved_step == Some(step) {
             return Ok(());
         }
+        // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
-        let Weights { decoder, optimizer, reference } = weights;
-        let (state, tokenizer, reference) =
-            (&self.state, self.tokenizer, reference.as_ref().map(Decoder::parameters));
-        let snapshot = Snapshot { state, decoder, tokenizer, optimizer, reference };
-        let saved = self.store.save(step, |folder| snapshot.write(folder))?;
-        if stopped {
-            let (total, saved) = (self.total_steps, saved.display());
-            return Err(Error::Interrupted(format!(
-                "saved after step {step} of {total} in {saved}; the same command goes on from there"
-            )));
-        }
+        self.store.save(step, |folder| self.snapshot(weights).write(folder))?;
+        self.saved_step = Some(step);
         Ok(())
     }
 
-    /// Ends the run: the final model in `model/`, then the report.
+    fn snapshot<'s>(&'s self, weights: &'s Weights) -> Snapshot<'s> {
+        let Weights { decoder, optimizer, reference } = weights;
+        // The reference of an adapter is its base model, which is never written.
+        let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
+        let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
+        Snapshot { state, decoder, tokenizer, base, optimizer, reference }
+    }
+
+    /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
+    /// the report.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         let model = self.dir.join("model");
-        decoder.save_as(&model, self.save_dtype.into())?;
-        self.tokenizer.save(&model)?;
+        replace_folder(&model, |folder| self.save_model(decoder, folder))?;
+        if let Some(adapter) = decoder.adapter() {
+            replace_folder(&self.dir.join("adapter"), |folder| {
+                adapter.save(folder, decoder.config(), &self.config.model.path)?;
+                Ok(self.tokenizer.save(folder)?)
+            })?;
+        }
+        let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
         let report = write_report(self.dir)?;
-        Ok(Trained { steps: self.state.step, model, report })
+        Ok(Trained { steps: self.state.step, model, best, report })
+    }
+
+    /// The model as it is used afterwards.
+    fn save_model(&self, decoder: &Decoder, folder: &Path) -> Result<()> {
+        decoder.save_as(folder, self.model.save_dtype.into())?;
+        Ok(self.tokenizer.save(folder)?)
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use rlt_model::Gradients;
+
     use super::*;
 
     /// Two blocks of width 16 over 40 tokens, random weights.
@@ -206,15 +340,15 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut decoder = tiny_model(1);
         let settings = crate::config::OptimizerConfig::default();
-        let mut optimizer = Optimizer::new(decoder.config(), &settings, 9);
-        let gradients = tiny_model(2).parameters().clone();
+        let mut optimizer = Optimizer::new(&decoder, &settings, 9);
+        let gradients = Gradients::Weights(tiny_model(2).parameters().clone());
         for _ in 0..3 {
             optimizer.update(&mut decoder, &gradients).unwrap();
         }
         let path = dir.path().join("optimizer.safetensors");
-        optimizer.write(decoder.config(), &path).unwrap();
-        let mut again = Optimizer::new(decoder.config(), &settings, 9);
-        again.restore(decoder.config(), &path, 3).unwrap();
+        optimizer.write(&path).unwrap();
+        let mut again = Optimizer::new(&decoder, &settings, 9);
+        again.restore(&path, 3).unwrap();
         let mut copy = Decoder::new(decoder.config().clone(), decoder.parameters().clone());
         let update = optimizer.update(&mut decoder, &gradients).unwrap();
         assert_eq!(update, again.update(&mut copy, &gradients).unwrap());

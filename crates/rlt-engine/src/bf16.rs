@@ -8,6 +8,7 @@
 //! so neither scoring nor decoding needs another copy of it; rows are put together again only for
 //! embeddings and for saving.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pulp::{Simd, bytemuck};
@@ -77,6 +78,25 @@ impl Bf16Panels {
         }
     }
 
+    /// Some panels, widened and transposed: `out` (in_features x the panels' output features) gets input
+    /// feature `k` of all of them in its row `k`.
+    pub(crate) fn widen_transposed(&self, panels: Range<usize>, out: &mut [f32]) {
+        let width = panels.len() * PANEL;
+        assert_eq!(out.len(), self.cols * width, "elements of {} widened panels", panels.len());
+        out.par_chunks_mut(width * 16).enumerate().for_each(|(chunk, rows)| {
+            for (index, panel) in panels.clone().enumerate() {
+                let words = self.panel(panel).chunks_exact(WORDS).skip(chunk * 16);
+                for (row, words) in rows.chunks_exact_mut(width).zip(words) {
+                    let (lower, upper) = row[index * PANEL..(index + 1) * PANEL].split_at_mut(WORDS);
+                    for ((lower, upper), word) in lower.iter_mut().zip(upper).zip(words) {
+                        *lower = f32::from_bits(word << 16);
+                        *upper = f32::from_bits(word & UPPER);
+                    }
+                }
+            }
+        });
+    }
+
     /// All rows, widened, one after another.
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         let mut all = vec![0.0; self.rows * self.cols];
@@ -128,7 +148,7 @@ pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
 
 #[cfg(test)]
 mod tests {
-    use crate::matmul::{Output, matmul_nt};
+    use crate::matmul::{Output, matmul_nn, matmul_nt};
     use crate::packed::{PackedWeight, matmul_packed};
     use crate::tensor::Tensor;
     use crate::{embedding, head};
@@ -198,6 +218,25 @@ mod tests {
                     let mut c = Tensor::full(m, n, 0.25);
                     matmul_packed(&x, &PackedWeight::new(&kept), &mut c, mode);
                     assert_eq!(bits(&c), bits(&b), "packed, {m} rows, {n} x {k}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_input_s_gradient_is_that_of_the_widened_weights() {
+        for (n, k) in [(1, 5), (40, 17), (96, 96), (1100, 64), (2100, 40)] {
+            let (kept, wide) = both(n, k);
+            for m in [1, 7, 250] {
+                let dy = inputs(m, n);
+                for mode in [Output::Replace, Output::Accumulate] {
+                    let (mut a, mut b) = (Tensor::full(m, k, 0.25), Tensor::full(m, k, 0.25));
+                    matmul_nn(&dy, &kept, &mut a, mode);
+                    matmul_nn(&dy, &wide, &mut b, mode);
+                    let largest = b.to_host().iter().fold(1.0_f32, |largest, v| largest.max(v.abs()));
+                    for (a, b) in a.to_host().iter().zip(b.to_host().iter()) {
+                        assert!((a - b).abs() < 1e-5 * largest, "{m} rows, {n} x {k}: {a} {b}");
+                    }
                 }
             }
         }

@@ -8,6 +8,7 @@
 //! - [`norm`], [`rope`], [`swiglu`], [`embedding`]: the row-wise operations.
 //! - [`attention`]: packed causal attention over (shared prefix + own) segments.
 //! - [`head`]: log-probabilities of given tokens without ever holding rows x vocabulary.
+//! - [`low_rank`]: what is learnt beside a frozen matrix.
 //! - [`kv`] and [`packed`]: what decoding one token at a time needs.
 //! - [`sample`], [`random`]: drawing tokens, reproducibly.
 //! - [`adamw`]: the optimizer.
@@ -24,6 +25,7 @@ mod buffer;
 pub mod embedding;
 pub mod head;
 pub mod kv;
+pub mod low_rank;
 pub mod matmul;
 pub mod norm;
 pub mod packed;

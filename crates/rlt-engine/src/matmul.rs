@@ -9,10 +9,12 @@
 
 use rayon::prelude::*;
 
+use crate::bf16::Bf16Panels;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::{SharedMut, add_column_sums, for_row_blocks};
 use crate::simd;
 use crate::tensor::Tensor;
+use crate::tile::PANEL;
 
 /// Whether a product replaces what the output holds or is added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,13 +144,33 @@ pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     matmul_packed(x, &PackedWeight::new(w), out, mode);
 }
 
-/// `out[M,K] (+)= dy[M,N] . w[N,K]`: the gradient of a linear layer's input.
+/// `out[M,K] (+)= dy[M,N] . w[N,K]`: the gradient of a linear layer's input. Frozen weights kept in bf16 are
+/// widened some panels at a time.
 ///
 /// # Panics
 /// If the shapes do not fit.
 pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
-    blocked(out, mode, View::of(dy), View::of(w), dy.cols());
+    match w.bf16_panels() {
+        Some(panels) => widened_nn(dy, panels, w.rows(), out, mode),
+        None => blocked(out, mode, View::of(dy), View::of(w), dy.cols()),
+    }
+}
+
+/// Panels that are widened at a time (1024 output features).
+const WIDENED_PANELS: usize = 1024 / PANEL;
+
+/// [`matmul_nn`] by weights of `n` output features kept in bf16.
+fn widened_nn(dy: &Tensor, panels: &Bf16Panels, n: usize, out: &mut Tensor, mut mode: Output) {
+    for first in (0..panels.n_panels()).step_by(WIDENED_PANELS) {
+        let some = first..panels.n_panels().min(first + WIDENED_PANELS);
+        let width = some.len() * PANEL;
+        let mut wide = Tensor::scratch(out.cols(), width);
+        panels.widen_transposed(some, wide.data_mut());
+        let features = width.min(n - first * PANEL);
+        blocked(out, mode, View::of(dy).offset(0, first * PANEL), View::of(&wide).transposed(), features);
+        mode = Output::Accumulate;
+    }
 }
 
 /// `out[N,K] (+)= dy[M,N]^T . x[M,K]`: the gradient of a linear layer's weight.

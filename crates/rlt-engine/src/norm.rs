@@ -63,15 +63,15 @@ pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
     y
 }
 
-/// Backward pass of [`rms_norm`]: adds the input gradient to `dx` (M x D) and the weight's
-/// gradient to `dweight` (1 x D).
+/// Backward pass of [`rms_norm`]: adds the input gradient to `dx` (M x D) and, where it is wanted, the
+/// weight's to `dweight` (1 x D).
 pub fn rms_norm_backward(
     dy: &Tensor,
     x: &Tensor,
     weight: &Tensor,
     inverse: &Tensor,
     dx: &mut Tensor,
-    dweight: &mut Tensor,
+    dweight: Option<&mut Tensor>,
 ) {
     let d = x.cols();
     for_row_blocks(dx.data_mut(), d, |first, dx| {
@@ -89,6 +89,7 @@ pub fn rms_norm_backward(
             },
         );
     });
+    let Some(dweight) = dweight else { return };
     add_column_sums(x.rows(), dweight.data_mut(), |rows, partial| {
         for row in rows {
             let r = inverse.data()[row];
@@ -139,17 +140,18 @@ pub fn head_norm(x: &mut Tensor, heads: HeadColumns, weight: &Tensor, eps: f32) 
 }
 
 /// Backward pass of [`head_norm`]: `dx` holds the gradient of the output in the heads' columns and
-/// receives the gradient of the input there; `x` is the input before the norm.
+/// receives the gradient of the input there; `x` is the input before the norm. The weight's gradient is
+/// added to `dweight` where it is wanted.
 pub fn head_norm_backward(
     dx: &mut Tensor,
     x: &Tensor,
     heads: HeadColumns,
     weight: &Tensor,
     eps: f32,
-    dweight: &mut Tensor,
+    dweight: Option<&mut Tensor>,
 ) {
     let span = heads.first_col..heads.first_col + heads.len();
-    {
+    if let Some(dweight) = dweight {
         let dx = &*dx;
         add_column_sums(x.rows(), dweight.data_mut(), |rows, partial| {
             for row in rows {

@@ -185,7 +185,7 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     keep("rms_norm, inverse", &inverse);
     keep("rms_norm_again", &rms_norm_again(&dy, &scale, &inverse));
     let (mut dx, mut dscale) = (random(m, n, 10), random(1, n, 11));
-    rms_norm_backward(&y, &dy, &scale, &inverse, &mut dx, &mut dscale);
+    rms_norm_backward(&y, &dy, &scale, &inverse, &mut dx, Some(&mut dscale));
     keep("rms_norm_backward, input", &dx);
     keep("rms_norm_backward, weight", &dscale);
 
@@ -195,7 +195,7 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     head_norm(&mut normed, heads, &scale, 1e-6);
     keep("head_norm", &normed);
     let mut dx = y.clone();
-    head_norm_backward(&mut dx, &dy, heads, &scale, 1e-6, &mut dscale);
+    head_norm_backward(&mut dx, &dy, heads, &scale, 1e-6, Some(&mut dscale));
     keep("head_norm_backward, input", &dx);
     keep("head_norm_backward, weight", &dscale);
 

@@ -3,43 +3,39 @@
 use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
 use rlt_engine::kv::{KvSequence, decode_attention};
-use rlt_engine::matmul::{Output, add_bias};
+use rlt_engine::matmul::add_bias;
 use rlt_engine::norm::rms_norm;
-use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
 
+use crate::adapter::Site;
 use crate::decoder::Decoder;
+use crate::projection::{PackedProjection, Projection};
 
 /// The matrices of a decoder, packed for products of few rows.
 pub(crate) struct DecodeWeights {
     blocks: Vec<PackedBlock>,
-    head: PackedWeight,
+    head: PackedProjection,
 }
 
 struct PackedBlock {
-    qkv: PackedWeight,
-    attention_out: PackedWeight,
-    gate_up: PackedWeight,
-    down: PackedWeight,
-}
-
-fn linear(x: &Tensor, w: &PackedWeight) -> Tensor {
-    let mut out = Tensor::scratch(x.rows(), w.out_features());
-    matmul_packed(x, w, &mut out, Output::Replace);
-    out
+    qkv: PackedProjection,
+    attention_out: PackedProjection,
+    gate_up: PackedProjection,
+    down: PackedProjection,
 }
 
 impl DecodeWeights {
     /// Packs a decoder's weights (a second copy of them, while it lives).
     pub(crate) fn new(decoder: &Decoder) -> Self {
-        let parameters = decoder.parameters();
-        let blocks = parameters.blocks.iter().map(|b| PackedBlock {
-            qkv: PackedWeight::new(&b.qkv),
-            attention_out: PackedWeight::new(&b.attention_out),
-            gate_up: PackedWeight::new(&b.gate_up),
-            down: PackedWeight::new(&b.down),
+        let packed = |layer, site| PackedProjection::new(decoder.projection(layer, site));
+        let blocks = (0..decoder.config().n_layers).map(|layer| PackedBlock {
+            qkv: packed(layer, Site::Qkv),
+            attention_out: packed(layer, Site::AttentionOut),
+            gate_up: packed(layer, Site::GateUp),
+            down: packed(layer, Site::Down),
         });
-        Self { blocks: blocks.collect(), head: PackedWeight::new(parameters.head_weight()) }
+        let head = Projection { weight: decoder.parameters().head_weight(), terms: &[] };
+        Self { blocks: blocks.collect(), head: PackedProjection::new(head) }
     }
 
     /// Computes one new token of every sequence (`ids[i]` continues `sequences[i]`), stores its keys
@@ -54,24 +50,24 @@ impl DecodeWeights {
         let mut x = embed(ids, &parameters.embedding);
         for (layer, (block, packed)) in parameters.blocks.iter().zip(&self.blocks).enumerate() {
             let (normed, _) = rms_norm(&x, &block.attention_norm, eps);
-            let mut qkv = linear(&normed, &packed.qkv);
+            let mut qkv = packed.qkv.forward(&normed);
             decoder.finish_qkv(block, &mut qkv, &positions, &rope);
             for (row, sequence) in sequences.iter_mut().enumerate() {
                 sequence.own.store(layer, &qkv, row, 1);
             }
             let attended = decode_attention(&qkv, sequences, layer, decoder.attention_shape());
-            matmul_packed(&attended, &packed.attention_out, &mut x, Output::Accumulate);
+            packed.attention_out.add(&attended, &mut x);
             if let Some(bias) = &block.attention_out_bias {
                 add_bias(&mut x, bias);
             }
             let (normed, _) = rms_norm(&x, &block.mlp_norm, eps);
-            let activated = swiglu(&linear(&normed, &packed.gate_up));
-            matmul_packed(&activated, &packed.down, &mut x, Output::Accumulate);
+            let activated = swiglu(&packed.gate_up.forward(&normed));
+            packed.down.add(&activated, &mut x);
         }
         for sequence in sequences {
             sequence.own.advance(1);
         }
         let (hidden, _) = rms_norm(&x, &parameters.final_norm, eps);
-        linear(&hidden, &self.head)
+        self.head.forward(&hidden)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward};
-use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
+use rlt_engine::matmul::{add_bias, add_bias_backward};
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
@@ -15,15 +15,20 @@ use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
 use rlt_engine::{Tensor, head};
 
+use crate::adapter::{Adapter, Site};
 use crate::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use crate::config::ModelConfig;
+use crate::gradients::{BlockGradients, Gradients};
 use crate::parameters::{BlockParameters, Parameters};
+use crate::projection::Projection;
 
-/// A decoder-only language model.
+/// A decoder-only language model, with or without an adapter.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    parameters: Parameters,
+    /// Shared with the base model that an adapter stands beside ([`Decoder::base`]).
+    parameters: Arc<Parameters>,
+    adapter: Option<Adapter>,
     rope: Mutex<Arc<RopeTable>>,
 }
 
@@ -70,25 +75,25 @@ pub enum Keep {
     BlockInputs,
 }
 
-fn linear(x: &Tensor, w: &Tensor) -> Tensor {
-    let mut y = Tensor::scratch(x.rows(), w.rows());
-    matmul_nt(x, w, &mut y, Output::Replace);
-    y
-}
-
-/// Gradients of `y = x w^T`: adds the weight's to `dw`, returns the input's.
-fn linear_backward(dy: &Tensor, x: &Tensor, w: &Tensor, dw: &mut Tensor) -> Tensor {
-    matmul_tn(dy, x, dw, Output::Accumulate);
-    let mut dx = Tensor::scratch(x.rows(), x.cols());
-    matmul_nn(dy, w, &mut dx, Output::Replace);
-    dx
-}
-
 impl Decoder {
     /// A decoder of given weights.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Self {
         let rope = Mutex::new(Arc::new(rope_table(&config, 0)));
-        Self { config, parameters, rope }
+        Self { config, parameters: Arc::new(parameters), adapter: None, rope }
+    }
+
+    /// The same weights, frozen, with low-rank terms beside them: training changes these alone.
+    #[must_use]
+    pub fn with_adapter(self, adapter: Adapter) -> Self {
+        assert_eq!(adapter.tensors().len(), 2 * self.config.n_layers * adapter.settings().targets.len());
+        Self { adapter: Some(adapter), ..self }
+    }
+
+    /// The model without its adapter; the weights are shared, not copied.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        let rope = Mutex::new(Arc::new(rope_table(&self.config, 0)));
+        Self { config: self.config.clone(), parameters: self.parameters.clone(), adapter: None, rope }
     }
 
     /// Shape and settings.
@@ -101,9 +106,32 @@ impl Decoder {
         &self.parameters
     }
 
-    /// The weights, to update.
+    /// The weights, to update (a copy of their own, where another decoder shares them).
     pub fn parameters_mut(&mut self) -> &mut Parameters {
-        &mut self.parameters
+        Arc::make_mut(&mut self.parameters)
+    }
+
+    /// The low-rank terms beside the weights.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// The low-rank terms, to update.
+    pub fn adapter_mut(&mut self) -> Option<&mut Adapter> {
+        self.adapter.as_mut()
+    }
+
+    /// A matrix of block `layer` with the terms beside it.
+    pub(crate) fn projection(&self, layer: usize, site: Site) -> Projection<'_> {
+        let block = &self.parameters.blocks[layer];
+        let weight = match site {
+            Site::Qkv => &block.qkv,
+            Site::AttentionOut => &block.attention_out,
+            Site::GateUp => &block.gate_up,
+            Site::Down => &block.down,
+        };
+        let terms = self.adapter.as_ref().map(|adapter| adapter.block(layer).terms(site));
+        Projection { weight, terms: terms.unwrap_or_default() }
     }
 
     /// Heads of every attention layer.
@@ -156,15 +184,10 @@ impl Decoder {
     }
 
     /// The first part of a block: from its input (rows x hidden) to query, key and value rows.
-    fn block_qkv(
-        &self,
-        block: &BlockParameters,
-        x: &Tensor,
-        positions: &[u32],
-        rope: &RopeTable,
-    ) -> BlockQkv {
+    fn block_qkv(&self, layer: usize, x: &Tensor, positions: &[u32], rope: &RopeTable) -> BlockQkv {
+        let block = &self.parameters.blocks[layer];
         let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, self.config.rms_norm_eps);
-        let mut qkv = linear(&normed, &block.qkv);
+        let mut qkv = self.projection(layer, Site::Qkv).forward(&normed);
         drop(normed);
         let qkv_before_norm = self.finish_qkv(block, &mut qkv, positions, rope);
         BlockQkv { inverse_attention, qkv_before_norm, qkv }
@@ -174,27 +197,28 @@ impl Decoder {
     /// backward pass needs.
     fn block_forward(
         &self,
-        block: &BlockParameters,
+        layer: usize,
         x: &Tensor,
         layout: &Layout,
         rope: &RopeTable,
     ) -> (Tensor, BlockActivations) {
+        let block = &self.parameters.blocks[layer];
         let eps = self.config.rms_norm_eps;
         let BlockQkv { inverse_attention, qkv_before_norm, qkv } =
-            self.block_qkv(block, x, layout.positions(), rope);
+            self.block_qkv(layer, x, layout.positions(), rope);
         let (attended, log_sums) = attention(&qkv, layout, self.attention_shape());
         let mut middle = x.clone();
-        matmul_nt(&attended, &block.attention_out, &mut middle, Output::Accumulate);
+        self.projection(layer, Site::AttentionOut).add(&attended, &mut middle);
         if let Some(bias) = &block.attention_out_bias {
             add_bias(&mut middle, bias);
         }
 
         let (normed, inverse_mlp) = rms_norm(&middle, &block.mlp_norm, eps);
-        let gate_up = linear(&normed, &block.gate_up);
+        let gate_up = self.projection(layer, Site::GateUp).forward(&normed);
         drop(normed);
         let activated = swiglu(&gate_up);
         let mut out = middle.clone();
-        matmul_nt(&activated, &block.down, &mut out, Output::Accumulate);
+        self.projection(layer, Site::Down).add(&activated, &mut out);
         let saved = BlockActivations {
             inverse_attention,
             qkv_before_norm,
@@ -209,67 +233,71 @@ impl Decoder {
     }
 
     /// Backward pass of one block: turns `dx`, the gradient of the block's output, into that of
-    /// its input, and adds the weights' gradients to `grads`.
+    /// its input, and adds the gradients of what is trained to `grads`.
     fn block_backward(
         &self,
-        block: &BlockParameters,
+        layer: usize,
         x: &Tensor,
         saved: BlockActivations,
         layout: &Layout,
         rope: &RopeTable,
         dx: &mut Tensor,
-        grads: &mut BlockParameters,
+        mut grads: BlockGradients,
     ) {
+        let block = &self.parameters.blocks[layer];
         let eps = self.config.rms_norm_eps;
         let BlockActivations { inverse_attention, qkv_before_norm, qkv, attended, log_sums, .. } = saved;
         let (middle, inverse_mlp, mut gate_up) = (saved.middle, saved.inverse_mlp, saved.gate_up);
 
         // Feed-forward layer.
         let activated = swiglu(&gate_up);
-        let dactivated = linear_backward(dx, &activated, &block.down, &mut grads.down);
+        let dactivated =
+            self.projection(layer, Site::Down).backward(dx, &activated, grads.matrix(Site::Down));
         drop(activated);
         swiglu_backward(&dactivated, &mut gate_up);
         drop(dactivated);
         let dgate_up = gate_up;
         let normed = rms_norm_again(&middle, &block.mlp_norm, &inverse_mlp);
-        let dnormed = linear_backward(&dgate_up, &normed, &block.gate_up, &mut grads.gate_up);
+        let dnormed =
+            self.projection(layer, Site::GateUp).backward(&dgate_up, &normed, grads.matrix(Site::GateUp));
         drop((normed, dgate_up));
-        rms_norm_backward(&dnormed, &middle, &block.mlp_norm, &inverse_mlp, dx, &mut grads.mlp_norm);
+        let dnorm = grads.weights().map(|weights| &mut weights.mlp_norm);
+        rms_norm_backward(&dnormed, &middle, &block.mlp_norm, &inverse_mlp, dx, dnorm);
         drop(dnormed);
 
         // Attention.
-        if let Some(bias) = &mut grads.attention_out_bias {
+        if let Some(bias) = grads.weights().and_then(|weights| weights.attention_out_bias.as_mut()) {
             add_bias_backward(dx, bias);
         }
-        let dattended = linear_backward(dx, &attended, &block.attention_out, &mut grads.attention_out);
+        let dattended = self.projection(layer, Site::AttentionOut).backward(
+            dx,
+            &attended,
+            grads.matrix(Site::AttentionOut),
+        );
         let mut dqkv =
             attention_backward(&dattended, &qkv, &attended, &log_sums, layout, self.attention_shape());
         drop((dattended, attended, qkv));
         let [queries, keys, rotated] = self.head_columns();
         rotate(&mut dqkv, rotated, layout.positions(), rope, Rotation::Backward);
         if let Some(before) = &qkv_before_norm {
-            let norms = [
-                (queries, &block.query_norm, &mut grads.query_norm),
-                (keys, &block.key_norm, &mut grads.key_norm),
-            ];
-            for (heads, weight, grad) in norms {
-                let (Some(weight), Some(grad)) = (weight, grad) else { continue };
-                head_norm_backward(&mut dqkv, before, heads, weight, eps, grad);
+            let (dquery, dkey) = match grads.weights() {
+                Some(weights) => (weights.query_norm.as_mut(), weights.key_norm.as_mut()),
+                None => (None, None),
+            };
+            for (heads, weight, dweight) in
+                [(queries, &block.query_norm, dquery), (keys, &block.key_norm, dkey)]
+            {
+                let Some(weight) = weight else { continue };
+                head_norm_backward(&mut dqkv, before, heads, weight, eps, dweight);
             }
         }
-        if let Some(bias) = &mut grads.qkv_bias {
+        if let Some(bias) = grads.weights().and_then(|weights| weights.qkv_bias.as_mut()) {
             add_bias_backward(&dqkv, bias);
         }
         let normed = rms_norm_again(x, &block.attention_norm, &inverse_attention);
-        let dnormed = linear_backward(&dqkv, &normed, &block.qkv, &mut grads.qkv);
-        rms_norm_backward(
-            &dnormed,
-            x,
-            &block.attention_norm,
-            &inverse_attention,
-            dx,
-            &mut grads.attention_norm,
-        );
+        let dnormed = self.projection(layer, Site::Qkv).backward(&dqkv, &normed, grads.matrix(Site::Qkv));
+        let dnorm = grads.weights().map(|weights| &mut weights.attention_norm);
+        rms_norm_backward(&dnormed, x, &block.attention_norm, &inverse_attention, dx, dnorm);
     }
 
     /// Forward pass that keeps what [`Self::backward`] needs.
@@ -277,8 +305,8 @@ impl Decoder {
         let rope = self.rope_for(&batch.layout);
         let mut x = embed(&batch.ids, &self.parameters.embedding);
         let (mut inputs, mut blocks) = (Vec::new(), Vec::new());
-        for block in &self.parameters.blocks {
-            let (out, saved) = self.block_forward(block, &x, &batch.layout, &rope);
+        for layer in 0..self.config.n_layers {
+            let (out, saved) = self.block_forward(layer, &x, &batch.layout, &rope);
             inputs.push(std::mem::replace(&mut x, out));
             if keep == Keep::Activations {
                 blocks.push(saved);
@@ -292,8 +320,8 @@ impl Decoder {
     pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
         let rope = self.rope_for(&batch.layout);
         let mut x = embed(&batch.ids, &self.parameters.embedding);
-        for block in &self.parameters.blocks {
-            x = self.block_forward(block, &x, &batch.layout, &rope).0;
+        for layer in 0..self.config.n_layers {
+            x = self.block_forward(layer, &x, &batch.layout, &rope).0;
         }
         rms_norm(&x, &self.parameters.final_norm, self.config.rms_norm_eps).0
     }
@@ -303,27 +331,27 @@ impl Decoder {
     pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
         let rope = self.rope_for(&batch.layout);
         let mut x = embed(&batch.ids, &self.parameters.embedding);
-        let last = self.parameters.blocks.len() - 1;
-        for (layer, block) in self.parameters.blocks[..last].iter().enumerate() {
-            let (out, saved) = self.block_forward(block, &x, &batch.layout, &rope);
+        let last = self.config.n_layers - 1;
+        for layer in 0..last {
+            let (out, saved) = self.block_forward(layer, &x, &batch.layout, &rope);
             see_qkv(layer, &saved.qkv);
             x = out;
         }
-        let block = &self.parameters.blocks[last];
-        see_qkv(last, &self.block_qkv(block, &x, batch.layout.positions(), &rope).qkv);
+        see_qkv(last, &self.block_qkv(last, &x, batch.layout.positions(), &rope).qkv);
     }
 
     fn rope_for(&self, layout: &Layout) -> Arc<RopeTable> {
         self.rope(layout.positions().iter().max().map_or(0, |p| *p as usize + 1))
     }
 
-    /// Backward pass from the gradient of the hidden states (rows x hidden); adds to `grads`.
+    /// Backward pass from the gradient of the hidden states (rows x hidden); adds to `grads`, which must be of
+    /// this decoder ([`Gradients::zeros`]).
     pub fn backward(
         &self,
         batch: &PackedBatch,
         mut activations: Activations,
         dhidden: &Tensor,
-        grads: &mut Parameters,
+        grads: &mut Gradients,
     ) {
         let rope = self.rope_for(&batch.layout);
         let mut dx = Tensor::zeros(dhidden.rows(), dhidden.cols());
@@ -333,18 +361,19 @@ impl Decoder {
             &self.parameters.final_norm,
             &activations.inverse_final,
             &mut dx,
-            &mut grads.final_norm,
+            grads.weights_mut().map(|weights| &mut weights.final_norm),
         );
-        for index in (0..self.parameters.blocks.len()).rev() {
-            let block = &self.parameters.blocks[index];
+        for layer in (0..self.config.n_layers).rev() {
             let x = activations.inputs.pop().expect("one input a block");
             let saved = activations
                 .blocks
                 .pop()
-                .unwrap_or_else(|| self.block_forward(block, &x, &batch.layout, &rope).1);
-            self.block_backward(block, &x, saved, &batch.layout, &rope, &mut dx, &mut grads.blocks[index]);
+                .unwrap_or_else(|| self.block_forward(layer, &x, &batch.layout, &rope).1);
+            self.block_backward(layer, &x, saved, &batch.layout, &rope, &mut dx, grads.block_mut(layer));
         }
-        embed_backward(&batch.ids, &dx, &mut grads.embedding);
+        if let Some(weights) = grads.weights_mut() {
+            embed_backward(&batch.ids, &dx, &mut weights.embedding);
+        }
     }
 
     /// Log-probabilities (nats) of the batch's scored tokens at `temperature`, in order.
@@ -427,8 +456,8 @@ impl Decoder {
     /// One micro-batch of a training step: forward pass, head, backward pass.
     ///
     /// `gradient(i, logprobs)` is called with consecutive runs of scored tokens (`i` is the index
-    /// of the first) and returns the derivative of the loss by each log-probability. The weights'
-    /// gradients are added to `grads`. Returns all log-probabilities (nats).
+    /// of the first) and returns the derivative of the loss by each log-probability. The gradients of
+    /// what is trained are added to `grads`, which must be of this decoder ([`Gradients::zeros`]). Returns all log-probabilities (nats).
     ///
     /// # Errors
     /// What `gradient` returns; `grads` is then incomplete.
@@ -437,10 +466,35 @@ impl Decoder {
         batch: &PackedBatch,
         temperature: f32,
         keep: Keep,
-        grads: &mut Parameters,
+        grads: &mut Gradients,
         gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E> + Send,
     ) -> Result<Vec<f32>, E> {
         rayon::scope(|_| self.train_in_pool(batch, temperature, keep, grads, gradient))
+    }
+
+    /// As [`Self::train_micro_batch`], for a loss that needs all log-probabilities of a sequence before any
+    /// derivative: `gradient` is called once, with all of them. The head is computed twice.
+    ///
+    /// # Errors
+    /// What `gradient` returns; nothing was added to `grads` then.
+    pub fn train_whole_micro_batch<E: Send>(
+        &self,
+        batch: &PackedBatch,
+        temperature: f32,
+        keep: Keep,
+        grads: &mut Gradients,
+        gradient: impl FnOnce(&[f32]) -> Result<Vec<f32>, E> + Send,
+    ) -> Result<Vec<f32>, E> {
+        rayon::scope(|_| {
+            let activations = self.forward(batch, keep);
+            let w = self.parameters.head_weight();
+            let hidden = &activations.hidden;
+            let logprobs = head::token_logprobs(hidden, &batch.rows, w, &batch.targets, temperature);
+            let derivatives = gradient(&logprobs)?;
+            self.train_head_and_blocks(batch, activations, temperature, grads, |first, logprobs| {
+                Ok(derivatives[first..first + logprobs.len()].to_vec())
+            })
+        })
     }
 
     fn train_in_pool<E>(
@@ -448,10 +502,22 @@ impl Decoder {
         batch: &PackedBatch,
         temperature: f32,
         keep: Keep,
-        grads: &mut Parameters,
+        grads: &mut Gradients,
         gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
     ) -> Result<Vec<f32>, E> {
         let activations = self.forward(batch, keep);
+        self.train_head_and_blocks(batch, activations, temperature, grads, gradient)
+    }
+
+    /// What follows the forward pass: the head in both directions, then the backward pass.
+    fn train_head_and_blocks<E>(
+        &self,
+        batch: &PackedBatch,
+        activations: Activations,
+        temperature: f32,
+        grads: &mut Gradients,
+        gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
+    ) -> Result<Vec<f32>, E> {
         let mut dhidden = Tensor::zeros(batch.n_rows(), self.config.hidden_size);
         let logprobs = head::token_logprobs_with_backward(
             &activations.hidden,
@@ -460,7 +526,7 @@ impl Decoder {
             &batch.targets,
             temperature,
             &mut dhidden,
-            Some(grads.head_weight_mut()),
+            grads.weights_mut().map(Parameters::head_weight_mut),
             gradient,
         )?;
         self.backward(batch, activations, &dhidden, grads);

@@ -1,11 +1,14 @@
 //! A decoder's folder in the Hugging Face layout: loading, saving, random weights.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
 use rlt_engine::Tensor;
+use rlt_engine::low_rank::merged;
 use rlt_engine::random::RandomStream;
 
+use crate::adapter_folder::base_folder;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::error::Result;
@@ -63,11 +66,20 @@ impl Parameters {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, config: &ModelConfig, path: &Path, dtype: Dtype) -> Result<()> {
-        let slots = slots(config);
-        let parts = slots.iter().flat_map(|slot| &slot.parts);
-        let names: Vec<_> = parts.map(|part| (part.name.as_str(), part.shape.as_slice())).collect();
-        write_each(path, &names, dtype, self.tensors().into_iter().map(Tensor::to_host))
+        write_slots(path, &slots(config), dtype, self.tensors().into_iter().map(Tensor::to_host))
     }
+}
+
+/// Writes tensors that are made when their turn comes, one a slot, under the slots' names.
+fn write_slots<'a>(
+    path: &Path,
+    slots: &[Slot],
+    dtype: Dtype,
+    numbers: impl Iterator<Item = Cow<'a, [f32]>>,
+) -> Result<()> {
+    let parts = slots.iter().flat_map(|slot| &slot.parts);
+    let names: Vec<_> = parts.map(|part| (part.name.as_str(), part.shape.as_slice())).collect();
+    write_each(path, &names, dtype, numbers)
 }
 
 fn read_slot(slot: &Slot, weights: &Weights) -> Result<Tensor> {
@@ -114,11 +126,16 @@ impl Decoder {
     }
 
     /// Loads a model that will only be read (a student, a reference, one that generates or is evaluated):
-    /// matrices that are bf16 in the file stay bf16 in memory. It gives the bits of [`Self::load`].
+    /// matrices that are bf16 in the file stay bf16 in memory. It gives the bits of [`Self::load`]. `dir` may
+    /// be an adapter's folder, too; its base model is loaded with it.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// As [`Self::load`], and what [`base_folder`] reports.
     pub fn load_frozen(dir: &Path) -> Result<Self> {
+        let base = base_folder(dir)?;
+        if base != dir {
+            return Self::load_with_adapter(&base, dir);
+        }
         Self::load_by(dir, Parameters::read_frozen)
     }
 
@@ -159,7 +176,8 @@ impl Decoder {
         }
     }
 
-    /// Writes the folder that [`Self::save_as`] writes, with f32 weights: exactly what is in memory.
+    /// Writes the folder that [`Self::save_as`] writes, with f32 weights: exactly what is in memory (an adapter
+    /// is merged).
     ///
     /// # Errors
     /// The folder or a file cannot be written.
@@ -168,7 +186,8 @@ impl Decoder {
     }
 
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` to `dir`, which transformers
-    /// loads; the weights are rounded to `dtype` (nearest even). The tokenizer is saved by its own type.
+    /// loads; the weights are rounded to `dtype` (nearest even). An adapter is merged into them, matrix by
+    /// matrix as they are written. The tokenizer is saved by its own type.
     ///
     /// # Errors
     /// The folder or a file cannot be written.
@@ -186,6 +205,13 @@ impl Decoder {
             "generation_config.json",
             &serde_json::json!({ "eos_token_id": self.config().eos_token_ids }),
         )?;
-        self.parameters().write(self.config(), &dir.join("model.safetensors"), dtype)
+        let slots = slots(self.config());
+        let numbers = slots.iter().zip(self.parameters().tensors()).map(|(slot, tensor)| {
+            match self.adapter().map(|adapter| adapter.terms_beside(slot)) {
+                None | Some([]) => tensor.to_host(),
+                Some(terms) => Cow::Owned(merged(tensor, terms).to_host().into_owned()),
+            }
+        });
+        write_slots(&dir.join("model.safetensors"), &slots, dtype, numbers)
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! This crate knows no rewards and no data sets. Generation sees token ids only.
 
+pub mod adapter;
+pub mod adapter_folder;
 pub mod batch;
 pub mod chat_template;
 pub mod config;
@@ -12,7 +14,9 @@ pub mod error;
 mod files;
 pub mod folder;
 pub mod generate;
+pub mod gradients;
 pub mod parameters;
+mod projection;
 mod scored;
 #[cfg(test)]
 mod shared_data;
@@ -21,4 +25,5 @@ pub mod weights;
 
 pub use decoder::Decoder;
 pub use error::{Error, Result};
+pub use gradients::Gradients;
 pub use scored::ScoredStates;

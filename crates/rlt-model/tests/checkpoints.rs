@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use rlt_engine::{Tensor, head};
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::parameters::{Parameters, slots};
+use rlt_model::parameters::slots;
 use rlt_model::weights::{Dtype, Weights};
+use rlt_model::{Decoder, Gradients};
 
 /// Name, and the number format of its weights.
 const CHECKPOINTS: [(&str, Dtype); 11] = [
@@ -152,7 +152,7 @@ fn gradients_of_biases_equal_those_of_pytorch() {
     let n = ids.len() - 1;
     let scored = 1..ids.len();
     let batch = PackedBatch::new(&[ScoringGroup::single(ids, vec![scored])]);
-    let mut grads = Parameters::zeros(decoder.config());
+    let mut grads = Gradients::zeros(&decoder);
     decoder
         .train_micro_batch(&batch, 1.0, Keep::Activations, &mut grads, |_, logprobs| {
             Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])

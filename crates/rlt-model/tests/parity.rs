@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use rlt_engine::{Tensor, head};
-use rlt_model::Decoder;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
-use rlt_model::parameters::{Parameters, slots};
+use rlt_model::parameters::slots;
 use rlt_model::weights::Weights;
+use rlt_model::{Decoder, Gradients};
 
 const FAMILIES: [&str; 3] = ["qwen2_tied_f32", "qwen3_untied_f32_sharded", "llama3_untied_bf16"];
 
@@ -88,7 +88,7 @@ fn loss_and_gradients_equal_those_of_pytorch() {
         let n = batch.targets.len();
         assert_eq!(n as u64, golden["n_targets"].as_u64().unwrap());
         for keep in [Keep::Activations, Keep::BlockInputs] {
-            let mut grads = Parameters::zeros(decoder.config());
+            let mut grads = Gradients::zeros(&decoder);
             let logprobs = decoder
                 .train_micro_batch(&batch, 1.0, keep, &mut grads, |_, logprobs| {
                     Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])
@@ -105,7 +105,7 @@ fn compare_gradients(
     name: &str,
     dir: &Path,
     decoder: &Decoder,
-    grads: &Parameters,
+    grads: &Gradients,
     golden: &serde_json::Value,
 ) {
     let expected = Weights::open_file(&dir.join("grads.safetensors")).unwrap();
@@ -156,8 +156,8 @@ fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
             ScoringGroup::single([prefix, c].concat(), vec![scored])
         })
         .collect();
-    let run = |batch: &PackedBatch| -> (Vec<f32>, Parameters) {
-        let mut grads = Parameters::zeros(decoder.config());
+    let run = |batch: &PackedBatch| -> (Vec<f32>, Gradients) {
+        let mut grads = Gradients::zeros(&decoder);
         let weights: Vec<f32> = (0..batch.targets.len()).map(|i| (i as f32 * 0.37).sin()).collect();
         let logprobs = decoder
             .train_micro_batch(batch, 0.7, Keep::Activations, &mut grads, |first, logprobs| {
@@ -187,11 +187,11 @@ fn results_do_not_depend_on_threads_or_batch_order_bit_for_bit() {
     let ids = sequences(&dir);
     let many: Vec<Vec<u32>> =
         (0..9).map(|i| ids[i % 2].iter().skip(i).map(|t| (t + i as u32 * 7) % 512).collect()).collect();
-    let run = |sequences: &[Vec<u32>], threads: usize| -> (Vec<f32>, Parameters) {
+    let run = |sequences: &[Vec<u32>], threads: usize| -> (Vec<f32>, Gradients) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let (batch, _) = packed(sequences);
-            let mut grads = Parameters::zeros(decoder.config());
+            let mut grads = Gradients::zeros(&decoder);
             let logprobs = decoder
                 .train_micro_batch(&batch, 0.7, Keep::Activations, &mut grads, |_, logprobs| {
                     Ok::<_, std::convert::Infallible>(logprobs.iter().map(|l| l * 0.01).collect())

@@ -1,0 +1,127 @@
+//! Low-rank terms beside frozen matrices (LoRA, arXiv 2106.09685): `y = x W^T + s (x A^T) B^T`.
+//!
+//! A matrix that is stacked from several projections has one term for each of them, which adds to that
+//! projection's columns of the output.
+//!
+//! Shape legend: M rows (tokens), K input features, N output features of the term, R its rank.
+
+use crate::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
+use crate::packed::{PackedWeight, matmul_packed};
+use crate::parallel::for_row_blocks;
+use crate::tensor::Tensor;
+
+/// One low-rank term, or the gradient of one.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `[R, K]`.
+    pub a: Tensor,
+    /// `[N, R]`.
+    pub b: Tensor,
+    /// What the product is multiplied by (alpha / R).
+    pub scale: f32,
+    /// The column of the output at which the term's N columns begin.
+    pub first_column: usize,
+}
+
+/// A term packed for its forward product.
+pub struct PackedLowRank {
+    a: PackedWeight,
+    b: PackedWeight,
+    scale: f32,
+    first_column: usize,
+}
+
+fn product(x: &Tensor, w: &PackedWeight) -> Tensor {
+    let mut y = Tensor::scratch(x.rows(), w.out_features());
+    matmul_packed(x, w, &mut y, Output::Replace);
+    y
+}
+
+impl PackedLowRank {
+    /// Packs a term.
+    pub fn new(term: &LowRank) -> Self {
+        let (a, b) = (PackedWeight::new(&term.a), PackedWeight::new(&term.b));
+        Self { a, b, scale: term.scale, first_column: term.first_column }
+    }
+
+    /// Adds `s (x A^T) B^T` to the term's columns of `y`, for `x` of M x K. A row's bits depend on that row
+    /// alone.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn add(&self, x: &Tensor, y: &mut Tensor) {
+        assert_eq!(x.rows(), y.rows(), "rows of a low-rank term");
+        let term = product(&product(x, &self.a), &self.b);
+        add_columns(y, self.first_column, &term, self.scale);
+    }
+}
+
+/// `y[:, first..] += scale * term`, in the columns of `term`.
+fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
+    let (cols, n) = (y.cols(), term.cols());
+    assert!(first + n <= cols, "columns {first}..{} of {cols}", first + n);
+    for_row_blocks(y.data_mut(), cols, |first_row, rows| {
+        for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+            for (y, t) in row[first..first + n].iter_mut().zip(term.row(first_row + i)) {
+                *y = t.mul_add(scale, *y);
+            }
+        }
+    });
+}
+
+/// `scale * y[:, first..first + n]`.
+fn scaled_columns(y: &Tensor, first: usize, n: usize, scale: f32) -> Tensor {
+    assert!(first + n <= y.cols(), "columns {first}..{} of {}", first + n, y.cols());
+    let mut out = Tensor::scratch(y.rows(), n);
+    for_row_blocks(out.data_mut(), n, |first_row, rows| {
+        for (i, row) in rows.chunks_exact_mut(n).enumerate() {
+            for (out, y) in row.iter_mut().zip(&y.row(first_row + i)[first..first + n]) {
+                *out = scale * y;
+            }
+        }
+    });
+    out
+}
+
+/// Backward pass of [`PackedLowRank::add`]: from the gradient `dy` of its output (M x all columns) adds the
+/// gradients of A and B to those of `grad` and the input's to `dx` (M x K).
+///
+/// With `u = x A^T` and `d = s dy` in the term's columns: `dB = d^T u`, `dA = (d B)^T x`, `dx = (d B) A`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn low_rank_backward(term: &LowRank, dy: &Tensor, x: &Tensor, grad: &mut LowRank, dx: &mut Tensor) {
+    let mut u = Tensor::scratch(x.rows(), term.a.rows());
+    matmul_nt(x, &term.a, &mut u, Output::Replace);
+    let d = scaled_columns(dy, term.first_column, term.b.rows(), term.scale);
+    matmul_tn(&d, &u, &mut grad.b, Output::Accumulate);
+    let mut du = u;
+    matmul_nn(&d, &term.b, &mut du, Output::Replace);
+    drop(d);
+    matmul_tn(&du, x, &mut grad.a, Output::Accumulate);
+    matmul_nn(&du, &term.a, dx, Output::Accumulate);
+}
+
+/// `W + s B A` in f32: a matrix with its terms merged into it.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
+    let cols = w.cols();
+    let mut out = Tensor::scratch(w.rows(), cols);
+    for_row_blocks(out.data_mut(), cols, |first, rows| {
+        for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+            w.copy_row(first + i, row);
+        }
+    });
+    for term in terms {
+        let n = term.b.rows();
+        let mut product = Tensor::scratch(n, cols);
+        matmul_nn(&term.b, &term.a, &mut product, Output::Replace);
+        let rows = &mut out.data_mut()[term.first_column * cols..(term.first_column + n) * cols];
+        for (w, p) in rows.iter_mut().zip(product.data()) {
+            *w = p.mul_add(term.scale, *w);
+        }
+    }
+    out
+}

@@ -1,0 +1,124 @@
+//! What training changes of a decoder: all of its weights, or the adapter beside them; and the gradients of
+//! these.
+
+use rlt_engine::Tensor;
+use rlt_engine::low_rank::LowRank;
+
+use crate::adapter::{Adapter, BlockAdapter, Site, adapter_slots};
+use crate::decoder::Decoder;
+use crate::parameters::{BlockParameters, Parameters, Slot, slots};
+
+/// Gradients of what training changes.
+#[derive(Debug, Clone)]
+pub enum Gradients {
+    /// Of all weights.
+    Weights(Parameters),
+    /// Of the adapter alone: the weights are frozen.
+    Adapter(Adapter),
+}
+
+impl Gradients {
+    /// Zero gradients of what training changes of `decoder`: its adapter where it has one, else all weights.
+    pub fn zeros(decoder: &Decoder) -> Self {
+        match decoder.adapter() {
+            Some(adapter) => Self::Adapter(adapter.zeros_like()),
+            None => Self::Weights(Parameters::zeros(decoder.config())),
+        }
+    }
+
+    /// Every tensor, in the order of [`Decoder::trained_slots`].
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Weights(weights) => weights.tensors(),
+            Self::Adapter(adapter) => adapter.tensors(),
+        }
+    }
+
+    /// Every tensor, to write to, in the order of [`Decoder::trained_slots`].
+    pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        match self {
+            Self::Weights(weights) => weights.tensors_mut(),
+            Self::Adapter(adapter) => adapter.tensors_mut(),
+        }
+    }
+
+    /// Sets everything to zero.
+    pub fn fill_zero(&mut self) {
+        self.tensors_mut().into_iter().for_each(Tensor::fill_zero);
+    }
+
+    /// Gradients of the weights, where these are trained.
+    pub(crate) fn weights_mut(&mut self) -> Option<&mut Parameters> {
+        match self {
+            Self::Weights(weights) => Some(weights),
+            Self::Adapter(_) => None,
+        }
+    }
+
+    pub(crate) fn block_mut(&mut self, layer: usize) -> BlockGradients<'_> {
+        match self {
+            Self::Weights(weights) => BlockGradients::Weights(&mut weights.blocks[layer]),
+            Self::Adapter(adapter) => BlockGradients::Adapter(adapter.block_mut(layer)),
+        }
+    }
+}
+
+/// Gradients of one block.
+pub(crate) enum BlockGradients<'a> {
+    Weights(&'a mut BlockParameters),
+    Adapter(&'a mut BlockAdapter),
+}
+
+/// Gradient of one matrix, or of the terms beside it.
+pub(crate) enum MatrixGradient<'a> {
+    Weight(&'a mut Tensor),
+    Terms(&'a mut [LowRank]),
+}
+
+impl BlockGradients<'_> {
+    /// Gradients of the block's weights, where these are trained.
+    pub(crate) fn weights(&mut self) -> Option<&mut BlockParameters> {
+        match self {
+            Self::Weights(weights) => Some(weights),
+            Self::Adapter(_) => None,
+        }
+    }
+
+    pub(crate) fn matrix(&mut self, site: Site) -> MatrixGradient<'_> {
+        match self {
+            Self::Weights(weights) => MatrixGradient::Weight(match site {
+                Site::Qkv => &mut weights.qkv,
+                Site::AttentionOut => &mut weights.attention_out,
+                Site::GateUp => &mut weights.gate_up,
+                Site::Down => &mut weights.down,
+            }),
+            Self::Adapter(terms) => MatrixGradient::Terms(terms.terms_mut(site)),
+        }
+    }
+}
+
+impl Decoder {
+    /// Names and shapes of what training changes, in the order of [`Self::trained_tensors_mut`].
+    pub fn trained_slots(&self) -> Vec<Slot> {
+        match self.adapter() {
+            Some(adapter) => adapter_slots(self.config(), adapter.settings()),
+            None => slots(self.config()),
+        }
+    }
+
+    /// What training changes: the adapter where there is one, else all weights.
+    pub fn trained_tensors(&self) -> Vec<&Tensor> {
+        match self.adapter() {
+            Some(adapter) => adapter.tensors(),
+            None => self.parameters().tensors(),
+        }
+    }
+
+    /// As [`Self::trained_tensors`], to write to.
+    pub fn trained_tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        if self.adapter().is_some() {
+            return self.adapter_mut().map(Adapter::tensors_mut).unwrap_or_default();
+        }
+        self.parameters_mut().tensors_mut()
+    }
+}

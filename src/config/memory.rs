@@ -1,0 +1,97 @@
+//! What training changes and holds in memory: `[lora]` and `[memory]`.
+
+use rlt_model::adapter::{LoraSettings, Target};
+use rlt_model::decoder::Keep;
+use serde::{Deserialize, Serialize};
+
+/// An entry of `lora.targets`, named as the module of the Hugging Face layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraTarget {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Attention output.
+    OProj,
+    /// Gate of the feed-forward layer.
+    GateProj,
+    /// Up projection of the feed-forward layer.
+    UpProj,
+    /// Down projection of the feed-forward layer.
+    DownProj,
+}
+
+impl From<LoraTarget> for Target {
+    fn from(target: LoraTarget) -> Self {
+        match target {
+            LoraTarget::QProj => Self::Query,
+            LoraTarget::KProj => Self::Key,
+            LoraTarget::VProj => Self::Value,
+            LoraTarget::OProj => Self::AttentionOut,
+            LoraTarget::GateProj => Self::Gate,
+            LoraTarget::UpProj => Self::Up,
+            LoraTarget::DownProj => Self::Down,
+        }
+    }
+}
+
+/// `[lora]`: train low-rank terms beside the frozen weights (arXiv 2106.09685).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of each term; 0 trains the weights themselves.
+    pub rank: usize,
+    /// A term counts `alpha / rank` times.
+    pub alpha: f32,
+    /// Which projections of every block have a term.
+    pub targets: Vec<LoraTarget>,
+}
+
+impl LoraConfig {
+    /// The adapter that is trained; none where the weights are.
+    pub fn settings(&self) -> Option<LoraSettings> {
+        let mut targets: Vec<Target> = self.targets.iter().map(|&target| target.into()).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        (self.rank > 0).then_some(LoraSettings { rank: self.rank, alpha: self.alpha, targets })
+    }
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        use LoraTarget::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+        let targets = vec![QProj, KProj, VProj, OProj, GateProj, UpProj, DownProj];
+        Self { rank: 0, alpha: 32.0, targets }
+    }
+}
+
+/// `memory.recompute`: what of a forward pass the backward pass computes again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Nothing: all activations are held. Fastest.
+    #[default]
+    Nothing,
+    /// Every block: only its input is held. About a third more time for the update, and the same bits.
+    Blocks,
+}
+
+impl From<Recompute> for Keep {
+    fn from(recompute: Recompute) -> Self {
+        match recompute {
+            Recompute::Nothing => Self::Activations,
+            Recompute::Blocks => Self::BlockInputs,
+        }
+    }
+}
+
+/// `[memory]`: what training holds in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryConfig {
+    /// What of the forward pass is computed again instead of held.
+    pub recompute: Recompute,
+}

@@ -1,0 +1,98 @@
+//! The reward on held-out questions while training.
+
+use std::time::Instant;
+
+use rlt_model::Decoder;
+use rlt_model::config::ModelConfig;
+use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use serde_json::Map;
+
+use super::judge::{Judge, Question};
+use super::metrics::describe;
+use super::rollout::Rollout;
+use super::train::questions;
+use crate::config::{Config, DataConfig};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::prompts::{ChatText, PromptStyle};
+use crate::training::Evaluated;
+
+/// What keys the draws of every evaluation in the place of a step. Steps count from 1, so no draw is shared with
+/// training; all evaluations share theirs, so that they differ by the model alone.
+const STREAM: u64 = 0;
+
+/// Metrics of training that an evaluation has, too, with `eval_` before their names.
+const METRICS: [&str; 8] = [
+    "reward_mean",
+    "r_ss_mean",
+    "r_kl_mean",
+    "solution_logprob_mean",
+    "kl_mean",
+    "accuracy",
+    "format_rate",
+    "completion_tokens_mean",
+];
+
+/// The held-out questions with their prompts.
+pub(super) struct HeldOut {
+    questions: Vec<Question>,
+    n_samples: usize,
+}
+
+impl HeldOut {
+    /// The questions of `eval.data`; none when nothing is evaluated.
+    pub fn load(
+        config: &Config,
+        model: &ModelConfig,
+        style: &PromptStyle,
+        chat: &ChatText,
+        judge: &Judge,
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
+        let eval = &config.eval;
+        if eval.every == 0 {
+            return Ok(None);
+        }
+        let data = DataConfig { path: eval.data.clone(), max_rows: eval.max_rows, ..config.data.clone() };
+        let config = Config { data, ..config.clone() };
+        let questions = questions(&config, model, style, chat, judge, progress)?;
+        Ok(Some(Self { questions, n_samples: eval.samples }))
+    }
+
+    /// Samples `eval.samples` completions of each question, as training does, and rewards them. The score is the mean
+    /// reward.
+    ///
+    /// # Errors
+    /// As a step of training.
+    pub fn evaluate(
+        &self,
+        step: u64,
+        decoder: &Decoder,
+        sampling: &SamplingParams,
+        judge: &Judge,
+        style: &PromptStyle,
+        chat: &ChatText,
+        config: &Config,
+    ) -> Result<Evaluated> {
+        let started = Instant::now();
+        let request = |(index, question): (u64, &Question)| GenerationRequest {
+            prompt: question.prompt.clone(),
+            n: self.n_samples,
+            stream: [STREAM, index],
+        };
+        let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
+        let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
+        let questions: Vec<&Question> = self.questions.iter().collect();
+        let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config)?;
+        let mut rollout = Rollout::default();
+        rollout.add(questions, groups, judged);
+        let all = describe(&rollout.groups);
+        let score = all.get("reward_mean").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+        let mut metrics: Map<_, _> = METRICS
+            .iter()
+            .filter_map(|name| Some((format!("eval_{name}"), all.get(*name)?.clone())))
+            .collect();
+        metrics.insert("eval_s".into(), started.elapsed().as_secs_f64().into());
+        Ok(Evaluated { metrics, score })
+    }
+}

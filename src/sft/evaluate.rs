@@ -1,0 +1,60 @@
+//! The loss on held-out rows while training.
+
+use std::time::Instant;
+
+use rlt_model::Decoder;
+use rlt_model::batch::ScoringGroup;
+use rlt_model::config::ModelConfig;
+use rlt_model::tokenizer::Tokenizer;
+use serde_json::Map;
+
+use super::objective::loss;
+use super::train::{examples, n_loss_tokens};
+use crate::config::{Config, DataConfig};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::training::Evaluated;
+
+/// The held-out rows in the format of training.
+pub(super) struct HeldOut {
+    groups: Vec<ScoringGroup>,
+    n_loss_tokens: usize,
+    tokens_per_batch: usize,
+}
+
+impl HeldOut {
+    /// The rows of `eval.data`; none when nothing is evaluated.
+    pub fn load(config: &Config, tokenizer: &Tokenizer, progress: &dyn Progress) -> Result<Option<Self>> {
+        if config.eval.every == 0 {
+            return Ok(None);
+        }
+        let data = DataConfig {
+            path: config.eval.data.clone(),
+            max_rows: config.eval.max_rows,
+            ..config.data.clone()
+        };
+        let config = Config { data, ..config.clone() };
+        let rows = examples(&config, &ModelConfig::from_dir(&config.model.path)?, tokenizer, progress)?;
+        Ok(Some(Self {
+            n_loss_tokens: rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum(),
+            groups: rows
+                .into_iter()
+                .map(|row| ScoringGroup::single(row.example.ids, row.example.loss))
+                .collect(),
+            tokens_per_batch: config.sft.tokens_per_microbatch,
+        }))
+    }
+
+    /// `eval_loss`: the loss of training over all held-out tokens that count, nats.
+    pub fn evaluate(&self, decoder: &Decoder) -> Result<Evaluated> {
+        let started = Instant::now();
+        let logprobs = decoder.token_logprobs(&self.groups, 1.0, self.tokens_per_batch)?;
+        let sum: f64 = logprobs.iter().flatten().flatten().map(|&logprob| f64::from(logprob)).sum();
+        let loss = loss(sum, self.n_loss_tokens);
+        let metrics = Map::from_iter([
+            ("eval_loss".to_owned(), loss.into()),
+            ("eval_s".to_owned(), started.elapsed().as_secs_f64().into()),
+        ]);
+        Ok(Evaluated { metrics, score: -loss })
+    }
+}

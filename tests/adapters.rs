@@ -1,0 +1,161 @@
+//! `lora.rank` in `rlt sft` and `rlt train`: what is learnt, what is left, and that a run goes on bit for bit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use rlt::config::Config;
+use rlt::progress::Silent;
+use rlt::run_log::{TIME_FIELDS, read_rows};
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use rlt_model::Decoder;
+
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
+const LORA: [&str; 3] = ["lora.rank=4", "lora.alpha=8", "grpo.reference_sync_every=0"];
+
+/// A world's files, and a model of bf16 weights that has learnt a few steps of it.
+struct Made {
+    folder: tempfile::TempDir,
+    files: DatasetFiles,
+    model: PathBuf,
+}
+
+fn made() -> Made {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = Sizes { textbook: 48, teacher_sft: 40, questions_train: 12, questions_heldout: 2 };
+    let shape = ModelShape { hidden_size: 32, intermediate_size: 64, n_layers: 2, n_heads: 2, context: 512 };
+    let files = World::Market.write_dataset(&folder.path().join("world"), 5, &sizes, &shape).unwrap();
+    let overrides = [
+        format!("model.path={}", files.model.display()),
+        format!("data.path={}", files.teacher_sft.display()),
+        "sft.format=teacher".into(),
+        "model.save_dtype=bf16".into(),
+        "sft.epochs=12".into(),
+    ];
+    let config = Config::load(Some(&Path::new(CONFIGS).join("sft.toml")), &overrides).unwrap();
+    let base = folder.path().join("base");
+    let model = rlt::sft::train(&config, &base, &Silent, &AtomicBool::new(false)).unwrap().model;
+    Made { folder, files, model }
+}
+
+impl Made {
+    fn config(&self, file: &str, data: &Path, overrides: &[&str]) -> Config {
+        let model = self.model.display();
+        let mut all = vec![
+            format!("model.path={model}"),
+            format!("model.student={model}"),
+            "model.from_scratch=false".into(),
+            format!("data.path={}", data.display()),
+        ];
+        all.extend(LORA.iter().chain(overrides).map(|&o| o.to_owned()));
+        Config::load(Some(&Path::new(CONFIGS).join(file)), &all).unwrap()
+    }
+
+    fn run_dir(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn metrics(run_dir: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let mut rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
+    for row in &mut rows {
+        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
+    }
+    rows
+}
+
+#[test]
+fn fine_tuning_an_adapter_learns_and_leaves_it_alone_and_merged() {
+    let made = made();
+    let config =
+        made.config("sft.toml", &made.files.textbook, &["sft.epochs=6", "optimizer.learning_rate=0.02"]);
+    let run_dir = made.run_dir("run");
+    let trained = rlt::sft::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    let losses: Vec<f64> = metrics(&run_dir).iter().map(|row| row["loss"].as_f64().unwrap()).collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[30..]) < 0.97 * mean(&losses[..6]), "{losses:?}");
+
+    let checkpoint = run_dir.join("checkpoints/step-000036");
+    assert!(checkpoint.join("adapter_model.safetensors").exists());
+    assert!(!checkpoint.join("model.safetensors").exists(), "the frozen weights are not saved again");
+    for file in ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"] {
+        assert!(run_dir.join("adapter").join(file).exists(), "{file}");
+    }
+    // The adapter's folder is a model to read, and says what the merged one says.
+    let adapted = Decoder::load_frozen(&run_dir.join("adapter")).unwrap();
+    let merged = Decoder::load(&trained.model).unwrap();
+    let counted = 1..55;
+    let groups = [rlt_model::batch::ScoringGroup::single((5..60).collect(), vec![counted])];
+    let logprobs =
+        |decoder: &Decoder| decoder.token_logprobs(&groups, 1.0, 1000).unwrap().remove(0).remove(0);
+    let before = logprobs(&adapted.base());
+    for ((a, b), before) in logprobs(&adapted).iter().zip(logprobs(&merged)).zip(before) {
+        assert!((a - b).abs() < 1e-3 && a.to_bits() != before.to_bits(), "{a} {b} {before}");
+    }
+}
+
+#[test]
+fn grpo_with_an_adapter_takes_the_base_model_as_its_reference() {
+    let made = made();
+    let data = &made.files.questions_train;
+    let config = made.config("train.toml", data, &["optimizer.learning_rate=0.01"]);
+    let run_dir = made.run_dir("run");
+    rlt::grpo::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    let kl: Vec<f64> = metrics(&run_dir).iter().map(|row| row["kl_to_reference"].as_f64().unwrap()).collect();
+    assert!(kl[0] < 1e-9 && kl[1] > 1e-7, "{kl:?}");
+    assert!(!run_dir.join("checkpoints/step-000003/reference.safetensors").exists());
+}
+
+type Train = fn(&Config, &Path) -> rlt::Result<rlt::training::Trained>;
+
+/// What a kill leaves is an earlier checkpoint and rows beyond it: a run that lost its last checkpoint.
+#[test]
+fn runs_with_an_adapter_go_on_bit_for_bit() {
+    let made = made();
+    let works: [(&str, Train, &Path); 2] = [
+        (
+            "sft.toml",
+            |config, dir| rlt::sft::train(config, dir, &Silent, &AtomicBool::new(false)),
+            &made.files.textbook,
+        ),
+        (
+            "train.toml",
+            |config, dir| rlt::grpo::train(config, dir, &Silent, &AtomicBool::new(false)),
+            &made.files.questions_train,
+        ),
+    ];
+    for (file, train, data) in works {
+        let config = made.config(file, data, &["checkpoint.every=2", "grpo.steps=4", "sft.epochs=1"]);
+        let (whole, killed) =
+            (made.run_dir(&format!("whole-{file}")), made.run_dir(&format!("killed-{file}")));
+        train(&config, &whole).unwrap();
+        train(&config, &killed).unwrap();
+        let last =
+            fs::read_dir(killed.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+        fs::remove_dir_all(last).unwrap();
+        fs::remove_dir_all(killed.join("adapter")).unwrap();
+        train(&config, &killed).unwrap();
+        assert_eq!(metrics(&whole), metrics(&killed));
+        for folder in ["model/model.safetensors", "adapter/adapter_model.safetensors"] {
+            assert!(
+                fs::read(whole.join(folder)).unwrap() == fs::read(killed.join(folder)).unwrap(),
+                "{folder}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_command_line_explains_with_an_adapter_s_folder() {
+    let made = made();
+    let config = made.config("sft.toml", &made.files.textbook, &["sft.epochs=1"]);
+    let run_dir = made.run_dir("run");
+    rlt::sft::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    let (adapter, data, out) =
+        (run_dir.join("adapter"), &made.files.questions_train, made.run_dir("traces.jsonl"));
+    let mut command = assert_cmd::Command::cargo_bin("rlt").unwrap();
+    command.args(["-q", "explain", "sampling.max_new_tokens=8", "--model"]).arg(adapter);
+    let output = command.arg("--data").arg(data).arg("--out").arg(&out).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(fs::read_to_string(out).unwrap().lines().count(), 12);
+}
