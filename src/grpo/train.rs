@@ -109,7 +109,9 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
                 stream: [step, position],
             };
             let requests: Vec<_> = positions.zip(&questions).map(request).collect();
-            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
+            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| {
+                run.save_if_asked(&weights, stop);
+            })?;
             generate_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
 
