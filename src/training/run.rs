@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
             }
             Some(checkpoint) => {
                 let restored = Restored::read(&checkpoint.path, &config.model.path)?;
-                restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
+                restored.check_same_run(&checkpoint.path, &state)?;
                 let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
