@@ -85,6 +85,9 @@ const TASK_ROWS: usize = 240;
 /// Panels of a task when there are too few rows to keep every thread busy.
 const TASK_PANELS: usize = 4;
 
+/// Rows up to which a product waits for its weights: the next panel is asked for while one is computed.
+const FEW_ROWS: usize = 64;
+
 /// `out[M,N] (+)= x[M,K] . w[N,K]^T`.
 ///
 /// # Panics
@@ -104,6 +107,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
                 x,
                 rows: row..(row + TASK_ROWS).min(m),
                 panel: w.panels.get(panel),
+                next: (m <= FEW_ROWS && panel + 1 < panels).then(|| w.panels.get(panel + 1)),
                 column: panel * PANEL,
                 n: w.rows,
                 // The rows and columns of a task are written by it alone.
@@ -124,6 +128,8 @@ struct PanelProduct<'a> {
     x: &'a Tensor,
     rows: std::ops::Range<usize>,
     panel: Panel<'a>,
+    /// The panel that comes after it, where it is worth asking for.
+    next: Option<Panel<'a>>,
     column: usize,
     n: usize,
     out: SharedMut,
@@ -167,7 +173,13 @@ impl PanelProduct<'_> {
     fn block<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, row: usize) {
         let rows: [&[f32]; MR] = std::array::from_fn(|r| self.x.row(row + r));
         let sums = match self.panel {
-            Panel::F32(panel) => tile::<S, MR, NV>(simd, rows, panel, PANEL, self.x.cols(), None),
+            Panel::F32(panel) => {
+                let ahead = match self.next {
+                    Some(Panel::F32(next)) if row == self.rows.start => Some(next),
+                    _ => None,
+                };
+                tile::<S, MR, NV>(simd, rows, panel, PANEL, self.x.cols(), ahead)
+            }
             Panel::Bf16(panel) => tile_bf16::<S, MR, NV>(simd, rows, panel, self.x.cols()),
         };
         let columns = PANEL.min(self.n - self.column);
