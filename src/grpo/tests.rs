@@ -1,5 +1,7 @@
 //! The gradient of an update against the plain one, for every objective and whatever composes with it.
 
+mod parity;
+
 use std::iter;
 
 use rlt_model::batch::{PackedBatch, ScoringGroup};
