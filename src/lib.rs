@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod logprobs;
 pub mod progress;
 pub mod prompts;
+pub mod replay;
 pub mod report;
 pub mod reward;
 pub mod run_dir;

@@ -120,6 +120,7 @@ fn links_lead_somewhere() {
         "docs/NUMERICS.md",
         "docs/BENCHMARKS.md",
         "docs/GRADING.md",
+        "docs/RUNS.md",
         "docs/OBJECTIVES.md",
     ] {
         let path = root().join(page);

@@ -12,13 +12,21 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use outcome::{Outcome, assert_same, outcome};
+use rlt_engine::Tensor;
+use rlt_model::Decoder;
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
 
 /// The commands of these tests: a second or so of work each.
 const SFT: &[&str] = &["sft", "short-sft.toml", "sft.epochs=1", "eval.every=0"];
-const TRAIN: &[&str] =
-    &["train", "short-rl.toml", "grpo.steps=12", "grpo.questions_per_step=3", "eval.every=0"];
+const TRAIN: &[&str] = &[
+    "train",
+    "short-rl.toml",
+    "grpo.steps=12",
+    "grpo.questions_per_step=3",
+    "grpo.group_size=4",
+    "eval.every=0",
+];
 
 /// A command line in `run_dir`, with `more` at its end, after `before` (a shell's words).
 fn command(before: &str, work: &[&str], run_dir: &Path, more: &[String]) -> Command {
@@ -228,5 +236,42 @@ fn a_signal_at_any_stage_saves_and_the_same_command_goes_on() {
             finish(work, &run_dir);
             assert_same(&whole.outcome, &run_dir, stage);
         }
+    }
+}
+
+/// A copy of the model folder `from` whose final norm is not a number.
+fn poisoned_model(from: &Path, to: &Path) {
+    let mut decoder = Decoder::load(from).unwrap();
+    let norm = &mut decoder.parameters_mut().final_norm;
+    *norm = Tensor::full(norm.rows(), norm.cols(), f32::NAN);
+    decoder.save(to).unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_poisoned_number_stops_the_run_before_the_update_and_can_be_replayed() {
+    for (work, key, says) in [
+        (TRAIN, "model.student", "step 1, row "),
+        (TRAIN, "model.path", "step 1, row "),
+        (SFT, "model.path", "step 1, row "),
+    ] {
+        let whole = undisturbed(work);
+        let poisoned = whole.run_dir("poisoned");
+        poisoned_model(&whole.run_dir("whole/world/model"), &poisoned);
+        let run_dir = whole.run_dir("run");
+        let more = [format!("{key}={}", poisoned.display())];
+        let line = error_line(&command("", work, &run_dir, &more).output().unwrap());
+        assert!(line.contains(says), "{line}");
+        let file = run_dir.join("failed/step-000001/batch.json");
+        assert!(line.ends_with(&format!("the batch is kept: rlt replay {}", file.display())), "{line}");
+        assert!(!run_dir.join("checkpoints").exists() && !run_dir.join("model").exists());
+
+        let replay =
+            Command::new(assert_cmd::cargo::cargo_bin!("rlt")).arg("replay").arg(&file).output().unwrap();
+        assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+        let answer = String::from_utf8(replay.stdout).unwrap();
+        assert!(answer.contains("not finite"), "{answer}");
     }
 }

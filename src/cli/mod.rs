@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod logprobs;
 mod render;
+mod replay;
 mod report;
 mod score;
 mod select;
@@ -53,6 +54,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
     Render(render::RenderArgs),
+    Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
@@ -71,6 +73,7 @@ impl Command {
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
             Self::Render(args) => args.run(context),
+            Self::Replay(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),

@@ -13,10 +13,13 @@ mod judge;
 mod metrics;
 pub mod objective;
 mod reference;
+mod replay;
 mod rollout;
 #[cfg(test)]
 mod tests;
 mod train;
 mod update;
 
+pub(crate) use reference::begin_reference;
+pub(crate) use replay::{learn_again, rewards_again};
 pub use train::train;

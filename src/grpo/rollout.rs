@@ -4,7 +4,9 @@ use rlt_model::generate::{Completion, Finish};
 
 use super::advantage::has_zero_variance;
 use super::judge::{Judged, Question};
+use super::replay::failed_group;
 use super::update::{Sample, SampleGroup};
+use crate::training::failure::FailedGroup;
 
 /// The completions of one question with their rewards.
 pub(super) struct Group<'q> {
@@ -18,6 +20,11 @@ impl Group<'_> {
     /// Whether all its rewards are equal: it has nothing to teach beside a baseline of its own.
     pub fn has_zero_variance(&self) -> bool {
         has_zero_variance(&self.judged.iter().map(|judged| judged.reward).collect::<Vec<_>>())
+    }
+
+    /// It as a failed step keeps it.
+    pub fn to_keep(&self) -> FailedGroup {
+        failed_group(self.question, &self.completions, &self.judged)
     }
 
     /// What the update sees of it.

@@ -29,6 +29,7 @@ use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
 use super::reference::{begin_reference, sync_reference};
+use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
 use crate::config::Config;
@@ -114,8 +115,11 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
 
             // Rewards.
             let round = Instant::now();
-            let judged =
-                judge.rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config)?;
+            let judged = judge
+                .rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config)
+                .map_err(|error| {
+                    run.keep_failed(&weights, error, || failed_groups(&questions, &completions))
+                })?;
             score_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
             rollout.add(questions, completions, judged);
@@ -124,7 +128,9 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         // The update: reference log-probabilities, advantages, gradients, AdamW.
         let chosen = rollout.chosen(grpo.questions_per_step);
         let to_learn: Vec<SampleGroup> = chosen.iter().map(|group| group.to_learn()).collect();
-        let update = learner.learn(step, &to_learn, &mut weights, &mut gradients)?;
+        let update = learner.learn(step, &to_learn, &mut weights, &mut gradients).map_err(|error| {
+            run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
+        })?;
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 

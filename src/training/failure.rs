@@ -10,11 +10,8 @@ use crate::checkpoint::{CheckpointStore, Keep, io_error, write_atomic};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The file that `rlt replay` takes, in a folder with the weights as they were.
+/// The file that `rlt replay` takes, in a folder that is a checkpoint besides.
 pub const BATCH: &str = "batch.json";
-
-/// The folder of the reference model beside it.
-pub const REFERENCE: &str = "reference";
 
 /// What a step worked on when a number in it was not finite. Numbers that are not finite, or were not reached, are
 /// absent.
@@ -116,20 +113,20 @@ impl FailedBatch {
     }
 }
 
-/// What a step found when a number in it was not finite: keeps the weights before its update, the reference and
+/// What a step found when a number in it was not finite: keeps the state before its update and
 /// the batch in `RUN/failed/step-000012` (one such folder a run), and says so in the error. Any other error stays
 /// as it is.
 pub(super) fn keep_failed(
     run_dir: &Path,
     batch: impl FnOnce(String) -> FailedBatch,
-    write_models: impl FnOnce(&Path) -> Result<()>,
+    write_state: impl FnOnce(&Path) -> Result<()>,
     error: Error,
 ) -> Error {
     let Error::NonFinite(what) = error else { return error };
     let batch = batch(what.clone());
     let store = CheckpointStore::new(run_dir.join("failed"), Keep::last(1));
     let kept = store.save(batch.step, |folder| {
-        write_models(folder)?;
+        write_state(folder)?;
         batch.write(folder).map(drop)
     });
     Error::NonFinite(match kept {

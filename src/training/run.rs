@@ -12,7 +12,7 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::evaluation::{self, Evaluated};
-use super::failure::{self, FailedBatch, FailedGroup, REFERENCE};
+use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::{CheckpointStore, Keep, replace_folder};
@@ -266,14 +266,7 @@ impl<'a> Run<'a> {
     ) -> Error {
         let (work, step) = (self.state.work.clone(), self.state.step + 1);
         let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
-        let write_models = |folder: &Path| {
-            weights.decoder.save(folder)?;
-            self.tokenizer.save(folder)?;
-            let Some(reference) = &weights.reference else { return Ok(()) };
-            reference.save(&folder.join(REFERENCE))?;
-            Ok(self.tokenizer.save(&folder.join(REFERENCE))?)
-        };
-        failure::keep_failed(self.dir, batch, write_models, error)
+        failure::keep_failed(self.dir, batch, |folder| self.snapshot(weights).write(folder), error)
     }
 
     /// Saves the state after the last whole step, unless that is saved already.
@@ -284,14 +277,17 @@ impl<'a> Run<'a> {
         }
         // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
+        self.store.save(step, |folder| self.snapshot(weights).write(folder))?;
+        self.saved_step = Some(step);
+        Ok(())
+    }
+
+    fn snapshot<'s>(&'s self, weights: &'s Weights) -> Snapshot<'s> {
         let Weights { decoder, optimizer, reference } = weights;
         // The reference of an adapter is its base model, which is never written.
         let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
         let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
-        let snapshot = Snapshot { state, decoder, tokenizer, base, optimizer, reference };
-        self.store.save(step, |folder| snapshot.write(folder))?;
-        self.saved_step = Some(step);
-        Ok(())
+        Snapshot { state, decoder, tokenizer, base, optimizer, reference }
     }
 
     /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
