@@ -222,6 +222,23 @@ pub struct RewardConfig {
     /// The reward of what cannot be scored: an empty thought, a sequence beyond the context. It must lie below
     /// ordinary rewards, or training learns to write nothing.
     pub unscorable_reward: f32,
+    /// What training adds to it.
+    pub add: AddedRewards,
+}
+
+/// `[reward.add]`: values that are added to the reward of a completion in training, each times its weight here; 0 adds
+/// nothing. Each is logged apart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AddedRewards {
+    /// 1 where the explanation's answer is right, graded as a solution would be, else 0 (`reward.kind = "rlt"`).
+    pub correctness: f32,
+    /// Share of the solution that the explanation copies, 0 to 1 (`reward.kind = "rlt"`).
+    pub overlap: f32,
+    /// Share of repeated runs of tokens, 0 to 1.
+    pub repetition: f32,
+    /// Length as a share of `sampling.max_new_tokens`, 0 to 1.
+    pub length: f32,
 }
 
 impl RewardConfig {
@@ -255,6 +272,7 @@ impl Default for RewardConfig {
             student_temperature: 0.7,
             format_penalty: -1.0,
             unscorable_reward: -10.0,
+            add: AddedRewards::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
-use super::reference::{begin_reference, sync_reference};
+use super::reference::{begin_reference, settle_reference, sync_reference};
 use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
@@ -74,11 +74,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    if let (Some(reference), None, 0) =
-        (&mut weights.reference, weights.decoder.adapter(), grpo.reference_sync_every)
-    {
-        reference.parameters_mut().freeze();
-    }
+    settle_reference(&mut weights, grpo.reference_sync_every, judge.student());
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
