@@ -3,7 +3,7 @@
 use rlt_model::Decoder;
 use rlt_model::generate::Completion;
 
-use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
+use crate::config::{AddedRewards, Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::evaluate::grading::{SolutionTags, grade_solution};
@@ -95,7 +95,11 @@ impl Judge {
                 group.iter().enumerate().map(move |(sample, completion)| (*question, sample, completion))
             })
         };
-        let with_added = |(judged, (question, _, completion)): (Judged, (&Question, _, &Completion))| {
+        let nothing_added = config.reward.add == AddedRewards::default();
+        let with_added = |(judged, (question, _, completion)): (Judged, (&Question, usize, &Completion))| {
+            if nothing_added {
+                return judged;
+            }
             let text = policy_chat.tokenizer.decode(text_ids(completion));
             add_rewards(judged, style, &question.row, completion, &text, config)
         };
@@ -166,9 +170,6 @@ fn add_rewards(
     if is_added(add.length) {
         let share = completion.ids.len() as f32 / config.sampling.max_new_tokens as f32;
         added.push(("length", add.length, share));
-    }
-    if added.is_empty() {
-        return judged;
     }
     let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
     let values = added.into_iter().map(|(name, _, value)| (name, value));
@@ -253,15 +254,10 @@ pub(super) mod tests {
         config.reward.add.length = -2.0;
         let completion = Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish: Finish::Length };
         let row = row("What is 2 + 2?", "4");
-        let add = |config: &Config| {
-            add_rewards(judged(1.0), PromptStyle::stratos(), &row, &completion, "4", config)
-        };
         // 2 of 8 tokens.
-        let with_length = add(&config);
+        let with_length = add_rewards(judged(1.0), PromptStyle::stratos(), &row, &completion, "4", &config);
         assert_eq!(with_length.reward, 0.5);
         assert_eq!(with_length.parts, [("correctness", 1.0), ("length", 0.25)]);
-        let alone = add(&Config::default());
-        assert_eq!((alone.reward, alone.parts), (1.0, Vec::new()));
     }
 
     #[test]
