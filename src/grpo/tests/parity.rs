@@ -129,9 +129,10 @@ fn ten_steps_of_every_objective_follow_pytorch() {
             sync_reference(&mut weights, number, grpo.reference_sync_every, grpo.reference_mixup);
             assert_eq!(update.losses.len(), step.losses.len());
             for (ours, theirs) in update.losses.iter().zip(&step.losses) {
-                // Where terms of both signs cancel, down to nothing at a ratio of 1, f32 log-probabilities leave
-                // 1e-7 of them: losses below 0.01 are compared to 1e-6.
-                let difference = (ours.loss - theirs).abs() / theirs.abs().max(1e-2);
+                // Where terms of both signs cancel, down to nothing at a ratio of 1, the rounding of f32
+                // log-probabilities is left, 1e-6 in the sum over a completion: losses below 0.03 are compared to
+                // 3e-6.
+                let difference = (ours.loss - theirs).abs() / theirs.abs().max(3e-2);
                 assert!(difference < 1e-4, "{:?}, step {number}: {}, {theirs}", run.grpo, ours.loss);
                 worst_loss = worst_loss.max(difference);
                 clipped |= ours.clipped_share > 0.0;
