@@ -13,6 +13,7 @@ mod grade;
 mod inspect;
 mod interrupt;
 mod logprobs;
+mod plan;
 mod render;
 mod report;
 mod score;
@@ -52,6 +53,7 @@ enum Command {
     Grade(grade::GradeArgs),
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
+    Plan(plan::PlanArgs),
     Render(render::RenderArgs),
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
@@ -70,6 +72,7 @@ impl Command {
             Self::Grade(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
+            Self::Plan(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),

@@ -96,6 +96,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             })
             .collect();
         let groups = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
+        config.memory.end_stage();
         let generate_s = started.elapsed().as_secs_f64();
         run.stop_if_asked(&weights, stop)?;
 
@@ -103,6 +104,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let judged = judge.rewards(step, &questions, &groups, &style, &chat, &weights.decoder, config)?;
         let rewards: Vec<f32> = judged.iter().map(|judged| judged.reward).collect();
         let advantages: Vec<f32> = rewards.chunks(grpo.group_size).flat_map(group_advantages).collect();
+        config.memory.end_stage();
         let score_s = started.elapsed().as_secs_f64() - generate_s;
         run.stop_if_asked(&weights, stop)?;
 
@@ -119,6 +121,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         };
         gradients.fill_zero();
         let loss = batch.gradient(&weights.decoder, weights.reference.as_ref(), &mut gradients)?;
+        config.memory.end_stage();
         let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;

@@ -267,6 +267,8 @@ impl<'a> Run<'a> {
     /// # Errors
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
+        // Merged or widened matrices need memory that training has done with.
+        rlt_engine::tensor::release_memory();
         let model = self.dir.join("model");
         self.save_model(decoder, &model)?;
         if let Some(adapter) = decoder.adapter() {
