@@ -10,8 +10,9 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Instant;
 
-use rlt::config::{KlEstimator, OptimizerConfig, RewardConfig};
-use rlt::grpo::objective::{group_advantages, token_loss_derivative, token_weight};
+use rlt::config::{KlEstimator, KlToReference, LossMean, OptimizerConfig, RewardConfig};
+use rlt::grpo::advantage::group_advantages;
+use rlt::grpo::objective::{Counted, clipped_term, kl_term, token_weight};
 use rlt::progress::Silent;
 use rlt::prompts::StudentSequence;
 use rlt::score::{RltSample, Teacher, score_samples};
@@ -289,7 +290,9 @@ impl Bench {
                 .flatten()
                 .collect();
             gradients.fill_zero();
-            let weight = token_weight(new, questions * group);
+            let completions = questions * group;
+            let counted = Counted { completions, tokens: completions * new, longest: new };
+            let weight = token_weight(LossMean::Sequence, new, counted);
             let mut done = 0;
             for part in micro_batches(&groups, MICRO_BATCH_ROWS) {
                 let batch = PackedBatch::new(&part);
@@ -297,7 +300,9 @@ impl Bench {
                     let one = |(i, logprob): (usize, &f32)| {
                         let token = done + first + i;
                         let (advantage, reference) = (advantages[token / new], references[token]);
-                        (weight * token_loss_derivative(advantage, BETA, *logprob, Some(reference))) as f32
+                        let policy = clipped_term(0.0, advantage.into(), 0.2, 0.2).derivative;
+                        let (_, kl) = kl_term(KlToReference::K3, *logprob, reference);
+                        (weight * (policy + f64::from(BETA) * kl)) as f32
                     };
                     Ok::<_, Infallible>(logprobs.iter().enumerate().map(one).collect())
                 };

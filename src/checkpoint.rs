@@ -143,6 +143,16 @@ impl CheckpointStore {
         Ok(latest)
     }
 
+    /// Removes what a kill left behind: folders that were being written, and those that were being removed after the
+    /// checkpoint of `step` was saved.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn tidy(&self, step: u64) -> Result<()> {
+        self.remove_unfinished()?;
+        self.remove_older_than_kept(step)
+    }
+
     /// Steps that have a folder, damaged or not, ascending.
     fn steps(&self) -> Result<Vec<u64>> {
         let mut steps: Vec<u64> = entries(&self.dir)?.iter().filter_map(|name| step_of(name)).collect();
@@ -323,6 +333,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Fills a folder beside `target` by `write` and puts it in the place of whatever `target` is: what stands there is
+/// never half of it.
+///
+/// # Errors
+/// Whatever `write` returns, and [`Error::Io`].
+pub fn replace_folder(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = target.with_file_name(format!("{UNFINISHED}{name}"));
+    let remove = |folder: &Path| match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(folder)(e)),
+        _ => Ok(()),
+    };
+    remove(&unfinished)?;
+    fs::create_dir(&unfinished).map_err(io_error(&unfinished))?;
+    write(&unfinished)?;
+    remove(target)?;
+    fs::rename(&unfinished, target).map_err(io_error(target))?;
+    target.parent().map_or(Ok(()), sync_dir)
+}
+
 /// Makes renames and new names in `dir` durable.
 fn sync_dir(dir: &Path) -> Result<()> {
     #[cfg(unix)]
@@ -453,6 +483,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kill_left_is_tidied_away() {
+        let (_dir, store) = two_checkpoints();
+        // Killed while the oldest was being removed, and later while the next was being written.
+        let (half_gone, unfinished) = (store.path_of(20), store.dir.join(format!("{UNFINISHED}step-000075")));
+        for folder in [&half_gone, &unfinished] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("state.json"), "{}").unwrap();
+        }
+        store.tidy(50).unwrap();
+        let mut names = entries(&store.dir).unwrap();
+        names.sort();
+        assert_eq!(names, ["step-000025", "step-000050"]);
+    }
+
+    #[test]
     fn a_failed_save_leaves_the_earlier_ones() {
         let (_dir, store) = two_checkpoints();
         let failed = store.save(75, |tmp| {
@@ -523,6 +568,21 @@ mod tests {
         assert!(message.contains(&std::process::id().to_string()), "{message}");
         drop(lock);
         RunLock::acquire(&run_dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model");
+        let write = |name: &'static str| move |folder: &Path| write_atomic(&folder.join(name), b"x");
+        replace_folder(&target, write("old")).unwrap();
+        fs::write(target.join("old.tmp"), "").unwrap();
+        let failed = replace_folder(&target, |_| Err(Error::Failed("disk full".into())));
+        assert_eq!(failed.unwrap_err().to_string(), "disk full");
+        assert!(target.join("old").exists());
+        replace_folder(&target, write("new")).unwrap();
+        assert_eq!(entries(&target).unwrap(), ["new"]);
+        assert_eq!(entries(dir.path()).unwrap(), ["model"]);
     }
 
     #[test]

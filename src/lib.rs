@@ -17,6 +17,7 @@ pub mod logprobs;
 pub mod plan;
 pub mod progress;
 pub mod prompts;
+pub mod replay;
 pub mod report;
 pub mod reward;
 pub mod run_dir;

@@ -29,4 +29,16 @@ fn a_run_with_metrics_gets_a_report_and_its_path_is_the_answer() {
         .assert()
         .success()
         .stdout("{\"report\":\"run/report.html\"}\n");
+
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    std::fs::copy(run.join("metrics.jsonl"), dir.path().join("other/metrics.jsonl")).unwrap();
+    rlt()
+        .current_dir(dir.path())
+        .args(["report", "run", "other"])
+        .assert()
+        .success()
+        .stdout("comparison.html\n");
+    let html = std::fs::read_to_string(dir.path().join("comparison.html")).unwrap();
+    assert!(html.contains("2 runs") && html.contains("<svg"));
+    rlt().current_dir(dir.path()).args(["report", "run", "--out", "page.html"]).assert().code(2);
 }

@@ -8,7 +8,7 @@ mod made_up;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rlt::report::write_report;
+use rlt::report::{write_comparison, write_report};
 
 /// An empty run directory that outlives the test.
 fn run_dir(name: &str) -> PathBuf {
@@ -211,4 +211,28 @@ fn a_run_that_is_still_going_can_be_reported() {
     fs::write(dir.join("metrics.jsonl"), "{\"step\":1,\"loss\":1.5}\n{\"step\":2,\"lo").unwrap();
     let html = report_of(&dir);
     assert!(visible_text(&html).contains("1 steps"));
+}
+
+#[test]
+fn runs_are_compared_on_one_page() {
+    let [a, b] = ["compared-a", "compared-b"].map(run_dir);
+    made_up::rlt_training(&a);
+    made_up::rlt_training(&b);
+    fs::write(b.join("config.toml"), "name = \"other\"\nseed = 8\n\n[grpo]\nsteps = 40\n").unwrap();
+    let out = a.join("comparison.html");
+    write_comparison(&[&a, &b], &out).unwrap();
+    let html = fs::read_to_string(out).unwrap();
+    assert_stands_alone(&html);
+    assert_balanced(&html);
+    let text = visible_text(&html);
+    for words in ["2 runs", "Settings that differ", "seed", "model.student", "Reward", "Gradient norm"] {
+        assert!(text.contains(words), "{words}");
+    }
+    // What is the same in both is not listed, nor are their names.
+    assert!(!text.contains("grpo.steps") && !text.contains("tale-teller"));
+    for run in ["line run-0", "line run-1"] {
+        assert!(html.matches(run).count() > 5, "{run}");
+    }
+    let message = write_comparison(&[a.as_path(); 9], &b.join("x.html")).unwrap_err().to_string();
+    assert!(message.contains("at most 8") && !b.join("x.html").exists(), "{message}");
 }

@@ -19,17 +19,36 @@ const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
 struct Victim {
     command: &'static str,
     config: &'static str,
-    overrides: &'static [&'static str],
+    overrides: Vec<&'static str>,
 }
 
-const VICTIMS: &[Victim] = &[
-    Victim { command: "sft", config: "short-sft.toml", overrides: &["sft.epochs=1", "eval.every=4"] },
-    Victim {
-        command: "train",
-        config: "short-rl.toml",
-        overrides: &["grpo.steps=16", "grpo.questions_per_step=3", "eval.every=2"],
-    },
+const LORA: [&str; 2] = ["lora.rank=4", "grpo.reference_sync_every=0"];
+
+/// What each objective is run with beside the short run's settings.
+const OBJECTIVES: [&[&str]; 6] = [
+    &["grpo.objective=grpo", "grpo.epochs=2"],
+    &["grpo.objective=dr_grpo", "grpo.beta=0"],
+    &["grpo.objective=dapo", "grpo.kl=k1"],
+    &["grpo.objective=gspo", "grpo.minibatches=3"],
+    &["grpo.objective=cispo", "grpo.kl=k2"],
+    &["grpo.objective=rloo"],
 ];
+
+/// Fine-tuning and every objective, with and without LoRA.
+fn victims() -> Vec<Victim> {
+    let sft = ["sft.epochs=1", "eval.every=4"];
+    let rl = ["grpo.steps=10", "grpo.questions_per_step=3", "grpo.group_size=4", "eval.every=2"];
+    let mut victims = Vec::new();
+    for lora in [&[][..], &LORA] {
+        let overrides = sft.iter().chain(lora).copied().collect();
+        victims.push(Victim { command: "sft", config: "short-sft.toml", overrides });
+        for objective in OBJECTIVES {
+            let overrides = rl.iter().chain(objective).chain(lora).copied().collect();
+            victims.push(Victim { command: "train", config: "short-rl.toml", overrides });
+        }
+    }
+    victims
+}
 
 /// A small generator (Knuth's MMIX constants).
 struct Dice(u64);
@@ -51,8 +70,10 @@ impl Victim {
         Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
             .args(["-q", "--threads", &threads.to_string(), self.command, "--config"])
             .arg(format!("{CONFIGS}/{}", self.config))
-            .args(self.overrides)
-            .arg(format!("run_dir={}", run_dir.display()))
+            .args(&self.overrides)
+            // The same words for every run: some files hold the path of the model.
+            .current_dir(run_dir.parent().unwrap())
+            .arg("run_dir=run")
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
@@ -110,9 +131,12 @@ fn is_saving(run_dir: &Path, since: SystemTime) -> bool {
 fn killed_runs_end_as_undisturbed_ones() {
     let kills: usize = std::env::var("RLT_TEST_KILLS").map_or(2, |text| text.parse().unwrap());
     let mut dice = Dice(1);
-    for victim in VICTIMS {
+    for victim in victims() {
         let dir = tempfile::tempdir().unwrap();
-        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+        let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name).join("run"));
+        for run_dir in [&whole, &killed] {
+            fs::create_dir(run_dir.parent().unwrap()).unwrap();
+        }
         let started = Instant::now();
         victim.finish(&whole, 2);
         let whole_run = started.elapsed();

@@ -15,6 +15,7 @@ mod interrupt;
 mod logprobs;
 mod plan;
 mod render;
+mod replay;
 mod report;
 mod score;
 mod select;
@@ -55,6 +56,7 @@ enum Command {
     Logprobs(logprobs::LogprobsArgs),
     Plan(plan::PlanArgs),
     Render(render::RenderArgs),
+    Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
@@ -74,6 +76,7 @@ impl Command {
             Self::Logprobs(args) => args.run(context),
             Self::Plan(args) => args.run(context),
             Self::Render(args) => args.run(context),
+            Self::Replay(args) => args.run(context),
             Self::Report(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),

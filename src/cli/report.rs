@@ -1,26 +1,43 @@
-//! `rlt report`: the HTML report of a run.
+//! `rlt report`: the HTML report of a run, or one page that compares several.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rlt::Result;
-use rlt::report::write_report;
+use rlt::report::{write_comparison, write_report};
+use rlt::{Error, Result};
 use serde_json::json;
 
 use super::common::Context;
 
-/// Write the HTML report of a run, from its files
+/// Write the HTML report of a run from its files; of several runs, one page that compares them
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The run directory, finished or not
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    /// The run directories, finished or not
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Where the page of several runs goes [default: comparison.html]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 impl ReportArgs {
-    /// Writes RUN/report.html and prints its path.
+    /// Writes RUN/report.html, or the comparison, and prints its path.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let report = write_report(&self.run)?;
+        let report = match (&self.runs[..], &self.out) {
+            ([run], None) => write_report(run)?,
+            ([run], Some(_)) => {
+                return Err(Error::Usage(format!(
+                    "--out is for the page of several runs; one run's report is {}",
+                    run.join("report.html").display()
+                )));
+            }
+            (runs, out) => {
+                let out = out.clone().unwrap_or_else(|| "comparison.html".into());
+                let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
+                write_comparison(&runs, &out)?;
+                out
+            }
+        };
         context.answer(&report.display().to_string(), &json!({ "report": report }))
     }
 }

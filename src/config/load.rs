@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, PromptsConfig, RewardConfig};
+use super::{Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale};
 use crate::{Error, Result};
 
 impl Config {
@@ -119,6 +119,16 @@ fn specimen() -> Result<Table> {
             end_of_explanation: text(),
         },
         reward: RewardConfig { alpha_min: Some(0.0), alpha_max: Some(0.0), ..RewardConfig::default() },
+        grpo: GrpoConfig {
+            baseline: Some(Baseline::Group),
+            scale: Some(Scale::Group),
+            loss_mean: Some(LossMean::Sequence),
+            clip_low: Some(0.0),
+            clip_high: Some(0.0),
+            mask_truncated: Some(false),
+            resample_rounds: Some(0),
+            ..GrpoConfig::default()
+        },
         ..Config::default()
     };
     Table::try_from(config).map_err(|e| usage("the default configuration", e))
@@ -362,7 +372,7 @@ mod tests {
         );
         assert_eq!(
             load("", &["grpo=3"]).unwrap_err(),
-            "`grpo=3`: `grpo` is a table; set one of its keys, for example grpo.beta=.."
+            "`grpo=3`: `grpo` is a table; set one of its keys, for example grpo.baseline=.."
         );
         assert!(load("", &["grpo.steps"]).unwrap_err().contains("key=value"));
     }

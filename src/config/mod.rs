@@ -5,12 +5,14 @@
 //! to the current directory, not to the configuration file, so that the same text means the same
 //! thing in a file and on the command line.
 
+mod grpo;
 mod load;
 mod memory;
 mod run_tables;
 mod tables;
 mod validate;
 
+pub use grpo::*;
 pub use memory::*;
 pub use run_tables::*;
 pub use tables::*;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointConfig, EvalConfig, LoraConfig, MemoryConfig, WorldConfig};
+use super::{CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -330,46 +330,6 @@ impl Default for SftConfig {
             batch_rows: 16,
             tokens_per_microbatch: 8192,
             max_tokens: 0,
-        }
-    }
-}
-
-/// `[grpo]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GrpoConfig {
-    /// Optimizer steps.
-    pub steps: usize,
-    /// Questions drawn per step.
-    pub questions_per_step: usize,
-    /// Completions sampled per question (G).
-    pub group_size: usize,
-    /// Weight of the KL term to the reference model; 0 keeps no reference.
-    pub beta: f32,
-    /// Every this many steps the reference moves towards the policy; 0 never.
-    pub reference_sync_every: usize,
-    /// Share of the policy in the synchronised reference.
-    pub reference_mixup: f32,
-    /// Tokens in memory at once; larger batches are split and their gradients summed.
-    pub tokens_per_microbatch: usize,
-    /// Completions written to `samples/` per logged step.
-    pub samples_logged: usize,
-    /// Write samples every this many steps.
-    pub samples_every: usize,
-}
-
-impl Default for GrpoConfig {
-    fn default() -> Self {
-        Self {
-            steps: 125,
-            questions_per_step: 16,
-            group_size: 64,
-            beta: 0.04,
-            reference_sync_every: 32,
-            reference_mixup: 0.9,
-            tokens_per_microbatch: 8192,
-            samples_logged: 8,
-            samples_every: 5,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, RewardKind};
+use super::{Config, Objective, RewardKind};
 use crate::worlds::World;
 use crate::{Error, Result};
 
@@ -96,6 +96,15 @@ impl Config {
             grpo.group_size,
             "2 or more: the advantage compares the completions of one question",
         )?;
+        let settings = grpo.objective_settings();
+        if grpo.objective != Objective::Cispo {
+            let clip = settings.clip_low;
+            require(clip > 0.0 && clip < 1.0, "grpo.clip_low", clip, "above 0 and below 1")?;
+        }
+        positive("grpo.clip_high", settings.clip_high.into())?;
+        at_least_one("grpo.epochs", grpo.epochs)?;
+        at_least_one("grpo.minibatches", grpo.minibatches)?;
+        grpo.check_composition()?;
         not_negative("grpo.beta", grpo.beta.into())?;
         require(
             (0.0..=1.0).contains(&grpo.reference_mixup),
@@ -238,6 +247,11 @@ mod tests {
             "grpo.steps=0",
             "grpo.questions_per_step=0",
             "grpo.group_size=1",
+            "grpo.clip_low=0",
+            "grpo.clip_low=1",
+            "grpo.clip_high=0",
+            "grpo.epochs=0",
+            "grpo.minibatches=0",
             "grpo.beta=-1",
             "grpo.reference_mixup=1.1",
             "grpo.tokens_per_microbatch=0",
@@ -254,6 +268,35 @@ mod tests {
             let message = refusal(&[argument]);
             assert!(message.starts_with(&format!("{key} is ")), "{argument}: {message}");
             assert!(message.contains("it must be "), "{argument}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_compose_is_refused_and_says_why() {
+        for (overrides, key) in [
+            (&["grpo.objective=gspo", "grpo.loss_mean=token"][..], "grpo.loss_mean"),
+            (&["grpo.objective=rloo", "grpo.loss_mean=sum"], "grpo.loss_mean"),
+            (&["grpo.objective=rloo", "grpo.baseline=group"], "grpo.objective rloo"),
+            (&["grpo.objective=cispo", "grpo.clip_low=0.2"], "grpo.clip_low"),
+            (&["grpo.minibatches=3"], "grpo.minibatches is 3"),
+            (&["grpo.baseline=batch"], "grpo.scale group"),
+            (&["grpo.baseline=none"], "grpo.scale group"),
+            (&["grpo.baseline=none", "grpo.scale=batch"], "grpo.scale needs a baseline"),
+            (&["grpo.baseline=batch", "grpo.scale=batch", "grpo.resample_rounds=1"], "grpo.resample_rounds"),
+            (&["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none"], "grpo.resample_rounds"),
+        ] {
+            let message = refusal(overrides);
+            assert!(message.starts_with(key), "{overrides:?}: {message}");
+            assert!(message.contains(';'), "{overrides:?}: what to do next? {message}");
+        }
+        // The same, made to compose.
+        for overrides in [
+            &["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none", "grpo.resample_rounds=0"][..],
+            &["grpo.objective=rloo", "grpo.scale=batch", "grpo.resample_rounds=2"],
+            &["grpo.objective=dr_grpo", "grpo.baseline=batch", "grpo.loss_mean=token", "grpo.kl=k1"],
+        ] {
+            let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+            Config::load(None, &overrides).unwrap();
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::Map;
 
 use super::judge::{Judge, Question};
 use super::metrics::describe;
+use super::rollout::Rollout;
 use super::train::questions;
 use crate::config::{Config, DataConfig};
 use crate::error::Result;
@@ -16,9 +17,9 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::training::Evaluated;
 
-/// The step that keys the draws of every evaluation. Training counts from 1, so no draw is shared with it; all
-/// evaluations share theirs, so that they differ by the model alone.
-const STEP: u64 = 0;
+/// What keys the draws of every evaluation in the place of a step. Steps count from 1, so no draw is shared with
+/// training; all evaluations share theirs, so that they differ by the model alone.
+const STREAM: u64 = 0;
 
 /// Metrics of training that an evaluation has, too, with `eval_` before their names.
 const METRICS: [&str; 8] = [
@@ -60,8 +61,12 @@ impl HeldOut {
 
     /// Samples `eval.samples` completions of each question, as training does, and rewards them. The score is the mean
     /// reward.
+    ///
+    /// # Errors
+    /// As a step of training.
     pub fn evaluate(
         &self,
+        step: u64,
         decoder: &Decoder,
         sampling: &SamplingParams,
         judge: &Judge,
@@ -73,13 +78,15 @@ impl HeldOut {
         let request = |(index, question): (u64, &Question)| GenerationRequest {
             prompt: question.prompt.clone(),
             n: self.n_samples,
-            stream: [STEP, index],
+            stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
         let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let judged = judge.rewards(STEP, &questions, &groups, style, chat, decoder, config)?;
-        let all = describe(&groups, &judged);
+        let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config)?;
+        let mut rollout = Rollout::default();
+        rollout.add(questions, groups, judged);
+        let all = describe(&rollout.groups);
         let score = all.get("reward_mean").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
         let mut metrics: Map<_, _> = METRICS
             .iter()

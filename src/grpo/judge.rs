@@ -151,8 +151,18 @@ fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A completion with the reward of a right answer, a wrong one or no answer.
+    pub(in crate::grpo) fn judged(reward: f32) -> Judged {
+        Judged { reward, formatted: reward > -1.0, basis: Basis::Correctness(reward > 0.0) }
+    }
+
+    /// The question of row 1.
+    pub(in crate::grpo) fn question() -> Question {
+        Question { row: row("What is 2 + 2?", "4"), prompt: vec![5, 6] }
+    }
 
     fn row(question: &str, solution: &str) -> QuestionRow {
         QuestionRow {

@@ -1,21 +1,23 @@
 //! What a step of GRPO says about itself: its row of `metrics.jsonl` and its samples.
 
-use rlt_model::generate::{Completion, Finish};
+use rlt_model::generate::Finish;
 use serde_json::{Map, Value, json};
 
-use super::judge::{Basis, Judged, Question, text_ids};
-use super::objective::has_zero_variance;
+use super::judge::{Basis, Judged, text_ids};
+use super::rollout::Group;
+use super::update::Update;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
 use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, score_columns};
 
-/// Metrics of rewards and completions; `groups` and `judged` are in the same order.
+/// Metrics of the rewards and completions of everything that was sampled.
 ///
 /// Parts of the RLT reward are over the completions that can be scored: `solution_logprob_min` and
 /// `kl_max` are the means of each completion's minimum and maximum. Where there is nothing to take a mean
 /// of, the key is absent.
-pub(super) fn describe(groups: &[Vec<Completion>], judged: &[Judged]) -> Map<String, Value> {
+pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     let mut metrics = Map::new();
+    let judged: Vec<&Judged> = groups.iter().flat_map(|group| &group.judged).collect();
     let rewards: Vec<f64> = judged.iter().map(|j| j.reward.into()).collect();
     distribution(&mut metrics, "reward", &rewards);
     let samples: Vec<&(RltSample, ScoredSample)> = judged
@@ -62,37 +64,55 @@ pub(super) fn describe(groups: &[Vec<Completion>], judged: &[Judged]) -> Map<Str
     let share =
         |holds: Vec<bool>| -> Vec<f64> { holds.into_iter().map(|b| f64::from(u8::from(b))).collect() };
     average(&mut metrics, "format_rate", &share(judged.iter().map(|j| j.formatted).collect()));
-    let completions = || groups.iter().flatten();
+    let completions = || groups.iter().flat_map(|group| &group.completions);
     let lengths: Vec<f64> = completions().map(|c| c.ids.len() as f64).collect();
     average(&mut metrics, "completion_tokens_mean", &lengths);
     let truncated = completions().map(|c| c.finish == Finish::Length).collect();
     average(&mut metrics, "truncated_rate", &share(truncated));
-    let mut rest = judged;
-    let zero_variance = groups.iter().filter(|group| {
-        let (own, after) = rest.split_at(group.len());
-        rest = after;
-        has_zero_variance(&own.iter().map(|j| j.reward).collect::<Vec<_>>())
-    });
+    let zero_variance = groups.iter().filter(|group| group.has_zero_variance());
     metrics.insert("zero_variance_groups".into(), zero_variance.count().into());
     metrics
+}
+
+impl Update {
+    /// Metrics of the update; of several optimizer steps the means, and the largest log-ratio.
+    pub(super) fn describe(&self) -> Map<String, Value> {
+        let mut metrics = Map::new();
+        let losses: Vec<f64> = self.losses.iter().map(|loss| loss.loss).collect();
+        average(&mut metrics, "loss", &losses);
+        let kl: Vec<f64> = self.losses.iter().filter_map(|loss| loss.kl_to_reference).collect();
+        average(&mut metrics, "kl_to_reference", &kl);
+        let clipped: Vec<f64> = self.losses.iter().map(|loss| loss.clipped_share).collect();
+        average(&mut metrics, "clipped_share", &clipped);
+        let log_ratio = self.losses.iter().map(|loss| loss.log_ratio_max).fold(0.0, f64::max);
+        metrics.insert("log_ratio_max".into(), log_ratio.into());
+        average(&mut metrics, "grad_norm", &self.grad_norms);
+        if let Some(learning_rate) = self.learning_rate {
+            metrics.insert("learning_rate".into(), learning_rate.into());
+        }
+        if let Some(penalty) = self.kl_penalty {
+            metrics.insert("kl_penalty_mean".into(), penalty.into());
+        }
+        metrics.insert("masked_completions".into(), self.masked.into());
+        metrics
+    }
 }
 
 /// `n` rows of `samples/`: the first completion of every question, then the second of every question ..
 pub(super) fn sample_rows(
     n: usize,
     step: u64,
-    questions: &[&Question],
-    groups: &[Vec<Completion>],
-    judged: &[Judged],
+    groups: &[&Group],
     advantages: &[f32],
     style: &PromptStyle,
     chat: &ChatText,
 ) -> Vec<Value> {
-    let group_size = groups.first().map_or(0, Vec::len);
+    let group_size = groups.first().map_or(0, |group| group.completions.len());
     let chosen = (0..group_size).flat_map(|sample| (0..groups.len()).map(move |group| (group, sample)));
     let row = |(group, sample): (usize, usize)| {
-        let (completion, index) = (&groups[group][sample], group * group_size + sample);
-        let (question, judged) = (&questions[group].row, &judged[index]);
+        let (own, index) = (groups[group], group * group_size + sample);
+        let (completion, question, judged) =
+            (&own.completions[sample], &own.question.row, &own.judged[sample]);
         let text = chat.tokenizer.decode(text_ids(completion));
         let explanation = match judged.basis {
             Basis::Rlt(_) => style.split_explanation(&text).0,
@@ -169,7 +189,10 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rlt_model::generate::Completion;
+
     use super::*;
+    use crate::grpo::judge::tests::{judged, question};
 
     #[test]
     fn a_distribution_by_hand() {
@@ -183,14 +206,14 @@ mod tests {
 
     #[test]
     fn groups_without_spread_are_counted() {
+        let question = question();
         let completion = Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish: Finish::Stop };
-        let groups = vec![vec![completion.clone(), completion.clone()], vec![completion.clone(), completion]];
-        let judged = [1.0, -1.0, -0.5, -0.5].map(|reward| Judged {
-            reward,
-            formatted: reward > -1.0,
-            basis: Basis::Correctness(reward > 0.0),
+        let groups = [[1.0, -1.0], [-0.5, -0.5]].map(|rewards| Group {
+            question: &question,
+            completions: vec![completion.clone(); 2],
+            judged: rewards.map(judged).into(),
         });
-        let metrics = describe(&groups, &judged);
+        let metrics = describe(&groups);
         assert_eq!(metrics["zero_variance_groups"], 1);
         assert_eq!((&metrics["format_rate"], &metrics["accuracy"]), (&json!(0.75), &json!(0.25)));
         assert_eq!(

@@ -1,16 +1,25 @@
-//! Group relative policy optimisation (GRPO) with the RLT or the correctness reward.
+//! Group relative policy optimisation (GRPO) and its relatives with the RLT or the correctness reward.
 //!
-//! - [`objective`]: the equations, as pure functions;
-//! - [`train`]: the loop, top to bottom;
-//! - `update`: the gradient of a step; `reference`: the reference model;
-//! - `judge`: completions to rewards; `metrics`: what a step says about itself.
+//! - [`objective`], [`advantage`]: the equations, as pure functions;
+//! - [`train`]: the loop, top to bottom; `rollout`: which groups a step learns from; `judge`: completions to rewards;
+//! - `update`: what a batch does to the weights; `gradient`: the gradient of one optimizer step; `reference`: the
+//!   reference model;
+//! - `metrics`: what a step says about itself.
 
+pub mod advantage;
 mod evaluate;
+mod gradient;
 mod judge;
 mod metrics;
 pub mod objective;
 mod reference;
+mod replay;
+mod rollout;
+#[cfg(test)]
+mod tests;
 mod train;
 mod update;
 
+pub(crate) use reference::begin_reference;
+pub(crate) use replay::{learn_again, rewards_again};
 pub use train::train;

@@ -7,7 +7,7 @@ use crate::training::run::Weights;
 
 /// A run with a KL term starts with its own copy of the model as the reference; beside an adapter, that is the
 /// base model itself.
-pub(super) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
+pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
     if beta == 0.0 {
         weights.reference = None;
     } else if weights.decoder.adapter().is_some() {

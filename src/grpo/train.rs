@@ -1,9 +1,14 @@
 //! The loop of GRPO.
 //!
+//! A step samples a group of completions for each question, rewards them, and learns from them in one optimizer step
+//! or several (`update.rs`; `objective.rs` and `advantage.rs` have the equations).
+//!
 //! Where it differs from the paper's code (built on TRL and vLLM):
 //! - weights and moments are f32, not bf16; rollouts come from the very weights that are trained, and
 //!   the teacher's log-probabilities in r_KL are those recorded while sampling where the temperatures
 //!   are equal (they are, in the paper's recipe);
+//! - the ratio of new to old policy is taken against the log-probabilities recorded while sampling, also where each batch
+//!   is learnt from once; there it is 1 by construction, here to rounding;
 //! - a completion without any think token gets `reward.unscorable_reward`; there the code turns a NaN into a
 //!   constant;
 //! - epochs follow each other without a partial batch between them;
@@ -16,17 +21,17 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use rlt_model::Gradients;
-use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
-use rlt_model::generate::{Completion, GenerationRequest, generate};
+use rlt_model::generate::{GenerationRequest, generate};
 use serde_json::{Map, Value};
 
 use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
-use super::objective::group_advantages;
 use super::reference::{begin_reference, sync_reference};
-use super::update::Batch;
+use super::replay::failed_groups;
+use super::rollout::Rollout;
+use super::update::{Learner, SampleGroup};
 use crate::config::Config;
 use crate::dataset::read_questions;
 use crate::error::{Error, Result};
@@ -51,20 +56,22 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let judge = Judge::load(config, &chat)?;
     let model = ModelConfig::from_dir(&config.model.path)?;
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
+    let learner = Learner::new(config);
+    let updates = grpo.updates_per_step() as u64;
     let held_out = HeldOut::load(config, &model, &style, &chat, &judge, progress)?;
-    let per_step = grpo.questions_per_step as u64;
 
     let state = State {
         work: "grpo".into(),
         step: 0,
         seed: config.seed,
+        updates: 0,
         rows_drawn: 0,
         n_rows: all_questions.len(),
         data_checksum: data_checksum(all_questions.iter().map(|question| question.prompt.as_slice())),
         evaluation: Standing::default(),
     };
     let (mut run, mut weights) =
-        Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, progress)?;
+        Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
     if let (Some(reference), None, 0) =
@@ -79,64 +86,67 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
 
     for step in run.steps_left() {
         run.stop_if_asked(&weights, stop)?;
-        // Questions, by a global index.
-        let positions = (step - 1) * per_step..step * per_step;
-        let questions: Vec<&Question> =
-            order.rows(positions.clone()).into_iter().map(|row| &all_questions[row]).collect();
-
-        // Completions: a group of G for each question.
         let started = Instant::now();
-        let requests: Vec<GenerationRequest> = positions
-            .clone()
-            .zip(&questions)
-            .map(|(position, question)| GenerationRequest {
+        let (mut generate_s, mut score_s) = (0.0, 0.0);
+        let mut rollout = Rollout::default();
+        let mut next = run.rows_drawn();
+        loop {
+            // Questions, by a global index; further ones in place of those whose rewards are all equal.
+            let missing = rollout.missing(grpo.questions_per_step, learner.settings.resample_rounds);
+            if missing == 0 {
+                break;
+            }
+            let positions = next..next + missing as u64;
+            next = positions.end;
+            let questions: Vec<&Question> =
+                order.rows(positions.clone()).into_iter().map(|row| &all_questions[row]).collect();
+
+            // Completions: a group of G for each question.
+            let round = Instant::now();
+            let request = |(position, question): (u64, &&Question)| GenerationRequest {
                 prompt: question.prompt.clone(),
                 n: grpo.group_size,
                 stream: [step, position],
-            })
-            .collect();
-        let groups = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
-        config.memory.end_stage();
-        let generate_s = started.elapsed().as_secs_f64();
-        run.stop_if_asked(&weights, stop)?;
+            };
+            let requests: Vec<_> = positions.zip(&questions).map(request).collect();
+            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
+            config.memory.end_stage();
+            generate_s += round.elapsed().as_secs_f64();
+            run.stop_if_asked(&weights, stop)?;
 
-        // Rewards, and advantages within each group.
-        let judged = judge.rewards(step, &questions, &groups, &style, &chat, &weights.decoder, config)?;
-        let rewards: Vec<f32> = judged.iter().map(|judged| judged.reward).collect();
-        let advantages: Vec<f32> = rewards.chunks(grpo.group_size).flat_map(group_advantages).collect();
-        config.memory.end_stage();
-        let score_s = started.elapsed().as_secs_f64() - generate_s;
-        run.stop_if_asked(&weights, stop)?;
+            // Rewards.
+            let round = Instant::now();
+            let judged = judge
+                .rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config)
+                .map_err(|error| {
+                    run.keep_failed(&weights, error, || failed_groups(&questions, &completions))
+                })?;
+            config.memory.end_stage();
+            score_s += round.elapsed().as_secs_f64();
+            run.stop_if_asked(&weights, stop)?;
+            rollout.add(questions, completions, judged);
+        }
 
-        // The update: reference log-probabilities, gradient, AdamW.
-        let batch = Batch {
-            step,
-            names: questions.iter().map(|question| format!("row {}", question.row.row)).collect(),
-            groups: scoring_groups(&requests, &groups),
-            advantages: &advantages,
-            beta: grpo.beta,
-            temperature: config.sampling.temperature,
-            tokens_per_microbatch: grpo.tokens_per_microbatch,
-            keep: config.memory.recompute.into(),
-        };
-        gradients.fill_zero();
-        let loss = batch.gradient(&weights.decoder, weights.reference.as_ref(), &mut gradients)?;
+        // The update: reference log-probabilities, advantages, gradients, AdamW.
+        let chosen = rollout.chosen(grpo.questions_per_step);
+        let to_learn: Vec<SampleGroup> = chosen.iter().map(|group| group.to_learn()).collect();
+        let update = learner.learn(step, &to_learn, &mut weights, &mut gradients).map_err(|error| {
+            run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
+        })?;
         config.memory.end_stage();
-        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.
-        let mut metrics = describe(&groups, &judged);
+        let mut metrics = describe(&rollout.groups);
         last_reward = format!("reward {:.4}", metrics["reward_mean"].as_f64().unwrap_or(f64::NAN));
-        if let Some(kl) = loss.kl_to_reference {
-            metrics.insert("kl_to_reference".into(), kl.into());
+        metrics.extend(update.describe());
+        if learner.settings.resample_rounds > 0 {
+            metrics.insert("groups_sampled".into(), rollout.groups.len().into());
         }
-        let n_tokens: usize = groups.iter().flatten().map(|completion| completion.ids.len()).sum();
+        let completions = rollout.groups.iter().flat_map(|group| &group.completions);
+        let n_tokens: usize = completions.map(|completion| completion.ids.len()).sum();
         let numbers = [
-            ("loss", loss.loss),
-            ("learning_rate", update.learning_rate),
-            ("grad_norm", update.grad_norm),
             ("tokens_per_s", n_tokens as f64 / (generate_s + score_s + update_s)),
             ("generate_s", generate_s),
             ("score_s", score_s),
@@ -148,18 +158,17 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         metrics.extend(numbers.map(|(name, value)| (name.to_owned(), value.into())));
         let every = grpo.samples_every as u64;
         if grpo.samples_logged > 0 && (step == 1 || step.is_multiple_of(every) || step == grpo.steps as u64) {
-            let n = grpo.samples_logged;
-            let rows = sample_rows(n, step, &questions, &groups, &judged, &advantages, &style, &chat);
+            let rows = sample_rows(grpo.samples_logged, step, &chosen, &update.advantages, &style, &chat);
             run.log_mut().samples(step, &rows)?;
         }
         let evaluated = match &held_out {
             Some(held_out) if run.is_evaluation_due(step) => {
-                Some(held_out.evaluate(&weights.decoder, &sampling, &judge, &style, &chat, config)?)
+                Some(held_out.evaluate(step, &weights.decoder, &sampling, &judge, &style, &chat, config)?)
             }
             _ => None,
         };
         progress.advance(1, &format!("{last_reward}, {}", speeds(&metrics)));
-        if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
+        if run.end_step(&weights, next, metrics, evaluated)?.is_break() {
             break;
         }
     }
@@ -205,17 +214,4 @@ pub(super) fn questions(
         progress.note(&format!("dropped {dropped} of {n_read} questions: prompts above {limit} tokens"));
     }
     Ok(questions)
-}
-
-/// Prompt and completions of each question, every completion token scored.
-fn scoring_groups(requests: &[GenerationRequest], groups: &[Vec<Completion>]) -> Vec<ScoringGroup> {
-    let continuation = |completion: &Completion| Continuation::whole(completion.ids.clone());
-    requests
-        .iter()
-        .zip(groups)
-        .map(|(request, group)| ScoringGroup {
-            prefix: request.prompt.clone(),
-            continuations: group.iter().map(continuation).collect(),
-        })
-        .collect()
 }

@@ -273,7 +273,8 @@ fn step_seconds(config: &Config, command: Command, models: &Models, work: &Work)
             if command == Command::Train && config.grpo.beta > 0.0 {
                 update += models.policy.base().score_work(batch) / speed.batch;
             }
-            update += models.policy.learn_work(batch, keep) / speed.batch;
+            let epochs = if command == Command::Train { config.grpo.epochs as f64 } else { 1.0 };
+            update += epochs * models.policy.learn_work(batch, keep) / speed.batch;
         }
     }
     let n = work.steps.len().max(1) as f64;

@@ -98,6 +98,38 @@ impl Chart {
         Some(svg)
     }
 
+    /// One line a run in the runs' colours, or none when no run has the metric. Bands are left out.
+    pub fn overlay(&self, runs: &[&[Map<String, Value>]]) -> Option<String> {
+        let plain = |rows: &&[Map<String, Value>]| -> Vec<Point> {
+            self.points(rows).into_iter().map(|point| Point { bands: Vec::new(), ..point }).collect()
+        };
+        let lines: Vec<Vec<Point>> = runs.iter().map(plain).collect();
+        let steps = || lines.iter().flatten().map(|point| point.step);
+        let (first, last) = (steps().reduce(f64::min)?, steps().reduce(f64::max)?);
+        let x = if first < last { first..last } else { first - 1.0..first + 1.0 };
+        let values = |line: &Vec<Point>| (!line.is_empty()).then(|| self.value_domain(line));
+        let y = lines.iter().filter_map(values).reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))?;
+        let frame = Frame { x, y };
+
+        let mut svg = format!(
+            r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{} of {} runs">"#,
+            self.metric,
+            runs.len()
+        );
+        frame.draw_axes(&mut svg, self.unit);
+        for (index, line) in lines.iter().enumerate() {
+            let raw: Vec<(f64, f64)> = line.iter().map(|point| (point.step, point.value)).collect();
+            if raw.len() >= SMOOTHED_FROM && self.smoothed {
+                frame.draw_line(&mut svg, &raw, &format!("raw run-{index}"));
+                frame.draw_line(&mut svg, &smooth(&raw), &format!("line run-{index}"));
+            } else if !raw.is_empty() {
+                frame.draw_line(&mut svg, &raw, &format!("line run-{index}"));
+            }
+        }
+        svg.push_str("</svg>");
+        Some(svg)
+    }
+
     /// A note when a band leaves the frame, so that nobody reads its edge as its end.
     pub fn clipping_note(&self, rows: &[Map<String, Value>]) -> Option<String> {
         let points = self.points(rows);

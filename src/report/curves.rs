@@ -7,7 +7,7 @@ use super::chart::{Chart, Unit};
 use super::page::Kind;
 
 /// The curves in the order of the page; those without data are left out.
-const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
+const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
     (
         "Reward over training",
         &[
@@ -34,6 +34,35 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
                 bands: &[],
                 unit: Unit::Plain,
                 smoothed: true,
+            },
+        ],
+    ),
+    (
+        "On held-out rows",
+        &[
+            Chart {
+                title: "Held-out reward",
+                caption: "Mean over the completions of questions that are not trained on.",
+                metric: "eval_reward_mean",
+                bands: &[],
+                unit: Unit::Plain,
+                smoothed: false,
+            },
+            Chart {
+                title: "Held-out accuracy",
+                caption: "Share of right answers to questions that are not trained on.",
+                metric: "eval_accuracy",
+                bands: &[],
+                unit: Unit::Share,
+                smoothed: false,
+            },
+            Chart {
+                title: "Held-out loss",
+                caption: "Mean negative log-probability of the target tokens of rows that are not trained on, nats.",
+                metric: "eval_loss",
+                bands: &[],
+                unit: Unit::Plain,
+                smoothed: false,
             },
         ],
     ),
@@ -119,6 +148,35 @@ const CHART_SECTIONS: [(&str, &[Chart]); 3] = [
             },
         ],
     ),
+    (
+        "Speed",
+        &[
+            Chart {
+                title: "Writing",
+                caption: "Completion tokens sampled a second.",
+                metric: "generate_tokens_per_s",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
+                title: "Scoring",
+                caption: "Completion tokens rewarded a second.",
+                metric: "score_tokens_per_s",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+            Chart {
+                title: "Learning",
+                caption: "Completion tokens learnt from a second.",
+                metric: "update_tokens_per_s",
+                bands: &[],
+                unit: Unit::Positive,
+                smoothed: true,
+            },
+        ],
+    ),
 ];
 
 #[derive(Serialize)]
@@ -133,6 +191,40 @@ struct DrawnChart {
     caption: &'static str,
     note: Option<String>,
     svg: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct OverlaySection {
+    title: &'static str,
+    charts: Vec<Overlay>,
+}
+
+#[derive(Serialize)]
+struct Overlay {
+    title: &'static str,
+    caption: &'static str,
+    svg: String,
+}
+
+/// The curves of several runs over each other.
+pub(super) fn overlays(runs: &[&[Map<String, Value>]]) -> Vec<OverlaySection> {
+    let rewarded = runs.iter().any(|rows| rows.iter().any(|row| row.contains_key("reward_mean")));
+    let drawn = |chart: &Chart| {
+        if chart.metric == "loss" && rewarded {
+            return None;
+        }
+        // The rest of a caption explains bands, which are not drawn here.
+        let caption = match chart.bands {
+            [] => chart.caption,
+            _ => chart.caption.split_inclusive(". ").next().unwrap_or_default(),
+        };
+        Some(Overlay { title: chart.title, caption, svg: chart.overlay(runs)? })
+    };
+    CHART_SECTIONS
+        .iter()
+        .map(|(title, charts)| OverlaySection { title, charts: charts.iter().filter_map(drawn).collect() })
+        .filter(|section| !section.charts.is_empty())
+        .collect()
 }
 
 pub(super) fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSection> {

@@ -4,6 +4,7 @@
 //! templates show; `chart` and `tokens` draw. Templates escape every text; the few parts that are HTML already escape theirs.
 
 mod chart;
+mod comparison;
 mod curves;
 mod explanations;
 mod forensics;
@@ -38,6 +39,20 @@ pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
     let path = run_dir.join("report.html");
     write_atomic(&path, html.as_bytes())?;
     Ok(path)
+}
+
+/// Writes one page that compares the runs in `run_dirs` (two or more) to `out`.
+///
+/// # Errors
+/// As [`write_report`] for each of them; [`Error::Usage`] for more runs than a page can show.
+pub fn write_comparison(run_dirs: &[&Path], out: &Path) -> Result<()> {
+    let comparison = comparison::Comparison::of(run_dirs)?;
+    let mut templates = Environment::new();
+    let html = templates
+        .add_template("comparison.html", include_str!("comparison.html"))
+        .and_then(|()| templates.get_template("comparison.html")?.render(Serde(comparison)));
+    let html = html.map_err(|e| Error::Failed(format!("report template: {e:#}")))?;
+    write_atomic(out, html.as_bytes())
 }
 
 fn render(files: &RunFiles) -> Result<String> {

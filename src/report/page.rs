@@ -28,6 +28,8 @@ pub(super) struct Page {
     pairs: Vec<Pair>,
     forensics: Option<Forensics>,
     charts: Vec<ChartSection>,
+    /// "step 57 (grad_norm)".
+    spikes: Vec<String>,
     stages: Vec<StageBar>,
     total_time: String,
     config: String,
@@ -116,6 +118,7 @@ impl Page {
             pairs: pairs(&columns, scale, &config),
             forensics: forensics(&files.metrics, &files.extremes),
             charts: charts(&files.metrics, kind),
+            spikes: spikes(&files.metrics),
             stages: demo
                 .stages
                 .iter()
@@ -252,6 +255,15 @@ fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
     figures
 }
 
+/// The steps at which something jumped away from the steps before.
+fn spikes(rows: &[Map<String, Value>]) -> Vec<String> {
+    let of_row = |row: &Map<String, Value>| {
+        let metrics: Vec<&str> = row.get("spikes")?.as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(format!("step {} ({})", row.get("step")?, metrics.join(", ")))
+    };
+    rows.iter().filter_map(of_row).collect()
+}
+
 fn speed(files: &RunFiles, kind: Kind) -> Vec<Figure> {
     let last = |metric: &str| files.metrics.last().and_then(|row| row.get(metric)?.as_f64());
     let plain = |label, value, note: &str| Figure { label, value, from: String::new(), note: note.into() };
@@ -329,6 +341,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn jumps_are_listed_by_step() {
+        let rows = [json!({"step": 1}), json!({"step": 57, "spikes": ["grad_norm", "reward_mean"]})];
+        let rows: Vec<_> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
+        assert_eq!(spikes(&rows), ["step 57 (grad_norm, reward_mean)"]);
+    }
 
     #[test]
     fn the_headline_averages_a_few_steps_at_each_end() {

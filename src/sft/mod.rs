@@ -4,5 +4,5 @@ mod evaluate;
 pub mod objective;
 mod train;
 
-pub(crate) use train::examples;
 pub use train::train;
+pub(crate) use train::{examples, learn_again};

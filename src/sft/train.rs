@@ -28,6 +28,8 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
 use crate::training::checkpoint::data_checksum;
+use crate::training::failure::{FailedBatch, FailedGroup};
+use crate::training::run::Weights;
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
@@ -49,13 +51,14 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         work: "sft".into(),
         step: 0,
         seed: config.seed,
+        updates: 0,
         rows_drawn: 0,
         n_rows: examples.len(),
         data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
         evaluation: Standing::default(),
     };
     let held_out = HeldOut::load(config, &tokenizer, progress)?;
-    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, progress)?;
+    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
     let mut order = EpochOrder::new(config.seed, examples.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();
@@ -68,20 +71,25 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
         let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)?;
-        let update = weights.optimizer.update(&mut weights.decoder, &gradients)?;
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        let update = weights
+            .optimizer
+            .update(&mut weights.decoder, &gradients)
+            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
 
+        let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let metrics = json!({
             "loss": batch.loss,
             "learning_rate": update.learning_rate,
             "grad_norm": update.grad_norm,
             "tokens": batch.n_tokens,
-            "tokens_per_s": batch.n_tokens as f64 / started.elapsed().as_secs_f64(),
+            "tokens_per_s": tokens_per_s,
             "epoch": positions.end as f64 / examples.len() as f64,
         });
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
-        progress.advance(1, &last_loss);
+        progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
         let evaluated = match &held_out {
             Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
             _ => None,
@@ -159,6 +167,35 @@ pub(crate) fn examples(
 
 pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
     loss.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// The rows as a failed step keeps them.
+fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
+    let group = |row: &&Row| {
+        let group = ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone());
+        FailedGroup::of(&row.name, 0, &group)
+    };
+    rows.iter().map(group).collect()
+}
+
+/// Learns from a kept batch as the step would have, and returns the gradient's norm.
+///
+/// # Errors
+/// As the step that it was kept from.
+pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<f64> {
+    let rows = batch.groups.iter().flat_map(|group| {
+        group.to_scoring().continuations.into_iter().map(|continuation| Row {
+            name: group.name.clone(),
+            example: SftExample { ids: continuation.ids, loss: continuation.scored },
+        })
+    });
+    let rows: Vec<Row> = rows.collect();
+    let rows: Vec<&Row> = rows.iter().collect();
+    let config = &batch.config;
+    let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+    let mut gradients = Gradients::zeros(&weights.decoder);
+    batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, batch.step)?;
+    Ok(weights.optimizer.update(&mut weights.decoder, &gradients)?.grad_norm)
 }
 
 /// What a batch came to.

@@ -27,8 +27,10 @@ const STATE: &str = "state.json";
 pub struct State {
     /// `sft` or `grpo`.
     pub work: String,
-    /// Optimizer steps done; also the last row of `metrics.jsonl` and the sampler's position.
+    /// Steps done; also the last row of `metrics.jsonl` and what keys the sampler.
     pub step: u64,
+    /// Optimizer updates done: several a step where a batch is learnt from more than once.
+    pub updates: u64,
     /// Seed of every random stream.
     pub seed: u64,
     /// Position in the epochs of rows: how many were drawn.
@@ -130,7 +132,7 @@ impl Restored {
     /// # Errors
     /// The file is missing or not of this model.
     pub fn restore_optimizer(&self, folder: &Path, optimizer: &mut Optimizer) -> Result<()> {
-        optimizer.restore(&folder.join(OPTIMIZER), self.state.step)
+        optimizer.restore(&folder.join(OPTIMIZER), self.state.updates)
     }
 
     /// Refuses to go on with other rows than the run began with.

@@ -10,7 +10,7 @@ use crate::checkpoint::{CheckpointStore, Keep, io_error, write_atomic};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The file that `rlt replay` takes, in a folder with the weights as they were.
+/// The file that `rlt replay` takes, in a folder that is a checkpoint besides.
 pub const BATCH: &str = "batch.json";
 
 /// What a step worked on when a number in it was not finite. Numbers that are not finite, or were not reached, are
@@ -34,8 +34,10 @@ pub struct FailedBatch {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailedGroup {
-    /// Its row in the data ("row 12").
+    /// What errors call it ("row 12").
     pub name: String,
+    /// Its row in the data, from 1; 0 where that is not what it was made from.
+    pub row: usize,
     /// Token ids that the continuations share.
     pub prefix: Vec<u32>,
     /// The row's tokens, or the completions.
@@ -53,6 +55,8 @@ pub struct FailedContinuation {
     /// Log-probabilities recorded while sampling, nats; none where nothing was sampled.
     #[serde(default)]
     pub sampled_logprobs: Vec<Option<f32>>,
+    /// `stop` or `length`; none where nothing was sampled.
+    pub finish: Option<String>,
     /// Its reward.
     pub reward: Option<f32>,
     /// Its advantage.
@@ -61,15 +65,16 @@ pub struct FailedContinuation {
 
 impl FailedGroup {
     /// A group without rewards.
-    pub fn of(name: &str, group: &ScoringGroup) -> Self {
+    pub fn of(name: &str, row: usize, group: &ScoringGroup) -> Self {
         let continuations = group.continuations.iter().map(|continuation| FailedContinuation {
             ids: continuation.ids.clone(),
             scored: continuation.scored.iter().map(|span| (span.start, span.end)).collect(),
             sampled_logprobs: Vec::new(),
+            finish: None,
             reward: None,
             advantage: None,
         });
-        Self { name: name.into(), prefix: group.prefix.clone(), continuations: continuations.collect() }
+        Self { name: name.into(), row, prefix: group.prefix.clone(), continuations: continuations.collect() }
     }
 
     /// The group as models take it.
@@ -108,6 +113,28 @@ impl FailedBatch {
     }
 }
 
+/// What a step found when a number in it was not finite: keeps the state before its update and
+/// the batch in `RUN/failed/step-000012` (one such folder a run), and says so in the error. Any other error stays
+/// as it is.
+pub(super) fn keep_failed(
+    run_dir: &Path,
+    batch: impl FnOnce(String) -> FailedBatch,
+    write_state: impl FnOnce(&Path) -> Result<()>,
+    error: Error,
+) -> Error {
+    let Error::NonFinite(what) = error else { return error };
+    let batch = batch(what.clone());
+    let store = CheckpointStore::new(run_dir.join("failed"), Keep::last(1));
+    let kept = store.save(batch.step, |folder| {
+        write_state(folder)?;
+        batch.write(folder).map(drop)
+    });
+    Error::NonFinite(match kept {
+        Ok(folder) => format!("{what}; the batch is kept: rlt replay {}", folder.join(BATCH).display()),
+        Err(e) => format!("{what}; and the batch could not be kept: {e}"),
+    })
+}
+
 /// `error` of the run in `run_dir` with what it has left: the checkpoint that the same command goes on from. A wrong
 /// call and an interruption stay as they are.
 pub fn with_what_is_left(error: Error, run_dir: &Path) -> Error {
@@ -135,7 +162,7 @@ mod tests {
     fn a_failed_batch_is_read_back_and_what_is_not_finite_is_absent() {
         let dir = tempfile::tempdir().unwrap();
         let group = ScoringGroup::single(vec![3, 1, 4, 1], std::iter::once(2..4).collect());
-        let mut failed = FailedGroup::of("row 7", &group);
+        let mut failed = FailedGroup::of("row 7", 7, &group);
         failed.continuations[0].reward = Some(f32::NAN);
         let batch = FailedBatch {
             work: "grpo".into(),

@@ -46,6 +46,11 @@ impl Optimizer {
         Self { settings: settings.clone(), total_steps, steps_done: 0, slots, first, second }
     }
 
+    /// Updates done.
+    pub fn updates_done(&self) -> u64 {
+        self.steps_done
+    }
+
     /// Updates what is trained of `decoder` with `gradients`, scaled down to the clipping norm. Weight
     /// decay applies to matrices only.
     ///

@@ -12,9 +12,10 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::evaluation::{self, Evaluated};
+use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::{CheckpointStore, Keep};
+use crate::checkpoint::{CheckpointStore, Keep, replace_folder};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -24,7 +25,7 @@ use crate::run_log::RunLog;
 /// What a finished run leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trained {
-    /// Optimizer steps done.
+    /// Steps done.
     pub steps: u64,
     /// Folder of the final model.
     pub model: PathBuf,
@@ -53,6 +54,7 @@ pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result
 
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
+    config: &'a Config,
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
     /// Save every this many steps; 0 only at the end.
@@ -83,18 +85,19 @@ pub struct Weights {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run of `total_steps` steps in `run_dir`, or goes on from its newest good checkpoint.
+    /// Begins a run of `total_steps` steps of `updates_per_step` optimizer updates in `run_dir`, or goes on from its newest good checkpoint.
     /// `state` is what a new run starts with.
     ///
     /// # Errors
     /// What checkpoint, model folder and records report; [`Error::Usage`] when the checkpoint was made
     /// with other rows.
     pub fn begin(
-        config: &Config,
+        config: &'a Config,
         run_dir: &'a Path,
         tokenizer: &'a Tokenizer,
         state: State,
         total_steps: u64,
+        updates_per_step: u64,
         progress: &'a dyn Progress,
     ) -> Result<(Self, Weights)> {
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
@@ -103,16 +106,17 @@ impl<'a> Run<'a> {
         for warning in &latest.warnings {
             progress.note(warning);
         }
+        let total_updates = total_steps * updates_per_step;
         let (state, weights) = match &latest.checkpoint {
             None => {
                 let decoder = initial_model(&config.model, &config.lora, config.seed)?;
-                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_steps);
+                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
                 let restored = Restored::read(&checkpoint.path, &config.model.path)?;
                 restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
-                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_steps);
+                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
@@ -121,10 +125,14 @@ impl<'a> Run<'a> {
             }
         };
         let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
+        let best = CheckpointStore::new(run_dir.join("best"), Keep::last(1));
+        store.tidy(state.step)?;
+        best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
         let log = RunLog::create_or_resume(run_dir, saved_step)?;
         let mut spikes = SpikeWatch::default();
         log.kept().iter().for_each(|row| drop(spikes.look(row)));
         let run = Self {
+            config,
             dir: run_dir,
             tokenizer,
             save_every: config.checkpoint.every as u64,
@@ -132,7 +140,7 @@ impl<'a> Run<'a> {
             store,
             saved_step,
             evaluation: config.eval.clone(),
-            best: CheckpointStore::new(run_dir.join("best"), Keep::last(1)),
+            best,
             log,
             spikes,
             progress,
@@ -143,9 +151,14 @@ impl<'a> Run<'a> {
         Ok((run, weights))
     }
 
-    /// Optimizer steps done.
+    /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// How many rows were drawn: the next position in their order.
+    pub fn rows_drawn(&self) -> u64 {
+        self.state.rows_drawn
     }
 
     /// The steps that are left, from 1; none after an early end.
@@ -200,6 +213,7 @@ impl<'a> Run<'a> {
         evaluated: Option<Evaluated>,
     ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
+        self.state.updates = weights.optimizer.updates_done();
         self.state.rows_drawn = rows_drawn;
         let step = self.state.step;
         if let Some(Evaluated { metrics: more, score }) = evaluated {
@@ -243,6 +257,18 @@ impl<'a> Run<'a> {
         row.insert("spikes".into(), names.into());
     }
 
+    /// The error of the step in hand, after its batch was kept for `rlt replay` when a number was not finite.
+    pub fn keep_failed(
+        &self,
+        weights: &Weights,
+        error: Error,
+        groups: impl FnOnce() -> Vec<FailedGroup>,
+    ) -> Error {
+        let (work, step) = (self.state.work.clone(), self.state.step + 1);
+        let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
+        failure::keep_failed(self.dir, batch, |folder| self.snapshot(weights).write(folder), error)
+    }
+
     /// Saves the state after the last whole step, unless that is saved already.
     fn save(&mut self, weights: &Weights) -> Result<()> {
         let step = self.state.step;
@@ -251,14 +277,17 @@ impl<'a> Run<'a> {
         }
         // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
+        self.store.save(step, |folder| self.snapshot(weights).write(folder))?;
+        self.saved_step = Some(step);
+        Ok(())
+    }
+
+    fn snapshot<'s>(&'s self, weights: &'s Weights) -> Snapshot<'s> {
         let Weights { decoder, optimizer, reference } = weights;
         // The reference of an adapter is its base model, which is never written.
         let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
         let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
-        let snapshot = Snapshot { state, decoder, tokenizer, base, optimizer, reference };
-        self.store.save(step, |folder| snapshot.write(folder))?;
-        self.saved_step = Some(step);
-        Ok(())
+        Snapshot { state, decoder, tokenizer, base, optimizer, reference }
     }
 
     /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
@@ -270,11 +299,12 @@ impl<'a> Run<'a> {
         // Merged or widened matrices need memory that training has done with.
         rlt_engine::tensor::release_memory();
         let model = self.dir.join("model");
-        self.save_model(decoder, &model)?;
+        replace_folder(&model, |folder| self.save_model(decoder, folder))?;
         if let Some(adapter) = decoder.adapter() {
-            let folder = self.dir.join("adapter");
-            adapter.save(&folder, decoder.config(), &self.model.path)?;
-            self.tokenizer.save(&folder)?;
+            replace_folder(&self.dir.join("adapter"), |folder| {
+                adapter.save(folder, decoder.config(), &self.config.model.path)?;
+                Ok(self.tokenizer.save(folder)?)
+            })?;
         }
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
         let report = write_report(self.dir)?;

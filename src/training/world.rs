@@ -1,12 +1,11 @@
 //! Rows and a model that a run makes itself (`[world]`), so that it needs nothing from outside.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 
-use crate::checkpoint::io_error;
+use crate::checkpoint::replace_folder;
 use crate::config::{Config, WorldConfig};
 use crate::error::Result;
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
@@ -32,7 +31,7 @@ pub fn supply_world(config: &Config, run_dir: &Path, rows: WorldRows) -> Result<
     }
     let folder = run_dir.join("world");
     if !folder.exists() {
-        make_world(&config.world, config.seed, run_dir, &folder)?;
+        make_world(&config.world, config.seed, &folder)?;
     }
     let files = DatasetFiles::new(&folder);
     let or = |path: &mut PathBuf, made: &Path| {
@@ -55,12 +54,7 @@ pub fn supply_world(config: &Config, run_dir: &Path, rows: WorldRows) -> Result<
     Ok(config)
 }
 
-/// Makes the folder under another name and renames it: it is whole, or not there.
-fn make_world(world: &WorldConfig, seed: u64, run_dir: &Path, folder: &Path) -> Result<()> {
-    let unfinished = run_dir.join(".unfinished-world");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).map_err(io_error(&unfinished))?;
-    }
+fn make_world(world: &WorldConfig, seed: u64, folder: &Path) -> Result<()> {
     let sizes = Sizes {
         textbook: world.rows,
         teacher_sft: 0,
@@ -69,13 +63,16 @@ fn make_world(world: &WorldConfig, seed: u64, run_dir: &Path, folder: &Path) -> 
     };
     let &WorldConfig { hidden_size, intermediate_size, n_layers, n_heads, context, .. } = world;
     let shape = ModelShape { hidden_size, intermediate_size, n_layers, n_heads, context };
-    let files = World::from_name(&world.name)?.write_dataset(&unfinished, seed, &sizes, &shape)?;
-    Decoder::random(&ModelConfig::from_dir(&files.model)?, seed).save(&files.model)?;
-    fs::rename(&unfinished, folder).map_err(io_error(folder))
+    replace_folder(folder, |unfinished| {
+        let files = World::from_name(&world.name)?.write_dataset(unfinished, seed, &sizes, &shape)?;
+        Ok(Decoder::random(&ModelConfig::from_dir(&files.model)?, seed).save(&files.model)?)
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn config(overrides: &[&str]) -> Config {

@@ -313,10 +313,11 @@ impl HeadRun<'_> {
             vectors.copy_from_slice(&sums[q]);
             let before = running.max[first + q];
             let max = before.max(simd::max(&weights[q][..count]) * scale);
-            let sum = simd::exp_scaled_sum(&mut weights[q][..count], scale, max);
+            let mut lanes = simd::NO_LANES;
+            simd::exp_scaled(&mut weights[q][..count], scale, max, &mut lanes);
             let correction = simd::exp(before - max);
             running.max[first + q] = max;
-            running.sum[first + q] = running.sum[first + q].mul_add(correction, sum);
+            running.sum[first + q] = running.sum[first + q].mul_add(correction, simd::sum_lanes(lanes));
             for value in &mut running.values[(first + q) * hd..][..hd] {
                 *value *= correction;
             }

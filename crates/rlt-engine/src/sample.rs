@@ -72,7 +72,9 @@ fn draw_from_all(logits: &[f32], temperature: f32, uniform: f64) -> usize {
         #[inline(always)]
         || {
             let max = simd::max(&weights) * scale;
-            simd::exp_scaled_sum(&mut weights, scale, max)
+            let mut lanes = simd::NO_LANES;
+            simd::exp_scaled(&mut weights, scale, max, &mut lanes);
+            simd::sum_lanes(lanes)
         },
     );
     walk(weights.iter().copied().enumerate(), f64::from(sum) * uniform)

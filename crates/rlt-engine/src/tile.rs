@@ -44,6 +44,40 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     sums
 }
 
+/// One panel's product with many rows: `put(r, sums)` for each of them, [`tile`] by `tile`, as many rows
+/// together as `MR`. Give `put` as a closure marked `#[inline(always)]`.
+#[inline(always)]
+pub(crate) fn rows_by_panel<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    rows: &[&[f32]],
+    panel: &[f32],
+    stride: usize,
+    depth: usize,
+    mut put: impl FnMut(usize, [S::f32s; NV]),
+) {
+    // The loops over a tile's rows are short enough to be unrolled whole: a sum that is looked up by a
+    // running index would live in memory, through the whole product.
+    let mut first = 0;
+    while let Some(some) = rows[first..].first_chunk::<MR>() {
+        let sums = tile::<S, MR, NV>(simd, *some, panel, stride, depth, None);
+        for r in 0..MR {
+            put(first + r, sums[r]);
+        }
+        first += MR;
+    }
+    while let Some(some) = rows[first..].first_chunk::<4>() {
+        let sums = tile::<S, 4, NV>(simd, *some, panel, stride, depth, None);
+        for r in 0..4 {
+            put(first + r, sums[r]);
+        }
+        first += 4;
+    }
+    for (row, some) in rows.iter().enumerate().skip(first) {
+        let [sums] = tile::<S, 1, NV>(simd, [some], panel, stride, depth, None);
+        put(row, sums);
+    }
+}
+
 /// Asks for `width` values of `ahead` from `offset` on, without waiting for them.
 #[inline(always)]
 fn prefetch(ahead: &[f32], offset: usize, width: usize) {

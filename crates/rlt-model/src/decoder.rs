@@ -472,6 +472,31 @@ impl Decoder {
         rayon::scope(|_| self.train_in_pool(batch, temperature, keep, grads, gradient))
     }
 
+    /// As [`Self::train_micro_batch`], for a loss that needs all log-probabilities of a sequence before any
+    /// derivative: `gradient` is called once, with all of them. The head is computed twice.
+    ///
+    /// # Errors
+    /// What `gradient` returns; nothing was added to `grads` then.
+    pub fn train_whole_micro_batch<E: Send>(
+        &self,
+        batch: &PackedBatch,
+        temperature: f32,
+        keep: Keep,
+        grads: &mut Gradients,
+        gradient: impl FnOnce(&[f32]) -> Result<Vec<f32>, E> + Send,
+    ) -> Result<Vec<f32>, E> {
+        rayon::scope(|_| {
+            let activations = self.forward(batch, keep);
+            let w = self.parameters.head_weight();
+            let hidden = &activations.hidden;
+            let logprobs = head::token_logprobs(hidden, &batch.rows, w, &batch.targets, temperature);
+            let derivatives = gradient(&logprobs)?;
+            self.train_head_and_blocks(batch, activations, temperature, grads, |first, logprobs| {
+                Ok(derivatives[first..first + logprobs.len()].to_vec())
+            })
+        })
+    }
+
     fn train_in_pool<E>(
         &self,
         batch: &PackedBatch,
@@ -481,6 +506,18 @@ impl Decoder {
         gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
     ) -> Result<Vec<f32>, E> {
         let activations = self.forward(batch, keep);
+        self.train_head_and_blocks(batch, activations, temperature, grads, gradient)
+    }
+
+    /// What follows the forward pass: the head in both directions, then the backward pass.
+    fn train_head_and_blocks<E>(
+        &self,
+        batch: &PackedBatch,
+        activations: Activations,
+        temperature: f32,
+        grads: &mut Gradients,
+        gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
+    ) -> Result<Vec<f32>, E> {
         let mut dhidden = Tensor::zeros(batch.n_rows(), self.config.hidden_size);
         let logprobs = head::token_logprobs_with_backward(
             &activations.hidden,

@@ -2,11 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::{AttentionShape, Layout, Segment, TILE_KEYS, TILE_QUERIES, key_tiles};
+use super::{AttentionShape, Layout, TILE_KEYS};
 use crate::matmul::{Output, View, gemm};
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
+
+/// Query rows of a tile.
+const TILE_QUERIES: usize = 64;
 
 /// Gradient of the packed query/key/value matrix, given the gradient `dout` of the output and what
 /// [`super::attention`] read (`qkv`) and returned (`out`, `log_sums`).
@@ -38,16 +41,14 @@ pub fn attention_backward(
         family.iter().map(|&s| layout.segments()[s]).map(|s| s.len * (s.len + 256)).sum()
     };
     tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
-    let inputs = Inputs { dout, qkv, out, log_sums, shape };
+    let inputs = Inputs { dout, qkv, out, log_sums, layout, shape };
     tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
         for &index in family {
-            let segment = layout.segments()[index];
-            let prefix = layout.prefix_of(&segment);
-            for first in (0..segment.len).step_by(TILE_QUERIES) {
+            for first in (0..layout.segments()[index].len).step_by(TILE_QUERIES) {
                 for r in 0..shape.queries_per_kv() {
                     let head = kv_head * shape.queries_per_kv() + r;
                     // SAFETY: this task alone touches this family's rows of these heads.
-                    unsafe { inputs.tile(segment, prefix, first, head, scratch, dqkv_ptr) };
+                    unsafe { inputs.tile(index, first, head, scratch, dqkv_ptr) };
                 }
             }
         }
@@ -60,6 +61,7 @@ struct Inputs<'a> {
     qkv: &'a Tensor,
     out: &'a Tensor,
     log_sums: &'a Tensor,
+    layout: &'a Layout,
     shape: AttentionShape,
 }
 
@@ -82,21 +84,14 @@ impl Inputs<'_> {
     ///
     /// # Safety
     /// No other task may touch these rows and heads of `dqkv`.
-    unsafe fn tile(
-        &self,
-        segment: Segment,
-        prefix: Option<Segment>,
-        first: usize,
-        head: usize,
-        scratch: &mut Scratch,
-        dqkv: SharedMut,
-    ) {
+    unsafe fn tile(&self, segment: usize, first: usize, head: usize, scratch: &mut Scratch, dqkv: SharedMut) {
         let shape = self.shape;
         let hd = shape.head_dim;
-        let n = TILE_QUERIES.min(segment.len - first);
+        let segments = self.layout.segments();
+        let n = TILE_QUERIES.min(segments[segment].len - first);
         let kv_head = head / shape.queries_per_kv();
         let (scale, cols) = (shape.scale(), self.qkv.cols());
-        let row0 = segment.start + first;
+        let row0 = segments[segment].start + first;
         let view = |t: &Tensor, row: usize, col: usize| View {
             data: t.data()[row * t.cols() + col..].as_ptr(),
             row_stride: t.cols() as isize,
@@ -114,9 +109,10 @@ impl Inputs<'_> {
             log_sums[i] = self.log_sums.row(row0 + i)[head];
             deltas[i] = simd::dot(&self.dout.row(row0 + i)[span.clone()], &self.out.row(row0 + i)[span]);
         }
-        for keys in key_tiles(segment, prefix, first, n) {
-            let k = view(self.qkv, keys.row, shape.key_col(kv_head));
-            let v = view(self.qkv, keys.row, shape.value_col(kv_head));
+        for keys in self.layout.key_tiles(segment, first, n) {
+            let key_row = segments[keys.segment].start + keys.first;
+            let k = view(self.qkv, key_row, shape.key_col(kv_head));
+            let v = view(self.qkv, key_row, shape.value_col(kv_head));
             let stride = TILE_KEYS as isize;
             let (p, dp) = (scratch.p.as_mut_ptr(), scratch.dp.as_mut_ptr());
             // SAFETY: views lie inside their matrices, tiles inside the scratch buffers.
@@ -143,7 +139,7 @@ impl Inputs<'_> {
             let p = View { data: scratch.p.as_ptr(), row_stride: stride, col_stride: 1 };
             let ds = View { data: scratch.dp.as_ptr(), row_stride: stride, col_stride: 1 };
             let (add, cols) = (Output::Accumulate, cols as isize);
-            let (dk, dv) = (at(keys.row, shape.key_col(kv_head)), at(keys.row, shape.value_col(kv_head)));
+            let (dk, dv) = (at(key_row, shape.key_col(kv_head)), at(key_row, shape.value_col(kv_head)));
             // SAFETY: as above; the written rows and columns belong to this task.
             unsafe {
                 gemm((keys.len, hd, n), dv, cols, add, p.transposed(), dout, 1.0);

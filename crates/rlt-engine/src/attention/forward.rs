@@ -1,12 +1,16 @@
 //! Forward pass of packed attention.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{AttentionShape, Layout, Segment, TILE_KEYS, TILE_QUERIES, key_tiles};
-use crate::matmul::{Output, View, gemm};
+use super::{AttentionShape, Layout, TILE_KEYS};
 use crate::parallel::SharedMut;
-use crate::simd;
+use crate::simd::{self, Lanes, NO_LANES};
 use crate::tensor::Tensor;
+use crate::tile::{PANEL, rows_by_panel};
+
+/// Queries of a tile, of each query head: a multiple of the rows of a register tile.
+const TILE_QUERIES: usize = 48;
 
 /// Attends within `layout`. `qkv` is the packed matrix (rows x [`AttentionShape::qkv_cols`]).
 ///
@@ -22,115 +26,265 @@ pub fn attention(qkv: &Tensor, layout: &Layout, shape: AttentionShape) -> (Tenso
     let out_ptr = SharedMut(out.data_mut().as_mut_ptr());
     let sums_ptr = SharedMut(log_sums.data_mut().as_mut_ptr());
 
-    let mut tasks: Vec<(Segment, usize, usize)> = Vec::new();
-    for segment in layout.segments() {
+    let packed = PackedKeyValues::new(qkv, layout, shape);
+    let mut tasks: Vec<(usize, usize, usize)> = Vec::new();
+    for (index, segment) in layout.segments().iter().enumerate() {
         for first in (0..segment.len).step_by(TILE_QUERIES) {
-            tasks.extend((0..shape.n_heads).map(|head| (*segment, first, head)));
+            tasks.extend((0..shape.n_kv_heads).map(|kv_head| (index, first, kv_head)));
         }
     }
+    let arch = pulp::Arch::new();
     tasks.par_iter().with_min_len(4).for_each_init(
-        || Scratch::new(shape.head_dim),
-        |scratch, &(segment, first, head)| {
-            let tile = QueryTile { qkv, shape, segment, first, head };
-            // SAFETY: each task writes the rows and columns of its own query tile and head only.
-            unsafe { tile.attend(layout.prefix_of(&segment), scratch, out_ptr, sums_ptr) };
+        || Scratch::new(shape),
+        |scratch, &(index, first, kv_head)| {
+            let n = TILE_QUERIES.min(layout.segments()[index].len - first);
+            // Each task writes the rows of its own tile and the columns of its own heads only.
+            let (out, log_sums) = (out_ptr, sums_ptr);
+            let tile = QueryTile { qkv, packed: &packed, layout, shape, index, first, n, kv_head };
+            arch.dispatch(Attend { tile, scratch, out, log_sums });
         },
     );
     (out, log_sums)
 }
 
-/// One head of one tile of queries.
-struct QueryTile<'a> {
-    qkv: &'a Tensor,
-    shape: AttentionShape,
-    segment: Segment,
-    /// First query, relative to the segment.
-    first: usize,
-    head: usize,
+/// Keys and values of all rows, laid out as the products read them: by key/value head and panel of 32
+/// keys. Every segment begins a new panel; what lies beyond its last key is never looked at.
+struct PackedKeyValues {
+    /// Per panel: head_dim x 32.
+    keys: Tensor,
+    /// Per panel: 32 x [`value_cols`], the columns beyond head_dim zero.
+    values: Tensor,
+    /// Panels of one head.
+    n_panels: usize,
+    /// First panel of each segment.
+    first_panel: Vec<usize>,
 }
 
-/// Buffers of one thread.
-struct Scratch {
-    scores: Vec<f32>,
-    out: Vec<f32>,
+/// Columns of a packed value: whole panels.
+fn value_cols(shape: AttentionShape) -> usize {
+    shape.head_dim.next_multiple_of(PANEL)
 }
 
-impl Scratch {
-    fn new(head_dim: usize) -> Self {
-        Self { scores: vec![0.0; TILE_QUERIES * TILE_KEYS], out: vec![0.0; TILE_QUERIES * head_dim] }
+impl PackedKeyValues {
+    fn new(qkv: &Tensor, layout: &Layout, shape: AttentionShape) -> Self {
+        let hd = shape.head_dim;
+        let mut first_panel = Vec::with_capacity(layout.segments().len());
+        // First row and number of rows of each panel.
+        let mut rows = Vec::new();
+        for segment in layout.segments() {
+            first_panel.push(rows.len());
+            let firsts = (0..segment.len).step_by(PANEL);
+            rows.extend(firsts.map(|first| (segment.start + first, PANEL.min(segment.len - first))));
+        }
+        let n_panels = rows.len();
+        let (key_size, value_size) = (hd * PANEL, value_cols(shape) * PANEL);
+        let mut keys = Tensor::scratch(shape.n_kv_heads * n_panels, key_size);
+        let mut values = if value_cols(shape) == hd {
+            Tensor::scratch(shape.n_kv_heads * n_panels, value_size)
+        } else {
+            Tensor::zeros(shape.n_kv_heads * n_panels, value_size)
+        };
+        let panels =
+            keys.data_mut().par_chunks_mut(key_size).zip(values.data_mut().par_chunks_mut(value_size));
+        panels.enumerate().with_min_len(8).for_each(|(index, (keys, values))| {
+            let (kv_head, (first, n)) = (index / n_panels, rows[index % n_panels]);
+            for i in 0..n {
+                let row = qkv.row(first + i);
+                let key = &row[shape.key_col(kv_head)..][..hd];
+                for (column, value) in keys.chunks_exact_mut(PANEL).zip(key) {
+                    column[i] = *value;
+                }
+                values[i * value_cols(shape)..][..hd].copy_from_slice(&row[shape.value_col(kv_head)..][..hd]);
+            }
+        });
+        Self { keys, values, n_panels, first_panel }
+    }
+
+    /// Keys of one panel of a segment.
+    fn keys(&self, kv_head: usize, segment: usize, panel: usize) -> &[f32] {
+        self.keys.row(kv_head * self.n_panels + self.first_panel[segment] + panel)
+    }
+
+    /// Values of a segment from one panel on.
+    fn values(&self, kv_head: usize, segment: usize, panel: usize) -> &[f32] {
+        let first = kv_head * self.n_panels + self.first_panel[segment] + panel;
+        &self.values.data()[first * self.values.cols()..]
     }
 }
 
-impl QueryTile<'_> {
-    /// Runs over the keys with a running maximum and sum (online softmax).
-    ///
-    /// # Safety
-    /// No other task may touch this tile's rows and head of the outputs.
-    unsafe fn attend(
-        &self,
-        prefix: Option<Segment>,
-        scratch: &mut Scratch,
-        out: SharedMut,
-        log_sums: SharedMut,
-    ) {
-        let Self { shape, segment, first, head, .. } = *self;
-        let hd = shape.head_dim;
-        let n = TILE_QUERIES.min(segment.len - first);
-        let kv_head = head / shape.queries_per_kv();
-        let scale = shape.scale();
-        let view = |row: usize, col: usize| View {
-            data: self.qkv.data()[row * self.qkv.cols() + col..].as_ptr(),
-            row_stride: self.qkv.cols() as isize,
-            col_stride: 1,
-        };
-        let queries = view(segment.start + first, head * hd);
-        let mut maxima = [f32::NEG_INFINITY; TILE_QUERIES];
-        let mut sums = [0.0_f32; TILE_QUERIES];
-        scratch.out[..n * hd].fill(0.0);
+/// Consecutive queries of a segment, of all query heads that share one key/value head.
+struct QueryTile<'a> {
+    qkv: &'a Tensor,
+    packed: &'a PackedKeyValues,
+    layout: &'a Layout,
+    shape: AttentionShape,
+    /// Index of the segment.
+    index: usize,
+    /// First query, relative to the segment.
+    first: usize,
+    /// Queries of each head.
+    n: usize,
+    kv_head: usize,
+}
 
-        for keys in key_tiles(segment, prefix, first, n) {
-            let k = view(keys.row, shape.key_col(kv_head)).transposed();
-            let v = view(keys.row, shape.value_col(kv_head));
-            let (scores, stride) = (scratch.scores.as_mut_ptr(), TILE_KEYS as isize);
-            // SAFETY: views lie inside qkv, scores inside the scratch buffer.
-            unsafe { gemm((n, keys.len, hd), scores, stride, Output::Replace, queries, k, 1.0) };
-            simd::vectorized(
-                #[inline(always)]
-                || {
-                    for i in 0..n {
-                        let row = &mut scratch.scores[i * TILE_KEYS..i * TILE_KEYS + keys.len];
-                        let (seen, unseen) = row.split_at_mut(keys.visible(i));
-                        unseen.fill(0.0);
-                        if seen.is_empty() {
-                            continue;
+impl QueryTile<'_> {
+    /// Rows of the tile: query by query, head after head.
+    fn rows(&self) -> usize {
+        self.n * self.shape.queries_per_kv()
+    }
+
+    /// Row of the first query in the batch.
+    fn first_row(&self) -> usize {
+        self.layout.segments()[self.index].start + self.first
+    }
+
+    fn query(&self, row: usize) -> &[f32] {
+        let (head, query) = (self.head(row), row % self.n);
+        &self.qkv.row(self.first_row() + query)[head * self.shape.head_dim..][..self.shape.head_dim]
+    }
+
+    fn head(&self, row: usize) -> usize {
+        self.kv_head * self.shape.queries_per_kv() + row / self.n
+    }
+}
+
+/// Buffers of one thread, for the rows of a tile.
+struct Scratch {
+    /// Rows x [`TILE_KEYS`].
+    scores: Vec<f32>,
+    /// Rows x [`value_cols`].
+    out: Vec<f32>,
+    /// Largest scaled score so far.
+    maxima: Vec<f32>,
+    /// What turns sums at the last maximum into sums at the present one.
+    corrections: Vec<f32>,
+    /// Softmax denominators so far.
+    sums: Vec<Lanes>,
+}
+
+impl Scratch {
+    fn new(shape: AttentionShape) -> Self {
+        let rows = TILE_QUERIES * shape.queries_per_kv();
+        Self {
+            scores: vec![0.0; rows * TILE_KEYS],
+            out: vec![0.0; rows * value_cols(shape)],
+            maxima: vec![0.0; rows],
+            corrections: vec![0.0; rows],
+            sums: vec![NO_LANES; rows],
+        }
+    }
+}
+
+/// The attention of one tile of queries.
+struct Attend<'a> {
+    tile: QueryTile<'a>,
+    scratch: &'a mut Scratch,
+    out: SharedMut,
+    log_sums: SharedMut,
+}
+
+impl WithSimd for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // As in `packed`: rows as many as the registers hold beside a panel's vectors.
+        match S::F32_LANES {
+            16 => self.attend::<S, 12, 2>(simd),
+            8 => self.attend::<S, 3, 4>(simd),
+            4 => self.attend::<S, 3, 8>(simd),
+            _ => self.attend::<S, 1, PANEL>(simd),
+        }
+    }
+}
+
+impl Attend<'_> {
+    /// Runs over the keys with a running maximum and sum (online softmax). What is done row by row is done
+    /// in several passes over the rows: within a pass they do not wait for one another.
+    #[inline(always)]
+    fn attend<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        let Self { tile, scratch, out, log_sums } = self;
+        let (shape, rows, vd) = (tile.shape, tile.rows(), value_cols(tile.shape));
+        let scale = shape.scale();
+        let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
+        let Scratch { scores, out: values, maxima, corrections, sums } = scratch;
+        let (maxima, corrections, sums) = (&mut maxima[..rows], &mut corrections[..rows], &mut sums[..rows]);
+        maxima.fill(f32::NEG_INFINITY);
+        sums.fill(NO_LANES);
+        values[..rows * vd].fill(0.0);
+
+        for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n) {
+            for panel in 0..keys.len.div_ceil(PANEL) {
+                let k = tile.packed.keys(tile.kv_head, keys.segment, keys.first / PANEL + panel);
+                rows_by_panel::<S, MR, NV>(
+                    simd,
+                    &queries,
+                    k,
+                    PANEL,
+                    shape.head_dim,
+                    #[inline(always)]
+                    |row, products| {
+                        let to = &mut scores[row * TILE_KEYS + panel * PANEL..][..PANEL];
+                        S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
+                    },
+                );
+            }
+
+            let visible = |row: usize| keys.visible(row % tile.n);
+            for row in 0..rows {
+                corrections[row] = simd::max(&scores[row * TILE_KEYS..][..visible(row)]) * scale;
+            }
+            for (max, correction) in maxima.iter_mut().zip(corrections.iter_mut()) {
+                let now = max.max(*correction);
+                *correction = simd::exp(*max - now);
+                *max = now;
+            }
+            for row in 0..rows {
+                let (correction, mut sum) = (corrections[row], sums[row]);
+                for lane in &mut sum {
+                    *lane *= correction;
+                }
+                let (seen, unseen) = scores[row * TILE_KEYS..][..keys.len].split_at_mut(visible(row));
+                simd::exp_scaled(seen, scale, maxima[row], &mut sum);
+                unseen.fill(0.0);
+                sums[row] = sum;
+            }
+
+            let probabilities: Vec<&[f32]> =
+                scores.chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
+            for column in (0..vd).step_by(PANEL) {
+                let v = &tile.packed.values(tile.kv_head, keys.segment, keys.first / PANEL)[column..];
+                rows_by_panel::<S, MR, NV>(
+                    simd,
+                    &probabilities,
+                    v,
+                    vd,
+                    keys.len,
+                    #[inline(always)]
+                    |row, products| {
+                        let to = &mut values[row * vd + column..][..PANEL];
+                        let (to, _) = S::as_mut_simd_f32s(to);
+                        let correction = simd.splat_f32s(corrections[row]);
+                        for v in 0..NV {
+                            to[v] = simd.mul_add_f32s(to[v], correction, products[v]);
                         }
-                        let max = maxima[i].max(simd::max(seen) * scale);
-                        let sum = simd::exp_scaled_sum(seen, scale, max);
-                        let correction = simd::exp(maxima[i] - max);
-                        sums[i] = sums[i].mul_add(correction, sum);
-                        maxima[i] = max;
-                        for o in &mut scratch.out[i * hd..(i + 1) * hd] {
-                            *o *= correction;
-                        }
-                    }
-                },
-            );
-            let probabilities = View { data: scratch.scores.as_ptr(), row_stride: stride, col_stride: 1 };
-            let (to, mode) = (scratch.out.as_mut_ptr(), Output::Accumulate);
-            // SAFETY: as above.
-            unsafe { gemm((n, hd, keys.len), to, hd as isize, mode, probabilities, v, 1.0) };
+                    },
+                );
+            }
         }
 
-        for i in 0..n {
-            let row = segment.start + first + i;
-            let inverse = 1.0 / sums[i];
-            // SAFETY: this row and head belong to this task.
+        let hd = shape.head_dim;
+        for row in 0..rows {
+            let (at, head) = (tile.first_row() + row % tile.n, tile.head(row));
+            let sum = simd::sum_lanes(sums[row]);
+            let inverse = 1.0 / sum;
+            // SAFETY: this row's columns of this head belong to this task alone.
             unsafe {
-                let to = out.get().add(row * shape.n_heads * hd + head * hd);
-                for (c, value) in scratch.out[i * hd..(i + 1) * hd].iter().enumerate() {
+                let to = out.get().add((at * shape.n_heads + head) * hd);
+                for (c, value) in values[row * vd..][..hd].iter().enumerate() {
                     *to.add(c) = value * inverse;
                 }
-                *log_sums.get().add(row * shape.n_heads + head) = maxima[i] + sums[i].ln();
+                *log_sums.get().add(at * shape.n_heads + head) = maxima[row] + sum.ln();
             }
         }
     }

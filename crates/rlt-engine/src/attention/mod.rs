@@ -15,10 +15,7 @@ mod forward;
 pub use backward::attention_backward;
 pub use forward::attention;
 
-/// Query rows of a tile.
-const TILE_QUERIES: usize = 64;
-/// Key rows of a tile.
-const TILE_KEYS: usize = 128;
+use crate::tile::PANEL;
 
 /// Heads of an attention layer. Query, key and value heads lie side by side in a row of the packed
 /// matrix: `[n_heads | n_kv_heads | n_kv_heads] x head_dim` columns.
@@ -112,11 +109,6 @@ impl Layout {
         self.positions.len()
     }
 
-    /// The prefix of a segment.
-    pub(crate) fn prefix_of(&self, segment: &Segment) -> Option<Segment> {
-        segment.prefix.map(|p| self.segments[p])
-    }
-
     /// Each segment without a prefix, with the segments that have it as theirs.
     pub(crate) fn families(&self) -> Vec<Vec<usize>> {
         let mut families: Vec<Vec<usize>> = Vec::new();
@@ -133,15 +125,20 @@ impl Layout {
     }
 }
 
+/// Keys of a tile: whole panels.
+const TILE_KEYS: usize = 4 * PANEL;
+
 /// A tile of keys as seen by a tile of queries.
 #[derive(Debug, Clone, Copy)]
 struct KeyTile {
-    /// First row of the keys in the packed batch.
-    row: usize,
+    /// Index of the keys' segment in the layout.
+    segment: usize,
+    /// First key, relative to the segment.
+    first: usize,
     /// Number of keys.
     len: usize,
-    /// Keys visible to the first query of the query tile; each later query sees one more.
-    /// At least `len` where all are visible to all.
+    /// Keys visible to the first query of the query tile (none where below 1); each later query sees one
+    /// more, up to all.
     visible_to_first: isize,
 }
 
@@ -152,23 +149,19 @@ impl KeyTile {
     }
 }
 
-/// The key tiles of queries `first..first + len` (relative to the segment), prefix first.
-fn key_tiles(
-    segment: Segment,
-    prefix: Option<Segment>,
-    first: usize,
-    len: usize,
-) -> impl Iterator<Item = KeyTile> {
-    let of_prefix = prefix.into_iter().flat_map(|p| {
-        (0..p.len).step_by(TILE_KEYS).map(move |j| {
-            let n = TILE_KEYS.min(p.len - j);
-            KeyTile { row: p.start + j, len: n, visible_to_first: n as isize }
-        })
-    });
-    let own = (0..first + len).step_by(TILE_KEYS).map(move |j| KeyTile {
-        row: segment.start + j,
-        len: TILE_KEYS.min(first + len - j),
-        visible_to_first: first as isize - j as isize + 1,
-    });
-    of_prefix.chain(own)
+impl Layout {
+    /// The key tiles of queries `first..first + len` (relative to their segment), prefix first.
+    fn key_tiles(&self, segment: usize, first: usize, len: usize) -> impl Iterator<Item = KeyTile> {
+        let tiles = |segment: usize, len: usize, visible: usize| {
+            (0..len).step_by(TILE_KEYS).map(move |first| KeyTile {
+                segment,
+                first,
+                len: TILE_KEYS.min(len - first),
+                visible_to_first: visible as isize - first as isize,
+            })
+        };
+        let prefix = self.segments[segment].prefix;
+        let of_prefix = prefix.map(|p| tiles(p, self.segments[p].len, self.segments[p].len));
+        of_prefix.into_iter().flatten().chain(tiles(segment, first + len, first + 1))
+    }
 }

@@ -1,0 +1,159 @@
+//! The gradient of one optimizer step: the loss of its completions, micro-batch by micro-batch.
+
+use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::decoder::Keep;
+use rlt_model::{Decoder, Gradients};
+
+use super::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
+use crate::config::ObjectiveSettings;
+use crate::error::{Error, Result};
+
+/// What one optimizer step learns from.
+pub(super) struct Batch<'a> {
+    pub step: u64,
+    /// Prompts with their completions, every completion token scored.
+    pub groups: Vec<ScoringGroup>,
+    /// What is known of each completion, group by group.
+    pub completions: Vec<Learnt<'a>>,
+    pub settings: &'a ObjectiveSettings,
+    /// That of sampling.
+    pub temperature: f32,
+    /// `sampling.max_new_tokens`.
+    pub longest: usize,
+    pub tokens_per_microbatch: usize,
+    /// What to keep between the passes.
+    pub keep: Keep,
+}
+
+/// One completion to learn from. Log-probabilities are one a token, nats.
+#[derive(Debug, Clone)]
+pub(super) struct Learnt<'a> {
+    /// Names it in errors ("row 9, sample 2").
+    pub name: String,
+    pub advantage: f32,
+    /// Recorded while sampling.
+    pub old: &'a [f32],
+    /// The reference model's, where there is a KL term.
+    pub reference: Option<&'a [f32]>,
+}
+
+/// What a loss came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct StepLoss {
+    pub loss: f64,
+    /// Mean k3 over the tokens of each completion, then over completions, nats; none without a reference.
+    pub kl_to_reference: Option<f64>,
+    /// Share of the tokens whose ratio a bound holds.
+    pub clipped_share: f64,
+    /// Largest |log pi - log pi_old| of a token, nats: rounding alone as long as the policy is the one that sampled.
+    pub log_ratio_max: f64,
+}
+
+/// One completion token, in the order in which they are computed.
+#[derive(Clone, Copy)]
+struct Token {
+    completion: usize,
+    /// Its place in the completion.
+    index: usize,
+    weight: f64,
+}
+
+impl Batch<'_> {
+    /// Adds the gradient of the loss to `gradients`, micro-batch by micro-batch. A group's prompt is computed once in
+    /// every micro-batch that has a part of it.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming step, row and sample; `gradients` is incomplete then.
+    pub fn gradient(&self, policy: &Decoder, gradients: &mut Gradients) -> Result<StepLoss> {
+        let tokens = self.tokens();
+        let (mut done, mut sums) = (0, StepLoss::default());
+        for part in micro_batches(&self.groups, self.tokens_per_microbatch) {
+            let (batch, temperature, keep) = (PackedBatch::new(&part), self.temperature, self.keep);
+            let own = &tokens[done..];
+            let logprobs = if has_sequence_ratio(self.settings.objective) {
+                policy.train_whole_micro_batch(&batch, temperature, keep, gradients, |logprobs| {
+                    self.derivatives(own, logprobs)
+                })?
+            } else {
+                policy.train_micro_batch(&batch, temperature, keep, gradients, |first, logprobs| {
+                    self.derivatives(&own[first..], logprobs)
+                })?
+            };
+            self.add_losses(own, &logprobs, &mut sums);
+            done += logprobs.len();
+        }
+        let share = 1.0 / (tokens.len().max(1) as f64);
+        Ok(StepLoss { clipped_share: sums.clipped_share * share, ..sums })
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        let lengths: Vec<usize> = self.completions.iter().map(|completion| completion.old.len()).collect();
+        let counted =
+            Counted { completions: lengths.len(), tokens: lengths.iter().sum(), longest: self.longest };
+        let of = |(completion, &n_tokens): (usize, &usize)| {
+            let weight = token_weight(self.settings.loss_mean, n_tokens, counted);
+            (0..n_tokens).map(move |index| Token { completion, index, weight })
+        };
+        lengths.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Policy term, and value and derivative of the KL term, of the first `logprobs.len()` of `tokens`.
+    fn terms(&self, tokens: &[Token], logprobs: &[f32]) -> Vec<(Term, (f64, f64))> {
+        let mut terms = Vec::with_capacity(logprobs.len());
+        for run in tokens[..logprobs.len()].chunk_by(|a, b| a.completion == b.completion) {
+            let (completion, places) = (&self.completions[run[0].completion], run[0].index..);
+            let logprobs = &logprobs[terms.len()..][..run.len()];
+            let old = &completion.old[places.clone()][..run.len()];
+            let policy = policy_terms(self.settings, completion.advantage, logprobs, old);
+            let kl = |i: usize| {
+                let reference = completion.reference.map(|reference| reference[places.start + i]);
+                reference.map_or((0.0, 0.0), |reference| kl_term(self.settings.kl, logprobs[i], reference))
+            };
+            terms.extend(policy.into_iter().enumerate().map(|(i, term)| (term, kl(i))));
+        }
+        terms
+    }
+
+    /// Derivative of the loss by each log-probability.
+    fn derivatives(&self, tokens: &[Token], logprobs: &[f32]) -> Result<Vec<f32>> {
+        let beta = f64::from(self.settings.beta);
+        let mut derivatives = Vec::with_capacity(logprobs.len());
+        for ((term, (_, kl)), (token, &logprob)) in
+            self.terms(tokens, logprobs).into_iter().zip(tokens.iter().zip(logprobs))
+        {
+            let derivative = token.weight * (term.derivative + beta * kl);
+            let completion = &self.completions[token.completion];
+            let old = completion.old[token.index];
+            let numbers = [logprob.into(), old.into(), term.loss, derivative];
+            if !numbers.iter().all(|number: &f64| number.is_finite()) {
+                return Err(Error::NonFinite(format!(
+                    "step {}, {}: the loss of token {} is not finite (log-probability {logprob}, {old} when it was \
+                     sampled, the reference's {:?}); a lower optimizer.learning_rate may help",
+                    self.step,
+                    completion.name,
+                    token.index + 1,
+                    completion.reference.map(|reference| reference[token.index]),
+                )));
+            }
+            derivatives.push(derivative as f32);
+        }
+        Ok(derivatives)
+    }
+
+    fn add_losses(&self, tokens: &[Token], logprobs: &[f32], sums: &mut StepLoss) {
+        let beta = f64::from(self.settings.beta);
+        for ((term, (kl, _)), (token, &logprob)) in
+            self.terms(tokens, logprobs).into_iter().zip(tokens.iter().zip(logprobs))
+        {
+            let completion = &self.completions[token.completion];
+            sums.loss += token.weight * (term.loss + beta * kl);
+            sums.clipped_share += f64::from(u8::from(term.clipped));
+            let log_ratio = f64::from(logprob) - f64::from(completion.old[token.index]);
+            sums.log_ratio_max = sums.log_ratio_max.max(log_ratio.abs());
+            if let Some(reference) = completion.reference {
+                let share = 1.0 / (completion.old.len() as f64 * self.completions.len() as f64);
+                *sums.kl_to_reference.get_or_insert(0.0) += share * k3(logprob, reference[token.index]);
+            }
+        }
+    }
+}
