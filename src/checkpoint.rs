@@ -74,10 +74,10 @@ struct Manifest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileSum {
-    bytes: u64,
+pub(crate) struct FileSum {
+    pub(crate) bytes: u64,
     /// Eight hexadecimal digits.
-    crc32c: String,
+    pub(crate) crc32c: String,
 }
 
 impl CheckpointStore {
@@ -223,7 +223,8 @@ fn verify(folder: &Path) -> std::result::Result<(), String> {
     Ok(())
 }
 
-fn checksum(path: &Path) -> io::Result<FileSum> {
+/// Length and CRC-32C of a file.
+pub(crate) fn checksum(path: &Path) -> io::Result<FileSum> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
     let (mut bytes, mut crc) = (0, 0);

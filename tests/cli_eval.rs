@@ -9,7 +9,8 @@ use rlt::config::DataConfig;
 use rlt::dataset::read_questions;
 use rlt::evaluate::{EvalReport, QuestionRecord};
 use rlt::worlds::World;
-use serde_json::Value;
+use rlt::worlds::lexicon::{ModelShape, write_model_folder};
+use serde_json::{Value, json};
 
 /// After the assistant's line: an empty thought, then `Tom has9.`
 const SCRIPT: [(&str, &str); 9] = [
@@ -192,6 +193,115 @@ fn a_killed_evaluation_goes_on_to_the_same_numbers() {
 
     std::fs::write(&partial, kept).unwrap();
     assert_eq!(random_eval(dir.path(), "b.json", &batch), whole);
+}
+
+/// A small student that was trained on eight questions until it answers some of them, and a file of these.
+fn trained_student(dir: &Path) {
+    let row = |i: usize| {
+        let (name, a, b) = (["Tom", "Mira", "Ana"][i % 3], 11 + i * 29 % 37, 1 + i * 5 % 9);
+        json!({
+            "question": format!("{name} has {a} apples. She finds {b}. How many?"),
+            "solution": format!("{name} has {} apples.", a + b),
+            "reasoning_trace": "Let us see.",
+        })
+        .to_string()
+    };
+    let rows: Vec<String> = (0..8).map(row).collect();
+    std::fs::write(dir.join("quiz.jsonl"), rows.join("\n")).unwrap();
+    let shape = ModelShape { hidden_size: 64, intermediate_size: 128, n_layers: 2, n_heads: 2, context: 512 };
+    write_model_folder(&dir.join("base"), &shape).unwrap();
+    let overrides =
+        ["model.path=base", "data.path=quiz.jsonl", "run_dir=run", "sft.epochs=100", "checkpoint.every=0"];
+    Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir)
+        .args(["sft", "-q", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests/sft.toml")])
+        .args(overrides)
+        .assert()
+        .success();
+    std::fs::rename(dir.join("run/model"), dir.join("model")).unwrap();
+}
+
+const QUIZ: [&str; 10] = [
+    "eval",
+    "--model",
+    "model",
+    "--task",
+    "quiz.jsonl",
+    "-q",
+    "-n",
+    "20",
+    "sampling.max_new_tokens=60",
+    "prompts.student_system=",
+];
+
+/// Every file of an evaluation on the quiz, without its own name.
+fn quiz(dir: &Path, out: &str, args: &[&str]) -> (String, String) {
+    Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir)
+        .args(QUIZ)
+        .args(["--out", &format!("{out}.json")])
+        .args(args)
+        .assert()
+        .success();
+    let read = |name: String| std::fs::read_to_string(dir.join(name)).unwrap();
+    (read(format!("{out}.json")).replace(out, "OUT"), read(format!("{out}_questions.jsonl")))
+}
+
+#[test]
+fn a_trained_model_is_measured_alike_in_any_batch_on_any_threads_and_after_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    trained_student(dir);
+    let whole = quiz(dir, "whole", &[]);
+    let (figures, records) = report(&dir.join("whole.json"));
+    let accuracy = figures.summary.accuracy;
+    assert!(accuracy > 0.05 && accuracy < 0.95, "neither hopeless nor sure: {accuracy}");
+    let right = records.iter().flat_map(|record| &record.answers).filter(|answer| answer.correct).count();
+    assert_eq!(right as f64 / 160.0, accuracy);
+    assert!(figures.summary.low < accuracy && accuracy < figures.summary.high);
+
+    for (i, args) in [
+        &["sampling.max_running=1"][..],
+        &["sampling.max_running=7"],
+        &["sampling.max_running=64", "--threads", "1"],
+        &["sampling.max_running=5", "--threads", "3"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(quiz(dir, &format!("again{i}"), args), whole, "{args:?}");
+    }
+
+    // Killed again and again, each time a little further on, and called again in another way each time.
+    let partial = dir.join(".killed.json.partial.jsonl");
+    let lines = || std::fs::read_to_string(&partial).unwrap_or_default().lines().count();
+    let mut kills = 0;
+    for running in ["1", "2", "1", "3", "1"] {
+        let before = lines().max(1);
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+            .current_dir(dir)
+            .args(QUIZ)
+            .args(["--out", "killed.json", "--threads", running, &format!("sampling.max_running={running}")])
+            .spawn()
+            .unwrap();
+        while lines() <= before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+        }
+        if child.try_wait().unwrap().is_some() {
+            // On a busy machine it may be over before it is seen to have begun: the next attempt begins anew.
+            if kills > 0 {
+                break;
+            }
+            std::fs::remove_file(dir.join("killed.json")).unwrap();
+            continue;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(!dir.join("killed.json").exists(), "nothing half-written");
+    }
+    assert!(kills > 0, "it was never killed in the middle");
+    assert_eq!(quiz(dir, "killed", &["sampling.max_running=4"]), whole);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use rlt::config::DataConfig;
-use rlt::dataset::{Finish, read_questions, read_traces};
+use rlt::dataset::{Finish, read_questions, read_records, read_traces};
 use rlt::prompts::PromptStyle;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Value, json};
@@ -82,6 +82,60 @@ fn training_rows_read_back_as_questions_with_a_thought() {
         let questions = read_questions(&DataConfig { path, ..DataConfig::default() }).unwrap();
         assert_eq!((questions[1].question.as_str(), questions[1].solution.as_str()), ("Who?", "Tom"));
         assert_eq!(questions[1].reasoning_trace.as_deref().map(str::trim), Some("She finds."));
+    }
+}
+
+/// Leaves the files where `tests/parity/read_distilled.py` can check that other programs read them.
+#[test]
+fn training_rows_say_the_same_in_both_kinds_of_file() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("distilled");
+    std::fs::create_dir_all(&dir).unwrap();
+    scripted::write_scripted_model(&dir.join("model"), &SCRIPT, 512);
+    let names = [
+        "quote \" and \\",
+        "line\nbreak\r\n",
+        "tab\t",
+        "你好 \u{1f469}\u{200d}\u{1f680}",
+        "nul\u{0}",
+        "</s><s>",
+        " ",
+    ];
+    let rows: Vec<String> = (0..40)
+        .map(|i| {
+            let name = names[i % names.len()];
+            let tags = &names[..i % 4];
+            let more = if i % 3 == 0 { Value::Null } else { json!({"source": name, "n": [i, i + 1]}) };
+            json!({"question": format!("{i}: {name}?"), "solution": format!("{name}{i}"), "id": i, "share": i as f64 / 7.0,
+                   "hard": i % 2 == 0, "tags": tags, "meta": more})
+            .to_string()
+        })
+        .collect();
+    std::fs::write(dir.join("rows.jsonl"), rows.join("\n")).unwrap();
+    for format in ["conversations", "messages"] {
+        let files = ["jsonl", "parquet"].map(|kind| {
+            let out = format!("{format}.{kind}");
+            Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+                .current_dir(&dir)
+                .args([
+                    "explain",
+                    "--model",
+                    "model",
+                    "--data",
+                    "rows.jsonl",
+                    "-q",
+                    "--format",
+                    format,
+                    "--out",
+                    &out,
+                ])
+                .assert()
+                .success();
+            read_records(&dir.join(out), 0).unwrap()
+        });
+        let [jsonl, parquet] =
+            files.map(|records| records.into_iter().map(|r| r.columns).collect::<Vec<_>>());
+        assert_eq!(jsonl.len(), 40);
+        assert_eq!(jsonl, parquet);
     }
 }
 

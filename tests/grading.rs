@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rlt::evaluate::grading::{ThoughtRule, equivalent, extract, grade_countdown, grade_math};
 use serde_json::Value;
 
@@ -86,14 +87,18 @@ fn every_benchmark_answer_is_right_in_five_rewrites() {
             } else {
                 spaced
             };
+            let between = plain.split('$').skip(1).step_by(2);
+            let has_words = between.flat_map(str::chars).any(char::is_alphabetic);
             let rewrites = [
                 format!("Thus the result is $\\boxed{{{gold}}}$."),
                 format!("\\boxed{{{}}}", gold.replace("\\dfrac", "\\frac").replace("\\frac{", "\\dfrac{")),
                 format!("\\boxed{{{spaced}}}"),
-                // Words have no unit, formulas with text between them neither.
+                // Words have no unit, and neither have sentences: formulas with words between them. A unit stands
+                // before the full stop.
                 format!(
-                    "\\boxed{{{plain}{}}}",
-                    if plain.starts_with("\\text") || plain.contains('$') { "" } else { "\\text{ units}" }
+                    "\\boxed{{{}{}}}",
+                    plain.trim_end_matches(['.', '$']),
+                    if plain.starts_with("\\text") || has_words { "" } else { "\\text{ units}" }
                 ),
                 format!(
                     "First $\\boxed{{{gold}}}$, as was to be shown. I hope it is correct: 12345.\n\nDone."
@@ -246,15 +251,21 @@ fn fragments() -> impl Strategy<Value = String> {
     ]
 }
 
-/// How long to search: `RLT_FUZZ_SECONDS=600 cargo test --release --test grading fuzz -- --nocapture`.
-fn seconds() -> u64 {
-    std::env::var("RLT_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
+/// How long to search, and from where: `RLT_FUZZ_SECONDS=600 RLT_FUZZ_SEED=3 cargo test --test grading fuzz --
+/// --nocapture`.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}: {text:?}: {e}")))
 }
 
 #[test]
 fn fuzz_finds_no_panic_and_no_slow_input() {
-    let deadline = Instant::now() + Duration::from_secs(seconds());
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let seconds = setting("RLT_FUZZ_SECONDS", 2);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&setting("RLT_FUZZ_SEED", 0).to_le_bytes());
+    let mut runner =
+        TestRunner::new_with_rng(ProptestConfig::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let strategy = (fragments(), fragments());
     let (mut n, mut slowest) = (0_u64, (Duration::ZERO, String::new()));
     while Instant::now() < deadline {
@@ -280,7 +291,7 @@ fn fuzz_finds_no_panic_and_no_slow_input() {
     let (took, input) = slowest;
     eprintln!("{n} pairs, the slowest took {took:?}: {}", input.chars().take(300).collect::<String>());
     // A quick run among other tests only shows that nothing takes seconds.
-    let limit = if seconds() > 10 { 50 } else { 2000 };
+    let limit = if seconds > 10 { 50 } else { 2000 };
     assert!(took.as_millis() < limit, "{input}");
 }
 

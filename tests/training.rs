@@ -178,6 +178,27 @@ fn sft_refuses_rows_that_changed_under_a_run() {
 }
 
 #[test]
+fn models_that_changed_under_a_run_are_refused() {
+    let made = world();
+    let model = made.trained_model();
+    let student = made.run_dir("student");
+    fs::create_dir(&student).unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
+        fs::copy(model.join(name), student.join(name)).unwrap();
+    }
+    let student_key = format!("model.student={}", student.display());
+    let config = made.train_config(&model, &[&student_key]);
+    let run_dir = made.run_dir("run");
+    stop_after(rlt::grpo::train, &config, &run_dir, 1);
+    Decoder::random(Decoder::load(&student).unwrap().config(), 9).save(&student).unwrap();
+    let error = rlt::grpo::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap_err();
+    assert!(
+        matches!(error, Error::Usage(_)) && error.to_string().contains("another model.student"),
+        "{error}"
+    );
+}
+
+#[test]
 fn rows_that_do_not_fit_are_an_error_when_none_is_left() {
     let made = world();
     let config = made.sft_config(&["sft.max_tokens=5"]);

@@ -12,7 +12,7 @@ use super::metrics::describe;
 use super::rollout::Rollout;
 use super::train::questions;
 use crate::config::{Config, DataConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::training::Evaluated;
@@ -83,7 +83,13 @@ impl HeldOut {
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
         let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config)?;
+        let judged =
+            judge.rewards(step, &questions, &groups, style, chat, decoder, config).map_err(|error| {
+                match error {
+                    Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
+                    other => other,
+                }
+            })?;
         let mut rollout = Rollout::default();
         rollout.add(questions, groups, judged);
         let all = describe(&rollout.groups);

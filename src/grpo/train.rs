@@ -15,7 +15,7 @@
 //! - prompts that do not fit are dropped and counted, not cut;
 //! - the reference model is part of a checkpoint; there it is lost on resume.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -32,13 +32,13 @@ use super::reference::{begin_reference, sync_reference};
 use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
-use crate::config::Config;
+use crate::config::{Config, RewardKind};
 use crate::dataset::read_questions;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens};
-use crate::training::checkpoint::data_checksum;
+use crate::training::checkpoint::{data_checksum, models_checksum};
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
 
 /// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
@@ -68,6 +68,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         rows_drawn: 0,
         n_rows: all_questions.len(),
         data_checksum: data_checksum(all_questions.iter().map(|question| question.prompt.as_slice())),
+        models_checksum: models_checksum(&models_read_anew(config))?,
         evaluation: Standing::default(),
     };
     let (mut run, mut weights) =
@@ -109,7 +110,9 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
                 stream: [step, position],
             };
             let requests: Vec<_> = positions.zip(&questions).map(request).collect();
-            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| ())?;
+            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| {
+                run.save_if_asked(&weights, stop);
+            })?;
             config.memory.end_stage();
             generate_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
@@ -174,6 +177,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     }
     progress.finish(&last_reward);
     run.finish(&weights.decoder)
+}
+
+/// The folders of models that a run reads whenever it goes on: the rest is in its checkpoints.
+fn models_read_anew(config: &Config) -> Vec<&Path> {
+    let student = (config.reward.kind == RewardKind::Rlt).then_some(&config.model.student);
+    let base = (config.lora.rank > 0).then_some(&config.model.path);
+    student.into_iter().chain(base).map(PathBuf::as_path).collect()
 }
 
 /// Completion tokens a second in each part of a step, for whoever watches.

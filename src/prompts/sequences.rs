@@ -99,7 +99,7 @@ impl PromptStyle {
         let content = before_solution.len()..before_solution.len() + row.solution.len();
         let suffix = format!("{before_solution}{}{}{}", row.solution, self.end_of_solution, chat.turn_end());
 
-        let suffix = chat.tokenizer.encode_with_offsets(&suffix)?;
+        let suffix = chat.tokenizer.encode_inside(&suffix)?;
         let solution = tokens_inside(&suffix.offsets, &content);
         let n_think = think.ids.len();
         let mut continuation = think.ids.clone();

@@ -27,7 +27,7 @@ use crate::dataset::{read_questions, read_texts};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
-use crate::training::checkpoint::data_checksum;
+use crate::training::checkpoint::{data_checksum, models_checksum};
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
@@ -47,6 +47,8 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let total_rows = ((config.sft.epochs * examples.len() as f64).round() as u64).max(1);
     let total_steps = total_rows.div_ceil(batch_rows);
 
+    let base: Vec<&Path> =
+        (config.lora.rank > 0).then_some(config.model.path.as_path()).into_iter().collect();
     let state = State {
         work: "sft".into(),
         step: 0,
@@ -55,6 +57,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         rows_drawn: 0,
         n_rows: examples.len(),
         data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
+        models_checksum: models_checksum(&base)?,
         evaluation: Standing::default(),
     };
     let held_out = HeldOut::load(config, &tokenizer, progress)?;

@@ -14,7 +14,7 @@ use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, Standing};
-use crate::checkpoint::{io_error, write_atomic};
+use crate::checkpoint::{checksum, io_error, write_atomic};
 use crate::error::{Error, Result};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -39,6 +39,10 @@ pub struct State {
     pub n_rows: usize,
     /// CRC-32C over the rows' token ids.
     pub data_checksum: String,
+    /// CRC-32C over the files of the models that are read anew whenever the run goes on: the reward's student, an
+    /// adapter's base.
+    #[serde(default)]
+    pub models_checksum: String,
     /// The evaluations so far.
     #[serde(default)]
     pub evaluation: Standing,
@@ -51,6 +55,30 @@ pub fn data_checksum<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> String {
         ids.iter().fold(crc, |crc, id| crc32c::crc32c_append(crc, &id.to_le_bytes()))
     });
     format!("{crc:08x}")
+}
+
+/// CRC-32C over `config.json` and the weights of model folders, eight hexadecimal digits.
+///
+/// # Errors
+/// A folder or a file cannot be read.
+pub fn models_checksum(folders: &[&Path]) -> Result<String> {
+    let mut crc = 0;
+    for folder in folders {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(io_error(folder))? {
+            let path = entry.map_err(io_error(folder))?.path();
+            let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
+            if is_weights || path.ends_with("config.json") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        for path in paths {
+            let sum = checksum(&path).map_err(io_error(&path))?;
+            crc = crc32c::crc32c_append(crc, format!("{} {}", sum.bytes, sum.crc32c).as_bytes());
+        }
+    }
+    Ok(format!("{crc:08x}"))
 }
 
 /// Everything that a checkpoint holds.
@@ -135,22 +163,19 @@ impl Restored {
         optimizer.restore(&folder.join(OPTIMIZER), self.state.updates)
     }
 
-    /// Refuses to go on with other rows than the run began with.
+    /// Refuses to go on with other rows or models than the run began with; `begun` is what a new run would start with.
     ///
     /// # Errors
     /// [`Error::Usage`].
-    pub fn check_same_run(
-        &self,
-        folder: &Path,
-        work: &str,
-        n_rows: usize,
-        data_checksum: &str,
-    ) -> Result<()> {
-        let State { work: was, n_rows: rows_before, data_checksum: checksum_before, .. } = &self.state;
-        let what = if was != work {
-            format!("belongs to a run of {was}, not {work}")
-        } else if *rows_before != n_rows || checksum_before != data_checksum {
-            format!("was made with other rows ({rows_before} then, {n_rows} now, or other text)")
+    pub fn check_same_run(&self, folder: &Path, begun: &State) -> Result<()> {
+        let was = &self.state;
+        let what = if was.work != begun.work {
+            format!("belongs to a run of {}, not {}", was.work, begun.work)
+        } else if was.n_rows != begun.n_rows || was.data_checksum != begun.data_checksum {
+            format!("was made with other rows ({} then, {} now, or other text)", was.n_rows, begun.n_rows)
+        } else if was.models_checksum != begun.models_checksum {
+            "was made with another model.student, or another model.path under its adapter: their files changed"
+                .into()
         } else {
             return Ok(());
         };

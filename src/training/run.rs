@@ -63,6 +63,8 @@ pub struct Run<'a> {
     store: CheckpointStore,
     /// The step of the newest checkpoint.
     saved_step: Option<u64>,
+    /// Whether [`Self::save_if_asked`] has tried.
+    saved_early: bool,
     evaluation: EvalConfig,
     /// The best model so far.
     best: CheckpointStore,
@@ -115,7 +117,7 @@ impl<'a> Run<'a> {
             }
             Some(checkpoint) => {
                 let restored = Restored::read(&checkpoint.path, &config.model.path)?;
-                restored.check_same_run(&checkpoint.path, &state.work, state.n_rows, &state.data_checksum)?;
+                restored.check_same_run(&checkpoint.path, &state)?;
                 let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
@@ -139,6 +141,7 @@ impl<'a> Run<'a> {
             model: config.model.clone(),
             store,
             saved_step,
+            saved_early: false,
             evaluation: config.eval.clone(),
             best,
             log,
@@ -198,6 +201,16 @@ impl<'a> Run<'a> {
             "saved after step {step} of {total} in {}; the same command goes on from there",
             saved.display()
         )))
+    }
+
+    /// Saves the state after the last whole step as soon as `stop` is set, in the middle of work that goes on:
+    /// whoever asks a process to end may kill it soon after. [`Self::stop_if_asked`] tells what goes wrong.
+    pub fn save_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) {
+        if stop.load(Ordering::SeqCst) && self.state.step > 0 && !self.saved_early {
+            self.saved_early = true;
+            // Said when the run stops, which tries again.
+            drop(self.save(weights));
+        }
     }
 
     /// Ends a step: keeps the model if `evaluated` makes it the best, writes the metrics (`wall_s` first) and saves

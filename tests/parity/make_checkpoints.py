@@ -2,8 +2,8 @@
 
 Writes one model folder a variant (default: crates/rlt-model/tests/checkpoints, which is committed, so that
 crates/rlt-model/tests/checkpoints.rs runs everywhere) with ``golden.safetensors``: ``input_ids`` (T), ``logits``
-(T x V) of f32 arithmetic on the stored weights; for bf16 checkpoints ``logits_bf16``, of transformers' own bf16
-arithmetic; for biased f32 ones ``grad.NAME``, the gradient of the mean loss by each weight. Made with transformers 5.17 and PyTorch 2.15.
+(T x V) of f32 arithmetic on the stored weights and ``logits_f64``, of f64 arithmetic; for bf16 checkpoints
+``logits_bf16``, of transformers' own bf16 arithmetic; for biased f32 ones ``grad.NAME``, the gradient of the mean loss by each weight. Made with transformers 5.17 and PyTorch 2.15.
 """
 
 import json
@@ -108,6 +108,30 @@ def spell_as_in_transformers_4(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def logits_f64(folder: Path, ids):
+    """In f64 throughout: what transformers rounds to f32 on the way (norms, angles, softmax) is not."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa")
+    frequencies_H = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).model.rotary_emb.inv_freq.double()
+
+    def rotary(x, position_ids, **_):
+        angles = position_ids[..., None].double() * frequencies_H
+        angles = torch.cat((angles, angles), -1)
+        scale = model.model.rotary_emb.attention_scaling
+        return angles.cos() * scale, angles.sin() * scale
+
+    def norm(module):
+        mean_square = lambda x: x.pow(2).mean(-1, keepdim=True)
+        return lambda x: module.weight * x * torch.rsqrt(mean_square(x) + module.variance_epsilon)
+
+    model.model.rotary_emb.forward = rotary
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = norm(module)
+    logits = model(input_ids=ids, use_cache=False).logits[0].detach()
+    assert logits.dtype == torch.float64
+    return logits.clone()
+
+
 def gradients(model, ids) -> dict:
     model.zero_grad()
     model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
@@ -130,13 +154,14 @@ def main() -> None:
         ids = torch.randint(SHAPE["vocab_size"], (1, 60), generator=generator)
         load = lambda dtype: AutoModelForCausalLM.from_pretrained(to, dtype=dtype, attn_implementation="eager")
         logits = lambda model: model(input_ids=ids, use_cache=False).logits[0].detach().float().clone()
-        golden = {"input_ids": ids[0], "logits": logits(load(torch.float32))}
+        golden = {"input_ids": ids[0], "logits": logits(load(torch.float32)), "logits_f64": logits_f64(to, ids)}
         if dtype == torch.bfloat16:
             golden["logits_bf16"] = logits(load(torch.bfloat16))
         if name.endswith("bias_f32"):
             golden |= gradients(load(torch.float32), ids)
         save_file(golden, to / "golden.safetensors")
-        print(name, "largest logit", golden["logits"].abs().max().item())
+        error = lambda key: (golden[key].double() - golden["logits_f64"]).abs().max().item()
+        print(name, "largest logit", golden["logits"].abs().max().item(), "errors", [error(k) for k in golden if k.startswith("logits")])
 
 
 if __name__ == "__main__":

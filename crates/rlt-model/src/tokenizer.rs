@@ -24,7 +24,13 @@ pub struct Tokenizer {
     json: String,
     /// Other files of the folder that belong to the tokenizer: name and content.
     companions: Vec<(&'static str, String)>,
+    /// Whether it puts a space before a text, as SentencePiece does.
+    leads_with_space: bool,
 }
+
+/// Characters that merge with nothing in the usual SentencePiece vocabularies: what [`Tokenizer::encode_inside`]
+/// puts before a text, one after the other until one of them is a token of its own.
+const ANCHORS: [&str; 4] = ["\n", "\u{1}", "\u{fffc}", "\u{e000}"];
 
 /// Token ids of a text and where each token lies in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +75,10 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         let bytes = TokenText::of(&inner)?.table(&inner);
-        Ok(Self { inner, bytes, json, companions })
+        let mut tokenizer = Self { inner, bytes, json, companions, leads_with_space: false };
+        let a = tokenizer.encode("a").map_err(|e| e.to_string())?;
+        tokenizer.leads_with_space = tokenizer.decode(&a).starts_with(' ');
+        Ok(tokenizer)
     }
 
     /// The ids of `text`. Added tokens in it are recognised; nothing is added. What the vocabulary
@@ -94,6 +103,31 @@ impl Tokenizer {
             close_gaps(&mut offsets, text.len());
         }
         Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    /// As [`Tokenizer::encode_with_offsets`], for a text that stands inside a longer one and after tokens of its own:
+    /// without the space that SentencePiece tokenizers put before a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`], and for a SentencePiece tokenizer that merges whatever is put before the text with it.
+    pub fn encode_inside(&self, text: &str) -> Result<Encoding> {
+        if !self.leads_with_space {
+            return self.encode_with_offsets(text);
+        }
+        for anchor in ANCHORS {
+            let Encoding { ids, mut offsets } = self.encode_with_offsets(&format!("{anchor}{text}"))?;
+            let first = offsets.partition_point(|&(start, _)| start < anchor.len());
+            if offsets[..first].iter().all(|&(_, end)| end <= anchor.len()) {
+                offsets.drain(..first);
+                for (start, end) in &mut offsets {
+                    *start -= anchor.len();
+                    *end -= anchor.len();
+                }
+                return Ok(Encoding { ids: ids[first..].to_vec(), offsets });
+            }
+        }
+        let start: String = text.chars().take(20).collect();
+        Err(Error::Tokenizer(format!("cannot encode {start:?} without a space before it")))
     }
 
     /// The text of `ids`, special tokens included: their bytes joined, then decoded as UTF-8 with

@@ -225,6 +225,25 @@ fn sentencepiece_tokens_have_exact_bytes() {
 }
 
 #[test]
+fn a_text_inside_another_has_no_space_before_it() {
+    let tokenizer = sentencepiece();
+    for text in ["hi hi é", " hi", "é", "", "\nhi"] {
+        let Encoding { ids, offsets } = tokenizer.encode_inside(text).expect("encodes");
+        assert_eq!(tokenizer.decode(&ids), text);
+        assert_eq!(offsets.first().map_or(0, |offset| offset.0), 0);
+        assert_eq!(offsets.last().map_or(0, |offset| offset.1), text.len());
+    }
+    assert_eq!(tokenizer.encode_inside("hi hi").expect("encodes").ids, [262, 263]);
+    if let Some(qwen) = qwen() {
+        let text = "no space is put before this";
+        assert_eq!(
+            qwen.encode_inside(text).expect("encodes"),
+            qwen.encode_with_offsets(text).expect("encodes")
+        );
+    }
+}
+
+#[test]
 fn damaged_and_unsupported_tokenizers_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let refusal = |dir: &Path| Tokenizer::from_dir(dir).expect_err("refused").to_string();
