@@ -91,7 +91,7 @@ fn what_cannot_fit_is_refused_with_what_would() {
     let less = planned_peak(&made.plan(&["memory.recompute=blocks"]));
     assert!(less < whole, "{less} {whole}");
     let gib = |bytes: u64| format!("{}", bytes as f64 / f64::from(1 << 30));
-    let output = made.plan(&["--memory", &gib((whole + less) / 2)]);
+    let output = made.plan(&["--memory", &gib(u64::midpoint(whole, less))]);
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("this needs") && message.contains("memory.recompute=blocks"), "{message}");
