@@ -16,7 +16,7 @@ use rlt_model::weights::{Dtype, Weights};
 use self::pool::Pool;
 use self::shape::Shape;
 use self::work::{Step, Work, micro_batches};
-use crate::config::{Config, Idle, KlEstimator, Recompute, RewardKind};
+use crate::config::{Config, Idle, KlEstimator, MomentDtype, Recompute, RewardKind};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -165,8 +165,11 @@ fn walk(
     blocks.extend(models.policy.load(&mut pool, models.policy_file));
     kept(&pool, "weights");
     let trained = models.policy.trained();
-    for _ in 0..2 {
-        blocks.extend(trained.iter().map(|slot| pool.take(slot.rows * slot.cols)));
+    for slot in trained.iter().chain(&trained) {
+        match config.optimizer.moments {
+            MomentDtype::F32 => blocks.push(pool.take(slot.rows * slot.cols)),
+            MomentDtype::Bf16 => pool.hold(2 * (slot.rows * slot.cols) as u64),
+        }
     }
     kept(&pool, "optimizer moments");
     let has_reference = command == Command::Train && config.grpo.beta > 0.0;
@@ -292,7 +295,8 @@ fn savings(
     work: &Work,
     base: u64,
 ) -> Result<Vec<(String, u64)>> {
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 5] = [
+        ("optimizer.moments=bf16", |config| config.optimizer.moments = MomentDtype::Bf16),
         ("memory.recompute=blocks", |config| config.memory.recompute = Recompute::Blocks),
         ("memory.idle=release", |config| config.memory.idle = Idle::Release),
         ("TABLE.tokens_per_microbatch=1024", |config| {

@@ -335,6 +335,8 @@ impl<'a> Run<'a> {
 pub(crate) mod tests {
     use rlt_model::Gradients;
 
+    use crate::config::MomentDtype;
+
     use super::*;
 
     /// Two blocks of width 16 over 40 tokens, random weights.
@@ -351,10 +353,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn moments_and_reference_come_back_bit_for_bit() {
+    fn moments_come_back_bit_for_bit() {
+        for moments in [MomentDtype::F32, MomentDtype::Bf16] {
+            check_moments_come_back(moments);
+        }
+    }
+
+    fn check_moments_come_back(moments: MomentDtype) {
         let dir = tempfile::tempdir().unwrap();
         let mut decoder = tiny_model(1);
-        let settings = crate::config::OptimizerConfig::default();
+        let settings =
+            crate::config::OptimizerConfig { moments, ..crate::config::OptimizerConfig::default() };
         let mut optimizer = Optimizer::new(&decoder, &settings, 9);
         let gradients = Gradients::Weights(tiny_model(2).parameters().clone());
         for _ in 0..3 {
