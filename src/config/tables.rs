@@ -390,6 +390,19 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 never.
     pub clip_norm: f64,
+    /// Number format of the two moments.
+    pub moments: MomentDtype,
+}
+
+/// `optimizer.moments`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentDtype {
+    /// 8 bytes a parameter for both.
+    #[default]
+    F32,
+    /// Half of that; rounded up or down at random, so that small steps are not lost.
+    Bf16,
 }
 
 impl Default for OptimizerConfig {
@@ -403,6 +416,7 @@ impl Default for OptimizerConfig {
             epsilon: 1e-8,
             weight_decay: 0.0,
             clip_norm: 1.0,
+            moments: MomentDtype::F32,
         }
     }
 }

@@ -109,6 +109,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| {
                 run.save_if_asked(&weights, stop);
             })?;
+            config.memory.end_stage();
             generate_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
 
@@ -119,6 +120,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
                 .map_err(|error| {
                     run.keep_failed(&weights, error, || failed_groups(&questions, &completions))
                 })?;
+            config.memory.end_stage();
             score_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
             rollout.add(questions, completions, judged);
@@ -130,6 +132,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let update = learner.learn(step, &to_learn, &mut weights, &mut gradients).map_err(|error| {
             run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
         })?;
+        config.memory.end_stage();
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
