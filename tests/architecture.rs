@@ -19,7 +19,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
         if path.is_dir() {
             paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|ext| ext == "rs")
-            && !["tests.rs", "parity.rs", "test_chat.rs", "shared_data.rs"].iter().any(|name| path.ends_with(name))
+            && !["tests.rs", "parity.rs", "test_chat.rs", "shared_data.rs"]
+                .iter()
+                .any(|name| path.ends_with(name))
         {
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
