@@ -118,7 +118,12 @@ fn specimen() -> Result<Table> {
             begin_of_explanation: text(),
             end_of_explanation: text(),
         },
-        reward: RewardConfig { alpha_min: Some(0.0), alpha_max: Some(0.0), ..RewardConfig::default() },
+        reward: RewardConfig {
+            alpha_min: Some(0.0),
+            alpha_max: Some(0.0),
+            unscorable_reward: Some(0.0),
+            ..RewardConfig::default()
+        },
         grpo: GrpoConfig {
             baseline: Some(Baseline::Group),
             scale: Some(Scale::Group),

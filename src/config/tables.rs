@@ -219,9 +219,9 @@ pub struct RewardConfig {
     pub student_temperature: f32,
     /// Added when the end tag is missing.
     pub format_penalty: f32,
-    /// The reward of what cannot be scored: an empty thought, a sequence beyond the context. It must lie below
-    /// ordinary rewards, or training learns to write nothing.
-    pub unscorable_reward: f32,
+    /// The reward of what cannot be scored (an empty thought, a sequence beyond the context) where it is not
+    /// [`Self::format_penalty`]. It must lie below ordinary rewards, or training learns to write nothing.
+    pub unscorable_reward: Option<f32>,
 }
 
 impl RewardConfig {
@@ -233,6 +233,11 @@ impl RewardConfig {
     /// Weight of the maximum in r_KL.
     pub fn alpha_max(&self) -> f32 {
         self.alpha_max.unwrap_or(self.alpha)
+    }
+
+    /// The reward of what cannot be scored.
+    pub fn unscorable_reward(&self) -> f32 {
+        self.unscorable_reward.unwrap_or(self.format_penalty)
     }
 }
 
@@ -254,7 +259,7 @@ impl Default for RewardConfig {
             teacher_temperature: 0.7,
             student_temperature: 0.7,
             format_penalty: -1.0,
-            unscorable_reward: -10.0,
+            unscorable_reward: None,
         }
     }
 }

@@ -64,7 +64,7 @@ impl Config {
         positive("reward.student_temperature", reward.student_temperature.into())?;
         for (key, value) in [
             ("reward.format_penalty", reward.format_penalty),
-            ("reward.unscorable_reward", reward.unscorable_reward),
+            ("reward.unscorable_reward", reward.unscorable_reward()),
         ] {
             require(value.is_finite(), key, value, "finite")?;
         }

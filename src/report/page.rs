@@ -165,7 +165,7 @@ impl RewardRule {
             },
             lambda: plain(reward.lambda),
             format_penalty: plain(reward.format_penalty),
-            unscorable_reward: plain(reward.unscorable_reward),
+            unscorable_reward: plain(reward.unscorable_reward()),
             student_temperature: plain(reward.student_temperature),
             kl: reward.kl,
         }

@@ -43,7 +43,7 @@ pub struct RltScore {
 impl RltScore {
     /// A score without parts: the reward is the setting for that, so that a batch can go on.
     pub fn unscorable(reason: Unscorable, reward: &RewardConfig) -> Self {
-        Self { reward: reward.unscorable_reward, format_penalty: 0.0, parts: Err(reason) }
+        Self { reward: reward.unscorable_reward(), format_penalty: 0.0, parts: Err(reason) }
     }
 
     /// `ok`, or why the sample cannot be scored.
@@ -351,12 +351,14 @@ mod tests {
 
     #[test]
     fn nothing_to_score_is_a_reason_and_has_a_reward_of_its_own() {
-        let config = RewardConfig { unscorable_reward: -7.5, ..RewardConfig::default() };
+        let config = RewardConfig { unscorable_reward: Some(-7.5), ..RewardConfig::default() };
         for has_end_tag in [true, false] {
             let empty = RltInputs { has_end_tag, ..inputs(&[-1.0], &[], &[]) };
             let score = rlt_reward(&empty, &config).unwrap();
             assert_eq!((score.reward, score.format_penalty), (-7.5, 0.0));
             assert_eq!(score.parts, Err(Unscorable::EmptyThought));
+            let default = rlt_reward(&empty, &RewardConfig::default()).unwrap();
+            assert_eq!(default.reward, RewardConfig::default().format_penalty);
         }
         let score = rlt_reward(&inputs(&[], &[-1.0], &[-1.0]), &config).unwrap();
         assert_eq!(score.parts, Err(Unscorable::EmptySolution));

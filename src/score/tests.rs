@@ -139,7 +139,7 @@ fn rows_that_cannot_be_scored_say_why_and_the_rest_is_scored() {
     assert!(status[0].starts_with("empty thought") && status[1].starts_with("empty solution"), "{status:?}");
     assert!(status[2].starts_with("too long: ") && status[2].ends_with("the student's context is 700"));
     assert_eq!(status[3], "ok");
-    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -10.0));
+    assert!(results[..3].iter().all(|(_, scored)| scored.score.reward == -1.0));
     let columns = score_columns(results[0].0.as_ref(), &results[0].1, &test_chat());
     assert_eq!(columns["parts"]["kl_mean"], Value::Null);
     assert_eq!(columns["parts"]["n_think"], 0);
@@ -250,7 +250,7 @@ fn every_edge_of_a_completion() {
         assert!(scored.score.status().starts_with(reason), "{name}: {}", scored.score.status());
         let columns = score_columns(sample.as_ref(), &scored, &test_chat());
         assert_eq!(columns["parts"]["explanation_value"], Value::Null, "{name}");
-        assert_eq!(columns["reward"], -10.0, "{name}");
+        assert_eq!(columns["reward"], -1.0, "{name}");
     }
 }
 
