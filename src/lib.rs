@@ -14,6 +14,7 @@ pub mod explain;
 pub mod grpo;
 pub mod inspect;
 pub mod logprobs;
+pub mod plan;
 pub mod progress;
 pub mod prompts;
 pub mod replay;

@@ -44,6 +44,7 @@ fn same_run(run_dir: &Path, old: &Config, new: &Config) -> Result<()> {
     old.run_dir.clone_from(&new.run_dir);
     old.checkpoint.clone_from(&new.checkpoint);
     old.memory.recompute = new.memory.recompute;
+    old.memory.idle = new.memory.idle;
     old.grpo.samples_every = new.grpo.samples_every;
     old.grpo.samples_logged = new.grpo.samples_logged;
     let (was, is) = (old.settings()?, new.settings()?);

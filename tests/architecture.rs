@@ -19,7 +19,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
         if path.is_dir() {
             paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|ext| ext == "rs")
-            && !["tests.rs", "test_chat.rs", "shared_data.rs"].iter().any(|name| path.ends_with(name))
+            && !["tests.rs", "parity.rs", "test_chat.rs", "shared_data.rs"]
+                .iter()
+                .any(|name| path.ends_with(name))
         {
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
@@ -178,7 +180,7 @@ fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
             .chain(["begin_of_solution", "end_of_solution", "begin_of_explanation", "end_of_explanation"]);
     let known: BTreeSet<String> =
         known.into_keys().chain(style.map(|part| format!("prompts.{part}"))).collect();
-    let weights = ["reward.alpha_min", "reward.alpha_max"].map(str::to_owned);
+    let weights = ["reward.alpha_min", "reward.alpha_max", "reward.unscorable_reward"].map(str::to_owned);
     let of_objective =
         ["baseline", "scale", "loss_mean", "clip_low", "clip_high", "mask_truncated", "resample_rounds"];
     let unset = weights.into_iter().chain(of_objective.map(|key| format!("grpo.{key}")));

@@ -419,6 +419,58 @@ fn grpo_is_evaluated_on_held_out_questions() {
     assert_eq!(trained.best, Some(run_dir.join(format!("best/step-{best:06}"))));
 }
 
+#[test]
+fn several_updates_of_a_step_and_added_rewards_go_on_bit_for_bit() {
+    let made = world();
+    let model = made.trained_model();
+    let settings = [
+        "grpo.steps=5",
+        "checkpoint.every=2",
+        "grpo.objective=dapo",
+        "grpo.mask_truncated=false",
+        "grpo.epochs=2",
+        "grpo.minibatches=2",
+        "grpo.beta=0.1",
+        "grpo.kl=k1",
+        "reward.add.length=-0.5",
+        "reward.add.correctness=1",
+        "optimizer.schedule=linear",
+    ];
+    let config = made.train_config(&model, &settings);
+    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 3);
+    let rows = metrics(&made.run_dir("whole"));
+    assert_has(&rows, &METRICS[..10]);
+    assert_has(
+        &rows,
+        &["reward_rlt_mean", "reward_length_mean", "reward_correctness_mean", "groups_sampled"],
+    );
+    assert_has(&rows, &["kl_penalty_mean", "clipped_share", "log_ratio_max", "masked_completions"]);
+    for row in &rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let sum = number("reward_rlt_mean") - 0.5 * number("reward_length_mean")
+            + number("reward_correctness_mean");
+        assert!((number("reward_mean") - sum).abs() < 1e-5, "{row:?}");
+        // The policy has moved between the first update of a batch and its last.
+        assert!(number("log_ratio_max") > 1e-4, "{row:?}");
+    }
+}
+
+#[test]
+fn groups_of_equal_rewards_are_drawn_again_and_the_order_of_rows_goes_on_after_them() {
+    let made = world();
+    let model = made.trained_model();
+    // A model that hardly knows words never writes the sections: all rewards are equal.
+    let settings =
+        ["reward.kind=correctness", "grpo.objective=dapo", "grpo.resample_rounds=2", "checkpoint.every=1"];
+    let config = made.train_config(&model, &settings);
+    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 2);
+    for row in metrics(&made.run_dir("whole")) {
+        assert_eq!((&row["groups_sampled"], &row["zero_variance_groups"]), (&6.into(), &6.into()));
+    }
+    let state = fs::read_to_string(made.run_dir("whole").join("checkpoints/step-000003/state.json")).unwrap();
+    assert!(state.contains("\"rows_drawn\": 18"), "{state}");
+}
+
 /// One command line that has to succeed.
 fn rlt(arguments: &[&str]) -> String {
     let output = assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap();

@@ -13,6 +13,7 @@ mod grade;
 mod inspect;
 mod interrupt;
 mod logprobs;
+mod plan;
 mod render;
 mod replay;
 mod report;
@@ -53,6 +54,7 @@ enum Command {
     Grade(grade::GradeArgs),
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
+    Plan(plan::PlanArgs),
     Render(render::RenderArgs),
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
@@ -72,6 +74,7 @@ impl Command {
             Self::Grade(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
+            Self::Plan(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Replay(args) => args.run(context),
             Self::Report(args) => args.run(context),

@@ -88,10 +88,32 @@ impl From<Recompute> for Keep {
     }
 }
 
+/// `memory.idle`: what becomes of memory that a stage of a step has done with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Idle {
+    /// It is kept for the same stage of the next step: faster, mostly for small models.
+    #[default]
+    Keep,
+    /// It goes back to the operating system, so that the peak is that of the largest stage.
+    Release,
+}
+
 /// `[memory]`: what training holds in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryConfig {
     /// What of the forward pass is computed again instead of held.
     pub recompute: Recompute,
+    /// What becomes of memory that a stage of a step has done with.
+    pub idle: Idle,
+}
+
+impl MemoryConfig {
+    /// Called where a stage of a step (generation, scoring, update) has ended.
+    pub fn end_stage(&self) {
+        if self.idle == Idle::Release {
+            rlt_engine::tensor::release_memory();
+        }
+    }
 }

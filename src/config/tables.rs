@@ -222,6 +222,23 @@ pub struct RewardConfig {
     /// The reward of what cannot be scored (an empty thought, a sequence beyond the context) where it is not
     /// [`Self::format_penalty`]. It must lie below ordinary rewards, or training learns to write nothing.
     pub unscorable_reward: Option<f32>,
+    /// What training adds to it.
+    pub add: AddedRewards,
+}
+
+/// `[reward.add]`: values that are added to the reward of a completion in training, each times its weight here; 0 adds
+/// nothing. Each is logged apart.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AddedRewards {
+    /// 1 where the explanation's answer is right, graded as a solution would be, else 0 (`reward.kind = "rlt"`).
+    pub correctness: f32,
+    /// Share of the solution that the explanation copies, 0 to 1 (`reward.kind = "rlt"`).
+    pub overlap: f32,
+    /// Share of repeated runs of tokens, 0 to 1.
+    pub repetition: f32,
+    /// Length as a share of `sampling.max_new_tokens`, 0 to 1.
+    pub length: f32,
 }
 
 impl RewardConfig {
@@ -260,6 +277,7 @@ impl Default for RewardConfig {
             student_temperature: 0.7,
             format_penalty: -1.0,
             unscorable_reward: None,
+            add: AddedRewards::default(),
         }
     }
 }
@@ -372,6 +390,19 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm; 0 never.
     pub clip_norm: f64,
+    /// Number format of the two moments.
+    pub moments: MomentDtype,
+}
+
+/// `optimizer.moments`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MomentDtype {
+    /// 8 bytes a parameter for both.
+    #[default]
+    F32,
+    /// Half of that; rounded up or down at random, so that small steps are not lost.
+    Bf16,
 }
 
 impl Default for OptimizerConfig {
@@ -385,6 +416,7 @@ impl Default for OptimizerConfig {
             epsilon: 1e-8,
             weight_decay: 0.0,
             clip_norm: 1.0,
+            moments: MomentDtype::F32,
         }
     }
 }

@@ -69,6 +69,19 @@ impl Config {
             require(value.is_finite(), key, value, "finite")?;
         }
 
+        let add = &reward.add;
+        for (key, weight, of_explanations) in [
+            ("reward.add.correctness", add.correctness, true),
+            ("reward.add.overlap", add.overlap, true),
+            ("reward.add.repetition", add.repetition, false),
+            ("reward.add.length", add.length, false),
+        ] {
+            require(weight.is_finite(), key, weight, "finite")?;
+            let composes = weight == 0.0 || !of_explanations || reward.kind == RewardKind::Rlt;
+            let range = "0 where reward.kind is correctness: it is about explanations";
+            require(composes, key, weight, range)?;
+        }
+
         let sampling = &self.sampling;
         not_negative("sampling.temperature", sampling.temperature.into())?;
         let top_p = sampling.top_p;
@@ -228,6 +241,8 @@ mod tests {
             "reward.student_temperature=-1",
             "reward.format_penalty=inf",
             "reward.unscorable_reward=nan",
+            "reward.add.correctness=nan",
+            "reward.add.length=inf",
             "reward.alpha_min=-1",
             "reward.alpha_max=-1",
             "reward.solution_weight=-1",
@@ -288,6 +303,13 @@ mod tests {
             let message = refusal(overrides);
             assert!(message.starts_with(key), "{overrides:?}: {message}");
             assert!(message.contains(';'), "{overrides:?}: what to do next? {message}");
+        }
+        for key in ["reward.add.correctness", "reward.add.overlap"] {
+            let message = refusal(&["reward.kind=correctness", &format!("{key}=0.5")]);
+            assert!(
+                message.starts_with(&format!("{key} is 0.5; it must be 0 where reward.kind")),
+                "{message}"
+            );
         }
         // The same, made to compose.
         for overrides in [

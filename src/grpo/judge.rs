@@ -3,14 +3,16 @@
 use rlt_model::Decoder;
 use rlt_model::generate::Completion;
 
-use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
+use crate::config::{AddedRewards, Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::evaluate::grading::{SolutionTags, grade_solution};
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::correctness::correctness_reward;
-use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
+use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
+use crate::reward::sum::weighted_sum;
+use crate::score::{Formats, NGRAM_TOKENS, RltSample, ScoredSample, Teacher, score_samples};
 use crate::traces;
 use crate::worlds::World;
 
@@ -24,6 +26,8 @@ pub(super) struct Question {
 /// A completion with its reward.
 pub(super) struct Judged {
     pub reward: f32,
+    /// What it is the weighted sum of, by name: the reward of `reward.kind` first. Empty where that is all.
+    pub parts: Vec<(&'static str, f32)>,
     /// Whether it has the asked sections: the explanation's end tag, or thought and solution.
     pub formatted: bool,
     pub basis: Basis,
@@ -59,6 +63,14 @@ impl Judge {
         }
     }
 
+    /// The student of the RLT reward.
+    pub fn student(&self) -> Option<&Decoder> {
+        match self {
+            Self::Rlt { student, .. } => Some(student),
+            Self::Correctness => None,
+        }
+    }
+
     /// What a completion of `row` is sampled after.
     pub fn prompt(&self, style: &PromptStyle, chat: &ChatText, row: &QuestionRow) -> Result<Vec<u32>> {
         match self {
@@ -83,13 +95,20 @@ impl Judge {
                 group.iter().enumerate().map(move |(sample, completion)| (*question, sample, completion))
             })
         };
+        let nothing_added = config.reward.add == AddedRewards::default();
+        let with_added = |(judged, (question, _, completion)): (Judged, (&Question, usize, &Completion))| {
+            if nothing_added {
+                return judged;
+            }
+            let text = policy_chat.tokenizer.decode(text_ids(completion));
+            add_rewards(judged, style, &question.row, completion, &text, config)
+        };
         let Self::Rlt { student, chat } = self else {
-            return Ok(completions()
-                .map(|(question, _, completion)| {
-                    let text = policy_chat.tokenizer.decode(text_ids(completion));
-                    judge_answer(style, &question.row, &text)
-                })
-                .collect());
+            let judged = completions().map(|(question, _, completion)| {
+                let text = policy_chat.tokenizer.decode(text_ids(completion));
+                judge_answer(style, &question.row, &text)
+            });
+            return Ok(judged.zip(completions()).map(with_added).collect());
         };
         let formats = Formats { style, teacher: policy_chat, student: chat };
         let samples = completions()
@@ -109,11 +128,53 @@ impl Judge {
         let scored = score_samples(&samples, teacher, &**student, &config.reward, tokens_per_batch, &Silent)?;
         let judged = samples.into_iter().zip(scored).map(|(sample, scored)| Judged {
             reward: scored.score.reward,
+            parts: Vec::new(),
             formatted: sample.has_end_tag,
             basis: Basis::Rlt(Box::new((sample, scored))),
         });
-        Ok(judged.collect())
+        Ok(judged.zip(completions()).map(with_added).collect())
     }
+}
+
+/// Adds what `[reward.add]` asks for to the reward of a completion that decodes to `text`.
+fn add_rewards(
+    judged: Judged,
+    style: &PromptStyle,
+    row: &QuestionRow,
+    completion: &Completion,
+    text: &str,
+    config: &Config,
+) -> Judged {
+    let add = &config.reward.add;
+    let is_added = |weight: f32| weight != 0.0;
+    let mut added = Vec::new();
+    let (main, tokens) = match &judged.basis {
+        Basis::Correctness(_) => ("correctness", text_ids(completion)),
+        Basis::Rlt(of) => {
+            let sample = &of.0;
+            if is_added(add.correctness) {
+                let explanation = style.split_explanation(text).0;
+                let right = is_right(style, row, &style.student_answer("", explanation));
+                added.push(("correctness", add.correctness, f32::from(u8::from(right))));
+            }
+            if is_added(add.overlap) {
+                let overlap = solution_overlap(sample.think_ids(), sample.solution_ids());
+                added.push(("overlap", add.overlap, overlap));
+            }
+            ("rlt", sample.think_ids())
+        }
+    };
+    if is_added(add.repetition) {
+        added.push(("repetition", add.repetition, repeated_ngram_share(tokens, NGRAM_TOKENS)));
+    }
+    if is_added(add.length) {
+        let share = completion.ids.len() as f32 / config.sampling.max_new_tokens as f32;
+        added.push(("length", add.length, share));
+    }
+    let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
+    let values = added.into_iter().map(|(name, _, value)| (name, value));
+    let parts = std::iter::once((main, judged.reward)).chain(values).collect();
+    Judged { reward: weighted_sum(judged.reward, &weighted), parts, ..judged }
 }
 
 /// Whether the log-probabilities recorded while sampling are those that r_KL asks for.
@@ -133,7 +194,7 @@ fn judge_answer(style: &PromptStyle, row: &QuestionRow, completion: &str) -> Jud
         correct = is_right(style, row, completion);
         correct
     });
-    Judged { reward, formatted: section.is_some(), basis: Basis::Correctness(correct) }
+    Judged { reward, parts: Vec::new(), formatted: section.is_some(), basis: Basis::Correctness(correct) }
 }
 
 /// A question of a synthetic world is graded as that world does; any other as `rlt eval` does a file's rows.
@@ -152,11 +213,14 @@ fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use rlt_model::generate::Finish;
+
     use super::*;
 
     /// A completion with the reward of a right answer, a wrong one or no answer.
     pub(in crate::grpo) fn judged(reward: f32) -> Judged {
-        Judged { reward, formatted: reward > -1.0, basis: Basis::Correctness(reward > 0.0) }
+        let basis = Basis::Correctness(reward > 0.0);
+        Judged { reward, parts: Vec::new(), formatted: reward > -1.0, basis }
     }
 
     /// The question of row 1.
@@ -181,6 +245,19 @@ pub(super) mod tests {
             .map_or("no sections".into(), |(thought, answer)| style.student_answer(thought, answer));
         let judged = judge_answer(style, &row(question, solution), &completion);
         (judged.reward, judged.formatted)
+    }
+
+    #[test]
+    fn what_is_added_is_weighted_and_kept_apart() {
+        let mut config = Config::default();
+        config.sampling.max_new_tokens = 8;
+        config.reward.add.length = -2.0;
+        let completion = Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish: Finish::Length };
+        let row = row("What is 2 + 2?", "4");
+        // 2 of 8 tokens.
+        let with_length = add_rewards(judged(1.0), PromptStyle::stratos(), &row, &completion, "4", &config);
+        assert_eq!(with_length.reward, 0.5);
+        assert_eq!(with_length.parts, [("correctness", 1.0), ("length", 0.25)]);
     }
 
     #[test]

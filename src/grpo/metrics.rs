@@ -20,6 +20,10 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     let judged: Vec<&Judged> = groups.iter().flat_map(|group| &group.judged).collect();
     let rewards: Vec<f64> = judged.iter().map(|j| j.reward.into()).collect();
     distribution(&mut metrics, "reward", &rewards);
+    for (part, (name, _)) in judged.first().map_or(&[][..], |first| &first.parts).iter().enumerate() {
+        let values: Vec<f64> = judged.iter().map(|j| j.parts[part].1.into()).collect();
+        distribution(&mut metrics, &format!("reward_{name}"), &values);
+    }
     let samples: Vec<&(RltSample, ScoredSample)> = judged
         .iter()
         .filter_map(|j| match &j.basis {
@@ -128,6 +132,10 @@ pub(super) fn sample_rows(
             ("reward".to_owned(), judged.reward.into()),
             ("advantage".to_owned(), advantages[index].into()),
         ]);
+        if !judged.parts.is_empty() {
+            let rewards = judged.parts.iter().map(|&(name, value)| (name.to_owned(), value.into()));
+            columns.insert("rewards".into(), Value::Object(rewards.collect()));
+        }
         if let Some(system) = &question.system {
             columns.insert("system".into(), system.as_str().into());
         }

@@ -25,6 +25,29 @@ pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64)
     Ok(())
 }
 
+/// Keeps a reference that will never move as small as it can be: in bf16 where that is exact, and in the memory of
+/// `student` where the two are the same model. No bit of a result changes. (Beside an adapter it is the base model, and
+/// shares its memory already.)
+pub(super) fn settle_reference(weights: &mut Weights, sync_every: usize, student: Option<&Decoder>) {
+    let Weights { decoder, reference: Some(reference), .. } = weights else { return };
+    if sync_every > 0 || decoder.adapter().is_some() {
+        return;
+    }
+    reference.parameters_mut().freeze();
+    if let Some(student) = student.filter(|student| are_the_same(student, reference)) {
+        *reference = student.base();
+    }
+}
+
+/// Whether two models have the same shape and weights, bit for bit.
+fn are_the_same(a: &Decoder, b: &Decoder) -> bool {
+    a.config() == b.config()
+        && a.parameters().tensors().iter().zip(b.parameters().tensors()).all(|(a, b)| {
+            a.is_bf16() == b.is_bf16()
+                && a.to_host().iter().zip(b.to_host().iter()).all(|(a, b)| a.to_bits() == b.to_bits())
+        })
+}
+
 /// ref <- mixup * policy + (1 - mixup) * ref, every `every` steps (TR-DPO, arXiv 2404.09656).
 pub(super) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
     let Weights { decoder, reference: Some(reference), .. } = weights else { return };
@@ -40,6 +63,26 @@ pub(super) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mix
 mod tests {
     use super::*;
     use crate::training::run::tests::tiny_model;
+
+    #[test]
+    fn a_reference_that_never_moves_shares_the_memory_of_an_equal_student() {
+        let settings = crate::config::OptimizerConfig::default();
+        let weights = || Weights {
+            decoder: tiny_model(1),
+            optimizer: crate::training::Optimizer::new(&tiny_model(1), &settings, 9),
+            reference: Some(tiny_model(2)),
+        };
+        let shares = |student: &Decoder, sync_every| {
+            let mut weights = weights();
+            settle_reference(&mut weights, sync_every, Some(student));
+            let reference = weights.reference.unwrap();
+            assert!(are_the_same(&reference, &tiny_model(2)));
+            std::ptr::eq(reference.parameters(), student.parameters())
+        };
+        assert!(shares(&tiny_model(2), 0));
+        assert!(!shares(&tiny_model(2), 32), "it will move");
+        assert!(!shares(&tiny_model(3), 0), "another model");
+    }
 
     #[test]
     fn the_reference_moves_towards_the_policy_when_it_is_due() {

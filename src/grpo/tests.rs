@@ -1,7 +1,11 @@
 //! The gradient of an update against the plain one, for every objective and whatever composes with it.
 
+mod parity;
+
 use std::iter;
 
+use rlt_engine::Tensor;
+use rlt_model::adapter::{Adapter, LoraSettings, Target};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
 use rlt_model::{Decoder, Gradients};
@@ -69,6 +73,23 @@ fn whatever_composes() -> Vec<Config> {
         }
     }
     configs
+}
+
+/// A model whose weights are trained.
+fn trained_whole() -> Decoder {
+    tiny_model(1)
+}
+
+/// The same, frozen, with low-rank terms that are trained, none of them zero.
+fn trained_by_adapter() -> Decoder {
+    let model = tiny_model(1);
+    let settings = LoraSettings { rank: 3, alpha: 6.0, targets: Target::ALL.to_vec() };
+    let mut adapter = Adapter::random(model.config(), &settings, 5);
+    for tensor in adapter.tensors_mut() {
+        let moved = tensor.to_host().iter().enumerate().map(|(i, x)| x + 0.05 * (i as f32).sin()).collect();
+        *tensor = Tensor::from_vec(tensor.rows(), tensor.cols(), moved);
+    }
+    model.with_adapter(adapter)
 }
 
 /// Two questions, three completions each; the second of the first was cut. The policy that sampled them is not quite
@@ -286,29 +307,36 @@ fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
         let (own, defaults) = (config.grpo.objective_settings(), of_objective.objective_settings());
         let plain_settings = (own.baseline, own.scale, own.loss_mean)
             == (defaults.baseline, defaults.scale, defaults.loss_mean);
-        let reference = || (own.beta > 0.0).then(|| tiny_model(2));
-        let groups = sampled(&tiny_model(1), config.sampling.temperature);
-        let (loss, plain) = plain_gradient(&config, &groups, &tiny_model(1), &tiny_model(2));
-        let mut weights = weights(tiny_model(1), reference());
-        // Every variant of an objective's own settings; of the others one, by turns.
-        let chosen =
-            variants.iter().enumerate().filter(|(v, _)| plain_settings || index % variants.len() == *v);
-        for (_, &(tokens, keep)) in chosen {
-            config.grpo.tokens_per_microbatch = tokens;
-            let (update, ours) = trained_gradient(&config, &groups, &mut weights, keep);
-            let what = format!("{tokens} tokens a micro-batch, {keep:?}, {own:?}");
-            let of_update = update.losses[0];
-            assert!(
-                (of_update.loss - loss).abs() < 1e-5 * loss.abs().max(1.0),
-                "{what}: {of_update:?}, {loss}"
-            );
-            assert!(0.0 < of_update.clipped_share && of_update.clipped_share < 1.0, "{what}: {of_update:?}");
-            assert_eq!(of_update.kl_to_reference.is_some(), own.beta > 0.0);
-            assert_eq!(update.masked, usize::from(own.mask_truncated));
-            let distance = distance(&ours, &plain);
-            assert!(distance < 1e-5, "{what}: the gradients differ by {distance}");
-            worst = worst.max(distance);
-            checked += 1;
+        // Every variant of an objective's own settings, also beside frozen weights; of the others one, by turns.
+        let policies: &[fn() -> Decoder] =
+            if plain_settings { &[trained_whole, trained_by_adapter] } else { &[trained_whole] };
+        for policy in policies {
+            let groups = sampled(&policy(), config.sampling.temperature);
+            let (loss, plain) = plain_gradient(&config, &groups, &policy(), &tiny_model(2));
+            let mut weights = weights(policy(), (own.beta > 0.0).then(|| tiny_model(2)));
+            let chosen =
+                variants.iter().enumerate().filter(|(v, _)| plain_settings || index % variants.len() == *v);
+            for (_, &(tokens, keep)) in chosen {
+                config.grpo.tokens_per_microbatch = tokens;
+                let (update, ours) = trained_gradient(&config, &groups, &mut weights, keep);
+                let adapter = weights.decoder.adapter().is_some();
+                let what = format!("{tokens} tokens a micro-batch, {keep:?}, adapter {adapter}, {own:?}");
+                let of_update = update.losses[0];
+                assert!(
+                    (of_update.loss - loss).abs() < 1e-5 * loss.abs().max(1.0),
+                    "{what}: {of_update:?}, {loss}"
+                );
+                assert!(
+                    0.0 < of_update.clipped_share && of_update.clipped_share < 1.0,
+                    "{what}: {of_update:?}"
+                );
+                assert_eq!(of_update.kl_to_reference.is_some(), own.beta > 0.0);
+                assert_eq!(update.masked, usize::from(own.mask_truncated));
+                let distance = distance(&ours, &plain);
+                assert!(distance < 1e-5, "{what}: the gradients differ by {distance}");
+                worst = worst.max(distance);
+                checked += 1;
+            }
         }
     }
     println!("{checked} gradients, the largest difference {worst:.1e} of the largest element");

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
-use super::reference::{begin_reference, sync_reference};
+use super::reference::{begin_reference, settle_reference, sync_reference};
 use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
@@ -75,11 +75,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    if let (Some(reference), None, 0) =
-        (&mut weights.reference, weights.decoder.adapter(), grpo.reference_sync_every)
-    {
-        reference.parameters_mut().freeze();
-    }
+    settle_reference(&mut weights, grpo.reference_sync_every, judge.student());
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
@@ -113,6 +109,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| {
                 run.save_if_asked(&weights, stop);
             })?;
+            config.memory.end_stage();
             generate_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
 
@@ -123,6 +120,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
                 .map_err(|error| {
                     run.keep_failed(&weights, error, || failed_groups(&questions, &completions))
                 })?;
+            config.memory.end_stage();
             score_s += round.elapsed().as_secs_f64();
             run.stop_if_asked(&weights, stop)?;
             rollout.add(questions, completions, judged);
@@ -134,6 +132,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let update = learner.learn(step, &to_learn, &mut weights, &mut gradients).map_err(|error| {
             run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
         })?;
+        config.memory.end_stage();
         sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 

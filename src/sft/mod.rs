@@ -4,5 +4,5 @@ mod evaluate;
 pub mod objective;
 mod train;
 
-pub(crate) use train::learn_again;
 pub use train::train;
+pub(crate) use train::{examples, learn_again};

@@ -106,14 +106,14 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
 }
 
 /// A row as it is trained on.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Names the row in errors.
     pub name: String,
     pub example: SftExample,
 }
 
 /// The rows in the configured format, without those that do not fit; how many were dropped is noted.
-pub(super) fn examples(
+pub(crate) fn examples(
     config: &Config,
     model: &ModelConfig,
     tokenizer: &Tokenizer,

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use rlt_engine::Tensor;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
+use rlt_engine::moment::Moment;
 use rlt_model::parameters::Slot;
 use rlt_model::weights::{Dtype, TensorView, Weights, write_safetensors};
 use rlt_model::{Decoder, Gradients};
 
 use super::schedule::learning_rate;
-use crate::config::OptimizerConfig;
+use crate::config::{MomentDtype, OptimizerConfig};
 use crate::error::{Error, Result};
 
 /// Names of the two moments in `optimizer.safetensors`, before the weight's own name.
@@ -24,8 +24,8 @@ pub struct Optimizer {
     /// What is trained, by name and shape.
     slots: Vec<Slot>,
     /// One a slot.
-    first: Vec<Tensor>,
-    second: Vec<Tensor>,
+    first: Vec<Moment>,
+    second: Vec<Moment>,
 }
 
 /// What one update did.
@@ -41,7 +41,11 @@ impl Optimizer {
     /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps.
     pub fn new(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64) -> Self {
         let slots = decoder.trained_slots();
-        let zeros = || slots.iter().map(|slot| Tensor::zeros(slot.rows, slot.cols)).collect();
+        let zeros: fn(usize, usize) -> Moment = match settings.moments {
+            MomentDtype::F32 => Moment::zeros_f32,
+            MomentDtype::Bf16 => Moment::zeros_bf16,
+        };
+        let zeros = || slots.iter().map(|slot| zeros(slot.rows, slot.cols)).collect();
         let (first, second) = (zeros(), zeros());
         Self { settings: settings.clone(), total_steps, steps_done: 0, slots, first, second }
     }
@@ -73,10 +77,10 @@ impl Optimizer {
         let scale = clip_scale(grad_norm, clip_norm) as f32;
         let moments = self.first.iter_mut().zip(&mut self.second);
         let weights = decoder.trained_tensors_mut();
-        for (((weight, gradient), (first, second)), slot) in
-            weights.into_iter().zip(gradients.tensors()).zip(moments).zip(&self.slots)
+        for (index, (((weight, gradient), (first, second)), slot)) in
+            weights.into_iter().zip(gradients.tensors()).zip(moments).zip(&self.slots).enumerate()
         {
-            adamw.update(weight, gradient, first, second, scale, step, slot.decay);
+            adamw.update(weight, gradient, first, second, scale, step, slot.decay, index);
         }
         self.steps_done = step;
         Ok(Update { learning_rate, grad_norm })
@@ -88,7 +92,7 @@ impl Optimizer {
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let slots = &self.slots;
-        let hosts: Vec<_> = self.first.iter().chain(&self.second).map(Tensor::to_host).collect();
+        let hosts: Vec<_> = self.first.iter().chain(&self.second).map(Moment::to_host).collect();
         let mut parts = Vec::new();
         for ((moment, slot), data) in
             MOMENTS.iter().flat_map(|moment| slots.iter().map(move |slot| (moment, slot))).zip(&hosts)
@@ -102,7 +106,11 @@ impl Optimizer {
         }
         let views: Vec<TensorView> =
             parts.iter().map(|(name, shape, data)| TensorView { name, shape, data }).collect();
-        Ok(write_safetensors(path, &views, Dtype::F32)?)
+        let dtype = match self.settings.moments {
+            MomentDtype::F32 => Dtype::F32,
+            MomentDtype::Bf16 => Dtype::Bf16,
+        };
+        Ok(write_safetensors(path, &views, dtype)?)
     }
 
     /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote.
@@ -111,17 +119,16 @@ impl Optimizer {
     /// The file is missing, damaged or of another model.
     pub fn restore(&mut self, path: &Path, steps_done: u64) -> Result<()> {
         let weights = Weights::open_file(path)?;
-        let [first, second] = MOMENTS.map(|moment| {
-            let read = |slot: &Slot| {
+        for (name, moments) in MOMENTS.into_iter().zip([&mut self.first, &mut self.second]) {
+            for (slot, moment) in self.slots.iter().zip(moments) {
                 let mut data = Vec::with_capacity(slot.rows * slot.cols);
                 for part in &slot.parts {
-                    data.extend(weights.read_f32(&format!("{moment}.{}", part.name), &part.shape)?);
+                    data.extend(weights.read_f32(&format!("{name}.{}", part.name), &part.shape)?);
                 }
-                Ok::<_, Error>(Tensor::from_vec(slot.rows, slot.cols, data))
-            };
-            self.slots.iter().map(read).collect::<Result<Vec<_>>>()
-        });
-        (self.first, self.second, self.steps_done) = (first?, second?, steps_done);
+                moment.set(&data);
+            }
+        }
+        self.steps_done = steps_done;
         Ok(())
     }
 }
@@ -134,6 +141,8 @@ fn clip_scale(norm: f64, limit: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rlt_engine::Tensor;
+
     use super::*;
     use crate::training::run::tests::tiny_model;
 

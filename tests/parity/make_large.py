@@ -1,7 +1,7 @@
-"""Writes a bf16 checkpoint of random weights in Qwen2.5-7B's shape: ``make_large.py FOLDER [--layers N]``.
+"""Writes a bf16 checkpoint of random weights in Qwen2.5's shape: ``make_large.py FOLDER [--shape 0.5b] [--layers N]``.
 
 For measuring memory and loading time where the real weights are not at hand (docs/BENCHMARKS.md): the configuration
-is Qwen2.5-7B-Instruct's, the weights are normal with standard deviation 0.02, in shards of at most 4 GB with an index,
+is Qwen2.5-7B-Instruct's (or 0.5B's), the weights are normal with standard deviation 0.02, in shards of at most 4 GB with an index,
 as the hub has them. 28 layers take 15.2 GB of disk; ``--layers`` makes a smaller one of the same width.
 """
 
@@ -36,6 +36,20 @@ CONFIG = {
     "use_sliding_window": False,
     "vocab_size": 152064,
 }
+SHAPES = {
+    "7b": {},
+    "0.5b": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "max_window_layers": 21,
+        "num_attention_heads": 14,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": 2,
+        "sliding_window": 32768,
+        "tie_word_embeddings": True,
+        "vocab_size": 151936,
+    },
+}
 SHARD_BYTES = 4_000_000_000
 
 
@@ -56,15 +70,19 @@ def tensors(config: dict):
         yield f"{at}.mlp.up_proj.weight", (inner, width)
         yield f"{at}.mlp.down_proj.weight", (width, inner)
     yield "model.norm.weight", (width,)
-    yield "lm_head.weight", (vocab, width)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (vocab, width)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", type=int, default=CONFIG["num_hidden_layers"])
+    parser.add_argument("--shape", choices=SHAPES, default="7b")
+    parser.add_argument("--layers", type=int)
     arguments = parser.parse_args()
-    folder, config = arguments.folder, CONFIG | {"num_hidden_layers": arguments.layers}
+    folder, config = arguments.folder, CONFIG | SHAPES[arguments.shape]
+    if arguments.layers:
+        config["num_hidden_layers"] = arguments.layers
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::moment::{Moment, random_bits, round_at_random, widen};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -38,49 +39,108 @@ pub fn sum_of_squares(x: &Tensor) -> f64 {
     blocks.iter().sum()
 }
 
+/// A step's factors, in the precision of the arithmetic.
+#[derive(Clone, Copy)]
+struct Factors {
+    b1: f32,
+    b2: f32,
+    a1: f32,
+    a2: f32,
+    step_size: f32,
+    root2: f32,
+    eps: f32,
+    keep: f32,
+}
+
+impl Factors {
+    /// One element: its value and moments after the gradient `g`.
+    #[inline(always)]
+    fn step(self, x: f32, m: f32, v: f32, g: f32) -> (f32, f32, f32) {
+        let m = self.b1.mul_add(m, self.a1 * g);
+        let v = self.b2.mul_add(v, self.a2 * g * g);
+        let x = x.mul_add(self.keep, -self.step_size * m / v.sqrt().mul_add(self.root2, self.eps));
+        (x, m, v)
+    }
+}
+
+/// Tells the random bits of the two moments apart.
+const SECOND: u32 = 0x5bd1_e995;
+
 impl AdamW {
+    fn factors(&self, step: u64, decay: bool) -> Factors {
+        let correction1 = 1.0 - self.beta1.powi(step as i32);
+        let correction2 = 1.0 - self.beta2.powi(step as i32);
+        Factors {
+            b1: self.beta1 as f32,
+            b2: self.beta2 as f32,
+            // Taken before rounding: in f32, 1 - 0.999 is off by 1.3e-5 of itself.
+            a1: (1.0 - self.beta1) as f32,
+            a2: (1.0 - self.beta2) as f32,
+            step_size: (self.learning_rate / correction1) as f32,
+            root2: (1.0 / correction2.sqrt()) as f32,
+            eps: self.epsilon as f32,
+            keep: if decay { (1.0 - self.learning_rate * self.weight_decay) as f32 } else { 1.0 },
+        }
+    }
+
     /// Updates `value` in place with `gradient * gradient_scale` at step `step` (from 1); `decay`
-    /// says whether weight decay applies to this parameter.
+    /// says whether weight decay applies to this parameter, whose number `index` keys the rounding of bf16
+    /// moments.
     ///
     /// `m = b1 m + (1-b1) g`, `v = b2 v + (1-b2) g^2`,
     /// `value -= lr * (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + wd * value)`.
+    ///
+    /// # Panics
+    /// If one moment is bf16 and the other is not, or lengths differ.
     pub fn update(
         &self,
         value: &mut Tensor,
         gradient: &Tensor,
-        first: &mut Tensor,
-        second: &mut Tensor,
+        first: &mut Moment,
+        second: &mut Moment,
         gradient_scale: f32,
         step: u64,
         decay: bool,
+        index: usize,
     ) {
-        let correction1 = 1.0 - self.beta1.powi(step as i32);
-        let correction2 = 1.0 - self.beta2.powi(step as i32);
-        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
-        // Taken before rounding: in f32, 1 - 0.999 is off by 1.3e-5 of itself.
-        let (a1, a2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let step_size = (self.learning_rate / correction1) as f32;
-        let root2 = (1.0 / correction2.sqrt()) as f32;
-        let eps = self.epsilon as f32;
-        let keep = if decay { (1.0 - self.learning_rate * self.weight_decay) as f32 } else { 1.0 };
-        value
-            .data_mut()
-            .par_chunks_mut(BLOCK)
-            .zip(gradient.data().par_chunks(BLOCK))
-            .zip(first.data_mut().par_chunks_mut(BLOCK))
-            .zip(second.data_mut().par_chunks_mut(BLOCK))
-            .for_each(|(((value, gradient), first), second)| {
-                simd::vectorized(
-                    #[inline(always)]
-                    || {
-                        for (((x, g), m), v) in value.iter_mut().zip(gradient).zip(first).zip(second) {
-                            let g = g * gradient_scale;
-                            *m = b1.mul_add(*m, a1 * g);
-                            *v = b2.mul_add(*v, a2 * g * g);
-                            *x = x.mul_add(keep, -step_size * *m / v.sqrt().mul_add(root2, eps));
-                        }
-                    },
-                );
-            });
+        let factors = self.factors(step, decay);
+        let blocks = value.data_mut().par_chunks_mut(BLOCK).zip(gradient.data().par_chunks(BLOCK));
+        match (first, second) {
+            (Moment::F32(first), Moment::F32(second)) => {
+                let moments =
+                    first.data_mut().par_chunks_mut(BLOCK).zip(second.data_mut().par_chunks_mut(BLOCK));
+                blocks.zip(moments).for_each(|((value, gradient), (first, second))| {
+                    simd::vectorized(
+                        #[inline(always)]
+                        || {
+                            for (((x, g), m), v) in value.iter_mut().zip(gradient).zip(first).zip(second) {
+                                (*x, *m, *v) = factors.step(*x, *m, *v, g * gradient_scale);
+                            }
+                        },
+                    );
+                });
+            }
+            (Moment::Bf16(first), Moment::Bf16(second)) => {
+                let key = random_bits(step as u32, index as u32);
+                let moments = first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK));
+                blocks.zip(moments).enumerate().for_each(|(block, ((value, gradient), (first, second)))| {
+                    let start = (block * BLOCK) as u32;
+                    simd::vectorized(
+                        #[inline(always)]
+                        || {
+                            let elements = value.iter_mut().zip(gradient).zip(first).zip(second);
+                            for (i, (((x, g), m), v)) in (start..).zip(elements) {
+                                let (next, m_next, v_next) =
+                                    factors.step(*x, widen(*m), widen(*v), g * gradient_scale);
+                                *x = next;
+                                *m = round_at_random(m_next, random_bits(key, i));
+                                *v = round_at_random(v_next, random_bits(key ^ SECOND, i));
+                            }
+                        },
+                    );
+                });
+            }
+            _ => panic!("both moments are f32, or both bf16"),
+        }
     }
 }

@@ -71,6 +71,11 @@ fn size_class(elements: usize) -> usize {
     elements.div_ceil(step) * step
 }
 
+/// Elements of the block that a buffer of `elements` lies in; 0 where the allocator is asked instead.
+pub(crate) fn block_elements(elements: usize) -> usize {
+    if elements < SMALLEST_ELEMENTS { 0 } else { size_class(elements) }
+}
+
 /// A buffer of `elements` initialised but unspecified values.
 pub(crate) fn take(elements: usize) -> Buffer {
     if elements < SMALLEST_ELEMENTS {

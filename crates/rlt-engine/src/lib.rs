@@ -11,7 +11,7 @@
 //! - [`low_rank`]: what is learnt beside a frozen matrix.
 //! - [`kv`] and [`packed`]: what decoding one token at a time needs.
 //! - [`sample`], [`random`]: drawing tokens, reproducibly.
-//! - [`adamw`]: the optimizer.
+//! - [`adamw`], [`moment`]: the optimizer.
 //!
 //! # Determinism
 //! Every reduction has a shape that depends on the data only, never on the number of threads, so
@@ -27,6 +27,7 @@ pub mod head;
 pub mod kv;
 pub mod low_rank;
 pub mod matmul;
+pub mod moment;
 pub mod norm;
 pub mod packed;
 mod parallel;

@@ -234,6 +234,12 @@ pub fn release_memory() {
     buffer::release_all();
 }
 
+/// Elements of the recycled block that a tensor of `elements` lies in; 0 for small ones, which the allocator
+/// handles. For planning memory without taking it.
+pub fn block_elements(elements: usize) -> usize {
+    buffer::block_elements(elements)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backwar
 use rlt_engine::embedding::{embed, embed_backward};
 use rlt_engine::head::{logits, token_logprobs, token_logprobs_with_backward};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
+use rlt_engine::moment::Moment;
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
@@ -242,8 +243,10 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     for v in [&mut first, &mut second] {
         v.mix_in(&Tensor::full(n, k, 5.0), 0.9); // a second moment is not negative
     }
+    let (mut first, mut second) = (Moment::F32(first), Moment::F32(second));
     let adamw = AdamW { learning_rate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
-    adamw.update(&mut value, &dw, &mut first, &mut second, 0.5, 3, true);
+    adamw.update(&mut value, &dw, &mut first, &mut second, 0.5, 3, true, 0);
+    let (Moment::F32(first), Moment::F32(second)) = (first, second) else { unreachable!("both are f32") };
     keep("AdamW, value", &value);
     keep("AdamW, first moment", &first);
     keep("AdamW, second moment", &second);

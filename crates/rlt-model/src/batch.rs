@@ -36,7 +36,7 @@ impl Continuation {
 
     /// Rows that have to be computed: a token is predicted from the row before it, so nothing from
     /// the last scored token on is needed.
-    fn n_rows(&self) -> usize {
+    pub fn n_rows(&self) -> usize {
         self.scored.last().map_or(0, |last| last.end.saturating_sub(1))
     }
 }

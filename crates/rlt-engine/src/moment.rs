@@ -1,0 +1,75 @@
+//! An optimizer's moment, in f32 or in bf16.
+//!
+//! A second moment moves by a thousandth of its distance a step, and bf16 numbers lie 1/256 apart: rounded to
+//! nearest, it would soon stand still. So it is rounded up or down at random, with the chances that make the mean
+//! right (stochastic rounding). The random bits depend on the step, the tensor and the element alone.
+
+use crate::tensor::Tensor;
+
+/// One moment of one tensor, all zeros at first.
+#[derive(Debug)]
+pub enum Moment {
+    /// 4 bytes a number.
+    F32(Tensor),
+    /// 2 bytes a number: the upper halves of f32 numbers.
+    Bf16(Vec<u16>),
+}
+
+/// A bf16 number, widened.
+#[inline(always)]
+pub(crate) fn widen(number: u16) -> f32 {
+    f32::from_bits(u32::from(number) << 16)
+}
+
+/// `value` in bf16, rounded up when the 16 lower bits of `random` and of the value carry, down otherwise: the mean
+/// over all `random` is the value. For finite values.
+#[inline(always)]
+pub(crate) fn round_at_random(value: f32, random: u32) -> u16 {
+    (value.to_bits().wrapping_add(random & 0xffff) >> 16) as u16
+}
+
+/// Bits that look random, from a key and a counter (the finaliser of MurmurHash3 over both).
+#[inline(always)]
+pub(crate) fn random_bits(key: u32, counter: u32) -> u32 {
+    let mut h = key ^ counter.wrapping_mul(0x9e37_79b9);
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}
+
+impl Moment {
+    /// Zeros in f32.
+    pub fn zeros_f32(rows: usize, cols: usize) -> Self {
+        Self::F32(Tensor::zeros(rows, cols))
+    }
+
+    /// Zeros in bf16.
+    pub fn zeros_bf16(rows: usize, cols: usize) -> Self {
+        Self::Bf16(vec![0; rows * cols])
+    }
+
+    /// The numbers, widened where they are bf16.
+    pub fn to_host(&self) -> std::borrow::Cow<'_, [f32]> {
+        match self {
+            Self::F32(tensor) => tensor.to_host(),
+            Self::Bf16(numbers) => numbers.iter().map(|&number| widen(number)).collect(),
+        }
+    }
+
+    /// Replaces the numbers; those of a bf16 moment must be bf16 numbers.
+    ///
+    /// # Panics
+    /// If there are more or fewer, or one is no bf16 number where it must be.
+    pub fn set(&mut self, numbers: &[f32]) {
+        match self {
+            Self::F32(tensor) => tensor.data_mut().copy_from_slice(numbers),
+            Self::Bf16(own) => {
+                assert_eq!(own.len(), numbers.len(), "numbers of a moment");
+                for (own, number) in own.iter_mut().zip(numbers) {
+                    assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
+                    *own = (number.to_bits() >> 16) as u16;
+                }
+            }
+        }
+    }
+}

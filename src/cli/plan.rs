@@ -1,0 +1,123 @@
+//! `rlt plan`: what a configuration will need.
+
+use clap::{Args, ValueEnum};
+use rlt::plan::{Command, Plan, plan};
+use rlt::{Error, Result};
+use serde_json::{Map, Value, json};
+
+use super::common::{ConfigArgs, Context, model_folder};
+
+/// Print the memory and the time that a configuration will need, and refuse what cannot fit
+///
+/// Rows and tokenizer are read, weights are not. Completions count as long as they may become.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The command that will run; without it, the one whose table (`[sft]`, `[grpo]`) the file has
+    #[arg(long = "for", value_name = "COMMAND")]
+    command: Option<CommandName>,
+    /// Plan for this much memory instead of this machine's
+    #[arg(long, value_name = "GIB")]
+    memory: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CommandName {
+    /// `rlt sft`
+    Sft,
+    /// `rlt train`
+    Train,
+}
+
+impl PlanArgs {
+    /// Plans, prints, and fails where the run would not fit.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let config = context.load_config(&self.config)?;
+        let command = self.command()?;
+        model_folder(&config.model.path)?;
+        let mut plan = plan(&config, command, &context.progress)?;
+        if let Some(gib) = self.memory {
+            plan.memory = Some((gib * GIB) as u64);
+        }
+        context.answer(&text(&plan), &as_json(&plan))?;
+        plan.check()
+    }
+
+    fn command(&self) -> Result<Command> {
+        match self.command {
+            Some(CommandName::Sft) => return Ok(Command::Sft),
+            Some(CommandName::Train) => return Ok(Command::Train),
+            None => {}
+        }
+        let text = self.config.config.as_deref().map(std::fs::read_to_string);
+        let text = text.and_then(std::result::Result::ok).unwrap_or_default();
+        let has = |table: &str| text.lines().any(|line| line.trim() == format!("[{table}]"));
+        match (has("sft"), has("grpo")) {
+            (true, false) => Ok(Command::Sft),
+            (false, true) => Ok(Command::Train),
+            _ => Err(Error::Usage("say which command is planned: --for sft or --for train".into())),
+        }
+    }
+}
+
+const GIB: f64 = (1 << 30) as f64;
+
+fn text(plan: &Plan) -> String {
+    let gib = |bytes: u64| bytes as f64 / GIB;
+    let (all, trained) = plan.parameters;
+    let mut lines =
+        vec![format!("{:.1} M parameters, {:.1} M trained", all as f64 / 1e6, trained as f64 / 1e6)];
+    lines.push(String::new());
+    lines.push(format!("{:<28}{:>8}", "stays in memory", "GiB"));
+    lines.extend(plan.stays.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
+    lines.push(format!("{:<28}{:>8}", "peak of each stage", "GiB"));
+    lines.extend(plan.stages.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
+    let of = plan.memory.map_or_else(String::new, |memory| format!(" of {:.1} GiB", gib(memory)));
+    lines.push(format!("peak: {:.2} GiB{of}", gib(plan.peak())));
+    lines.push(String::new());
+    let parts: Vec<String> = plan.step_s.iter().map(|(name, s)| format!("{name} {}", duration(*s))).collect();
+    let step_s: f64 = plan.step_s.iter().map(|(_, s)| s).sum();
+    lines.push(format!(
+        "time, roughly: {} a step ({}), {} for {} steps",
+        duration(step_s),
+        parts.join(", "),
+        duration(step_s * plan.steps as f64),
+        plan.steps
+    ));
+    if !plan.savings.is_empty() {
+        lines.push(String::new());
+        lines.push("lower peaks".into());
+        lines.extend(plan.savings.iter().map(|(keys, bytes)| format!("{:>8.2} GiB  {keys}", gib(*bytes))));
+    }
+    lines.join("\n")
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn as_json(plan: &Plan) -> Value {
+    let object = |pairs: Vec<(String, Value)>| Value::Object(pairs.into_iter().collect::<Map<_, _>>());
+    let bytes = |named: &[(&'static str, u64)]| {
+        object(named.iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect())
+    };
+    let seconds = plan.step_s.iter().map(|(name, s)| ((*name).to_owned(), json!(s))).collect();
+    json!({
+        "parameters": plan.parameters.0,
+        "trained": plan.parameters.1,
+        "stays_bytes": bytes(&plan.stays),
+        "stage_peak_bytes": bytes(&plan.stages),
+        "peak_bytes": plan.peak(),
+        "memory_bytes": plan.memory,
+        "fits": plan.memory.is_none_or(|memory| plan.peak() <= memory),
+        "step_s": object(seconds),
+        "steps": plan.steps,
+        "lower_peaks": plan.savings.iter().map(|(keys, bytes)| json!([keys, bytes])).collect::<Vec<_>>(),
+    })
+}

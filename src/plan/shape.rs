@@ -1,0 +1,358 @@
+//! A decoder by its shape alone: what its passes ask of memory, and how much they compute.
+
+use rlt_model::adapter::{LoraSettings, adapter_slots};
+use rlt_model::config::ModelConfig;
+use rlt_model::decoder::Keep;
+use rlt_model::parameters::{Slot, slots};
+
+use super::pool::{Block, Pool};
+
+/// Output features of a panel of packed weights.
+const PANEL: usize = 32;
+/// Features of frozen weights that the backward pass widens at a time.
+const WIDENED: usize = 1024;
+/// Logits that the head holds at a time, and how many rows it takes.
+const HEAD_ELEMENTS: usize = 16 << 20;
+/// Tokens of a page of keys and values.
+const PAGE_TOKENS: usize = 64;
+/// Rows of prompts that are computed together.
+const PREFILL_ROWS: usize = 4096;
+
+/// A decoder's shape, and what of it is trained.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    config: ModelConfig,
+    /// Whether matrices are kept in bf16.
+    bf16: bool,
+    lora: Option<LoraSettings>,
+}
+
+/// Rows that go through a model together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MicroBatch {
+    /// Rows computed.
+    pub rows: usize,
+    /// Tokens that are scored.
+    pub targets: usize,
+    /// Keys seen, summed over the rows.
+    pub keys: u64,
+}
+
+/// A matrix of a block: output features, input features, output features of each of its terms.
+struct Matrix {
+    n: usize,
+    k: usize,
+    terms: Vec<usize>,
+}
+
+impl Shape {
+    /// A decoder of `config`, of bf16 weights or f32 ones, with or without an adapter.
+    pub fn new(config: ModelConfig, bf16: bool, lora: Option<LoraSettings>) -> Self {
+        Self { config, bf16, lora }
+    }
+
+    /// The shape as it is read only: without an adapter.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        Self { lora: None, ..self.clone() }
+    }
+
+    fn slot_bytes(&self, slot: &Slot) -> u64 {
+        let (bf16, rows) =
+            (self.bf16 && slot.decay, if slot.decay { slot.rows.next_multiple_of(PANEL) } else { slot.rows });
+        if bf16 { 2 * (rows * slot.cols) as u64 } else { 4 * (slot.rows * slot.cols) as u64 }
+    }
+
+    /// Names and shapes of what is trained.
+    pub fn trained(&self) -> Vec<Slot> {
+        match &self.lora {
+            Some(settings) => adapter_slots(&self.config, settings),
+            None => slots(&self.config),
+        }
+    }
+
+    /// Takes the weights, reading them from files of numbers of `file_size` bytes, whose pages count while a
+    /// tensor is read.
+    pub fn load(&self, pool: &mut Pool, file_size: usize) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        for slot in slots(&self.config) {
+            let numbers = slot.rows * slot.cols;
+            blocks.push(pool.take(self.slot_bytes(&slot) as usize / 4));
+            pool.pass((numbers * file_size) as u64);
+        }
+        if self.lora.is_some() {
+            blocks.extend(self.trained().iter().map(|slot| pool.take(slot.rows * slot.cols)));
+        }
+        blocks
+    }
+
+    /// Query, key and value columns together.
+    fn qkv(&self) -> usize {
+        (self.config.n_heads + 2 * self.config.n_kv_heads) * self.config.head_dim
+    }
+
+    fn matrices(&self) -> [Matrix; 4] {
+        let c = &self.config;
+        let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
+        let kv = c.n_kv_heads * c.head_dim;
+        let terms = |of: &[(&str, usize)]| match &self.lora {
+            None => Vec::new(),
+            Some(lora) => {
+                let has = |name: &str| lora.targets.iter().any(|target| target.module() == name);
+                of.iter().filter(|(name, _)| has(name)).map(|(_, n)| *n).collect()
+            }
+        };
+        let qkv = terms(&[("q_proj", q), ("k_proj", kv), ("v_proj", kv)]);
+        let gate_up = terms(&[("gate_proj", f), ("up_proj", f)]);
+        [
+            Matrix { n: self.qkv(), k: d, terms: qkv },
+            Matrix { n: d, k: q, terms: terms(&[("o_proj", d)]) },
+            Matrix { n: 2 * f, k: d, terms: gate_up },
+            Matrix { n: d, k: f, terms: terms(&[("down_proj", d)]) },
+        ]
+    }
+
+    fn rank(&self) -> usize {
+        self.lora.as_ref().map_or(0, |lora| lora.rank)
+    }
+
+    fn packed_elements(&self, n: usize, k: usize) -> usize {
+        if self.bf16 { 0 } else { n.next_multiple_of(PANEL) * k }
+    }
+
+    /// The forward product of `m` rows, beside its output.
+    fn product(&self, pool: &mut Pool, matrix: &Matrix, m: usize) {
+        pool.touch(self.packed_elements(matrix.n, matrix.k));
+        for &n in &matrix.terms {
+            let u = pool.take(m * self.rank());
+            pool.touch(m * n);
+            pool.give(u);
+        }
+    }
+
+    /// The gradient of a product's input; returns it.
+    fn product_backward(&self, pool: &mut Pool, matrix: &Matrix, m: usize) -> Block {
+        let dx = pool.take(m * matrix.k);
+        if self.bf16 {
+            pool.touch(matrix.k * WIDENED.min(matrix.n.next_multiple_of(PANEL)));
+        }
+        for &n in &matrix.terms {
+            let u = pool.take(m * self.rank());
+            pool.touch(m * n);
+            pool.give(u);
+        }
+        dx
+    }
+
+    /// One block forward: its output and what is saved of it.
+    fn block_forward(&self, pool: &mut Pool, m: usize) -> (Block, Vec<Block>) {
+        let c = &self.config;
+        let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
+        let [qkv, attention_out, gate_up, down] = self.matrices();
+        let normed = pool.take(m * d);
+        let mut saved = vec![pool.take(m), pool.take(m * self.qkv())];
+        self.product(pool, &qkv, m);
+        pool.give(normed);
+        if c.qk_norm {
+            saved.push(pool.take(m * self.qkv()));
+        }
+        saved.extend([pool.take(m * q), pool.take(m * c.n_heads), pool.take(m * d)]);
+        self.product(pool, &attention_out, m);
+        let normed = pool.take(m * d);
+        saved.extend([pool.take(m), pool.take(m * 2 * f)]);
+        self.product(pool, &gate_up, m);
+        pool.give(normed);
+        let activated = pool.take(m * f);
+        let out = pool.take(m * d);
+        self.product(pool, &down, m);
+        pool.give(activated);
+        (out, saved)
+    }
+
+    fn block_backward(&self, pool: &mut Pool, m: usize, saved: Vec<Block>) {
+        let c = &self.config;
+        let [qkv, attention_out, gate_up, down] = self.matrices();
+        let activated = pool.take(m * c.intermediate_size);
+        let dactivated = self.product_backward(pool, &down, m);
+        pool.give(activated);
+        pool.give(dactivated);
+        let normed = pool.take(m * c.hidden_size);
+        let dnormed = self.product_backward(pool, &gate_up, m);
+        pool.give(normed);
+        pool.give(dnormed);
+        let dattended = self.product_backward(pool, &attention_out, m);
+        let dqkv = pool.take(m * self.qkv());
+        pool.give(dattended);
+        let normed = pool.take(m * c.hidden_size);
+        let dnormed = self.product_backward(pool, &qkv, m);
+        pool.give_all([dqkv, normed, dnormed].into_iter().chain(saved));
+    }
+
+    /// The head over `targets` rows, with or without its backward pass.
+    fn head(&self, pool: &mut Pool, targets: usize, learns: bool) {
+        let (v, d) = (self.config.vocab_size, self.config.hidden_size);
+        let chunk = (HEAD_ELEMENTS / v).clamp(64, 512);
+        for rows in [chunk.min(targets), targets % chunk] {
+            let blocks = [pool.take(rows * d), pool.take(rows * v)];
+            pool.touch(self.packed_elements(v, d));
+            if learns {
+                let dh = pool.take(rows * d);
+                pool.touch(if self.bf16 { d * WIDENED } else { 0 });
+                pool.give(dh);
+            }
+            pool.give_all(blocks);
+        }
+    }
+
+    /// Log-probabilities of a batch.
+    pub fn score(&self, pool: &mut Pool, batch: MicroBatch) {
+        let (m, d) = (batch.rows, self.config.hidden_size);
+        let mut x = pool.take(m * d);
+        for _ in 0..self.config.n_layers {
+            let (out, saved) = self.block_forward(pool, m);
+            pool.give_all(saved);
+            pool.give(std::mem::replace(&mut x, out));
+        }
+        let hidden = pool.take(m * d);
+        pool.give(x);
+        self.head(pool, batch.targets, false);
+        pool.give(hidden);
+    }
+
+    /// Forward and backward pass of a batch.
+    pub fn learn(&self, pool: &mut Pool, batch: MicroBatch, keep: Keep) {
+        let (m, d) = (batch.rows, self.config.hidden_size);
+        let mut x = pool.take(m * d);
+        let (mut inputs, mut kept) = (Vec::new(), Vec::new());
+        for _ in 0..self.config.n_layers {
+            let (out, saved) = self.block_forward(pool, m);
+            inputs.push(std::mem::replace(&mut x, out));
+            match keep {
+                Keep::Activations => kept.push(saved),
+                Keep::BlockInputs => pool.give_all(saved),
+            }
+        }
+        let around = [pool.take(m * d), pool.take(m), pool.take(m * d)];
+        self.head(pool, batch.targets, true);
+        let dx = pool.take(m * d);
+        while let Some(input) = inputs.pop() {
+            let saved = kept.pop().unwrap_or_else(|| {
+                let (out, saved) = self.block_forward(pool, m);
+                pool.give(out);
+                saved
+            });
+            self.block_backward(pool, m, saved);
+            pool.give(input);
+        }
+        pool.give_all(around.into_iter().chain([dx, x]));
+    }
+
+    /// Completions of `new` tokens, `n` after each of `prompts`, at most `running` at a time.
+    pub fn generate(&self, pool: &mut Pool, prompts: &[usize], n: usize, new: usize, running: usize) {
+        let c = &self.config;
+        let mut packed: Vec<Block> = Vec::new();
+        for _ in 0..c.n_layers {
+            let matrices = self.matrices();
+            packed.extend(matrices.iter().map(|m| pool.take(self.packed_elements(m.n, m.k))));
+            let terms = matrices.iter().flat_map(|m| m.terms.iter().map(move |n| (m.k, *n)));
+            for (k, n) in terms.collect::<Vec<_>>() {
+                packed.push(pool.take(self.rank().next_multiple_of(PANEL) * k));
+                packed.push(pool.take(n.next_multiple_of(PANEL) * self.rank()));
+            }
+        }
+        packed.push(pool.take(self.packed_elements(c.vocab_size, c.hidden_size)));
+
+        let page = c.n_layers * c.n_kv_heads * 2 * c.head_dim * PAGE_TOKENS;
+        let mut rest = prompts;
+        while !rest.is_empty() {
+            // Prompts that run at the same time; the first ones are computed together.
+            let (mut together, mut rows) = (0, 0);
+            while together < rest.len()
+                && (together == 0 || (rows + rest[together] <= PREFILL_ROWS && together * n < running))
+            {
+                rows += rest[together];
+                together += 1;
+            }
+            let now;
+            (now, rest) = rest.split_at(together);
+            let x = pool.take(rows * c.hidden_size);
+            let (out, saved) = self.block_forward(pool, rows);
+            pool.give_all(saved.into_iter().chain([out, x]));
+            let sequences = (together * n).min(running);
+            let mut pages: Vec<Block> = Vec::new();
+            for prompt in now {
+                pages.extend((0..prompt.div_ceil(PAGE_TOKENS)).map(|_| pool.take(page)));
+            }
+            for _ in 0..sequences * new.div_ceil(PAGE_TOKENS) {
+                pages.push(pool.take(page));
+            }
+            let m = sequences;
+            let step =
+                [c.hidden_size, self.qkv(), 2 * c.intermediate_size, c.intermediate_size, c.vocab_size];
+            let blocks: Vec<Block> = step.iter().map(|cols| pool.take(m * cols)).collect();
+            // Logits of the prompts' last tokens wait in the allocator's memory.
+            pool.pass((4 * together * c.vocab_size) as u64);
+            pool.give_all(blocks.into_iter().chain(pages));
+        }
+        pool.give_all(packed);
+    }
+
+    /// Writing the model: bf16 matrices are widened, and terms merged, one matrix at a time.
+    pub fn save(&self, pool: &mut Pool) {
+        if self.bf16 {
+            let c = &self.config;
+            pool.pass((4 * c.vocab_size * c.hidden_size) as u64);
+            for matrix in self.matrices() {
+                let merged = pool.take(matrix.n * matrix.k);
+                pool.touch(matrix.terms.iter().max().unwrap_or(&0) * matrix.k);
+                pool.pass((4 * matrix.n * matrix.k) as u64);
+                pool.give(merged);
+            }
+        }
+    }
+
+    /// Multiply-adds of one row's products with a block's matrices, over all blocks.
+    fn row_work(&self) -> f64 {
+        let per_matrix =
+            |m: &Matrix| m.n * m.k + m.terms.iter().map(|n| self.rank() * (m.k + n)).sum::<usize>();
+        (self.config.n_layers * self.matrices().iter().map(per_matrix).sum::<usize>()) as f64
+    }
+
+    fn attention_work(&self, keys: u64) -> f64 {
+        2.0 * keys as f64 * (self.config.n_heads * self.config.head_dim * self.config.n_layers) as f64
+    }
+
+    fn head_work(&self, targets: usize) -> f64 {
+        (targets * self.config.vocab_size * self.config.hidden_size) as f64
+    }
+
+    /// Multiply-adds of scoring a batch.
+    pub fn score_work(&self, batch: MicroBatch) -> f64 {
+        self.row_work() * batch.rows as f64 + self.attention_work(batch.keys) + self.head_work(batch.targets)
+    }
+
+    /// Multiply-adds of learning from a batch.
+    pub fn learn_work(&self, batch: MicroBatch, keep: Keep) -> f64 {
+        // The gradient of frozen weights is not computed.
+        let passes = if self.lora.is_some() { 2.0 } else { 3.0 };
+        let again = if keep == Keep::BlockInputs { 1.0 } else { 0.0 };
+        self.row_work() * batch.rows as f64 * (passes + again)
+            + self.attention_work(batch.keys) * (3.5 + again)
+            + self.head_work(batch.targets) * passes
+    }
+
+    /// Multiply-adds of a decoding step of one sequence.
+    pub fn step_work(&self, keys: u64) -> f64 {
+        self.row_work() + self.attention_work(keys) + self.head_work(1)
+    }
+
+    /// Width, and the widest matrix's output features: what speed is measured on.
+    pub fn product_shape(&self) -> (usize, usize) {
+        (self.config.hidden_size, 2 * self.config.intermediate_size)
+    }
+
+    /// Whether matrices are kept in bf16.
+    pub fn is_bf16(&self) -> bool {
+        self.bf16
+    }
+}

@@ -1,0 +1,110 @@
+//! `rlt plan`: what it says is what the run takes, and what cannot fit is refused.
+
+use std::path::{Path, PathBuf};
+
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use serde_json::Value;
+
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
+
+struct Made {
+    folder: tempfile::TempDir,
+    files: DatasetFiles,
+}
+
+/// Wide enough that activations are most of the memory.
+fn made() -> Made {
+    let folder = tempfile::tempdir().unwrap();
+    let sizes = Sizes { textbook: 64, teacher_sft: 4, questions_train: 4, questions_heldout: 2 };
+    let shape =
+        ModelShape { hidden_size: 256, intermediate_size: 1024, n_layers: 4, n_heads: 4, context: 512 };
+    let files = World::Market.write_dataset(&folder.path().join("world"), 5, &sizes, &shape).unwrap();
+    Made { folder, files }
+}
+
+impl Made {
+    fn arguments(&self, command: &[&str], overrides: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> =
+            ["-q", "--json"].into_iter().chain(command.iter().copied()).map(Into::into).collect();
+        all.extend(["--config".into(), format!("{CONFIGS}/sft.toml")]);
+        all.push(format!("model.path={}", self.files.model.display()));
+        all.push(format!("data.path={}", self.files.textbook.display()));
+        all.push(format!("run_dir={}", self.folder.path().join("run").display()));
+        all.extend(["sft.epochs=0.5", "sft.batch_rows=32", "sft.tokens_per_microbatch=8192"].map(Into::into));
+        all.extend(overrides.iter().map(|&o| o.to_owned()));
+        all
+    }
+
+    fn plan(&self, overrides: &[&str]) -> std::process::Output {
+        let arguments = self.arguments(&["plan"], overrides);
+        assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap()
+    }
+}
+
+fn planned_peak(output: &std::process::Output) -> u64 {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["fits"], true);
+    assert!(answer["step_s"]["update"].as_f64().unwrap() > 0.0);
+    answer["peak_bytes"].as_u64().unwrap()
+}
+
+/// The peak of a process, bytes, read while it runs.
+#[cfg(target_os = "linux")]
+fn measured_peak(arguments: &[String]) -> u64 {
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("rlt"));
+    let mut child = command.args(arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let status: PathBuf = Path::new("/proc").join(child.id().to_string()).join("status");
+    let mut peak = 0;
+    let ended = loop {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        if let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+            peak = line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10;
+        }
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(ended.success());
+    peak
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_run_takes_the_memory_that_was_planned() {
+    let made = made();
+    for overrides in [&["memory.recompute=nothing"][..], &["memory.recompute=blocks"]] {
+        let planned = planned_peak(&made.plan(overrides)) as f64;
+        let run = made.folder.path().join("run");
+        let measured = measured_peak(&made.arguments(&["sft"], overrides)) as f64;
+        std::fs::remove_dir_all(run).unwrap();
+        let ratio = planned / measured;
+        assert!((0.8..1.25).contains(&ratio), "{overrides:?}: {planned} planned, {measured} measured");
+    }
+}
+
+#[test]
+fn what_cannot_fit_is_refused_with_what_would() {
+    let made = made();
+    let whole = planned_peak(&made.plan(&[]));
+    let less = planned_peak(&made.plan(&["memory.recompute=blocks"]));
+    assert!(less < whole, "{less} {whole}");
+    let gib = |bytes: u64| format!("{}", bytes as f64 / f64::from(1 << 30));
+    let output = made.plan(&["--memory", &gib(u64::midpoint(whole, less))]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("this needs") && message.contains(" would need 0."), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let output = made.plan(&["--memory", "0.001"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("take a smaller model"));
+}
+
+#[test]
+fn a_plan_has_to_know_its_command() {
+    let made = made();
+    let arguments = ["-q", "plan", &format!("model.path={}", made.files.model.display())];
+    let output = assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--for sft or --for train"));
+}
