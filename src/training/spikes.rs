@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
-/// The metrics that are watched, where a row has them.
-const WATCHED: [&str; 3] = ["grad_norm", "reward_mean", "loss"];
+/// The metrics that are watched, where a row has them, and how far from the median they may always go, as a share of
+/// it: the norms of RL's gradients often double without harm.
+const WATCHED: [(&str, f64); 3] = [("grad_norm", 2.0), ("reward_mean", 0.5), ("loss", 0.5)];
 
 /// GRPO's loss is near 0 by construction; where there is a reward, that is watched in its place.
 const UNLESS_REWARDED: &str = "loss";
@@ -14,10 +15,8 @@ const UNLESS_REWARDED: &str = "loss";
 const WINDOW: usize = 32;
 /// Fewer steps say nothing about what is usual.
 const LEAST: usize = 8;
-/// A spike is so many robust standard deviations away ..
+/// A spike is also so many robust standard deviations away.
 const DEVIATIONS: f64 = 8.0;
-/// .. and at least this share of the median.
-const LEAST_SHARE: f64 = 0.5;
 /// The median absolute deviation of a normal distribution, times this, is its standard deviation.
 const MAD_TO_STD: f64 = 1.4826;
 
@@ -43,13 +42,13 @@ impl SpikeWatch {
     /// is the one that saw them being written.
     pub fn look(&mut self, row: &Map<String, Value>) -> Vec<Spike> {
         let mut spikes = Vec::new();
-        for (metric, recent) in WATCHED.into_iter().zip(&mut self.recent) {
+        for ((metric, share), recent) in WATCHED.into_iter().zip(&mut self.recent) {
             if metric == UNLESS_REWARDED && row.contains_key("reward_mean") {
                 continue;
             }
             let Some(value) = row.get(metric).and_then(Value::as_f64) else { continue };
             if let Some(median) =
-                usual(recent).filter(|usual| usual.is_left_by(value)).map(|usual| usual.median)
+                usual(recent).filter(|usual| usual.is_left_by(value, share)).map(|usual| usual.median)
             {
                 spikes.push(Spike { metric, value, median });
             }
@@ -70,10 +69,10 @@ struct Usual {
 }
 
 impl Usual {
-    fn is_left_by(&self, value: f64) -> bool {
+    fn is_left_by(&self, value: f64, share: f64) -> bool {
         let distance = (value - self.median).abs();
         // Values that were all the same (a reward of -1 for every answer) are left by learning, too.
-        self.spread > 0.0 && distance > DEVIATIONS * self.spread && distance > LEAST_SHARE * self.median.abs()
+        self.spread > 0.0 && distance > DEVIATIONS * self.spread && distance > share * self.median.abs()
     }
 }
 
@@ -115,9 +114,10 @@ mod tests {
 
     #[test]
     fn one_norm_far_from_the_others_is_a_spike_and_does_not_hide_the_next() {
-        // Median 1.0, deviations 0 or 0.1 with median 0.1: a spike is beyond 1 + 8 * 0.148 = 2.19.
+        // Median 1.0, deviations 0 or 0.1 with median 0.1: 8 * 0.148 = 1.19, so that twice the median decides: a spike is
+        // beyond 3.
         let mut norms = vec![0.9, 1.0, 1.1, 0.9, 1.0, 1.1, 0.9, 1.1];
-        norms.extend([2.1, 40.0, 1.0, 1.1, 35.0]);
+        norms.extend([2.9, 40.0, 1.0, 1.1, 35.0]);
         assert_eq!(spikes(&norms), [40.0, 35.0]);
     }
 
