@@ -110,5 +110,5 @@ fn several_completions_of_a_row_become_rows() {
     assert_eq!(rows[0]["parts"]["status"], "ok");
     assert!(rows[0]["parts"]["explanation_value"].is_number());
     assert!(rows[1]["parts"]["status"].as_str().unwrap().starts_with("empty thought"));
-    assert_eq!(rows[1]["reward"], -10.0);
+    assert_eq!(rows[1]["reward"], -1.0);
 }
