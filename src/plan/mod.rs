@@ -1,6 +1,6 @@
 //! What a configuration will need, before anything is loaded: memory by stage, time by step.
 //!
-//! Memory is found by walking through a run with sizes alone ([`shape`], [`pool`]): the same blocks are asked of the
+//! Memory is found by walking through a run with sizes alone (`shape`, `pool`): the same blocks are asked of the
 //! same recycling as in the run itself. Time is work over speed, the speed being measured for a moment.
 
 mod machine;
