@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Config, DataConfig};
+
 /// `[world]`: rows and a model of random weights that the run makes itself, in `RUN/world`. They stand in for
 /// whatever of `model.path`, `model.student` and `data.path` is not set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,5 +83,14 @@ pub struct CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { every: 25, keep: 2, keep_every: 0 }
+    }
+}
+
+impl Config {
+    /// The same configuration with the held-out rows of `[eval]` as its data; none when nothing is evaluated.
+    pub fn on_held_out_rows(&self) -> Option<Self> {
+        let eval = &self.eval;
+        let data = DataConfig { path: eval.data.clone(), max_rows: eval.max_rows, ..self.data.clone() };
+        (eval.every > 0).then(|| Self { data, ..self.clone() })
     }
 }

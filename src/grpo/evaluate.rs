@@ -11,7 +11,7 @@ use super::judge::{Judge, Question};
 use super::metrics::describe;
 use super::rollout::Rollout;
 use super::train::questions;
-use crate::config::{Config, DataConfig};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
@@ -49,14 +49,9 @@ impl HeldOut {
         judge: &Judge,
         progress: &dyn Progress,
     ) -> Result<Option<Self>> {
-        let eval = &config.eval;
-        if eval.every == 0 {
-            return Ok(None);
-        }
-        let data = DataConfig { path: eval.data.clone(), max_rows: eval.max_rows, ..config.data.clone() };
-        let config = Config { data, ..config.clone() };
+        let Some(config) = config.on_held_out_rows() else { return Ok(None) };
         let questions = questions(&config, model, style, chat, judge, progress)?;
-        Ok(Some(Self { questions, n_samples: eval.samples }))
+        Ok(Some(Self { questions, n_samples: config.eval.samples }))
     }
 
     /// Samples `eval.samples` completions of each question, as training does, and rewards them. The score is the mean

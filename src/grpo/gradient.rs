@@ -72,14 +72,13 @@ impl Batch<'_> {
             let own = &tokens[done..];
             let logprobs = if has_sequence_ratio(self.settings.objective) {
                 policy.train_whole_micro_batch(&batch, temperature, keep, gradients, |logprobs| {
-                    self.derivatives(own, logprobs)
+                    self.losses_and_derivatives(own, logprobs, &mut sums)
                 })?
             } else {
                 policy.train_micro_batch(&batch, temperature, keep, gradients, |first, logprobs| {
-                    self.derivatives(&own[first..], logprobs)
+                    self.losses_and_derivatives(&own[first..], logprobs, &mut sums)
                 })?
             };
-            self.add_losses(own, &logprobs, &mut sums);
             done += logprobs.len();
         }
         let share = 1.0 / (tokens.len().max(1) as f64);
@@ -114,46 +113,43 @@ impl Batch<'_> {
         terms
     }
 
-    /// Derivative of the loss by each log-probability.
-    fn derivatives(&self, tokens: &[Token], logprobs: &[f32]) -> Result<Vec<f32>> {
+    /// Adds the losses of the first `logprobs.len()` of `tokens` to `sums` and returns the derivative by each
+    /// log-probability.
+    fn losses_and_derivatives(
+        &self,
+        tokens: &[Token],
+        logprobs: &[f32],
+        sums: &mut StepLoss,
+    ) -> Result<Vec<f32>> {
         let beta = f64::from(self.settings.beta);
         let mut derivatives = Vec::with_capacity(logprobs.len());
-        for ((term, (_, kl)), (token, &logprob)) in
+        for ((term, (kl, kl_derivative)), (token, &logprob)) in
             self.terms(tokens, logprobs).into_iter().zip(tokens.iter().zip(logprobs))
         {
-            let derivative = token.weight * (term.derivative + beta * kl);
+            let derivative = token.weight * (term.derivative + beta * kl_derivative);
             let completion = &self.completions[token.completion];
             let old = completion.old[token.index];
+            let reference = completion.reference.map(|reference| reference[token.index]);
             let numbers = [logprob.into(), old.into(), term.loss, derivative];
             if !numbers.iter().all(|number: &f64| number.is_finite()) {
                 return Err(Error::NonFinite(format!(
                     "step {}, {}: the loss of token {} is not finite (log-probability {logprob}, {old} when it was \
-                     sampled, the reference's {:?}); a lower optimizer.learning_rate may help",
+                     sampled, the reference's {reference:?}); a lower optimizer.learning_rate may help",
                     self.step,
                     completion.name,
                     token.index + 1,
-                    completion.reference.map(|reference| reference[token.index]),
                 )));
             }
             derivatives.push(derivative as f32);
-        }
-        Ok(derivatives)
-    }
-
-    fn add_losses(&self, tokens: &[Token], logprobs: &[f32], sums: &mut StepLoss) {
-        let beta = f64::from(self.settings.beta);
-        for ((term, (kl, _)), (token, &logprob)) in
-            self.terms(tokens, logprobs).into_iter().zip(tokens.iter().zip(logprobs))
-        {
-            let completion = &self.completions[token.completion];
             sums.loss += token.weight * (term.loss + beta * kl);
             sums.clipped_share += f64::from(u8::from(term.clipped));
-            let log_ratio = f64::from(logprob) - f64::from(completion.old[token.index]);
+            let log_ratio = f64::from(logprob) - f64::from(old);
             sums.log_ratio_max = sums.log_ratio_max.max(log_ratio.abs());
-            if let Some(reference) = completion.reference {
+            if let Some(reference) = reference {
                 let share = 1.0 / (completion.old.len() as f64 * self.completions.len() as f64);
-                *sums.kl_to_reference.get_or_insert(0.0) += share * k3(logprob, reference[token.index]);
+                *sums.kl_to_reference.get_or_insert(0.0) += share * k3(logprob, reference);
             }
         }
+        Ok(derivatives)
     }
 }

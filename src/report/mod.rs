@@ -35,7 +35,7 @@ pub use run_files::{DemoSummary, Evaluation, Explanations, Sample, Stage, Studen
 /// [`Error::Row`] for a damaged row, [`Error::Io`].
 pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
     let files = RunFiles::read(run_dir)?;
-    let html = render(&files)?;
+    let html = render("page.html", page::Page::of(&files))?;
     let path = run_dir.join("report.html");
     write_atomic(&path, html.as_bytes())?;
     Ok(path)
@@ -47,25 +47,24 @@ pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
 /// As [`write_report`] for each of them; [`Error::Usage`] for more runs than a page can show.
 pub fn write_comparison(run_dirs: &[&Path], out: &Path) -> Result<()> {
     let comparison = comparison::Comparison::of(run_dirs)?;
-    let mut templates = Environment::new();
-    let html = templates
-        .add_template("comparison.html", include_str!("comparison.html"))
-        .and_then(|()| templates.get_template("comparison.html")?.render(Serde(comparison)));
-    let html = html.map_err(|e| Error::Failed(format!("report template: {e:#}")))?;
+    let html = render("comparison.html", comparison)?;
     write_atomic(out, html.as_bytes())
 }
 
-fn render(files: &RunFiles) -> Result<String> {
+/// One of the pages, filled in.
+fn render(page: &str, values: impl serde::Serialize) -> Result<String> {
     let mut templates = Environment::new();
     // The names end in .html, which turns escaping on.
     let sources = [
         ("page.html", include_str!("page.html")),
+        ("comparison.html", include_str!("comparison.html")),
+        ("charts.html", include_str!("charts.html")),
         ("explanations.html", include_str!("explanations.html")),
         ("forensics.html", include_str!("forensics.html")),
     ];
     let rendered = sources
         .into_iter()
         .try_for_each(|(name, source)| templates.add_template(name, source))
-        .and_then(|()| templates.get_template("page.html")?.render(Serde(page::Page::of(files))));
+        .and_then(|()| templates.get_template(page)?.render(Serde(values)));
     rendered.map_err(|e| Error::Failed(format!("report template: {e:#}")))
 }

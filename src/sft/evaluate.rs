@@ -10,7 +10,7 @@ use serde_json::Map;
 
 use super::objective::loss;
 use super::train::{examples, n_loss_tokens};
-use crate::config::{Config, DataConfig};
+use crate::config::Config;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::training::Evaluated;
@@ -25,15 +25,7 @@ pub(super) struct HeldOut {
 impl HeldOut {
     /// The rows of `eval.data`; none when nothing is evaluated.
     pub fn load(config: &Config, tokenizer: &Tokenizer, progress: &dyn Progress) -> Result<Option<Self>> {
-        if config.eval.every == 0 {
-            return Ok(None);
-        }
-        let data = DataConfig {
-            path: config.eval.data.clone(),
-            max_rows: config.eval.max_rows,
-            ..config.data.clone()
-        };
-        let config = Config { data, ..config.clone() };
+        let Some(config) = config.on_held_out_rows() else { return Ok(None) };
         let rows = examples(&config, &ModelConfig::from_dir(&config.model.path)?, tokenizer, progress)?;
         Ok(Some(Self {
             n_loss_tokens: rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum(),

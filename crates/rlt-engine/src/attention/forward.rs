@@ -38,10 +38,9 @@ pub fn attention(qkv: &Tensor, layout: &Layout, shape: AttentionShape) -> (Tenso
         || Scratch::new(shape),
         |scratch, &(index, first, kv_head)| {
             let n = TILE_QUERIES.min(layout.segments()[index].len - first);
-            // Each task writes the rows of its own tile and the columns of its own heads only.
-            let (out, log_sums) = (out_ptr, sums_ptr);
             let tile = QueryTile { qkv, packed: &packed, layout, shape, index, first, n, kv_head };
-            arch.dispatch(Attend { tile, scratch, out, log_sums });
+            // Each task writes the rows of its own tile and the columns of its own heads only.
+            arch.dispatch(Attend { tile, scratch, out: out_ptr, log_sums: sums_ptr });
         },
     );
     (out, log_sums)
