@@ -4,7 +4,7 @@
 //! This is not a general tensor library. It knows no text, no models and no rewards; it has the
 //! couple of dozen operations that one job needs, and nothing else:
 //!
-//! - [`matmul`]: the three matrix products of a linear layer.
+//! - [`matmul`]: the three matrix products of a linear layer; [`arithmetic`]: the number format they are computed in.
 //! - [`norm`], [`rope`], [`swiglu`], [`embedding`]: the row-wise operations.
 //! - [`attention`]: packed causal attention over (shared prefix + own) segments.
 //! - [`head`]: log-probabilities of given tokens without ever holding rows x vocabulary.
@@ -19,6 +19,7 @@
 //! on the other rows of its batch.
 
 pub mod adamw;
+pub mod arithmetic;
 pub mod attention;
 mod bf16;
 mod buffer;
@@ -28,6 +29,7 @@ pub mod kv;
 pub mod low_rank;
 pub mod matmul;
 pub mod moment;
+mod narrow;
 pub mod norm;
 pub mod packed;
 mod parallel;

@@ -1,0 +1,77 @@
+//! A block by AVX-512 BF16: `vdpbf16ps` adds the products of two pairs to each of 16 sums.
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+use super::kernel::Block;
+use super::{TILE_ROWS, TILE_WORDS};
+use crate::tile::PANEL;
+
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+}
+
+/// # Safety
+/// The processor must have AVX-512 BF16, the factors must have passed [`Block::check`], and the output must be
+/// writable and not aliased.
+pub(super) unsafe fn block(block: &Block) {
+    let mut row = 0;
+    while row < block.rows {
+        // SAFETY: passed on to the caller; steps do not cross the 16 rows of a tile.
+        row += unsafe {
+            match block.rows - row {
+                1 => rows::<1>(block, row),
+                2..4 => rows::<2>(block, row),
+                4..8 => rows::<4>(block, row),
+                _ => rows::<8>(block, row),
+            }
+        };
+    }
+}
+
+/// `MR` rows from `first` on. Returns `MR`.
+///
+/// # Safety
+/// As [`block`]; the rows lie in one tile.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn rows<const MR: usize>(block: &Block, first: usize) -> usize {
+    let mut a = block.a[first / TILE_ROWS][first % TILE_ROWS * TILE_WORDS..].as_ptr();
+    let mut b = block.b.as_ptr();
+    // SAFETY: the caller's promise covers every address below.
+    unsafe {
+        let out = |r: usize| block.out.add((first + r) * block.stride);
+        let mut sums: [[__m512; 2]; MR] = std::array::from_fn(|r| {
+            let at = |v: usize| if block.add { _mm512_loadu_ps(out(r).add(16 * v)) } else { _mm512_setzero_ps() };
+            [at(0), at(1)]
+        });
+        for _ in 0..block.tiles {
+            for w in 0..TILE_WORDS {
+                let columns = |v: usize| bf16s(_mm512_loadu_si512(b.add(w * PANEL + 16 * v).cast()));
+                let columns = [columns(0), columns(1)];
+                for r in 0..MR {
+                    let x = bf16s(_mm512_set1_epi32(*a.add(r * TILE_WORDS + w) as i32));
+                    for v in 0..2 {
+                        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], x, columns[v]);
+                    }
+                }
+            }
+            a = a.wrapping_add(TILE_ROWS * TILE_WORDS);
+            b = b.wrapping_add(TILE_WORDS * PANEL);
+        }
+        for r in 0..MR {
+            for v in 0..2 {
+                _mm512_storeu_ps(out(r).add(16 * v), sums[r][v]);
+            }
+        }
+    }
+    MR
+}
+
+/// The same bits, as pairs of bf16 numbers.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn bf16s(words: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes, and any bits are bf16 numbers.
+    unsafe { std::mem::transmute(words) }
+}

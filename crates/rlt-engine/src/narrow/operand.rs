@@ -1,0 +1,261 @@
+//! The two factors of a product, rounded to bf16 and laid out as the kernels read them.
+//!
+//! A word holds two consecutive numbers of the inner dimension, the first in its lower half: what a dot-product
+//! instruction takes. Both layouts fill the inner dimension up to whole tiles (32 numbers) with zeros.
+
+use std::ops::Range;
+
+use pulp::bytemuck;
+use rayon::prelude::*;
+
+use super::{TILE_ROWS, TILE_WORDS};
+use crate::bf16::Bf16Panels;
+use crate::buffer::{self, Buffer};
+use crate::simd;
+use crate::tensor::Tensor;
+use crate::tile::PANEL;
+
+/// Words of a tile.
+const TILE: usize = TILE_ROWS * TILE_WORDS;
+
+/// The bits of `x` rounded to bf16. What is not a number stays so.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 | 0x40 } else { nearest }
+}
+
+/// Two numbers in a word.
+#[inline(always)]
+fn pair(first: f32, second: f32) -> u32 {
+    rounded(first) | rounded(second) << 16
+}
+
+/// Words of the inner dimension, whole tiles.
+fn inner_words(inner: usize) -> usize {
+    inner.div_ceil(2).next_multiple_of(TILE_WORDS)
+}
+
+fn words_of(buffer: &mut Buffer) -> &mut [u32] {
+    bytemuck::cast_slice_mut(buffer)
+}
+
+/// The left factor: tiles of 16 rows by 32 numbers, tile after tile of the inner dimension, then the next 16 rows.
+pub(crate) struct Rows {
+    words: Buffer,
+    rows: usize,
+    /// Words of a row.
+    width: usize,
+}
+
+impl Rows {
+    /// The rows of `x` (rows x inner).
+    pub(crate) fn of_rows(x: &Tensor) -> Self {
+        Self::of_some_columns(x, 0..x.cols())
+    }
+
+    /// The rows of some columns of `x`.
+    pub(crate) fn of_some_columns(x: &Tensor, inner: Range<usize>) -> Self {
+        Self::tiled(x.rows(), inner.len(), |rows, words| {
+            if rows.len() < TILE_ROWS || !inner.len().is_multiple_of(2 * TILE_WORDS) {
+                words.fill(0);
+            }
+            for (r, row) in rows.enumerate() {
+                let tiles = words.chunks_exact_mut(TILE);
+                for (tile, numbers) in tiles.zip(x.row(row)[inner.clone()].chunks(2 * TILE_WORDS)) {
+                    narrow_run(numbers, &mut tile[r * TILE_WORDS..(r + 1) * TILE_WORDS]);
+                }
+            }
+        })
+    }
+
+    /// The columns of `x` (inner x rows): the left factor of `x^T . y`.
+    pub(crate) fn of_columns(x: &Tensor) -> Self {
+        Self::tiled(x.cols(), x.rows(), |columns, words| {
+            for (index, tile) in words.chunks_exact_mut(TILE).enumerate() {
+                let mut across = [[0_u32; TILE_ROWS]; TILE_WORDS];
+                pairs_of_rows(x, index * 2 * TILE_WORDS, columns.clone(), &mut across);
+                for r in 0..TILE_ROWS {
+                    for w in 0..TILE_WORDS {
+                        tile[r * TILE_WORDS + w] = across[w][r];
+                    }
+                }
+            }
+        })
+    }
+
+    /// Tiles whose 16 rows at a time `fill(rows, words)` writes.
+    fn tiled(rows: usize, inner: usize, fill: impl Fn(Range<usize>, &mut [u32]) + Sync) -> Self {
+        let width = inner_words(inner);
+        let mut words = buffer::take(rows.next_multiple_of(TILE_ROWS) * width);
+        let block = (TILE_ROWS * width).max(1);
+        words_of(&mut words).par_chunks_mut(block).enumerate().with_min_len(4).for_each(|(index, words)| {
+            let first = index * TILE_ROWS;
+            simd::vectorized(
+                #[inline(always)]
+                || fill(first..(first + TILE_ROWS).min(rows), words),
+            );
+        });
+        Self { words, rows, width }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The words of 16 rows, from tile `tile` of the inner dimension on.
+    pub(super) fn tiles(&self, block: usize, tile: usize) -> &[u32] {
+        let of_block = block * TILE_ROWS * self.width;
+        bytemuck::cast_slice(&self.words[of_block + tile * TILE..])
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.words));
+    }
+}
+
+/// The right factor: panels of 32 columns; in a panel, word after word of the inner dimension, of all columns.
+pub(crate) struct Pairs {
+    words: Buffer,
+    columns: usize,
+    /// Words of a column.
+    width: usize,
+}
+
+impl Pairs {
+    /// The rows of `w` (columns x inner) as columns: the right factor of `x . w^T`.
+    pub(crate) fn of_rows(w: &Tensor) -> Self {
+        if let Some(panels) = w.bf16_panels() {
+            return Self::of_panels(panels, w.rows(), w.cols());
+        }
+        Self::in_panels(w.rows(), w.cols(), |columns, words| {
+            for (index, words) in words.chunks_exact_mut(TILE_WORDS * PANEL).enumerate() {
+                for half in 0..PANEL / TILE_ROWS {
+                    let mut tile = [[0_u32; TILE_WORDS]; TILE_ROWS];
+                    let rows = columns.clone().skip(half * TILE_ROWS);
+                    for (words, row) in tile.iter_mut().zip(rows) {
+                        let numbers = &w.row(row)[index * 2 * TILE_WORDS..];
+                        narrow_run(&numbers[..numbers.len().min(2 * TILE_WORDS)], words);
+                    }
+                    for w in 0..TILE_WORDS {
+                        for r in 0..TILE_ROWS {
+                            words[w * PANEL + half * TILE_ROWS + r] = tile[r][w];
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// As [`Self::of_rows`], of weights that are kept in bf16.
+    fn of_panels(panels: &Bf16Panels, rows: usize, cols: usize) -> Self {
+        Self::in_panels(rows, cols, |columns, words| {
+            words.fill(0);
+            let from = panels.panel(columns.start / PANEL);
+            for (words, both) in words.chunks_exact_mut(PANEL).zip(from.chunks(PANEL)) {
+                // Two input features; the second is absent after an odd number of them.
+                let (first, second) = both.split_at(PANEL / 2);
+                let second: &[u32] = if second.is_empty() { &[0; PANEL / 2] } else { second };
+                let (lower, upper) = words.split_at_mut(PANEL / 2);
+                for i in 0..PANEL / 2 {
+                    lower[i] = first[i] & 0xffff | second[i] << 16;
+                    upper[i] = first[i] >> 16 | second[i] & 0xffff_0000;
+                }
+            }
+        })
+    }
+
+    /// The columns of `x` (inner x columns): the right factor of `y . x`.
+    pub(crate) fn of_columns(x: &Tensor) -> Self {
+        Self::in_panels(x.cols(), x.rows(), |columns, words| {
+            for (index, words) in words.chunks_exact_mut(TILE_WORDS * PANEL).enumerate() {
+                let (words, _) = words.as_chunks_mut::<PANEL>();
+                words.as_flattened_mut().fill(0);
+                pairs_of_rows(x, index * 2 * TILE_WORDS, columns.clone(), words);
+            }
+        })
+    }
+
+    /// Panels whose words `fill(columns, words)` writes.
+    fn in_panels(columns: usize, inner: usize, fill: impl Fn(Range<usize>, &mut [u32]) + Sync) -> Self {
+        let width = inner_words(inner);
+        let mut words = buffer::take(columns.next_multiple_of(PANEL) * width);
+        let panel = (PANEL * width).max(1);
+        words_of(&mut words).par_chunks_mut(panel).enumerate().for_each(|(index, words)| {
+            let first = index * PANEL;
+            simd::vectorized(
+                #[inline(always)]
+                || fill(first..(first + PANEL).min(columns), words),
+            );
+        });
+        Self { words, columns, width }
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The words of a panel from tile `tile` of the inner dimension on.
+    pub(super) fn panel(&self, panel: usize, tile: usize) -> &[u32] {
+        let at = (panel * self.width + tile * TILE_WORDS) * PANEL;
+        bytemuck::cast_slice(&self.words[at..])
+    }
+}
+
+impl Drop for Pairs {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.words));
+    }
+}
+
+/// A run of at most 32 numbers, two a word.
+#[inline(always)]
+fn narrow_run(numbers: &[f32], words: &mut [u32]) {
+    if let Ok(numbers) = <&[f32; 2 * TILE_WORDS]>::try_from(numbers) {
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(words);
+        for (half, number) in halves.iter_mut().zip(numbers) {
+            *half = rounded(*number) as u16;
+        }
+    } else {
+        for (word, numbers) in words.iter_mut().zip(numbers.chunks(2)) {
+            *word = pair(numbers[0], numbers.get(1).copied().unwrap_or(0.0));
+        }
+    }
+}
+
+/// Word `w` of each of some columns of `x`: its rows `first + 2 w` and `first + 2 w + 1`. What lies beyond the last
+/// row or column is left alone, or zero in half a word.
+#[inline(always)]
+fn pairs_of_rows<const N: usize>(x: &Tensor, first: usize, columns: Range<usize>, words: &mut [[u32; N]]) {
+    let rows = x.rows();
+    for (w, words) in words.iter_mut().enumerate() {
+        let row = first + 2 * w;
+        if row + 1 < rows {
+            let (upper, lower) = (&x.row(row + 1)[columns.clone()], &x.row(row)[columns.clone()]);
+            if let (Ok(lower), Ok(upper)) = (<&[f32; N]>::try_from(lower), <&[f32; N]>::try_from(upper)) {
+                for i in 0..N {
+                    words[i] = pair(lower[i], upper[i]);
+                }
+            } else {
+                for ((word, lower), upper) in words.iter_mut().zip(lower).zip(upper) {
+                    *word = pair(*lower, *upper);
+                }
+            }
+        } else if row < rows {
+            for (word, lower) in words.iter_mut().zip(&x.row(row)[columns.clone()]) {
+                *word = pair(*lower, 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How a product is cut into tasks and blocks. The cut changes no bits: an element is a sum over the inner
+//! dimension in its order, chunk by chunk.
+
+use rayon::prelude::*;
+
+use super::kernel::{Block, Kernel};
+use super::operand::{Pairs, Rows};
+use super::{TILE_ROWS, TILE_WORDS};
+use crate::matmul::Output;
+use crate::parallel::SharedMut;
+use crate::tensor::Tensor;
+use crate::tile::PANEL;
+
+/// Rows of a task: with a chunk of the inner dimension they stay in the second-level cache.
+const TASK_ROWS: usize = 256;
+
+/// Panels of a task when there are too few rows to keep every thread busy.
+const TASK_PANELS: usize = 4;
+
+/// Tiles of the inner dimension (32 numbers each) that are added up at a time: a panel of them stays in the
+/// first-level cache.
+const CHUNK_TILES: usize = 16;
+
+/// Work (multiply-adds) below which one thread does everything.
+const SERIAL_WORK: usize = 1 << 20;
+
+/// `out (+)= a . b`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn product(a: &Rows, b: &Pairs, out: &mut Tensor, mode: Output) {
+    product_by(Kernel::of_this_cpu(), a, b, out, mode);
+}
+
+/// As [`product`], by a kernel that this processor has.
+pub(super) fn product_by(kernel: Kernel, a: &Rows, b: &Pairs, out: &mut Tensor, mode: Output) {
+    assert_eq!((a.rows(), b.columns()), (out.rows(), out.cols()), "shape of a product");
+    assert_eq!(a.width(), b.width(), "inner dimension of a product");
+    let (m, panels) = (a.rows(), b.columns().div_ceil(PANEL));
+    if a.width() == 0 {
+        if mode == Output::Replace {
+            out.fill_zero();
+        }
+        return;
+    }
+    let panels_per_task = if m > 4 * TASK_ROWS { panels } else { TASK_PANELS };
+    let (tasks_m, tasks_n) = (m.div_ceil(TASK_ROWS), panels.div_ceil(panels_per_task));
+    let base = SharedMut(out.data_mut().as_mut_ptr());
+    let task = |index: usize| {
+        let (row, panel) = (index / tasks_n * TASK_ROWS, index % tasks_n * panels_per_task);
+        let task = Task {
+            rows: row..(row + TASK_ROWS).min(m),
+            panels: panel..(panel + panels_per_task).min(panels),
+            a,
+            b,
+            out: base,
+            mode,
+        };
+        // SAFETY: the rows and columns of a task are written by it alone.
+        kernel.on(|| unsafe { task.run(kernel) });
+    };
+    if m * b.columns() * a.width() < SERIAL_WORK / 2 {
+        (0..tasks_m * tasks_n).for_each(task);
+    } else {
+        (0..tasks_m * tasks_n).into_par_iter().for_each(task);
+    }
+}
+
+/// Some rows times some panels.
+struct Task<'a> {
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    a: &'a Rows,
+    b: &'a Pairs,
+    out: SharedMut,
+    mode: Output,
+}
+
+impl Task<'_> {
+    /// # Safety
+    /// Nothing else may touch these rows and columns of `out`.
+    unsafe fn run(&self, kernel: Kernel) {
+        let tiles = self.a.width() / TILE_WORDS;
+        for first in (0..tiles).step_by(CHUNK_TILES) {
+            let chunk = CHUNK_TILES.min(tiles - first);
+            let add = first > 0 || self.mode == Output::Accumulate;
+            for panel in self.panels.clone() {
+                let b = self.b.panel(panel, first);
+                for row in self.rows.clone().step_by(2 * TILE_ROWS) {
+                    let rows = (2 * TILE_ROWS).min(self.rows.end - row);
+                    let block = row / TILE_ROWS;
+                    let lower = if rows > TILE_ROWS { block + 1 } else { block };
+                    let a = [self.a.tiles(block, first), self.a.tiles(lower, first)];
+                    // SAFETY: passed on to the caller.
+                    unsafe { self.block(kernel, a, b, chunk, add, row, rows, panel * PANEL) };
+                }
+            }
+        }
+    }
+
+    /// One block of `out`, in place where it is whole.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn block(
+        &self,
+        kernel: Kernel,
+        a: [&[u32]; 2],
+        b: &[u32],
+        tiles: usize,
+        add: bool,
+        row: usize,
+        rows: usize,
+        column: usize,
+    ) {
+        let n = self.b.columns();
+        let columns = PANEL.min(n - column);
+        // SAFETY: row and column lie inside `out`.
+        let to = unsafe { self.out.get().add(row * n + column) };
+        if columns == PANEL && rows.is_multiple_of(kernel.row_step()) {
+            // SAFETY: the block lies inside `out` and belongs to this task.
+            unsafe { kernel.block(&Block { a, b, tiles, rows, out: to, stride: n, add }) };
+            return;
+        }
+        let mut values = [0.0_f32; 2 * TILE_ROWS * PANEL];
+        for (r, values) in values.chunks_exact_mut(PANEL).take(rows).enumerate() {
+            if add {
+                // SAFETY: as above.
+                values[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(to.add(r * n), columns) });
+            }
+        }
+        let out = values.as_mut_ptr();
+        // SAFETY: the block lies inside `values`.
+        unsafe { kernel.block(&Block { a, b, tiles, rows, out, stride: PANEL, add }) };
+        for (r, values) in values.chunks_exact(PANEL).take(rows).enumerate() {
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts_mut(to.add(r * n), columns) }.copy_from_slice(&values[..columns]);
+        }
+    }
+}
