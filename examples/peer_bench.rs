@@ -18,6 +18,7 @@ use rlt::prompts::StudentSequence;
 use rlt::score::{RltSample, Teacher, score_samples};
 use rlt::training::Optimizer;
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::random::RandomStream;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
@@ -47,6 +48,11 @@ fn main() -> Result<(), Failure> {
     let option = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
     let threads = option("--threads").map_or(Ok(0), |n| n.parse())?;
     let runs: usize = option("--runs").map_or(Ok(5), |n| n.parse())?;
+    let arithmetic = match option("--arithmetic").map(String::as_str) {
+        None | Some("f32") => Arithmetic::F32,
+        Some("bf16") => Arithmetic::Bf16,
+        Some(other) => return Err(format!("--arithmetic {other}: f32 or bf16").into()),
+    };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let usage = "usage: peer_bench MODEL_DIR NAME:SHAPE [NAME:SHAPE ..] [--threads N] [--runs R]";
     let model = arguments.first().ok_or(usage)?;
@@ -54,7 +60,7 @@ fn main() -> Result<(), Failure> {
         let (name, shape) = item.split_once(':').ok_or(usage)?;
         let numbers: Vec<usize> =
             shape.split('v').next().unwrap_or(shape).split('x').map(str::parse).collect::<Result<_, _>>()?;
-        let bench = Bench { decoder: Decoder::load(Path::new(model))?, runs };
+        let bench = Bench { decoder: Decoder::load(Path::new(model))?.in_arithmetic(arithmetic), runs };
         bench.run(name, shape, &numbers)?;
     }
     Ok(())
@@ -256,7 +262,7 @@ impl Bench {
 
     /// Generation, reference log-probabilities, update: a step of `rlt train` with a free reward.
     fn grpo_step(mut self, shape: &str, questions: usize, group: usize, new: usize) -> Result<(), Failure> {
-        let reference = Decoder::new(self.decoder.config().clone(), self.decoder.parameters().clone());
+        let reference = self.decoder.with_weights(self.decoder.parameters().clone());
         let mut optimizer = self.optimizer();
         let mut gradients = Gradients::zeros(&self.decoder);
         let mut step = 0;

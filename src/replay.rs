@@ -96,12 +96,12 @@ impl Replay {
 /// Models and moments as they were.
 fn weights(batch: &FailedBatch, folder: &Path) -> Result<Weights> {
     let config = &batch.config;
-    let restored = Restored::read(folder, &config.model.path)?;
+    let restored = Restored::read(folder, &config.model)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
     let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, batch.step);
     restored.restore_optimizer(folder, &mut optimizer)?;
     let Restored { decoder, reference, .. } = restored;
-    let reference = reference.map(|weights| Decoder::new(decoder.config().clone(), weights));
+    let reference = reference.map(|weights| decoder.with_weights(weights));
     let mut weights = Weights { decoder, optimizer, reference };
     if batch.work == "grpo" {
         grpo::begin_reference(&mut weights, config.grpo.beta, 0)?;

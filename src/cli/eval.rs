@@ -79,7 +79,7 @@ impl EvalArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let tasks = self.tasks(&config)?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?;
+        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         // A place that cannot be written is found before the work, not after it.
@@ -198,6 +198,7 @@ impl EvalArgs {
             "thought": thought,
             "seed": student.seed,
             "sampling": format!("{:?}", student.params),
+            "arithmetic": format!("{:?}", student.decoder.arithmetic()),
             "style": format!("{:?}", student.style),
         }))
     }

@@ -66,7 +66,7 @@ impl ExplainArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let rows = read_questions(&DataConfig { path: data.clone(), ..config.data.clone() })?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?;
+        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         let mut out = RowWriter::create(&self.out)?;

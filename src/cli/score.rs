@@ -56,9 +56,11 @@ impl ScoreArgs {
         ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
-        let teacher = Decoder::load_frozen(teacher_dir)?;
-        let own_student =
-            if student_dir == teacher_dir { None } else { Some(Decoder::load_frozen(student_dir)?) };
+        let load = |dir: &Path| -> Result<Decoder> {
+            Ok(Decoder::load_frozen(dir)?.in_arithmetic(config.model.arithmetic.into()))
+        };
+        let teacher = load(teacher_dir)?;
+        let own_student = if student_dir == teacher_dir { None } else { Some(load(student_dir)?) };
         let student = own_student.as_ref().unwrap_or(&teacher);
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
         let work = json!({
@@ -68,6 +70,7 @@ impl ScoreArgs {
             "data": &data,
             "prompts": &config.prompts,
             "reward": &config.reward,
+            "arithmetic": config.model.arithmetic,
             "detail": detail,
             "tokens_per_batch": self.tokens_per_batch,
         });

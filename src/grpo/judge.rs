@@ -58,6 +58,7 @@ impl Judge {
                 let chat = ChatText::from_dir(&config.model.student)?;
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
                 let student = Decoder::load_frozen(&config.model.student)?;
+                let student = student.in_arithmetic(config.model.arithmetic.into());
                 Ok(Self::Rlt { student: Box::new(student), chat: Box::new(chat) })
             }
         }

@@ -20,7 +20,7 @@ pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64)
             )));
         }
         let decoder = &weights.decoder;
-        weights.reference = Some(Decoder::new(decoder.config().clone(), decoder.parameters().clone()));
+        weights.reference = Some(decoder.with_weights(decoder.parameters().clone()));
     }
     Ok(())
 }

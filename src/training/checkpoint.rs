@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, Standing};
 use crate::checkpoint::{checksum, io_error, write_atomic};
+use crate::config::ModelPaths;
 use crate::error::{Error, Result};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -132,20 +133,21 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `base` is the
-    /// folder of the model that training began from, which an adapter stands beside.
+    /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `model` is what
+    /// training began from, which an adapter stands beside.
     ///
     /// # Errors
     /// A file is missing or not what it should be.
-    pub fn read(folder: &Path, base: &Path) -> Result<Self> {
+    pub fn read(folder: &Path, model: &ModelPaths) -> Result<Self> {
         let path = folder.join(STATE);
         let json = fs::read(&path).map_err(io_error(&path))?;
         let state = serde_json::from_slice(&json).map_err(|e| Error::File { path, what: e.to_string() })?;
         let decoder = if folder.join(ADAPTER_CONFIG).exists() {
-            Decoder::load_with_adapter(base, folder)?
+            Decoder::load_with_adapter(&model.path, folder)?
         } else {
             Decoder::load(folder)?
         };
+        let decoder = decoder.in_arithmetic(model.arithmetic.into());
         let path = folder.join(REFERENCE);
         let reference = if path.exists() {
             Some(Parameters::read(decoder.config(), &Weights::open_file(&path)?)?)

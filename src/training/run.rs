@@ -41,15 +41,16 @@ pub struct Trained {
 /// # Errors
 /// What the folder's files report.
 pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
-    if let Some(settings) = lora.settings() {
+    let decoder = if let Some(settings) = lora.settings() {
         let decoder = Decoder::load_frozen(&model.path)?;
         let adapter = Adapter::random(decoder.config(), &settings, seed);
-        return Ok(decoder.with_adapter(adapter));
-    }
-    if model.from_scratch {
-        return Ok(Decoder::random(&ModelConfig::from_dir(&model.path)?, seed));
-    }
-    Ok(Decoder::load(&model.path)?)
+        decoder.with_adapter(adapter)
+    } else if model.from_scratch {
+        Decoder::random(&ModelConfig::from_dir(&model.path)?, seed)
+    } else {
+        Decoder::load(&model.path)?
+    };
+    Ok(decoder.in_arithmetic(model.arithmetic.into()))
 }
 
 /// A training run: its records, its checkpoints and where it stands.
@@ -116,13 +117,13 @@ impl<'a> Run<'a> {
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some(checkpoint) => {
-                let restored = Restored::read(&checkpoint.path, &config.model.path)?;
+                let restored = Restored::read(&checkpoint.path, &config.model)?;
                 restored.check_same_run(&checkpoint.path, &state)?;
                 let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
                 let Restored { state, decoder, reference } = restored;
-                let reference = reference.map(|weights| Decoder::new(decoder.config().clone(), weights));
+                let reference = reference.map(|weights| decoder.with_weights(weights));
                 (state, Weights { decoder, optimizer, reference })
             }
         };
@@ -373,7 +374,7 @@ pub(crate) mod tests {
         optimizer.write(&path).unwrap();
         let mut again = Optimizer::new(&decoder, &settings, 9);
         again.restore(&path, 3).unwrap();
-        let mut copy = Decoder::new(decoder.config().clone(), decoder.parameters().clone());
+        let mut copy = decoder.with_weights(decoder.parameters().clone());
         let update = optimizer.update(&mut decoder, &gradients).unwrap();
         assert_eq!(update, again.update(&mut copy, &gradients).unwrap());
         for (a, b) in decoder.parameters().tensors().iter().zip(copy.parameters().tensors()) {

@@ -1,7 +1,7 @@
 //! The number format in which matrix products are computed.
 
 use crate::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
-use crate::narrow::{Pairs, Rows, product};
+use crate::narrow::{Left, Pairs, product};
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
@@ -23,7 +23,7 @@ impl Arithmetic {
     pub fn nt(self, x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
         match self {
             Self::F32 => matmul_nt(x, w, out, mode),
-            Self::Bf16 => product(&Rows::of_rows(x), &Pairs::of_rows(w), out, mode),
+            Self::Bf16 => product(&Left::of_rows(x), &Pairs::of_rows(w), out, mode),
         }
     }
 
@@ -32,7 +32,7 @@ impl Arithmetic {
         match self {
             Self::F32 => matmul_nn(dy, w, out, mode),
             Self::Bf16 if w.is_bf16() => by_frozen(dy, w, out, mode),
-            Self::Bf16 => product(&Rows::of_rows(dy), &Pairs::of_columns(w), out, mode),
+            Self::Bf16 => product(&Left::of_rows(dy), &Pairs::of_columns(w), out, mode),
         }
     }
 
@@ -40,7 +40,7 @@ impl Arithmetic {
     pub fn tn(self, dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
         match self {
             Self::F32 => matmul_tn(dy, x, out, mode),
-            Self::Bf16 => product(&Rows::of_columns(dy), &Pairs::of_columns(x), out, mode),
+            Self::Bf16 => product(&Left::of_columns(dy), &Pairs::of_columns(x), out, mode),
         }
     }
 }
@@ -58,7 +58,7 @@ fn by_frozen(dy: &Tensor, w: &Tensor, out: &mut Tensor, mut mode: Output) {
         let mut wide = Tensor::scratch(w.cols(), some.len() * PANEL);
         panels.widen_transposed(some, wide.data_mut());
         // What a last panel has beyond the last feature is zero on both sides.
-        product(&Rows::of_some_columns(dy, features), &Pairs::of_rows(&wide), out, mode);
+        product(&Left::of_some_columns(dy, features), &Pairs::of_rows(&wide), out, mode);
         mode = Output::Accumulate;
     }
 }

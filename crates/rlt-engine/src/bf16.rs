@@ -248,7 +248,7 @@ mod tests {
         let ids = [0, 76, 15, 16, 31, 32, 47, 48, 15];
         assert_eq!(bits(&embedding::embed(&ids, &kept)), bits(&embedding::embed(&ids, &wide)));
         let (hidden, rows, targets) = (inputs(9, 40), [0, 3, 8], [76, 2, 40]);
-        let logprobs = |w: &Tensor| head::token_logprobs(&hidden, &rows, w, &targets, 0.7);
+        let logprobs = |w: &Tensor| head::token_logprobs(&hidden, &rows, w.into(), &targets, 0.7);
         assert_eq!(logprobs(&kept), logprobs(&wide));
     }
 

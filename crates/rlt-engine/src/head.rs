@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use crate::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
+use crate::arithmetic::Arithmetic;
+use crate::matmul::Output;
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -18,6 +19,34 @@ fn chunk_rows(vocab: usize) -> usize {
     (CHUNK_ELEMENTS / vocab).clamp(64, 512)
 }
 
+/// The output matrix (V x D) and how products with it are computed.
+#[derive(Clone, Copy)]
+pub struct OutputMatrix<'a> {
+    /// V x D.
+    pub weight: &'a Tensor,
+    /// Number format of the products; the softmax is f32.
+    pub arithmetic: Arithmetic,
+}
+
+impl<'a> From<&'a Tensor> for OutputMatrix<'a> {
+    fn from(weight: &'a Tensor) -> Self {
+        Self { weight, arithmetic: Arithmetic::F32 }
+    }
+}
+
+impl OutputMatrix<'_> {
+    fn vocabulary(self) -> usize {
+        self.weight.rows()
+    }
+
+    /// Logits (rows x V) of all rows of `hidden`.
+    fn logits(self, hidden: &Tensor) -> Tensor {
+        let mut out = Tensor::scratch(hidden.rows(), self.vocabulary());
+        self.arithmetic.nt(hidden, self.weight, &mut out, Output::Replace);
+        out
+    }
+}
+
 /// Log-probabilities (nats) of `targets[i]` after hidden state `rows[i]` of `hidden` (M x D), under
 /// the output matrix `w` (V x D) at `temperature`.
 ///
@@ -26,15 +55,14 @@ fn chunk_rows(vocab: usize) -> usize {
 pub fn token_logprobs(
     hidden: &Tensor,
     rows: &[usize],
-    w: &Tensor,
+    w: OutputMatrix,
     targets: &[u32],
     temperature: f32,
 ) -> Vec<f32> {
     let mut logprobs = Vec::with_capacity(rows.len());
-    for (rows, targets) in rows.chunks(chunk_rows(w.rows())).zip(targets.chunks(chunk_rows(w.rows()))) {
-        let h = hidden.gather_rows(rows);
-        let mut logits = Tensor::scratch(rows.len(), w.rows());
-        matmul_nt(&h, w, &mut logits, Output::Replace);
+    let chunk = chunk_rows(w.vocabulary());
+    for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
+        let logits = w.logits(&hidden.gather_rows(rows));
         logprobs.extend(chunk_logprobs(&logits, targets, temperature).into_iter().map(|(_, lp)| lp));
     }
     logprobs
@@ -79,7 +107,7 @@ pub(crate) fn log_sum_exp(x: &[f32], scale: f32) -> f32 {
 pub fn token_logprobs_with_backward<E>(
     hidden: &Tensor,
     rows: &[usize],
-    w: &Tensor,
+    w: OutputMatrix,
     targets: &[u32],
     temperature: f32,
     dhidden: &mut Tensor,
@@ -87,17 +115,16 @@ pub fn token_logprobs_with_backward<E>(
     mut gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
 ) -> Result<Vec<f32>, E> {
     let mut all = Vec::with_capacity(rows.len());
-    let (chunk, scale) = (chunk_rows(w.rows()), 1.0 / temperature);
+    let (vocab, scale) = (w.vocabulary(), 1.0 / temperature);
+    let chunk = chunk_rows(vocab);
     for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
         let h = hidden.gather_rows(rows);
-        let mut logits = Tensor::scratch(rows.len(), w.rows());
-        matmul_nt(&h, w, &mut logits, Output::Replace);
+        let mut logits = w.logits(&h);
         let sums_and_logprobs = chunk_logprobs(&logits, targets, temperature);
         let logprobs: Vec<f32> = sums_and_logprobs.iter().map(|(_, lp)| *lp).collect();
         let g = gradient(all.len(), &logprobs)?;
         all.extend(logprobs);
 
-        let vocab = w.rows();
         logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
             simd::vectorized(
                 #[inline(always)]
@@ -110,11 +137,11 @@ pub fn token_logprobs_with_backward<E>(
                 },
             );
         });
-        let mut dh = Tensor::scratch(rows.len(), w.cols());
-        matmul_nn(&logits, w, &mut dh, Output::Replace);
+        let mut dh = Tensor::scratch(rows.len(), h.cols());
+        w.arithmetic.nn(&logits, w.weight, &mut dh, Output::Replace);
         dhidden.scatter_add_rows(rows, &dh);
         if let Some(dw) = dw.as_deref_mut() {
-            matmul_tn(&logits, &h, dw, Output::Accumulate);
+            w.arithmetic.tn(&logits, &h, dw, Output::Accumulate);
         }
     }
     Ok(all)
@@ -128,7 +155,7 @@ pub struct Distributions<'a> {
     /// The rows that are meant, R of them.
     pub rows: &'a [usize],
     /// Output matrix, V x D.
-    pub w: &'a Tensor,
+    pub w: OutputMatrix<'a>,
     /// Divides the logits; above 0.
     pub temperature: f32,
 }
@@ -136,7 +163,7 @@ pub struct Distributions<'a> {
 impl Distributions<'_> {
     /// Logits of some of the rows, before the temperature.
     fn logits(&self, rows: std::ops::Range<usize>) -> Tensor {
-        logits(&self.hidden.gather_rows(&self.rows[rows]), self.w)
+        self.w.logits(&self.hidden.gather_rows(&self.rows[rows]))
     }
 }
 
@@ -150,8 +177,8 @@ impl Distributions<'_> {
 /// If the numbers of rows or the vocabularies differ.
 pub fn full_divergence(p: Distributions, q: Distributions) -> Vec<f32> {
     assert_eq!(p.rows.len(), q.rows.len(), "one distribution of q for each of p");
-    assert_eq!(p.w.rows(), q.w.rows(), "both over one vocabulary");
-    let (n, chunk) = (p.rows.len(), chunk_rows(p.w.rows()));
+    assert_eq!(p.w.vocabulary(), q.w.vocabulary(), "both over one vocabulary");
+    let (n, chunk) = (p.rows.len(), chunk_rows(p.w.vocabulary()));
     let mut divergences = Vec::with_capacity(n);
     for first in (0..n).step_by(chunk) {
         let rows = first..n.min(first + chunk);
@@ -194,7 +221,5 @@ fn row_divergence(p: &[f32], q: &[f32], p_temperature: f32, q_temperature: f32) 
 
 /// Logits (rows x V) of all rows of `hidden`, for parity tests and for sampling.
 pub fn logits(hidden: &Tensor, w: &Tensor) -> Tensor {
-    let mut out = Tensor::scratch(hidden.rows(), w.rows());
-    matmul_nt(hidden, w, &mut out, Output::Replace);
-    out
+    OutputMatrix::from(w).logits(hidden)
 }

@@ -8,8 +8,10 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::arithmetic::Arithmetic;
 use crate::bf16::{Bf16Panels, tile_bf16};
 use crate::matmul::Output;
+use crate::narrow::{Left, Pairs, product};
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, tile};
@@ -18,7 +20,14 @@ use crate::tile::{PANEL, tile};
 pub struct PackedWeight {
     rows: usize,
     cols: usize,
-    panels: Panels,
+    packed: Packed,
+}
+
+enum Packed {
+    /// For products in f32.
+    Panels(Panels),
+    /// For products in bf16.
+    Pairs(Pairs),
 }
 
 enum Panels {
@@ -34,6 +43,7 @@ enum Panel<'a> {
     F32(&'a [f32]),
     Bf16(&'a [u32]),
 }
+
 
 impl Panels {
     fn len(&self) -> usize {
@@ -56,7 +66,7 @@ impl PackedWeight {
     pub fn new(weight: &Tensor) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
         if let Some(panels) = weight.bf16_panels() {
-            return Self { rows, cols, panels: Panels::Bf16(panels.clone()) };
+            return Self { rows, cols, packed: Packed::Panels(Panels::Bf16(panels.clone())) };
         }
         let mut panels = Tensor::zeros(rows.div_ceil(PANEL), cols * PANEL);
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
@@ -70,7 +80,18 @@ impl PackedWeight {
                 }
             }
         });
-        Self { rows, cols, panels: Panels::F32(panels) }
+        Self { rows, cols, packed: Packed::Panels(Panels::F32(panels)) }
+    }
+
+    /// Packs a weight for products in `arithmetic`.
+    pub fn for_arithmetic(weight: &Tensor, arithmetic: Arithmetic) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::new(weight),
+            Arithmetic::Bf16 => {
+                let packed = Packed::Pairs(Pairs::of_rows(weight));
+                Self { rows: weight.rows(), cols: weight.cols(), packed }
+            }
+        }
     }
 
     /// Number of output features.
@@ -94,7 +115,15 @@ const FEW_ROWS: usize = 64;
 /// If the shapes do not fit.
 pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Output) {
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
-    let (m, panels) = (x.rows(), w.panels.len());
+    match &w.packed {
+        Packed::Panels(panels) => matmul_panels(x, w.rows, panels, out, mode),
+        Packed::Pairs(pairs) => product(&Left::of_rows(x), pairs, out, mode),
+    }
+}
+
+/// [`matmul_packed`] in f32, by weights of `n` output features.
+fn matmul_panels(x: &Tensor, n: usize, w: &Panels, out: &mut Tensor, mode: Output) {
+    let (m, panels) = (x.rows(), w.len());
     let base = SharedMut(out.data_mut().as_mut_ptr());
     let arch = pulp::Arch::new();
     // How the output is cut into tasks changes no element: see `tile`.
@@ -106,17 +135,17 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
             arch.dispatch(PanelProduct {
                 x,
                 rows: row..(row + TASK_ROWS).min(m),
-                panel: w.panels.get(panel),
-                next: (m <= FEW_ROWS && panel + 1 < panels).then(|| w.panels.get(panel + 1)),
+                panel: w.get(panel),
+                next: (m <= FEW_ROWS && panel + 1 < panels).then(|| w.get(panel + 1)),
                 column: panel * PANEL,
-                n: w.rows,
+                n,
                 // The rows and columns of a task are written by it alone.
                 out: base,
                 mode,
             });
         }
     };
-    if m * w.rows * w.cols < 1 << 18 {
+    if m * n * x.cols() < 1 << 18 {
         (0..tasks_m * tasks_n).for_each(task);
     } else {
         (0..tasks_m * tasks_n).into_par_iter().for_each(task);

@@ -242,7 +242,7 @@ fn check_head(m: usize, d: usize, vocab: usize, asked: &[(usize, u32)], temperat
     let logprobs = token_logprobs_with_backward(
         &hidden,
         &rows,
-        &w,
+        (&w).into(),
         &targets,
         temperature,
         &mut dh,
@@ -257,7 +257,7 @@ fn check_head(m: usize, d: usize, vocab: usize, asked: &[(usize, u32)], temperat
     assert_eq!(covered, asked.len(), "every token was weighted");
 
     let count = asked.len();
-    let same = token_logprobs(&hidden, &rows, &w, &targets, temperature);
+    let same = token_logprobs(&hidden, &rows, (&w).into(), &targets, temperature);
     assert_eq!(logprobs, same, "with and without a backward pass");
     let logprobs = Tensor::from_vec(1, count, logprobs);
     assert_close("token_logprobs", &logprobs, &forward(&hw, &ww), FORWARD);
@@ -271,7 +271,7 @@ fn check_head(m: usize, d: usize, vocab: usize, asked: &[(usize, u32)], temperat
         let c = &coefficients.to_host()[first..first + logprobs.len()];
         Ok::<_, ()>(c.iter().zip(logprobs).map(|(c, lp)| c * lp.exp()).collect())
     };
-    token_logprobs_with_backward(&hidden, &rows, &w, &targets, temperature, &mut dh_frozen, None, weights)
+    token_logprobs_with_backward(&hidden, &rows, (&w).into(), &targets, temperature, &mut dh_frozen, None, weights)
         .expect("the weights never fail");
     assert_eq!(wide(&difference(&dh_frozen, &dh0)), wide(&dh));
 }
@@ -295,9 +295,9 @@ fn head_of_extreme_logits_stays_finite() {
     // One logit of 1000 and one of -1000: probabilities 1 and 0 to the last bit.
     let (hidden, w) = (Tensor::full(1, 1, 1000.0), Tensor::from_vec(3, 1, vec![1.0, 0.0, -1.0]));
     assert_eq!(wide(&logits(&hidden, &w)), [1000.0, 0.0, -1000.0]);
-    assert_eq!(token_logprobs(&hidden, &[0, 0, 0], &w, &[0, 1, 2], 1.0), [0.0, -1000.0, -2000.0]);
+    assert_eq!(token_logprobs(&hidden, &[0, 0, 0], (&w).into(), &[0, 1, 2], 1.0), [0.0, -1000.0, -2000.0]);
     let (mut dh, mut dw) = (Tensor::zeros(1, 1), Tensor::zeros(3, 1));
-    token_logprobs_with_backward(&hidden, &[0], &w, &[2], 1.0, &mut dh, Some(&mut dw), |_, _| {
+    token_logprobs_with_backward(&hidden, &[0], (&w).into(), &[2], 1.0, &mut dh, Some(&mut dw), |_, _| {
         Ok::<_, ()>(vec![1.0])
     })
     .expect("the weights never fail");
@@ -310,7 +310,7 @@ fn an_error_of_the_weights_comes_back() {
     let (hidden, w) = (random(2, 3, 1), random(5, 3, 2));
     let mut dh = Tensor::zeros(2, 3);
     let result =
-        token_logprobs_with_backward(&hidden, &[1], &w, &[4], 1.0, &mut dh, None, |_, _| Err("no weights"));
+        token_logprobs_with_backward(&hidden, &[1], (&w).into(), &[4], 1.0, &mut dh, None, |_, _| Err("no weights"));
     assert_eq!(result, Err("no weights"));
     assert_eq!(wide(&dh), [0.0; 6]);
 }

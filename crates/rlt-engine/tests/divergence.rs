@@ -18,8 +18,8 @@ fn log_softmax(logits: &[f64], temperature: f32) -> Vec<f64> {
 
 /// Log-probabilities of every row of `d`, in f64.
 fn rows(d: &Distributions) -> Vec<Vec<f64>> {
-    let logits = product_nt(&wide(&d.hidden.gather_rows(d.rows)), &wide(d.w), d.hidden.cols());
-    logits.chunks(d.w.rows()).map(|row| log_softmax(row, d.temperature)).collect()
+    let logits = product_nt(&wide(&d.hidden.gather_rows(d.rows)), &wide(d.w.weight), d.hidden.cols());
+    logits.chunks(d.w.weight.rows()).map(|row| log_softmax(row, d.temperature)).collect()
 }
 
 fn exact(p: &Distributions, q: &Distributions) -> Vec<f64> {
@@ -44,8 +44,8 @@ fn equals_the_direct_sum_in_f64() {
                 scaled(&random(vocab, widths[1], 4), sharpness),
             );
             let at: Vec<usize> = (0..n).map(|i| i * 5 % 9).collect();
-            let p = Distributions { hidden: &hp, rows: &at, w: &wp, temperature: 0.7 };
-            let q = Distributions { hidden: &hq, rows: &at, w: &wq, temperature: 1.3 };
+            let p = Distributions { hidden: &hp, rows: &at, w: (&wp).into(), temperature: 0.7 };
+            let q = Distributions { hidden: &hq, rows: &at, w: (&wq).into(), temperature: 1.3 };
             for (ours, exact) in full_divergence(p, q).into_iter().zip(exact(&p, &q)) {
                 let error = (f64::from(ours) - exact).abs();
                 assert!(
@@ -61,11 +61,11 @@ fn equals_the_direct_sum_in_f64() {
 #[test]
 fn a_distribution_does_not_diverge_from_itself() {
     let (h, w) = (random(4, 16, 1), random(300, 16, 2));
-    let p = Distributions { hidden: &h, rows: &[0, 1, 2, 3], w: &w, temperature: 0.7 };
+    let p = Distributions { hidden: &h, rows: &[0, 1, 2, 3], w: (&w).into(), temperature: 0.7 };
     assert_eq!(full_divergence(p, p), [0.0; 4]);
     // Nor much from one that is nearly the same: what is left is the rounding of the logits.
     let near = scaled(&w, 1.001);
-    let q = Distributions { w: &near, ..p };
+    let q = Distributions { w: (&near).into(), ..p };
     for (ours, exact) in full_divergence(p, q).into_iter().zip(exact(&p, &q)) {
         assert!((f64::from(ours) - exact).abs() < 5e-7, "{ours}, exactly {exact}");
     }
@@ -77,8 +77,8 @@ fn the_sampled_log_ratio_estimates_it_without_bias() {
     let vocab = 200;
     let (h, wp, wq) = (random(5, 12, 7), random(vocab, 12, 8), random(vocab, 12, 9));
     let at = [0, 1, 2, 3, 4];
-    let p = Distributions { hidden: &h, rows: &at, w: &wp, temperature: 0.7 };
-    let q = Distributions { w: &wq, ..p };
+    let p = Distributions { hidden: &h, rows: &at, w: (&wp).into(), temperature: 0.7 };
+    let q = Distributions { w: (&wq).into(), ..p };
     let full = full_divergence(p, q);
     let stream = RandomStream::new(1, "draws");
     let (log_p, log_q) = {

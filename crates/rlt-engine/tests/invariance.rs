@@ -140,10 +140,10 @@ fn log_probabilities_do_not_depend_on_what_else_is_asked_for() {
     let (hidden, w) = (random(600, 48, 1), random(300, 48, 2));
     let rows: Vec<usize> = (0..600).collect();
     let targets: Vec<u32> = (0..600).map(|i| i * 7 % 300).collect();
-    let all = token_logprobs(&hidden, &rows, &w, &targets, 0.8);
+    let all = token_logprobs(&hidden, &rows, (&w).into(), &targets, 0.8);
     for (first, count) in [(0, 1), (511, 2), (599, 1), (100, 37), (3, 513)] {
         let span = first..first + count;
-        let some = token_logprobs(&hidden, &rows[span.clone()], &w, &targets[span.clone()], 0.8);
+        let some = token_logprobs(&hidden, &rows[span.clone()], (&w).into(), &targets[span.clone()], 0.8);
         for (some, all) in some.iter().zip(&all[span]) {
             assert_eq!(some.to_bits(), all.to_bits(), "tokens {first}..{}", first + count);
         }
@@ -233,7 +233,7 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     let (mut dhidden, mut dw) = (random(m, k, 17), random(n, k, 18));
     let weights = |_, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| lp * 0.1).collect());
     let logprobs =
-        token_logprobs_with_backward(&x, &rows, &w, &targets, 0.7, &mut dhidden, Some(&mut dw), weights)
+        token_logprobs_with_backward(&x, &rows, (&w).into(), &targets, 0.7, &mut dhidden, Some(&mut dw), weights)
             .expect("the weights never fail");
     keep("token_logprobs_with_backward, hidden", &dhidden);
     keep("token_logprobs_with_backward, output matrix", &dw);
@@ -253,7 +253,7 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     let norm = sum_of_squares(&dw).to_bits();
     results.push(("sum_of_squares", vec![(norm >> 32) as u32, norm as u32]));
     results.push(("token_logprobs_with_backward", bits_of(&logprobs)));
-    results.push(("token_logprobs", bits_of(&token_logprobs(&x, &rows, &w, &targets, 0.7))));
+    results.push(("token_logprobs", bits_of(&token_logprobs(&x, &rows, (&w).into(), &targets, 0.7))));
     results
 }
 

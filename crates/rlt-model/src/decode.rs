@@ -34,7 +34,11 @@ impl DecodeWeights {
             gate_up: packed(layer, Site::GateUp),
             down: packed(layer, Site::Down),
         });
-        let head = Projection { weight: decoder.parameters().head_weight(), terms: &[] };
+        let head = Projection {
+            weight: decoder.parameters().head_weight(),
+            terms: &[],
+            arithmetic: decoder.arithmetic(),
+        };
         Self { blocks: blocks.collect(), head: PackedProjection::new(head) }
     }
 

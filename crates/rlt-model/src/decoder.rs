@@ -5,8 +5,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward};
+use rlt_engine::head::OutputMatrix;
 use rlt_engine::matmul::{add_bias, add_bias_backward};
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
@@ -29,6 +31,7 @@ pub struct Decoder {
     /// Shared with the base model that an adapter stands beside ([`Decoder::base`]).
     parameters: Arc<Parameters>,
     adapter: Option<Adapter>,
+    arithmetic: Arithmetic,
     rope: Mutex<Arc<RopeTable>>,
 }
 
@@ -79,7 +82,8 @@ impl Decoder {
     /// A decoder of given weights.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Self {
         let rope = Mutex::new(Arc::new(rope_table(&config, 0)));
-        Self { config, parameters: Arc::new(parameters), adapter: None, rope }
+        let arithmetic = Arithmetic::F32;
+        Self { config, parameters: Arc::new(parameters), adapter: None, arithmetic, rope }
     }
 
     /// The same weights, frozen, with low-rank terms beside them: training changes these alone.
@@ -93,7 +97,30 @@ impl Decoder {
     #[must_use]
     pub fn base(&self) -> Self {
         let rope = Mutex::new(Arc::new(rope_table(&self.config, 0)));
-        Self { config: self.config.clone(), parameters: self.parameters.clone(), adapter: None, rope }
+        let (config, parameters) = (self.config.clone(), self.parameters.clone());
+        Self { config, parameters, adapter: None, arithmetic: self.arithmetic, rope }
+    }
+
+    /// A decoder of the same shape and settings with other weights, and no adapter.
+    #[must_use]
+    pub fn with_weights(&self, parameters: Parameters) -> Self {
+        Self { arithmetic: self.arithmetic, ..Self::new(self.config.clone(), parameters) }
+    }
+
+    /// The same model with its matrix products in another number format.
+    #[must_use]
+    pub fn in_arithmetic(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
+    }
+
+    /// The number format of its matrix products.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// The matrix that turns hidden states into logits.
+    pub(crate) fn output_matrix(&self) -> OutputMatrix<'_> {
+        OutputMatrix { weight: self.parameters.head_weight(), arithmetic: self.arithmetic }
     }
 
     /// Shape and settings.
@@ -131,7 +158,7 @@ impl Decoder {
             Site::Down => &block.down,
         };
         let terms = self.adapter.as_ref().map(|adapter| adapter.block(layer).terms(site));
-        Projection { weight, terms: terms.unwrap_or_default() }
+        Projection { weight, terms: terms.unwrap_or_default(), arithmetic: self.arithmetic }
     }
 
     /// Heads of every attention layer.
@@ -381,7 +408,7 @@ impl Decoder {
         // Inside the pool: a call from outside would wake and await a worker at every operation.
         rayon::scope(|_| {
             let hidden = self.hidden_states(batch);
-            let w = self.parameters.head_weight();
+            let w = self.output_matrix();
             head::token_logprobs(&hidden, &batch.rows, w, &batch.targets, temperature)
         })
     }
@@ -487,7 +514,7 @@ impl Decoder {
     ) -> Result<Vec<f32>, E> {
         rayon::scope(|_| {
             let activations = self.forward(batch, keep);
-            let w = self.parameters.head_weight();
+            let w = self.output_matrix();
             let hidden = &activations.hidden;
             let logprobs = head::token_logprobs(hidden, &batch.rows, w, &batch.targets, temperature);
             let derivatives = gradient(&logprobs)?;
@@ -522,7 +549,7 @@ impl Decoder {
         let logprobs = head::token_logprobs_with_backward(
             &activations.hidden,
             &batch.rows,
-            self.parameters.head_weight(),
+            self.output_matrix(),
             &batch.targets,
             temperature,
             &mut dhidden,

@@ -1,8 +1,9 @@
 //! A matrix of a block together with the low-rank terms beside it.
 
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_backward};
-use rlt_engine::matmul::{Output, matmul_nn, matmul_tn};
+use rlt_engine::matmul::Output;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 
 use crate::gradients::MatrixGradient;
@@ -12,6 +13,8 @@ use crate::gradients::MatrixGradient;
 pub(crate) struct Projection<'a> {
     pub weight: &'a Tensor,
     pub terms: &'a [LowRank],
+    /// Number format of the products with the weight. The terms are small; theirs are f32.
+    pub arithmetic: Arithmetic,
 }
 
 /// A [`Projection`] packed for forward products.
@@ -23,7 +26,7 @@ pub(crate) struct PackedProjection {
 impl PackedProjection {
     pub(crate) fn new(projection: Projection) -> Self {
         Self {
-            weight: PackedWeight::new(projection.weight),
+            weight: PackedWeight::for_arithmetic(projection.weight, projection.arithmetic),
             terms: projection.terms.iter().map(PackedLowRank::new).collect(),
         }
     }
@@ -61,13 +64,13 @@ impl Projection<'_> {
     pub(crate) fn backward(self, dy: &Tensor, x: &Tensor, gradient: MatrixGradient) -> Tensor {
         let terms = match gradient {
             MatrixGradient::Weight(weight) => {
-                matmul_tn(dy, x, weight, Output::Accumulate);
+                self.arithmetic.tn(dy, x, weight, Output::Accumulate);
                 &mut []
             }
             MatrixGradient::Terms(terms) => terms,
         };
         let mut dx = Tensor::scratch(x.rows(), x.cols());
-        matmul_nn(dy, self.weight, &mut dx, Output::Replace);
+        self.arithmetic.nn(dy, self.weight, &mut dx, Output::Replace);
         for (term, gradient) in self.terms.iter().zip(terms) {
             low_rank_backward(term, dy, x, gradient, &mut dx);
         }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use rlt_engine::Tensor;
-use rlt_engine::head::{self, Distributions};
+use rlt_engine::arithmetic::Arithmetic;
+use rlt_engine::head::{self, Distributions, OutputMatrix};
 
 use crate::batch::{PackedBatch, ScoringGroup, micro_batches};
 use crate::decoder::Decoder;
@@ -15,6 +16,7 @@ pub struct ScoredStates<'a> {
     hidden: Tensor,
     targets: Vec<u32>,
     w: Cow<'a, Tensor>,
+    arithmetic: Arithmetic,
 }
 
 impl<'a> ScoredStates<'a> {
@@ -24,13 +26,18 @@ impl<'a> ScoredStates<'a> {
     /// When there is not one state a target.
     pub fn new(hidden: Tensor, targets: Vec<u32>, w: Cow<'a, Tensor>) -> Self {
         assert_eq!(hidden.rows(), targets.len(), "one state for each target");
-        Self { hidden, targets, w }
+        Self { hidden, targets, w, arithmetic: Arithmetic::F32 }
+    }
+
+    fn output_matrix(&self) -> OutputMatrix<'_> {
+        OutputMatrix { weight: &self.w, arithmetic: self.arithmetic }
     }
 
     /// Log-probability (nats) of every scored token at `temperature`, in order.
     pub fn logprobs(&self, temperature: f32) -> Vec<f32> {
         let all: Vec<usize> = (0..self.targets.len()).collect();
-        rayon::scope(|_| head::token_logprobs(&self.hidden, &all, &self.w, &self.targets, temperature))
+        let w = self.output_matrix();
+        rayon::scope(|_| head::token_logprobs(&self.hidden, &all, w, &self.targets, temperature))
     }
 
     /// KL(self || other) over the whole vocabulary, nats, before the scored tokens `rows` of this model and
@@ -48,11 +55,11 @@ impl<'a> ScoredStates<'a> {
     ) -> Vec<f32> {
         let [rows, other_rows] =
             [rows, other_rows].map(|rows| rows.iter().cloned().flatten().collect::<Vec<_>>());
-        let p = Distributions { hidden: &self.hidden, rows: &rows, w: &self.w, temperature };
+        let p = Distributions { hidden: &self.hidden, rows: &rows, w: self.output_matrix(), temperature };
         let q = Distributions {
             hidden: &other.hidden,
             rows: &other_rows,
-            w: &other.w,
+            w: other.output_matrix(),
             temperature: other_temperature,
         };
         rayon::scope(|_| head::full_divergence(p, q))
@@ -75,6 +82,7 @@ impl Decoder {
             targets.extend(batch.targets);
         }
         let hidden = Tensor::from_vec(targets.len(), self.config().hidden_size, values);
-        Ok(ScoredStates::new(hidden, targets, Cow::Borrowed(self.parameters().head_weight())))
+        let w = Cow::Borrowed(self.parameters().head_weight());
+        Ok(ScoredStates { arithmetic: self.arithmetic(), ..ScoredStates::new(hidden, targets, w) })
     }
 }

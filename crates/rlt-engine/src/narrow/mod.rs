@@ -16,8 +16,9 @@ mod portable;
 mod product;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
+mod transpose;
 
-pub(crate) use operand::{Pairs, Rows};
+pub(crate) use operand::{Left, Pairs};
 pub(crate) use product::product;
 
 #[cfg(test)]

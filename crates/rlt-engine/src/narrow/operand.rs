@@ -8,15 +8,20 @@ use std::ops::Range;
 use pulp::bytemuck;
 use rayon::prelude::*;
 
+use super::transpose::transpose;
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
+use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
 /// Words of a tile.
 const TILE: usize = TILE_ROWS * TILE_WORDS;
+
+/// Numbers of a tile's row.
+const NUMBERS: usize = 2 * TILE_WORDS;
 
 /// The bits of `x` rounded to bf16. What is not a number stays so.
 #[inline(always)]
@@ -41,83 +46,104 @@ fn words_of(buffer: &mut Buffer) -> &mut [u32] {
     bytemuck::cast_slice_mut(buffer)
 }
 
-/// The left factor: tiles of 16 rows by 32 numbers, tile after tile of the inner dimension, then the next 16 rows.
-pub(crate) struct Rows {
-    words: Buffer,
-    rows: usize,
-    /// Words of a row.
-    width: usize,
+/// The left factor, in f32 where it came from. A task lays out the part that it needs, in tiles of 16 rows by 32
+/// numbers: tile after tile of the inner dimension, then the next 16 rows.
+#[derive(Clone)]
+pub(crate) struct Left<'a> {
+    x: &'a Tensor,
+    across: Across,
 }
 
-impl Rows {
-    /// The rows of `x` (rows x inner).
-    pub(crate) fn of_rows(x: &Tensor) -> Self {
+/// Which dimension of the tensor is the inner one.
+#[derive(Clone)]
+enum Across {
+    /// Some of its columns: the tensor's rows are the factor's.
+    Columns(Range<usize>),
+    /// Its rows: the tensor's columns are the factor's rows.
+    Rows,
+}
+
+impl<'a> Left<'a> {
+    /// `x` itself (rows x inner).
+    pub(crate) fn of_rows(x: &'a Tensor) -> Self {
         Self::of_some_columns(x, 0..x.cols())
     }
 
-    /// The rows of some columns of `x`.
-    pub(crate) fn of_some_columns(x: &Tensor, inner: Range<usize>) -> Self {
-        Self::tiled(x.rows(), inner.len(), |rows, words| {
-            if rows.len() < TILE_ROWS || !inner.len().is_multiple_of(2 * TILE_WORDS) {
-                words.fill(0);
-            }
-            for (r, row) in rows.enumerate() {
-                let tiles = words.chunks_exact_mut(TILE);
-                for (tile, numbers) in tiles.zip(x.row(row)[inner.clone()].chunks(2 * TILE_WORDS)) {
-                    narrow_run(numbers, &mut tile[r * TILE_WORDS..(r + 1) * TILE_WORDS]);
-                }
-            }
+    /// Some columns of `x`.
+    pub(crate) fn of_some_columns(x: &'a Tensor, inner: Range<usize>) -> Self {
+        assert!(inner.end <= x.cols(), "columns of a factor");
+        Self { x, across: Across::Columns(inner) }
+    }
+
+    /// `x` transposed (inner x rows): the left factor of `x^T . y`.
+    pub(crate) fn of_columns(x: &'a Tensor) -> Self {
+        Self { x, across: Across::Rows }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        match self.across {
+            Across::Columns(_) => self.x.rows(),
+            Across::Rows => self.x.cols(),
+        }
+    }
+
+    /// Words of a row.
+    pub(super) fn width(&self) -> usize {
+        inner_words(match &self.across {
+            Across::Columns(inner) => inner.len(),
+            Across::Rows => self.x.rows(),
         })
     }
 
-    /// The columns of `x` (inner x rows): the left factor of `x^T . y`.
-    pub(crate) fn of_columns(x: &Tensor) -> Self {
-        Self::tiled(x.cols(), x.rows(), |columns, words| {
-            for (index, tile) in words.chunks_exact_mut(TILE).enumerate() {
-                let mut across = [[0_u32; TILE_ROWS]; TILE_WORDS];
-                pairs_of_rows(x, index * 2 * TILE_WORDS, columns.clone(), &mut across);
-                for r in 0..TILE_ROWS {
-                    for w in 0..TILE_WORDS {
-                        tile[r * TILE_WORDS + w] = across[w][r];
+    /// Lays out `tiles` tiles of the inner dimension from `first_tile` on, of `rows`.
+    pub(super) fn lay_out(&self, rows: Range<usize>, first_tile: usize, tiles: usize, words: &mut [u32]) {
+        let blocks = rows.len().div_ceil(TILE_ROWS);
+        let words = &mut words[..blocks * tiles * TILE];
+        simd::vectorized(
+            #[inline(always)]
+            || match &self.across {
+                Across::Columns(inner) => {
+                    for (block, words) in words.chunks_exact_mut(tiles * TILE).enumerate() {
+                        let first = rows.start + block * TILE_ROWS;
+                        let rows = first..(first + TILE_ROWS).min(rows.end);
+                        self.lay_out_rows(inner, rows, first_tile, words);
                     }
                 }
+                // In the order of memory: 32 rows of the tensor, all columns of the task.
+                Across::Rows => {
+                    for tile in 0..tiles {
+                        for block in 0..blocks {
+                            let first = rows.start + block * TILE_ROWS;
+                            let columns = first..(first + TILE_ROWS).min(rows.end);
+                            let out = &mut words[(block * tiles + tile) * TILE..][..TILE];
+                            self.lay_out_columns(columns, first_tile + tile, out);
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn lay_out_rows(&self, inner: &Range<usize>, rows: Range<usize>, first_tile: usize, words: &mut [u32]) {
+        let from = inner.start + first_tile * NUMBERS;
+        let whole = from + words.len() / TILE_ROWS * 2 <= inner.end;
+        if rows.len() < TILE_ROWS || !whole {
+            words.fill(0);
+        }
+        for (r, row) in rows.enumerate() {
+            let numbers = &self.x.row(row)[from..inner.end];
+            for (tile, numbers) in words.chunks_exact_mut(TILE).zip(numbers.chunks(NUMBERS)) {
+                narrow_run(numbers, &mut tile[r * TILE_WORDS..(r + 1) * TILE_WORDS]);
             }
-        })
+        }
     }
 
-    /// Tiles whose 16 rows at a time `fill(rows, words)` writes.
-    fn tiled(rows: usize, inner: usize, fill: impl Fn(Range<usize>, &mut [u32]) + Sync) -> Self {
-        let width = inner_words(inner);
-        let mut words = buffer::take(rows.next_multiple_of(TILE_ROWS) * width);
-        let block = (TILE_ROWS * width).max(1);
-        words_of(&mut words).par_chunks_mut(block).enumerate().with_min_len(4).for_each(|(index, words)| {
-            let first = index * TILE_ROWS;
-            simd::vectorized(
-                #[inline(always)]
-                || fill(first..(first + TILE_ROWS).min(rows), words),
-            );
-        });
-        Self { words, rows, width }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(super) fn width(&self) -> usize {
-        self.width
-    }
-
-    /// The words of 16 rows, from tile `tile` of the inner dimension on.
-    pub(super) fn tiles(&self, block: usize, tile: usize) -> &[u32] {
-        let of_block = block * TILE_ROWS * self.width;
-        bytemuck::cast_slice(&self.words[of_block + tile * TILE..])
-    }
-}
-
-impl Drop for Rows {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.words));
+    #[inline(always)]
+    fn lay_out_columns(&self, columns: Range<usize>, tile: usize, words: &mut [u32]) {
+        let mut across = [[0_u32; TILE_ROWS]; TILE_WORDS];
+        pairs_of_rows(self.x, tile * NUMBERS, columns, &mut across);
+        transpose(&across, words, TILE_WORDS);
     }
 }
 
@@ -141,14 +167,10 @@ impl Pairs {
                     let mut tile = [[0_u32; TILE_WORDS]; TILE_ROWS];
                     let rows = columns.clone().skip(half * TILE_ROWS);
                     for (words, row) in tile.iter_mut().zip(rows) {
-                        let numbers = &w.row(row)[index * 2 * TILE_WORDS..];
-                        narrow_run(&numbers[..numbers.len().min(2 * TILE_WORDS)], words);
+                        let numbers = &w.row(row)[index * NUMBERS..];
+                        narrow_run(&numbers[..numbers.len().min(NUMBERS)], words);
                     }
-                    for w in 0..TILE_WORDS {
-                        for r in 0..TILE_ROWS {
-                            words[w * PANEL + half * TILE_ROWS + r] = tile[r][w];
-                        }
-                    }
+                    transpose(&tile, &mut words[half * TILE_ROWS..], PANEL);
                 }
             }
         })
@@ -174,13 +196,29 @@ impl Pairs {
 
     /// The columns of `x` (inner x columns): the right factor of `y . x`.
     pub(crate) fn of_columns(x: &Tensor) -> Self {
-        Self::in_panels(x.cols(), x.rows(), |columns, words| {
-            for (index, words) in words.chunks_exact_mut(TILE_WORDS * PANEL).enumerate() {
-                let (words, _) = words.as_chunks_mut::<PANEL>();
-                words.as_flattened_mut().fill(0);
-                pairs_of_rows(x, index * 2 * TILE_WORDS, columns.clone(), words);
-            }
-        })
+        let (columns, width) = (x.cols(), inner_words(x.rows()));
+        let panels = columns.div_ceil(PANEL);
+        let mut words = buffer::take(panels * PANEL * width);
+        let base = SharedMut(words.as_mut_ptr());
+        // In the order of memory: 32 rows of the tensor, all columns.
+        (0..width / TILE_WORDS).into_par_iter().with_min_len(4).for_each(|tile| {
+            simd::vectorized(
+                #[inline(always)]
+                || {
+                    for panel in 0..panels {
+                        let mut out = [[0_u32; PANEL]; TILE_WORDS];
+                        let first = panel * PANEL;
+                        pairs_of_rows(x, tile * NUMBERS, first..(first + PANEL).min(columns), &mut out);
+                        // SAFETY: this tile of this panel is written here alone.
+                        unsafe {
+                            let to = base.get().add((panel * width + tile * TILE_WORDS) * PANEL);
+                            to.cast::<[[u32; PANEL]; TILE_WORDS]>().write(out);
+                        }
+                    }
+                },
+            );
+        });
+        Self { words, columns, width }
     }
 
     /// Panels whose words `fill(columns, words)` writes.
@@ -222,7 +260,7 @@ impl Drop for Pairs {
 /// A run of at most 32 numbers, two a word.
 #[inline(always)]
 fn narrow_run(numbers: &[f32], words: &mut [u32]) {
-    if let Ok(numbers) = <&[f32; 2 * TILE_WORDS]>::try_from(numbers) {
+    if let Ok(numbers) = <&[f32; NUMBERS]>::try_from(numbers) {
         let halves: &mut [u16] = bytemuck::cast_slice_mut(words);
         for (half, number) in halves.iter_mut().zip(numbers) {
             *half = rounded(*number) as u16;

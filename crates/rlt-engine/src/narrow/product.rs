@@ -1,21 +1,25 @@
 //! How a product is cut into tasks and blocks. The cut changes no bits: an element is a sum over the inner
 //! dimension in its order, chunk by chunk.
 
+use std::ops::Range;
+
+use pulp::bytemuck;
 use rayon::prelude::*;
 
 use super::kernel::{Block, Kernel};
-use super::operand::{Pairs, Rows};
+use super::operand::{Left, Pairs};
 use super::{TILE_ROWS, TILE_WORDS};
+use crate::buffer;
 use crate::matmul::Output;
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
-/// Rows of a task: with a chunk of the inner dimension they stay in the second-level cache.
-const TASK_ROWS: usize = 256;
+/// Rows of a task at most: with a chunk of the inner dimension they stay in the second-level cache.
+const MOST_ROWS: usize = 256;
 
-/// Panels of a task when there are too few rows to keep every thread busy.
-const TASK_PANELS: usize = 4;
+/// Rows of a task at least: with fewer, the right factor would be read too often.
+const FEWEST_ROWS: usize = 64;
 
 /// Tiles of the inner dimension (32 numbers each) that are added up at a time: a panel of them stays in the
 /// first-level cache.
@@ -28,12 +32,12 @@ const SERIAL_WORK: usize = 1 << 20;
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub(crate) fn product(a: &Rows, b: &Pairs, out: &mut Tensor, mode: Output) {
+pub(crate) fn product(a: &Left, b: &Pairs, out: &mut Tensor, mode: Output) {
     product_by(Kernel::of_this_cpu(), a, b, out, mode);
 }
 
 /// As [`product`], by a kernel that this processor has.
-pub(super) fn product_by(kernel: Kernel, a: &Rows, b: &Pairs, out: &mut Tensor, mode: Output) {
+pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, mode: Output) {
     assert_eq!((a.rows(), b.columns()), (out.rows(), out.cols()), "shape of a product");
     assert_eq!(a.width(), b.width(), "inner dimension of a product");
     let (m, panels) = (a.rows(), b.columns().div_ceil(PANEL));
@@ -43,13 +47,17 @@ pub(super) fn product_by(kernel: Kernel, a: &Rows, b: &Pairs, out: &mut Tensor, 
         }
         return;
     }
-    let panels_per_task = if m > 4 * TASK_ROWS { panels } else { TASK_PANELS };
-    let (tasks_m, tasks_n) = (m.div_ceil(TASK_ROWS), panels.div_ceil(panels_per_task));
+    // A few tasks for each thread, first by rows: where rows are shared, each task lays them out again.
+    let wanted = 2 * rayon::current_num_threads();
+    let task_rows = m.div_ceil(wanted).next_multiple_of(2 * TILE_ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
+    let tasks_m = m.div_ceil(task_rows).max(1);
+    let panels_per_task = panels.div_ceil(wanted.div_ceil(tasks_m)).max(1);
+    let tasks_n = panels.div_ceil(panels_per_task);
     let base = SharedMut(out.data_mut().as_mut_ptr());
     let task = |index: usize| {
-        let (row, panel) = (index / tasks_n * TASK_ROWS, index % tasks_n * panels_per_task);
+        let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * panels_per_task);
         let task = Task {
-            rows: row..(row + TASK_ROWS).min(m),
+            rows: row..(row + task_rows).min(m),
             panels: panel..(panel + panels_per_task).min(panels),
             a,
             b,
@@ -68,9 +76,9 @@ pub(super) fn product_by(kernel: Kernel, a: &Rows, b: &Pairs, out: &mut Tensor, 
 
 /// Some rows times some panels.
 struct Task<'a> {
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
-    a: &'a Rows,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    a: &'a Left<'a>,
     b: &'a Pairs,
     out: SharedMut,
     mode: Output,
@@ -81,21 +89,28 @@ impl Task<'_> {
     /// Nothing else may touch these rows and columns of `out`.
     unsafe fn run(&self, kernel: Kernel) {
         let tiles = self.a.width() / TILE_WORDS;
+        let of_block = |tiles: usize| TILE_ROWS * TILE_WORDS * tiles;
+        let blocks = self.rows.len().div_ceil(TILE_ROWS);
+        // From the pool, whose memory is aligned to whole cache lines.
+        let mut laid_out = buffer::take(blocks * of_block(CHUNK_TILES.min(tiles)));
         for first in (0..tiles).step_by(CHUNK_TILES) {
             let chunk = CHUNK_TILES.min(tiles - first);
+            self.a.lay_out(self.rows.clone(), first, chunk, bytemuck::cast_slice_mut(&mut laid_out));
+            let left: &[u32] = bytemuck::cast_slice(&laid_out);
             let add = first > 0 || self.mode == Output::Accumulate;
             for panel in self.panels.clone() {
                 let b = self.b.panel(panel, first);
-                for row in self.rows.clone().step_by(2 * TILE_ROWS) {
+                for block in (0..blocks).step_by(2) {
+                    let row = self.rows.start + block * TILE_ROWS;
                     let rows = (2 * TILE_ROWS).min(self.rows.end - row);
-                    let block = row / TILE_ROWS;
-                    let lower = if rows > TILE_ROWS { block + 1 } else { block };
-                    let a = [self.a.tiles(block, first), self.a.tiles(lower, first)];
+                    let lower = (block + 1).min(blocks - 1);
+                    let a = [&left[block * of_block(chunk)..], &left[lower * of_block(chunk)..]];
                     // SAFETY: passed on to the caller.
                     unsafe { self.block(kernel, a, b, chunk, add, row, rows, panel * PANEL) };
                 }
             }
         }
+        buffer::give(laid_out);
     }
 
     /// One block of `out`, in place where it is whole.
