@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::rms_norm;
@@ -157,17 +158,17 @@ fn layout(sequences: usize, tokens: usize) -> Layout {
 #[divan::bench(args = [256, 1024, 4096])]
 fn attention_of_4096_rows(bencher: Bencher, tokens: usize) {
     let (qkv, layout) = (filled(4096, SHAPE.qkv_cols()), layout(4096 / tokens, tokens));
-    bencher.counter(ItemsCount::new(4096_usize)).bench_local(|| attention(&qkv, &layout, SHAPE));
+    bencher.counter(ItemsCount::new(4096_usize)).bench_local(|| attention(&qkv, &layout, SHAPE, Arithmetic::F32));
 }
 
 #[divan::bench(args = [256, 1024, 4096])]
 fn attention_backward_of_4096_rows(bencher: Bencher, tokens: usize) {
     let (qkv, layout) = (filled(4096, SHAPE.qkv_cols()), layout(4096 / tokens, tokens));
-    let (out, log_sums) = attention(&qkv, &layout, SHAPE);
+    let (out, log_sums) = attention(&qkv, &layout, SHAPE, Arithmetic::F32);
     let dout = filled(4096, out.cols());
     bencher
         .counter(ItemsCount::new(4096_usize))
-        .bench_local(|| attention_backward(&dout, &qkv, &out, &log_sums, &layout, SHAPE));
+        .bench_local(|| attention_backward(&dout, &qkv, &out, &log_sums, &layout, SHAPE, Arithmetic::F32));
 }
 
 /// Bound by memory: reads and writes 4096 x 256 numbers.

@@ -54,9 +54,11 @@ fn main() -> Result<(), Failure> {
         Some(other) => return Err(format!("--arithmetic {other}: f32 or bf16").into()),
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    let usage = "usage: peer_bench MODEL_DIR NAME:SHAPE [NAME:SHAPE ..] [--threads N] [--runs R]";
-    let model = arguments.first().ok_or(usage)?;
-    for item in arguments[1..].iter().filter(|a| a.contains(':')) {
+    let usage = "usage: peer_bench MODEL_DIR NAME:SHAPE [NAME:SHAPE ..] [--threads N] [--runs R] [--arithmetic f32|bf16]";
+    let is_value = |i: usize| i > 0 && arguments[i - 1].starts_with("--");
+    let mut plain = arguments.iter().enumerate().filter(|(i, a)| !a.starts_with("--") && !is_value(*i)).map(|(_, a)| a);
+    let model = plain.next().ok_or(usage)?;
+    for item in plain {
         let (name, shape) = item.split_once(':').ok_or(usage)?;
         let numbers: Vec<usize> =
             shape.split('v').next().unwrap_or(shape).split('x').map(str::parse).collect::<Result<_, _>>()?;

@@ -50,8 +50,9 @@ def known_programs(arguments: argparse.Namespace) -> list[Program]:
     def script(name: str, *options: str, python: str = arguments.python) -> list[str]:
         return [python, str(HERE / name), *options]
 
+    rlt = [*shlex.split(arguments.rlt), "--arithmetic", arguments.arithmetic]
     programs = [
-        Program(RLT, shlex.split(arguments.rlt), tuple(works.RUNS), False, False, {"RAYON_NUM_THREADS": threads}),
+        Program(RLT, rlt, tuple(works.RUNS), False, False, {"RAYON_NUM_THREADS": threads}),
         Program("matrix products", script("gemm.py"), ("gemm",), environment=blas),
         Program("PyTorch", script("train_torch.py"), ("train_step",), environment=blas),
         Program("transformers", script("infer_transformers.py"), ("generate", "logprobs"), environment=blas),
@@ -279,6 +280,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vllm-python", help="Python with vLLM; left out when absent")
     parser.add_argument("--vllm-preload", help="LD_PRELOAD for vLLM")
     parser.add_argument("--rounds", type=int, default=3, help="(default 3)")
+    parser.add_argument("--arithmetic", choices=["f32", "bf16"], default="f32", help="of rlt's products (default f32)")
     parser.add_argument("--runs", type=int, help="timed runs of an item in a round (default: by work)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: all cores)")
     parser.add_argument("--items", nargs="+", type=works.Item.parse, default=works.ITEMS, metavar="NAME:SHAPE")
@@ -309,7 +311,7 @@ def main() -> None:
     versions = sorted({line["version"] for line in lines if "version" in line})
     about = (
         f"{datetime.date.today()}, rlt {commit()}, {', '.join(versions)}; {machine()}; "
-        f"{arguments.threads} threads, {arguments.rounds} rounds."
+        f"{arguments.threads} threads, {arguments.rounds} rounds; rlt's products in {arguments.arithmetic}."
     )
     parts = [about, ratio_table(lines, arguments.items), roof_table(lines, arguments.items, arguments.models)]
     text = "\n\n".join(part for part in parts if part)

@@ -4,6 +4,7 @@ mod common;
 
 use common::{assert_close, check_gradient, check_groups, dot, random, wide};
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 
 /// Forward results, relative to the largest value.
@@ -100,17 +101,46 @@ fn check(segments: &Segments, (n_heads, n_kv_heads, head_dim): (usize, usize, us
     let rows = layout.rows();
     let (qkv, dout) = (random(rows, shape.qkv_cols(), 1), random(rows, n_heads * head_dim, 2));
     let (x, g) = (wide(&qkv), wide(&dout));
-    let (out, log_sums) = attention(&qkv, &layout, shape);
+    let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
     let (out_wide, log_sums_wide) = attention_wide(&x, &visible, shape);
     assert_close(&what, &out, &out_wide, FORWARD);
     assert_close(&format!("{what}: log sums"), &log_sums, &log_sums_wide, FORWARD);
 
-    let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape);
+    let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
     let loss = |x: &[f64]| dot(&attention_wide(x, &visible, shape).0, &g);
     if rows * shape.qkv_cols() <= 600 {
         check_gradient(&what, &x, loss, &dqkv, BACKWARD);
     } else {
         check_groups(&what, &x, loss, &dqkv, &groups(segments, shape), BACKWARD);
+    }
+    let rounded = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::Bf16);
+    check_rounded(&what, &rounded, &dqkv, shape);
+    let (rounded, rounded_sums) = attention(&qkv, &layout, shape, Arithmetic::Bf16);
+    for (rounded, exact, limit) in [(&rounded, &out, 0.02), (&rounded_sums, &log_sums, 0.02)] {
+        for (a, b) in wide(rounded).into_iter().zip(wide(exact)) {
+            assert!((a - b).abs() < limit, "{what}: {a} in bf16, {b} in f32");
+        }
+    }
+}
+
+/// Products in bf16 have the gradients of f32 to one or two parts in a hundred, of queries, keys and values alike.
+fn check_rounded(what: &str, rounded: &Tensor, exact: &Tensor, shape: AttentionShape) {
+    let (rounded, exact) = (wide(rounded), wide(exact));
+    let (hd, cols) = (shape.head_dim, shape.qkv_cols());
+    let (queries, keys) = (shape.n_heads * hd, shape.n_kv_heads * hd);
+    for (kind, columns) in
+        [("queries", 0..queries), ("keys", queries..queries + keys), ("values", queries + keys..cols)]
+    {
+        let of_kind = |i: &usize| columns.contains(&(i % cols));
+        let norm = |value: &dyn Fn(usize) -> f64| {
+            (0..exact.len()).filter(of_kind).map(|i| value(i).powi(2)).sum::<f64>().sqrt()
+        };
+        let (error, size) = (norm(&|i| rounded[i] - exact[i]), norm(&|i| exact[i]));
+        // One key alone has no gradient, as the difference of two sums that are rounded apart.
+        assert!(error <= 0.02 * size + 0.03, "{what}: {kind} in bf16 differ by {error} of {size}");
+        let largest = (0..exact.len()).map(|i| exact[i].abs()).fold(0.0, f64::max);
+        let worst = (0..exact.len()).map(|i| (rounded[i] - exact[i]).abs()).fold(0.0, f64::max);
+        assert!(worst <= 0.02 * largest + 0.03, "{what}: {worst} of {largest}");
     }
 }
 
@@ -163,8 +193,8 @@ fn large_scores_stay_finite() {
     let mut qkv = random(200, shape.qkv_cols(), 1);
     qkv.mix_in(&Tensor::zeros(200, shape.qkv_cols()), -299.0); // 300 times itself
     let dout = random(200, 32, 2);
-    let (out, log_sums) = attention(&qkv, &layout, shape);
+    let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
     let (expected, _) = attention_wide(&wide(&qkv), &visible_rows(&[(200, None)]), shape);
     assert_close("attention of large scores", &out, &expected, FORWARD);
-    assert!(attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape).is_finite());
+    assert!(attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32).is_finite());
 }

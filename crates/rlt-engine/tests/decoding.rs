@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::{assert_close, bits, dot, random, wide};
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention};
 use rlt_engine::kv::{KvPages, KvSequence, decode_attention};
 
@@ -130,7 +131,7 @@ fn newest_tokens_attend_to_all_before() {
                 layout.push(sequence.own.1, Some(0));
                 let narrow = rows.iter().map(|v| *v as f32).collect();
                 let whole = Tensor::from_vec(layout.rows(), shape.qkv_cols(), narrow);
-                let (packed, _) = attention(&whole, &layout, shape);
+                let (packed, _) = attention(&whole, &layout, shape, Arithmetic::F32);
                 let last = packed.gather_rows(&[layout.rows() - 1]);
                 assert_close(&format!("{what}, packed"), &own, &wide(&last), 1e-5);
             }

@@ -6,6 +6,7 @@ mod common;
 use common::{bits, random};
 use rlt_engine::Tensor;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward};
 use rlt_engine::head::{logits, token_logprobs, token_logprobs_with_backward};
@@ -120,8 +121,8 @@ fn attention_of_a_sequence_does_not_depend_on_the_rest_of_the_batch() {
             let qkv_alone = stack(&[&prefix, &own]);
             let qkv_packed =
                 stack(&[&rows_of(&before, 0..100), &prefix, &rows_of(&before, 100..150), &sibling, &own]);
-            let (out_alone, sums_alone) = attention(&qkv_alone, &alone, shape);
-            let (out_packed, sums_packed) = attention(&qkv_packed, &packed, shape);
+            let (out_alone, sums_alone) = attention(&qkv_alone, &alone, shape, Arithmetic::F32);
+            let (out_packed, sums_packed) = attention(&qkv_packed, &packed, shape, Arithmetic::F32);
             let rows = packed.rows();
             for (a, b, what) in [(&out_alone, &out_packed, "output"), (&sums_alone, &sums_packed, "log sum")]
             {
@@ -223,10 +224,10 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 40 };
     let layout = layout_of(&[(130, None), (200, Some(0)), (170, Some(0)), (150, None), (50, None)]);
     let (qkv, dout) = (random(m, shape.qkv_cols(), 15), random(m, 160, 16));
-    let (out, log_sums) = attention(&qkv, &layout, shape);
+    let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
     keep("attention", &out);
     keep("attention, log sums", &log_sums);
-    keep("attention_backward", &attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape));
+    keep("attention_backward", &attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32));
 
     let rows: Vec<usize> = (0..m).rev().chain(0..20).collect();
     let targets: Vec<u32> = (0..rows.len() as u32).map(|i| i * 13 % n as u32).collect();

@@ -233,7 +233,7 @@ impl Decoder {
         let eps = self.config.rms_norm_eps;
         let BlockQkv { inverse_attention, qkv_before_norm, qkv } =
             self.block_qkv(layer, x, layout.positions(), rope);
-        let (attended, log_sums) = attention(&qkv, layout, self.attention_shape());
+        let (attended, log_sums) = attention(&qkv, layout, self.attention_shape(), self.arithmetic);
         let mut middle = x.clone();
         self.projection(layer, Site::AttentionOut).add(&attended, &mut middle);
         if let Some(bias) = &block.attention_out_bias {
@@ -301,8 +301,15 @@ impl Decoder {
             &attended,
             grads.matrix(Site::AttentionOut),
         );
-        let mut dqkv =
-            attention_backward(&dattended, &qkv, &attended, &log_sums, layout, self.attention_shape());
+        let mut dqkv = attention_backward(
+            &dattended,
+            &qkv,
+            &attended,
+            &log_sums,
+            layout,
+            self.attention_shape(),
+            self.arithmetic,
+        );
         drop((dattended, attended, qkv));
         let [queries, keys, rotated] = self.head_columns();
         rotate(&mut dqkv, rotated, layout.positions(), rope, Rotation::Backward);

@@ -1,15 +1,17 @@
-//! Backward pass of packed attention.
+//! Backward pass of packed attention: the tasks, and a tile of one in f32 ([`super::backward_bf16`] has the other).
 
 use rayon::prelude::*;
 
-use super::{AttentionShape, Layout, TILE_KEYS};
+use super::backward_bf16::FamilyHead;
+use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
+use crate::arithmetic::Arithmetic;
 use crate::matmul::{Output, View, gemm};
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
 
 /// Query rows of a tile.
-const TILE_QUERIES: usize = 64;
+pub(super) const TILE_QUERIES: usize = 64;
 
 /// Gradient of the packed query/key/value matrix, given the gradient `dout` of the output and what
 /// [`super::attention`] read (`qkv`) and returned (`out`, `log_sums`).
@@ -27,6 +29,7 @@ pub fn attention_backward(
     log_sums: &Tensor,
     layout: &Layout,
     shape: AttentionShape,
+    arithmetic: Arithmetic,
 ) -> Tensor {
     assert_eq!((dout.rows(), dout.cols()), (out.rows(), out.cols()), "attention gradient shape");
     let mut dqkv = Tensor::zeros(qkv.rows(), qkv.cols());
@@ -43,6 +46,11 @@ pub fn attention_backward(
     tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
     let inputs = Inputs { dout, qkv, out, log_sums, layout, shape };
     tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
+        if arithmetic == Arithmetic::Bf16 {
+            // SAFETY: this task alone touches this family's rows of these heads.
+            unsafe { FamilyHead::new(&inputs, family, *kv_head).add_gradients(scratch, dqkv_ptr) };
+            return;
+        }
         for &index in family {
             for first in (0..layout.segments()[index].len).step_by(TILE_QUERIES) {
                 for r in 0..shape.queries_per_kv() {
@@ -56,24 +64,73 @@ pub fn attention_backward(
     dqkv
 }
 
-struct Inputs<'a> {
-    dout: &'a Tensor,
-    qkv: &'a Tensor,
-    out: &'a Tensor,
-    log_sums: &'a Tensor,
-    layout: &'a Layout,
-    shape: AttentionShape,
+pub(super) struct Inputs<'a> {
+    pub dout: &'a Tensor,
+    pub qkv: &'a Tensor,
+    pub out: &'a Tensor,
+    pub log_sums: &'a Tensor,
+    pub layout: &'a Layout,
+    pub shape: AttentionShape,
 }
 
 /// Buffers of one thread: probabilities and their gradients, a tile each.
-struct Scratch {
-    p: Vec<f32>,
-    dp: Vec<f32>,
+pub(super) struct Scratch {
+    /// Queries x [`TILE_KEYS`].
+    pub p: Vec<f32>,
+    pub dp: Vec<f32>,
 }
 
 impl Scratch {
     fn new() -> Self {
         Self { p: vec![0.0; TILE_QUERIES * TILE_KEYS], dp: vec![0.0; TILE_QUERIES * TILE_KEYS] }
+    }
+
+    /// Turns scores and the gradients of probabilities into probabilities and the gradients of scores:
+    /// `P = exp(S scale - log_sum)`, `dS = P (dP - delta) scale`, for the keys that each of `n` queries sees.
+    pub(super) fn softmax_backward(&mut self, keys: KeyTile, n: usize, rows: &RowSums, scale: f32) {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    let visible = keys.visible(i);
+                    let p = &mut self.p[i * TILE_KEYS..i * TILE_KEYS + keys.len];
+                    let dp = &mut self.dp[i * TILE_KEYS..i * TILE_KEYS + keys.len];
+                    p[visible..].fill(0.0);
+                    dp[visible..].fill(0.0);
+                    for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
+                        *p = simd::exp(p.mul_add(scale, -rows.log_sums[i]));
+                        *dp = *p * (*dp - rows.deltas[i]) * scale;
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// What one head's queries of a tile need of the forward pass.
+pub(super) struct RowSums {
+    /// Log of the softmax denominator.
+    log_sums: [f32; TILE_QUERIES],
+    /// `rowsum(dO * O)`.
+    deltas: [f32; TILE_QUERIES],
+}
+
+impl RowSums {
+    /// Of `n` queries from batch row `row0` on.
+    pub(super) fn new(inputs: &Inputs, row0: usize, n: usize, head: usize) -> Self {
+        let span = head * inputs.shape.head_dim..(head + 1) * inputs.shape.head_dim;
+        let mut sums = Self { log_sums: [0.0; TILE_QUERIES], deltas: [0.0; TILE_QUERIES] };
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    sums.log_sums[i] = inputs.log_sums.row(row0 + i)[head];
+                    let (dout, out) = (inputs.dout.row(row0 + i), inputs.out.row(row0 + i));
+                    sums.deltas[i] = simd::dot(&dout[span.clone()], &out[span.clone()]);
+                }
+            },
+        );
+        sums
     }
 }
 
@@ -102,13 +159,7 @@ impl Inputs<'_> {
         // SAFETY of every offset below: row and column lie inside the matrix.
         let at = |row: usize, col: usize| unsafe { dqkv.get().add(row * cols + col) };
 
-        let mut log_sums = [0.0_f32; TILE_QUERIES];
-        let mut deltas = [0.0_f32; TILE_QUERIES];
-        for i in 0..n {
-            let span = head * hd..(head + 1) * hd;
-            log_sums[i] = self.log_sums.row(row0 + i)[head];
-            deltas[i] = simd::dot(&self.dout.row(row0 + i)[span.clone()], &self.out.row(row0 + i)[span]);
-        }
+        let sums = RowSums::new(self, row0, n, head);
         for keys in self.layout.key_tiles(segment, first, n) {
             let key_row = segments[keys.segment].start + keys.first;
             let k = view(self.qkv, key_row, shape.key_col(kv_head));
@@ -120,22 +171,7 @@ impl Inputs<'_> {
                 gemm((n, keys.len, hd), p, stride, Output::Replace, q, k.transposed(), 1.0);
                 gemm((n, keys.len, hd), dp, stride, Output::Replace, dout, v.transposed(), 1.0);
             }
-            simd::vectorized(
-                #[inline(always)]
-                || {
-                    for i in 0..n {
-                        let visible = keys.visible(i);
-                        let p = &mut scratch.p[i * TILE_KEYS..i * TILE_KEYS + keys.len];
-                        let dp = &mut scratch.dp[i * TILE_KEYS..i * TILE_KEYS + keys.len];
-                        p[visible..].fill(0.0);
-                        dp[visible..].fill(0.0);
-                        for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
-                            *p = simd::exp(p.mul_add(scale, -log_sums[i]));
-                            *dp = *p * (*dp - deltas[i]) * scale;
-                        }
-                    }
-                },
-            );
+            scratch.softmax_backward(keys, n, &sums, scale);
             let p = View { data: scratch.p.as_ptr(), row_stride: stride, col_stride: 1 };
             let ds = View { data: scratch.dp.as_ptr(), row_stride: stride, col_stride: 1 };
             let (add, cols) = (Output::Accumulate, cols as isize);

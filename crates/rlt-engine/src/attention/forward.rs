@@ -1,16 +1,20 @@
-//! Forward pass of packed attention.
+//! Forward pass of packed attention: the tasks, the running softmax, and the products of a tile in f32
+//! ([`super::forward_bf16`] has the others).
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{AttentionShape, Layout, TILE_KEYS};
+use super::forward_bf16::{Factors, attend_bf16};
+use super::key_tiles::{Factor, KeyTiles};
+use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
+use crate::arithmetic::Arithmetic;
 use crate::parallel::SharedMut;
 use crate::simd::{self, Lanes, NO_LANES};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, rows_by_panel};
 
 /// Queries of a tile, of each query head: a multiple of the rows of a register tile.
-const TILE_QUERIES: usize = 48;
+pub(super) const TILE_QUERIES: usize = 48;
 
 /// Attends within `layout`. `qkv` is the packed matrix (rows x [`AttentionShape::qkv_cols`]).
 ///
@@ -19,30 +23,53 @@ const TILE_QUERIES: usize = 48;
 ///
 /// # Panics
 /// If the matrix does not fit the layout or the shape.
-pub fn attention(qkv: &Tensor, layout: &Layout, shape: AttentionShape) -> (Tensor, Tensor) {
+pub fn attention(
+    qkv: &Tensor,
+    layout: &Layout,
+    shape: AttentionShape,
+    arithmetic: Arithmetic,
+) -> (Tensor, Tensor) {
     assert_eq!((qkv.rows(), qkv.cols()), (layout.rows(), shape.qkv_cols()), "packed qkv shape");
     let mut out = Tensor::scratch(layout.rows(), shape.n_heads * shape.head_dim);
     let mut log_sums = Tensor::scratch(layout.rows(), shape.n_heads);
     let out_ptr = SharedMut(out.data_mut().as_mut_ptr());
     let sums_ptr = SharedMut(log_sums.data_mut().as_mut_ptr());
 
-    let packed = PackedKeyValues::new(qkv, layout, shape);
-    let mut tasks: Vec<(usize, usize, usize)> = Vec::new();
+    let mut tiles: Vec<QueryTile> = Vec::new();
     for (index, segment) in layout.segments().iter().enumerate() {
         for first in (0..segment.len).step_by(TILE_QUERIES) {
-            tasks.extend((0..shape.n_kv_heads).map(|kv_head| (index, first, kv_head)));
+            let n = TILE_QUERIES.min(segment.len - first);
+            tiles.extend((0..shape.n_kv_heads).map(|kv_head| QueryTile { qkv, layout, shape, index, first, n, kv_head }));
         }
     }
-    let arch = pulp::Arch::new();
-    tasks.par_iter().with_min_len(4).for_each_init(
-        || Scratch::new(shape),
-        |scratch, &(index, first, kv_head)| {
-            let n = TILE_QUERIES.min(layout.segments()[index].len - first);
-            let tile = QueryTile { qkv, packed: &packed, layout, shape, index, first, n, kv_head };
-            // Each task writes the rows of its own tile and the columns of its own heads only.
-            arch.dispatch(Attend { tile, scratch, out: out_ptr, log_sums: sums_ptr });
-        },
-    );
+    let tasks = tiles.par_iter().with_min_len(4);
+    // Each task writes the rows of its own tile and the columns of its own heads only.
+    match arithmetic {
+        Arithmetic::F32 => {
+            let packed = PackedKeyValues::new(qkv, layout, shape);
+            let arch = pulp::Arch::new();
+            tasks.for_each_init(
+                || Scratch::new(shape),
+                |scratch, &tile| {
+                    let packed = &packed;
+                    arch.dispatch(Attend { tile, packed, scratch, out: out_ptr, log_sums: sums_ptr });
+                },
+            );
+        }
+        Arithmetic::Bf16 => {
+            let segments = 0..layout.segments().len();
+            let factors = [Factor::KeysAcross, Factor::ValuesInner];
+            let keys = KeyTiles::new(qkv, layout, shape, segments, 0..shape.n_kv_heads, factors);
+            tasks.for_each_init(
+                || (Scratch::new(shape), Factors::new(shape)),
+                |(scratch, factors), &tile| {
+                    attend_bf16(tile, &keys, scratch, factors);
+                    // SAFETY: see above.
+                    unsafe { scratch.finish(tile, out_ptr, sums_ptr) };
+                },
+            );
+        }
+    }
     (out, log_sums)
 }
 
@@ -60,7 +87,7 @@ struct PackedKeyValues {
 }
 
 /// Columns of a packed value: whole panels.
-fn value_cols(shape: AttentionShape) -> usize {
+pub(super) fn value_cols(shape: AttentionShape) -> usize {
     shape.head_dim.next_multiple_of(PANEL)
 }
 
@@ -112,28 +139,28 @@ impl PackedKeyValues {
 }
 
 /// Consecutive queries of a segment, of all query heads that share one key/value head.
-struct QueryTile<'a> {
-    qkv: &'a Tensor,
-    packed: &'a PackedKeyValues,
-    layout: &'a Layout,
-    shape: AttentionShape,
+#[derive(Clone, Copy)]
+pub(super) struct QueryTile<'a> {
+    pub qkv: &'a Tensor,
+    pub layout: &'a Layout,
+    pub shape: AttentionShape,
     /// Index of the segment.
-    index: usize,
+    pub index: usize,
     /// First query, relative to the segment.
-    first: usize,
+    pub first: usize,
     /// Queries of each head.
-    n: usize,
-    kv_head: usize,
+    pub n: usize,
+    pub kv_head: usize,
 }
 
 impl QueryTile<'_> {
     /// Rows of the tile: query by query, head after head.
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.n * self.shape.queries_per_kv()
     }
 
     /// Row of the first query in the batch.
-    fn first_row(&self) -> usize {
+    pub(super) fn first_row(&self) -> usize {
         self.layout.segments()[self.index].start + self.first
     }
 
@@ -148,15 +175,15 @@ impl QueryTile<'_> {
 }
 
 /// Buffers of one thread, for the rows of a tile.
-struct Scratch {
+pub(super) struct Scratch {
     /// Rows x [`TILE_KEYS`].
-    scores: Vec<f32>,
+    pub scores: Vec<f32>,
     /// Rows x [`value_cols`].
-    out: Vec<f32>,
+    pub out: Vec<f32>,
     /// Largest scaled score so far.
     maxima: Vec<f32>,
     /// What turns sums at the last maximum into sums at the present one.
-    corrections: Vec<f32>,
+    pub corrections: Vec<f32>,
     /// Softmax denominators so far.
     sums: Vec<Lanes>,
 }
@@ -172,11 +199,71 @@ impl Scratch {
             sums: vec![NO_LANES; rows],
         }
     }
+
+    /// Begins a tile of `rows` rows.
+    pub(super) fn begin(&mut self, rows: usize, shape: AttentionShape) {
+        self.maxima[..rows].fill(f32::NEG_INFINITY);
+        self.sums[..rows].fill(NO_LANES);
+        self.out[..rows * value_cols(shape)].fill(0.0);
+    }
+
+    /// Turns the scores of a tile of keys into exponentials by a running maximum and sum (online softmax), and
+    /// leaves in `corrections` what the sums so far are multiplied by. What is done row by row is done in several
+    /// passes over the rows: within a pass they do not wait for one another.
+    #[inline(always)]
+    pub(super) fn softmax(&mut self, tile: QueryTile, keys: KeyTile) {
+        let (rows, scale) = (tile.rows(), tile.shape.scale());
+        let Self { scores, maxima, corrections, sums, .. } = self;
+        let (maxima, corrections, sums) = (&mut maxima[..rows], &mut corrections[..rows], &mut sums[..rows]);
+        let visible = |row: usize| keys.visible(row % tile.n);
+        for row in 0..rows {
+            corrections[row] = simd::max(&scores[row * TILE_KEYS..][..visible(row)]) * scale;
+        }
+        for (max, correction) in maxima.iter_mut().zip(corrections.iter_mut()) {
+            let now = max.max(*correction);
+            *correction = simd::exp(*max - now);
+            *max = now;
+        }
+        for row in 0..rows {
+            let (correction, mut sum) = (corrections[row], sums[row]);
+            for lane in &mut sum {
+                *lane *= correction;
+            }
+            let (seen, unseen) = scores[row * TILE_KEYS..][..keys.len].split_at_mut(visible(row));
+            simd::exp_scaled(seen, scale, maxima[row], &mut sum);
+            unseen.fill(0.0);
+            sums[row] = sum;
+        }
+    }
+
+    /// Writes what a tile has come to.
+    ///
+    /// # Safety
+    /// The tile's rows and heads of both outputs must be the caller's alone.
+    #[inline(always)]
+    pub(super) unsafe fn finish(&self, tile: QueryTile, out: SharedMut, log_sums: SharedMut) {
+        let (shape, vd) = (tile.shape, value_cols(tile.shape));
+        let hd = shape.head_dim;
+        for row in 0..tile.rows() {
+            let (at, head) = (tile.first_row() + row % tile.n, tile.head(row));
+            let sum = simd::sum_lanes(self.sums[row]);
+            let inverse = 1.0 / sum;
+            // SAFETY: this row's columns of this head lie inside the outputs and are the caller's.
+            unsafe {
+                let to = out.get().add((at * shape.n_heads + head) * hd);
+                for (c, value) in self.out[row * vd..][..hd].iter().enumerate() {
+                    *to.add(c) = value * inverse;
+                }
+                *log_sums.get().add(at * shape.n_heads + head) = self.maxima[row] + sum.ln();
+            }
+        }
+    }
 }
 
 /// The attention of one tile of queries.
 struct Attend<'a> {
     tile: QueryTile<'a>,
+    packed: &'a PackedKeyValues,
     scratch: &'a mut Scratch,
     out: SharedMut,
     log_sums: SharedMut,
@@ -198,23 +285,16 @@ impl WithSimd for Attend<'_> {
 }
 
 impl Attend<'_> {
-    /// Runs over the keys with a running maximum and sum (online softmax). What is done row by row is done
-    /// in several passes over the rows: within a pass they do not wait for one another.
     #[inline(always)]
     fn attend<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Self { tile, scratch, out, log_sums } = self;
+        let Self { tile, packed, scratch, out, log_sums } = self;
         let (shape, rows, vd) = (tile.shape, tile.rows(), value_cols(tile.shape));
-        let scale = shape.scale();
         let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
-        let Scratch { scores, out: values, maxima, corrections, sums } = scratch;
-        let (maxima, corrections, sums) = (&mut maxima[..rows], &mut corrections[..rows], &mut sums[..rows]);
-        maxima.fill(f32::NEG_INFINITY);
-        sums.fill(NO_LANES);
-        values[..rows * vd].fill(0.0);
-
+        scratch.begin(rows, shape);
         for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n) {
             for panel in 0..keys.len.div_ceil(PANEL) {
-                let k = tile.packed.keys(tile.kv_head, keys.segment, keys.first / PANEL + panel);
+                let k = packed.keys(tile.kv_head, keys.segment, keys.first / PANEL + panel);
+                let scores = &mut scratch.scores;
                 rows_by_panel::<S, MR, NV>(
                     simd,
                     &queries,
@@ -228,31 +308,12 @@ impl Attend<'_> {
                     },
                 );
             }
-
-            let visible = |row: usize| keys.visible(row % tile.n);
-            for row in 0..rows {
-                corrections[row] = simd::max(&scores[row * TILE_KEYS..][..visible(row)]) * scale;
-            }
-            for (max, correction) in maxima.iter_mut().zip(corrections.iter_mut()) {
-                let now = max.max(*correction);
-                *correction = simd::exp(*max - now);
-                *max = now;
-            }
-            for row in 0..rows {
-                let (correction, mut sum) = (corrections[row], sums[row]);
-                for lane in &mut sum {
-                    *lane *= correction;
-                }
-                let (seen, unseen) = scores[row * TILE_KEYS..][..keys.len].split_at_mut(visible(row));
-                simd::exp_scaled(seen, scale, maxima[row], &mut sum);
-                unseen.fill(0.0);
-                sums[row] = sum;
-            }
-
+            scratch.softmax(tile, keys);
+            let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
             let probabilities: Vec<&[f32]> =
                 scores.chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
             for column in (0..vd).step_by(PANEL) {
-                let v = &tile.packed.values(tile.kv_head, keys.segment, keys.first / PANEL)[column..];
+                let v = &packed.values(tile.kv_head, keys.segment, keys.first / PANEL)[column..];
                 rows_by_panel::<S, MR, NV>(
                     simd,
                     &probabilities,
@@ -271,20 +332,7 @@ impl Attend<'_> {
                 );
             }
         }
-
-        let hd = shape.head_dim;
-        for row in 0..rows {
-            let (at, head) = (tile.first_row() + row % tile.n, tile.head(row));
-            let sum = simd::sum_lanes(sums[row]);
-            let inverse = 1.0 / sum;
-            // SAFETY: this row's columns of this head belong to this task alone.
-            unsafe {
-                let to = out.get().add((at * shape.n_heads + head) * hd);
-                for (c, value) in values[row * vd..][..hd].iter().enumerate() {
-                    *to.add(c) = value * inverse;
-                }
-                *log_sums.get().add(at * shape.n_heads + head) = maxima[row] + sum.ln();
-            }
-        }
+        // SAFETY: this tile's rows and heads belong to this task alone.
+        unsafe { scratch.finish(tile, out, log_sums) };
     }
 }

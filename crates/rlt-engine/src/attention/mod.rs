@@ -10,7 +10,10 @@
 //! backward pass computes the tiles again (as in FlashAttention, arXiv 2205.14135).
 
 mod backward;
+mod backward_bf16;
 mod forward;
+mod forward_bf16;
+mod key_tiles;
 
 pub use backward::attention_backward;
 pub use forward::attention;

@@ -36,7 +36,7 @@ impl Block<'_> {
 
 /// A way to compute a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kernel {
+pub(crate) enum Kernel {
     /// AMX: 16 x 16 sums an instruction.
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     Tiles,
@@ -64,7 +64,7 @@ impl Kernel {
     }
 
     /// The fastest.
-    pub(super) fn of_this_cpu() -> Self {
+    pub(crate) fn of_this_cpu() -> Self {
         static KERNEL: OnceLock<Kernel> = OnceLock::new();
         *KERNEL.get_or_init(|| Self::available()[0])
     }
@@ -79,7 +79,7 @@ impl Kernel {
     }
 
     /// Runs `work`, which computes blocks on this thread.
-    pub(super) fn on(self, work: impl FnOnce()) {
+    pub(crate) fn on(self, work: impl FnOnce()) {
         match self {
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
             Self::Tiles => super::tiles::configured(work),

@@ -17,9 +17,12 @@ mod product;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 mod transpose;
+mod view;
 
+pub(crate) use kernel::Kernel;
 pub(crate) use operand::{Left, Pairs};
-pub(crate) use product::product;
+pub(crate) use product::{LaidOut, product, small_product};
+pub(crate) use view::View;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,9 @@ use std::ops::Range;
 use pulp::bytemuck;
 use rayon::prelude::*;
 
+use super::product::LaidOut;
 use super::transpose::transpose;
+use super::view::View;
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
@@ -48,51 +50,55 @@ fn words_of(buffer: &mut Buffer) -> &mut [u32] {
 
 /// The left factor, in f32 where it came from. A task lays out the part that it needs, in tiles of 16 rows by 32
 /// numbers: tile after tile of the inner dimension, then the next 16 rows.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Left<'a> {
-    x: &'a Tensor,
-    across: Across,
+    x: View<'a>,
+    inner: Inner,
 }
 
-/// Which dimension of the tensor is the inner one.
-#[derive(Clone)]
-enum Across {
-    /// Some of its columns: the tensor's rows are the factor's.
-    Columns(Range<usize>),
-    /// Its rows: the tensor's columns are the factor's rows.
+/// Which dimension of a matrix is the inner one of a product.
+#[derive(Clone, Copy)]
+enum Inner {
+    Columns,
     Rows,
 }
 
 impl<'a> Left<'a> {
     /// `x` itself (rows x inner).
-    pub(crate) fn of_rows(x: &'a Tensor) -> Self {
-        Self::of_some_columns(x, 0..x.cols())
+    pub(crate) fn of_rows(x: impl Into<View<'a>>) -> Self {
+        Self { x: x.into(), inner: Inner::Columns }
     }
 
     /// Some columns of `x`.
     pub(crate) fn of_some_columns(x: &'a Tensor, inner: Range<usize>) -> Self {
-        assert!(inner.end <= x.cols(), "columns of a factor");
-        Self { x, across: Across::Columns(inner) }
+        Self::of_rows(View::from(x).columns(inner))
     }
 
     /// `x` transposed (inner x rows): the left factor of `x^T . y`.
-    pub(crate) fn of_columns(x: &'a Tensor) -> Self {
-        Self { x, across: Across::Rows }
+    pub(crate) fn of_columns(x: impl Into<View<'a>>) -> Self {
+        Self { x: x.into(), inner: Inner::Rows }
     }
 
     pub(super) fn rows(&self) -> usize {
-        match self.across {
-            Across::Columns(_) => self.x.rows(),
-            Across::Rows => self.x.cols(),
+        match self.inner {
+            Inner::Columns => self.x.rows(),
+            Inner::Rows => self.x.cols(),
         }
     }
 
     /// Words of a row.
     pub(super) fn width(&self) -> usize {
-        inner_words(match &self.across {
-            Across::Columns(inner) => inner.len(),
-            Across::Rows => self.x.rows(),
+        inner_words(match self.inner {
+            Inner::Columns => self.x.cols(),
+            Inner::Rows => self.x.rows(),
         })
+    }
+
+    /// Lays out all of it; returns its tiles of the inner dimension.
+    pub(crate) fn lay_out_all(&self, words: &mut [u32]) -> usize {
+        let tiles = self.width() / TILE_WORDS;
+        self.lay_out(0..self.rows(), 0, tiles, words);
+        tiles
     }
 
     /// Lays out `tiles` tiles of the inner dimension from `first_tile` on, of `rows`.
@@ -101,16 +107,16 @@ impl<'a> Left<'a> {
         let words = &mut words[..blocks * tiles * TILE];
         simd::vectorized(
             #[inline(always)]
-            || match &self.across {
-                Across::Columns(inner) => {
-                    for (block, words) in words.chunks_exact_mut(tiles * TILE).enumerate() {
+            || match self.inner {
+                Inner::Columns => {
+                    for (block, words) in words.chunks_exact_mut((tiles * TILE).max(1)).enumerate() {
                         let first = rows.start + block * TILE_ROWS;
                         let rows = first..(first + TILE_ROWS).min(rows.end);
-                        self.lay_out_rows(inner, rows, first_tile, words);
+                        self.lay_out_rows(rows, first_tile, words);
                     }
                 }
                 // In the order of memory: 32 rows of the tensor, all columns of the task.
-                Across::Rows => {
+                Inner::Rows => {
                     for tile in 0..tiles {
                         for block in 0..blocks {
                             let first = rows.start + block * TILE_ROWS;
@@ -125,14 +131,14 @@ impl<'a> Left<'a> {
     }
 
     #[inline(always)]
-    fn lay_out_rows(&self, inner: &Range<usize>, rows: Range<usize>, first_tile: usize, words: &mut [u32]) {
-        let from = inner.start + first_tile * NUMBERS;
-        let whole = from + words.len() / TILE_ROWS * 2 <= inner.end;
+    fn lay_out_rows(&self, rows: Range<usize>, first_tile: usize, words: &mut [u32]) {
+        let from = first_tile * NUMBERS;
+        let whole = from + words.len() / TILE_ROWS * 2 <= self.x.cols();
         if rows.len() < TILE_ROWS || !whole {
             words.fill(0);
         }
         for (r, row) in rows.enumerate() {
-            let numbers = &self.x.row(row)[from..inner.end];
+            let numbers = &self.x.row(row)[from..];
             for (tile, numbers) in words.chunks_exact_mut(TILE).zip(numbers.chunks(NUMBERS)) {
                 narrow_run(numbers, &mut tile[r * TILE_WORDS..(r + 1) * TILE_WORDS]);
             }
@@ -161,19 +167,8 @@ impl Pairs {
         if let Some(panels) = w.bf16_panels() {
             return Self::of_panels(panels, w.rows(), w.cols());
         }
-        Self::in_panels(w.rows(), w.cols(), |columns, words| {
-            for (index, words) in words.chunks_exact_mut(TILE_WORDS * PANEL).enumerate() {
-                for half in 0..PANEL / TILE_ROWS {
-                    let mut tile = [[0_u32; TILE_WORDS]; TILE_ROWS];
-                    let rows = columns.clone().skip(half * TILE_ROWS);
-                    for (words, row) in tile.iter_mut().zip(rows) {
-                        let numbers = &w.row(row)[index * NUMBERS..];
-                        narrow_run(&numbers[..numbers.len().min(NUMBERS)], words);
-                    }
-                    transpose(&tile, &mut words[half * TILE_ROWS..], PANEL);
-                }
-            }
-        })
+        let w = View::from(w);
+        Self::in_panels(w.rows(), w.cols(), |columns, words| panel_of_rows(w, columns, words))
     }
 
     /// As [`Self::of_rows`], of weights that are kept in bf16.
@@ -196,6 +191,7 @@ impl Pairs {
 
     /// The columns of `x` (inner x columns): the right factor of `y . x`.
     pub(crate) fn of_columns(x: &Tensor) -> Self {
+        let x = View::from(x);
         let (columns, width) = (x.cols(), inner_words(x.rows()));
         let panels = columns.div_ceil(PANEL);
         let mut words = buffer::take(panels * PANEL * width);
@@ -206,9 +202,8 @@ impl Pairs {
                 #[inline(always)]
                 || {
                     for panel in 0..panels {
-                        let mut out = [[0_u32; PANEL]; TILE_WORDS];
                         let first = panel * PANEL;
-                        pairs_of_rows(x, tile * NUMBERS, first..(first + PANEL).min(columns), &mut out);
+                        let out = tile_of_columns(x, tile, first..(first + PANEL).min(columns));
                         // SAFETY: this tile of this panel is written here alone.
                         unsafe {
                             let to = base.get().add((panel * width + tile * TILE_WORDS) * PANEL);
@@ -219,6 +214,43 @@ impl Pairs {
             );
         });
         Self { words, columns, width }
+    }
+
+    /// Lays out a small factor as [`Self::of_rows`] does, on this thread.
+    pub(crate) fn lay_out_rows<'a>(w: View, words: &'a mut [u32]) -> LaidOut<'a> {
+        let tiles = inner_words(w.cols()) / TILE_WORDS;
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let panels = words.chunks_exact_mut((tiles * TILE_WORDS * PANEL).max(1));
+                for (panel, words) in panels.take(w.rows().div_ceil(PANEL)).enumerate() {
+                    panel_of_rows(w, panel * PANEL..((panel + 1) * PANEL).min(w.rows()), words);
+                }
+            },
+        );
+        LaidOut { words, tiles }
+    }
+
+    /// Lays out a small factor as [`Self::of_columns`] does, on this thread.
+    pub(crate) fn lay_out_columns<'a>(x: View, words: &'a mut [u32]) -> LaidOut<'a> {
+        let tiles = inner_words(x.rows()) / TILE_WORDS;
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let (rows, _) = words.as_chunks_mut::<PANEL>();
+                for (panel, words) in rows.chunks_exact_mut((tiles * TILE_WORDS).max(1)).enumerate() {
+                    let first = panel * PANEL;
+                    if first >= x.cols() {
+                        break;
+                    }
+                    let (words, _) = words.as_chunks_mut::<TILE_WORDS>();
+                    for (tile, words) in words.iter_mut().enumerate() {
+                        *words = tile_of_columns(x, tile, first..(first + PANEL).min(x.cols()));
+                    }
+                }
+            },
+        );
+        LaidOut { words, tiles }
     }
 
     /// Panels whose words `fill(columns, words)` writes.
@@ -257,6 +289,30 @@ impl Drop for Pairs {
     }
 }
 
+/// One panel of [`Pairs::of_rows`].
+#[inline(always)]
+fn panel_of_rows(w: View, columns: Range<usize>, words: &mut [u32]) {
+    for (index, words) in words.chunks_exact_mut(TILE_WORDS * PANEL).enumerate() {
+        for half in 0..PANEL / TILE_ROWS {
+            let mut tile = [[0_u32; TILE_WORDS]; TILE_ROWS];
+            let rows = columns.clone().skip(half * TILE_ROWS);
+            for (words, row) in tile.iter_mut().zip(rows) {
+                let numbers = &w.row(row)[index * NUMBERS..];
+                narrow_run(&numbers[..numbers.len().min(NUMBERS)], words);
+            }
+            transpose(&tile, &mut words[half * TILE_ROWS..], PANEL);
+        }
+    }
+}
+
+/// Tile `tile` of one panel of [`Pairs::of_columns`].
+#[inline(always)]
+fn tile_of_columns(x: View, tile: usize, columns: Range<usize>) -> [[u32; PANEL]; TILE_WORDS] {
+    let mut out = [[0_u32; PANEL]; TILE_WORDS];
+    pairs_of_rows(x, tile * NUMBERS, columns, &mut out);
+    out
+}
+
 /// A run of at most 32 numbers, two a word.
 #[inline(always)]
 fn narrow_run(numbers: &[f32], words: &mut [u32]) {
@@ -275,7 +331,7 @@ fn narrow_run(numbers: &[f32], words: &mut [u32]) {
 /// Word `w` of each of some columns of `x`: its rows `first + 2 w` and `first + 2 w + 1`. What lies beyond the last
 /// row or column is left alone, or zero in half a word.
 #[inline(always)]
-fn pairs_of_rows<const N: usize>(x: &Tensor, first: usize, columns: Range<usize>, words: &mut [[u32; N]]) {
+fn pairs_of_rows<const N: usize>(x: View, first: usize, columns: Range<usize>, words: &mut [[u32; N]]) {
     let rows = x.rows();
     for (w, words) in words.iter_mut().enumerate() {
         let row = first + 2 * w;

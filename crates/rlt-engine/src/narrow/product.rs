@@ -105,51 +105,92 @@ impl Task<'_> {
                     let rows = (2 * TILE_ROWS).min(self.rows.end - row);
                     let lower = (block + 1).min(blocks - 1);
                     let a = [&left[block * of_block(chunk)..], &left[lower * of_block(chunk)..]];
+                    let (n, column) = (self.b.columns(), panel * PANEL);
+                    let size = (rows, PANEL.min(n - column));
                     // SAFETY: passed on to the caller.
-                    unsafe { self.block(kernel, a, b, chunk, add, row, rows, panel * PANEL) };
+                    unsafe {
+                        let to = self.out.get().add(row * n + column);
+                        write_block(kernel, a, b, chunk, add, size, to, n);
+                    }
                 }
             }
         }
         buffer::give(laid_out);
     }
+}
 
-    /// One block of `out`, in place where it is whole.
-    ///
-    /// # Safety
-    /// As [`Self::run`].
-    unsafe fn block(
-        &self,
-        kernel: Kernel,
-        a: [&[u32]; 2],
-        b: &[u32],
-        tiles: usize,
-        add: bool,
-        row: usize,
-        rows: usize,
-        column: usize,
-    ) {
-        let n = self.b.columns();
-        let columns = PANEL.min(n - column);
-        // SAFETY: row and column lie inside `out`.
-        let to = unsafe { self.out.get().add(row * n + column) };
-        if columns == PANEL && rows.is_multiple_of(kernel.row_step()) {
-            // SAFETY: the block lies inside `out` and belongs to this task.
-            unsafe { kernel.block(&Block { a, b, tiles, rows, out: to, stride: n, add }) };
-            return;
-        }
-        let mut values = [0.0_f32; 2 * TILE_ROWS * PANEL];
-        for (r, values) in values.chunks_exact_mut(PANEL).take(rows).enumerate() {
-            if add {
-                // SAFETY: as above.
-                values[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(to.add(r * n), columns) });
+/// A right factor that was laid out as a whole.
+#[derive(Clone, Copy)]
+pub(crate) struct LaidOut<'a> {
+    pub words: &'a [u32],
+    /// Tiles of its inner dimension.
+    pub tiles: usize,
+}
+
+/// A product of two laid-out factors on this thread: `out (+)= left . right`, m x n, `stride` elements between
+/// the rows of `out`. The left factor has `tiles` tiles of the inner dimension, the right one at least as many. Call it inside [`Kernel::on`].
+///
+/// # Safety
+/// `out` must be writable and not aliased.
+pub(crate) unsafe fn small_product(
+    kernel: Kernel,
+    left: &[u32],
+    tiles: usize,
+    right: LaidOut,
+    (m, n): (usize, usize),
+    out: *mut f32,
+    stride: usize,
+    mode: Output,
+) {
+    let (of_block, of_panel) = (TILE_ROWS * TILE_WORDS * tiles, TILE_WORDS * PANEL * right.tiles);
+    debug_assert!(tiles <= right.tiles, "inner dimension of a product");
+    let add = mode == Output::Accumulate;
+    for (panel, column) in (0..n).step_by(PANEL).enumerate() {
+        for row in (0..m).step_by(2 * TILE_ROWS) {
+            let block = row / TILE_ROWS;
+            let size = ((2 * TILE_ROWS).min(m - row), PANEL.min(n - column));
+            let lower = if size.0 > TILE_ROWS { block + 1 } else { block };
+            let a = [&left[block * of_block..], &left[lower * of_block..]];
+            // SAFETY: passed on to the caller.
+            unsafe {
+                let to = out.add(row * stride + column);
+                write_block(kernel, a, &right.words[panel * of_panel..], tiles, add, size, to, stride);
             }
         }
-        let out = values.as_mut_ptr();
-        // SAFETY: the block lies inside `values`.
-        unsafe { kernel.block(&Block { a, b, tiles, rows, out, stride: PANEL, add }) };
-        for (r, values) in values.chunks_exact(PANEL).take(rows).enumerate() {
-            // SAFETY: as above.
-            unsafe { std::slice::from_raw_parts_mut(to.add(r * n), columns) }.copy_from_slice(&values[..columns]);
+    }
+}
+
+/// One block of a product, rows x columns, at `to`: in place where it is whole.
+///
+/// # Safety
+/// The block must be writable and not aliased.
+unsafe fn write_block(
+    kernel: Kernel,
+    a: [&[u32]; 2],
+    b: &[u32],
+    tiles: usize,
+    add: bool,
+    (rows, columns): (usize, usize),
+    to: *mut f32,
+    stride: usize,
+) {
+    if columns == PANEL && rows.is_multiple_of(kernel.row_step()) {
+        // SAFETY: passed on to the caller.
+        unsafe { kernel.block(&Block { a, b, tiles, rows, out: to, stride, add }) };
+        return;
+    }
+    let mut values = [0.0_f32; 2 * TILE_ROWS * PANEL];
+    // SAFETY: the row lies inside the block.
+    let row = |r: usize| unsafe { std::slice::from_raw_parts_mut(to.add(r * stride), columns) };
+    if add {
+        for (r, values) in values.chunks_exact_mut(PANEL).take(rows).enumerate() {
+            values[..columns].copy_from_slice(row(r));
         }
+    }
+    let out = values.as_mut_ptr();
+    // SAFETY: the block lies inside `values`.
+    unsafe { kernel.block(&Block { a, b, tiles, rows, out, stride: PANEL, add }) };
+    for (r, values) in values.chunks_exact(PANEL).take(rows).enumerate() {
+        row(r).copy_from_slice(&values[..columns]);
     }
 }

@@ -1,0 +1,101 @@
+//! A tile of attention's forward pass with products in bf16.
+
+use pulp::bytemuck;
+
+use super::forward::{QueryTile, Scratch, TILE_QUERIES, value_cols};
+use super::key_tiles::{KeyTiles, head_view};
+use super::{AttentionShape, TILE_KEYS};
+use crate::buffer::{self, Buffer};
+use crate::matmul::Output;
+use crate::narrow::{Kernel, Left, View, small_product};
+use crate::simd;
+
+/// Left factors of one thread, and what a product with values comes to.
+pub(super) struct Factors {
+    /// Queries of every head, then probabilities of one head.
+    words: Buffer,
+    /// Words of one head's queries.
+    of_head: usize,
+    /// Queries x [`value_cols`], of one head.
+    products: Buffer,
+}
+
+impl Factors {
+    pub(super) fn new(shape: AttentionShape) -> Self {
+        let of_head = TILE_QUERIES * shape.head_dim.next_multiple_of(32) / 2;
+        let words = shape.queries_per_kv() * of_head + TILE_QUERIES * TILE_KEYS / 2;
+        Self { words: buffer::take(words), of_head, products: buffer::take(TILE_QUERIES * value_cols(shape)) }
+    }
+}
+
+impl Drop for Factors {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.words));
+        buffer::give(std::mem::take(&mut self.products));
+    }
+}
+
+/// As the f32 tile of [`super::forward`]; [`Scratch::finish`] writes the result.
+pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scratch, factors: &mut Factors) {
+    let kernel = Kernel::of_this_cpu();
+    let (shape, n, vd, of_head) = (tile.shape, tile.n, value_cols(tile.shape), factors.of_head);
+    let per_kv = shape.queries_per_kv();
+    let words: &mut [u32] = bytemuck::cast_slice_mut(&mut factors.words);
+    let (queries, probabilities) = words.split_at_mut(per_kv * of_head);
+    let mut components = 0;
+    for (head, words) in queries.chunks_exact_mut(of_head).enumerate() {
+        let column = (tile.kv_head * per_kv + head) * shape.head_dim;
+        let view = head_view(tile.qkv, tile.first_row(), column, n, shape.head_dim);
+        components = Left::of_rows(view).lay_out_all(words);
+    }
+    scratch.begin(tile.rows(), shape);
+    kernel.on(|| {
+        for tile_of_keys in tile.layout.key_tiles(tile.index, tile.first, n) {
+            let [keys, values] = keys.get(tile.kv_head, tile_of_keys);
+            let m = tile_of_keys.len;
+            for (head, queries) in queries.chunks_exact(of_head).enumerate() {
+                let scores = scratch.scores[head * n * TILE_KEYS..][..n * TILE_KEYS].as_mut_ptr();
+                // SAFETY: n rows of scores.
+                unsafe {
+                    small_product(
+                        kernel,
+                        queries,
+                        components,
+                        keys,
+                        (n, m),
+                        scores,
+                        TILE_KEYS,
+                        Output::Replace,
+                    );
+                }
+            }
+            simd::vectorized(
+                #[inline(always)]
+                || scratch.softmax(tile, tile_of_keys),
+            );
+            for head in 0..per_kv {
+                let scores = &scratch.scores[head * n * TILE_KEYS..];
+                let inner = Left::of_rows(View::new(scores, TILE_KEYS, n, m)).lay_out_all(probabilities);
+                let products = factors.products.as_mut_ptr();
+                // SAFETY: n rows of products, whole panels.
+                unsafe {
+                    small_product(kernel, probabilities, inner, values, (n, vd), products, vd, Output::Replace);
+                }
+                let out = scratch.out[head * n * vd..][..n * vd].chunks_exact_mut(vd);
+                let corrections = &scratch.corrections[head * n..];
+                simd::vectorized(
+                    #[inline(always)]
+                    || {
+                        for ((out, products), correction) in
+                            out.zip(factors.products.chunks_exact(vd)).zip(corrections)
+                        {
+                            for (out, product) in out.iter_mut().zip(products) {
+                                *out = out.mul_add(*correction, *product);
+                            }
+                        }
+                    },
+                );
+            }
+        }
+    });
+}

@@ -1,0 +1,53 @@
+//! Numbers that are still to be rounded.
+
+use std::ops::Range;
+
+use crate::tensor::Tensor;
+
+/// A matrix of f32 inside a larger one.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    /// Elements between its rows.
+    stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl<'a> From<&'a Tensor> for View<'a> {
+    fn from(x: &'a Tensor) -> Self {
+        Self::new(x.data(), x.cols(), x.rows(), x.cols())
+    }
+}
+
+impl<'a> View<'a> {
+    /// `rows x cols` elements, the first of `data` its first, rows `stride` apart.
+    ///
+    /// # Panics
+    /// If `data` is too short.
+    pub(crate) fn new(data: &'a [f32], stride: usize, rows: usize, cols: usize) -> Self {
+        assert!(cols <= stride || rows <= 1, "rows of a view do not overlap");
+        assert!(rows == 0 || data.len() >= (rows - 1) * stride + cols, "elements of a view");
+        Self { data, stride, rows, cols }
+    }
+
+    /// Some columns.
+    pub(super) fn columns(self, columns: Range<usize>) -> Self {
+        assert!(columns.end <= self.cols, "columns of a view");
+        let data = self.data.get(columns.start..).unwrap_or_default();
+        Self { data, cols: columns.len(), ..self }
+    }
+
+    pub(super) fn rows(self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn cols(self) -> usize {
+        self.cols
+    }
+
+    #[inline(always)]
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.cols]
+    }
+}
