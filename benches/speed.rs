@@ -158,7 +158,9 @@ fn layout(sequences: usize, tokens: usize) -> Layout {
 #[divan::bench(args = [256, 1024, 4096])]
 fn attention_of_4096_rows(bencher: Bencher, tokens: usize) {
     let (qkv, layout) = (filled(4096, SHAPE.qkv_cols()), layout(4096 / tokens, tokens));
-    bencher.counter(ItemsCount::new(4096_usize)).bench_local(|| attention(&qkv, &layout, SHAPE, Arithmetic::F32));
+    bencher
+        .counter(ItemsCount::new(4096_usize))
+        .bench_local(|| attention(&qkv, &layout, SHAPE, Arithmetic::F32));
 }
 
 #[divan::bench(args = [256, 1024, 4096])]

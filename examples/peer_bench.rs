@@ -56,7 +56,8 @@ fn main() -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let usage = "usage: peer_bench MODEL_DIR NAME:SHAPE [NAME:SHAPE ..] [--threads N] [--runs R] [--arithmetic f32|bf16]";
     let is_value = |i: usize| i > 0 && arguments[i - 1].starts_with("--");
-    let mut plain = arguments.iter().enumerate().filter(|(i, a)| !a.starts_with("--") && !is_value(*i)).map(|(_, a)| a);
+    let mut plain =
+        arguments.iter().enumerate().filter(|(i, a)| !a.starts_with("--") && !is_value(*i)).map(|(_, a)| a);
     let model = plain.next().ok_or(usage)?;
     for item in plain {
         let (name, shape) = item.split_once(':').ok_or(usage)?;
@@ -229,7 +230,7 @@ impl Bench {
     /// come from sampling. Teacher and student have the same shape.
     fn score(mut self, name: &str, shape: &str, completions: usize, think: usize) -> Result<(), Failure> {
         let samples: Vec<RltSample> = (0..completions).map(|i| self.sample(i, think)).collect();
-        let student = Decoder::random(self.decoder.config(), 2);
+        let student = Decoder::random(self.decoder.config(), 2).in_arithmetic(self.decoder.arithmetic());
         let recorded = vec![vec![-7.0; think]; completions];
         self.time(name, shape, completions * think, |bench| {
             let teacher =
@@ -249,8 +250,8 @@ impl Bench {
             max_position_embeddings: tokens,
             ..self.decoder.config().clone()
         };
-        let student = Decoder::random(&config, 2);
-        self.decoder = Decoder::random(&config, 1);
+        let student = Decoder::random(&config, 2).in_arithmetic(self.decoder.arithmetic());
+        self.decoder = Decoder::random(&config, 1).in_arithmetic(self.decoder.arithmetic());
         let samples = [self.sample(0, tokens - QUESTION - SOLUTION - TAGS)];
         let kl = if name == "score_long" { KlEstimator::Sampled } else { KlEstimator::Full };
         let reward = RewardConfig { kl, ..RewardConfig::default() };

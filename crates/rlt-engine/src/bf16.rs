@@ -15,7 +15,7 @@ use pulp::{Simd, bytemuck};
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
-use crate::tile::PANEL;
+use crate::tile::{PANEL, prefetch};
 
 /// Words of one input feature in a panel. Word `i` holds output feature `i` of the panel in its lower and
 /// feature `i + 16` in its upper half, so that a vector of words widens to two vectors of neighbours.
@@ -107,17 +107,28 @@ impl Bf16Panels {
 
 const UPPER: u32 = 0xffff_0000;
 
-/// As [`crate::tile::tile`] over the `NV` vectors of a whole panel, its numbers widened in registers: the
-/// same sums in the same order, so the same bits.
+/// The bits of `x` rounded to bf16 (nearest, ties to even). What is not a number stays so.
+#[inline(always)]
+pub(crate) fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 | 0x40 } else { nearest }
+}
+
+/// As [`crate::tile::tile`] over `NV` vectors of numbers that are widened in registers: the same sums in the
+/// same order, so the same bits. Of a row's words, `stride` apart, word `i` holds number `i` in its lower and
+/// the one half a row later in its upper half.
 #[inline(always)]
 pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
     a: [&[f32]; MR],
-    panel: &[u32],
+    words: &[u32],
+    stride: usize,
     depth: usize,
+    ahead: Option<&[u32]>,
 ) -> [[S::f32s; NV]; MR] {
-    assert_eq!(NV * S::F32_LANES, PANEL, "vectors of a panel");
-    assert!(panel.len() >= depth * WORDS, "columns of a tile");
+    let width = NV * S::F32_LANES / 2;
+    assert!(depth == 0 || words.len() >= (depth - 1) * stride + width, "columns of a tile");
     for row in a {
         assert!(row.len() >= depth, "rows of a tile");
     }
@@ -126,7 +137,10 @@ pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
     for k in 0..depth {
         // SAFETY: both lie inside their slices by the assertions above; checks in this loop would cost a
         // third of the speed.
-        let (words, _) = S::as_simd_u32s(unsafe { panel.get_unchecked(k * WORDS..(k + 1) * WORDS) });
+        let (words, _) = S::as_simd_u32s(unsafe { words.get_unchecked(k * stride..k * stride + width) });
+        if let Some(ahead) = ahead {
+            prefetch(ahead, k * stride, width);
+        }
         let columns: [S::f32s; NV] = std::array::from_fn(|v| {
             let bits = if v < NV / 2 {
                 simd.wrapping_dyn_shl_u32s(words[v], shift)

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::arithmetic::Arithmetic;
 use crate::matmul::Output;
+use crate::packed::{PackedWeight, matmul_packed};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -39,12 +40,17 @@ impl OutputMatrix<'_> {
         self.weight.rows()
     }
 
-    /// Logits (rows x V) of all rows of `hidden`.
-    fn logits(self, hidden: &Tensor) -> Tensor {
-        let mut out = Tensor::scratch(hidden.rows(), self.vocabulary());
-        self.arithmetic.nt(hidden, self.weight, &mut out, Output::Replace);
-        out
+    /// Packed once for all chunks of rows: a large vocabulary's matrix is hundreds of megabytes.
+    fn packed(self) -> PackedWeight {
+        PackedWeight::for_arithmetic(self.weight, self.arithmetic)
     }
+}
+
+/// Logits (rows x V) of all rows of `hidden`.
+fn packed_logits(hidden: &Tensor, w: &PackedWeight) -> Tensor {
+    let mut out = Tensor::scratch(hidden.rows(), w.out_features());
+    matmul_packed(hidden, w, &mut out, Output::Replace);
+    out
 }
 
 /// Log-probabilities (nats) of `targets[i]` after hidden state `rows[i]` of `hidden` (M x D), under
@@ -60,9 +66,9 @@ pub fn token_logprobs(
     temperature: f32,
 ) -> Vec<f32> {
     let mut logprobs = Vec::with_capacity(rows.len());
-    let chunk = chunk_rows(w.vocabulary());
+    let (chunk, w) = (chunk_rows(w.vocabulary()), w.packed());
     for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
-        let logits = w.logits(&hidden.gather_rows(rows));
+        let logits = packed_logits(&hidden.gather_rows(rows), &w);
         logprobs.extend(chunk_logprobs(&logits, targets, temperature).into_iter().map(|(_, lp)| lp));
     }
     logprobs
@@ -116,10 +122,10 @@ pub fn token_logprobs_with_backward<E>(
 ) -> Result<Vec<f32>, E> {
     let mut all = Vec::with_capacity(rows.len());
     let (vocab, scale) = (w.vocabulary(), 1.0 / temperature);
-    let chunk = chunk_rows(vocab);
+    let (chunk, packed) = (chunk_rows(vocab), w.packed());
     for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
         let h = hidden.gather_rows(rows);
-        let mut logits = w.logits(&h);
+        let mut logits = packed_logits(&h, &packed);
         let sums_and_logprobs = chunk_logprobs(&logits, targets, temperature);
         let logprobs: Vec<f32> = sums_and_logprobs.iter().map(|(_, lp)| *lp).collect();
         let g = gradient(all.len(), &logprobs)?;
@@ -162,8 +168,8 @@ pub struct Distributions<'a> {
 
 impl Distributions<'_> {
     /// Logits of some of the rows, before the temperature.
-    fn logits(&self, rows: std::ops::Range<usize>) -> Tensor {
-        self.w.logits(&self.hidden.gather_rows(&self.rows[rows]))
+    fn logits(&self, rows: std::ops::Range<usize>, w: &PackedWeight) -> Tensor {
+        packed_logits(&self.hidden.gather_rows(&self.rows[rows]), w)
     }
 }
 
@@ -179,10 +185,11 @@ pub fn full_divergence(p: Distributions, q: Distributions) -> Vec<f32> {
     assert_eq!(p.rows.len(), q.rows.len(), "one distribution of q for each of p");
     assert_eq!(p.w.vocabulary(), q.w.vocabulary(), "both over one vocabulary");
     let (n, chunk) = (p.rows.len(), chunk_rows(p.w.vocabulary()));
+    let (p_packed, q_packed) = (p.w.packed(), q.w.packed());
     let mut divergences = Vec::with_capacity(n);
     for first in (0..n).step_by(chunk) {
         let rows = first..n.min(first + chunk);
-        let (p_logits, q_logits) = (p.logits(rows.clone()), q.logits(rows.clone()));
+        let (p_logits, q_logits) = (p.logits(rows.clone(), &p_packed), q.logits(rows.clone(), &q_packed));
         let of_row = |i| row_divergence(p_logits.row(i), q_logits.row(i), p.temperature, q.temperature);
         divergences.par_extend((0..rows.len()).into_par_iter().with_min_len(8).map(of_row));
     }
@@ -221,5 +228,5 @@ fn row_divergence(p: &[f32], q: &[f32], p_temperature: f32, q_temperature: f32) 
 
 /// Logits (rows x V) of all rows of `hidden`, for parity tests and for sampling.
 pub fn logits(hidden: &Tensor, w: &Tensor) -> Tensor {
-    OutputMatrix::from(w).logits(hidden)
+    packed_logits(hidden, &OutputMatrix::from(w).packed())
 }

@@ -3,19 +3,22 @@
 //! A sequence's keys and values live in pages of 64 tokens, taken as the sequence grows and given
 //! back when it ends. The pages of a prompt are shared by all completions of it. Within a page and
 //! head, keys are stored column by column (so 64 scores are computed side by side) and values row
-//! by row.
+//! by row. Models whose products are bf16 keep them in bf16, half the bytes; attention widens them in registers
+//! and computes in f32 either way.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use pulp::{Simd, WithSimd};
+use pulp::{Simd, WithSimd, bytemuck};
 use rayon::prelude::*;
 
+use crate::arithmetic::Arithmetic;
 use crate::attention::AttentionShape;
+use crate::bf16::{rounded, tile_bf16};
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
-use crate::tile::tile;
+use crate::tile::{PANEL, tile};
 
 /// Tokens of a page.
 pub const PAGE_TOKENS: usize = 64;
@@ -24,15 +27,17 @@ pub const PAGE_TOKENS: usize = 64;
 pub struct KvPages {
     n_layers: usize,
     shape: AttentionShape,
-    /// Per page: per layer and head, keys (head_dim x 64) and values (64 x head_dim).
+    arithmetic: Arithmetic,
+    /// Per page: per layer and head, keys (head_dim x 64) and values (64 x head_dim); in bf16, two of them in
+    /// the bits of each element ([`Words`]).
     pages: Vec<Tensor>,
     len: usize,
 }
 
 impl KvPages {
     /// No tokens yet.
-    pub fn new(n_layers: usize, shape: AttentionShape) -> Self {
-        Self { n_layers, shape, pages: Vec::new(), len: 0 }
+    pub fn new(n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+        Self { n_layers, shape, arithmetic, pages: Vec::new(), len: 0 }
     }
 
     /// Number of tokens stored in every layer.
@@ -47,7 +52,10 @@ impl KvPages {
 
     /// Makes room for `n` more tokens.
     fn reserve(&mut self, n: usize) {
-        let head = 2 * self.shape.head_dim * PAGE_TOKENS;
+        let head = match self.arithmetic {
+            Arithmetic::F32 => 2 * self.shape.head_dim * PAGE_TOKENS,
+            Arithmetic::Bf16 => Words::of(self.shape).page(),
+        };
         while self.pages.len() * PAGE_TOKENS < self.len + n {
             // Stale values beyond the stored tokens are never read.
             self.pages.push(Tensor::scratch(self.n_layers * self.shape.n_kv_heads, head));
@@ -65,13 +73,17 @@ impl KvPages {
             let cols = self.pages[page].cols();
             for head in 0..heads {
                 let at = (layer * heads + head) * cols;
-                let (keys, values) =
-                    self.pages[page].data_mut()[at..at + cols].split_at_mut(hd * PAGE_TOKENS);
                 let key = &row[self.shape.key_col(head)..][..hd];
+                let value = &row[self.shape.value_col(head)..][..hd];
+                let of_head = &mut self.pages[page].data_mut()[at..at + cols];
+                if self.arithmetic == Arithmetic::Bf16 {
+                    Words::of(self.shape).store(bytemuck::cast_slice_mut(of_head), slot, key, value);
+                    continue;
+                }
+                let (keys, values) = of_head.split_at_mut(hd * PAGE_TOKENS);
                 for (d, value) in key.iter().enumerate() {
                     keys[d * PAGE_TOKENS + slot] = *value;
                 }
-                let value = &row[self.shape.value_col(head)..][..hd];
                 values[slot * hd..(slot + 1) * hd].copy_from_slice(value);
             }
         }
@@ -83,10 +95,80 @@ impl KvPages {
     }
 
     /// Keys and values of one page in one layer and head.
-    fn head(&self, page: usize, layer: usize, head: usize) -> (&[f32], &[f32]) {
+    fn head(&self, page: usize, layer: usize, head: usize) -> Numbers<'_> {
         let row = self.pages[page].row(layer * self.shape.n_kv_heads + head);
-        row.split_at(self.shape.head_dim * PAGE_TOKENS)
+        match self.arithmetic {
+            Arithmetic::F32 => {
+                let (keys, values) = row.split_at(self.shape.head_dim * PAGE_TOKENS);
+                Numbers::F32 { keys, values }
+            }
+            Arithmetic::Bf16 => {
+                let words: &[u32] = bytemuck::cast_slice(row);
+                let (keys, values) = words.split_at(Words::of(self.shape).keys());
+                Numbers::Bf16 { keys, values }
+            }
+        }
     }
+}
+
+/// Keys and values of one page of one head.
+#[derive(Clone, Copy)]
+enum Numbers<'a> {
+    /// head_dim x 64 and 64 x head_dim.
+    F32 { keys: &'a [f32], values: &'a [f32] },
+    /// The same in words.
+    Bf16 { keys: &'a [u32], values: &'a [u32] },
+}
+
+/// How a page holds bf16 numbers: as [`tile_bf16`] reads them, keys in runs of 64 and values in runs of 32
+/// (the last one filled up).
+#[derive(Clone, Copy)]
+struct Words {
+    head_dim: usize,
+}
+
+impl Words {
+    fn of(shape: AttentionShape) -> Self {
+        Self { head_dim: shape.head_dim }
+    }
+
+    /// Words of a page's keys.
+    fn keys(self) -> usize {
+        self.head_dim * PAGE_TOKENS / 2
+    }
+
+    /// Words of one token's value.
+    fn value(self) -> usize {
+        self.head_dim.div_ceil(PANEL) * PANEL / 2
+    }
+
+    /// Words of a page.
+    fn page(self) -> usize {
+        self.keys() + PAGE_TOKENS * self.value()
+    }
+
+    /// Rounds and stores a token's key and value.
+    fn store(self, page: &mut [u32], slot: usize, key: &[f32], value: &[f32]) {
+        const HALF: usize = PAGE_TOKENS / 2;
+        let (keys, values) = page.split_at_mut(self.keys());
+        for (words, number) in keys.chunks_exact_mut(HALF).zip(key) {
+            put(&mut words[slot % HALF], slot >= HALF, *number);
+        }
+        let words = &mut values[slot * self.value()..(slot + 1) * self.value()];
+        for (words, run) in words.chunks_exact_mut(PANEL / 2).zip(value.chunks(PANEL)) {
+            words.fill(0);
+            for (i, number) in run.iter().enumerate() {
+                put(&mut words[i % (PANEL / 2)], i >= PANEL / 2, *number);
+            }
+        }
+    }
+}
+
+/// Puts a rounded number into the upper or lower half of a word.
+#[inline(always)]
+fn put(word: &mut u32, upper: bool, number: f32) {
+    *word =
+        if upper { *word & 0xffff | rounded(number) << 16 } else { *word & 0xffff_0000 | rounded(number) };
 }
 
 /// A sequence that is being decoded: a shared prompt and its own tokens.
@@ -100,7 +182,7 @@ pub struct KvSequence {
 impl KvSequence {
     /// A sequence that continues `prefix` and has no tokens of its own yet.
     pub fn after(prefix: Arc<KvPages>) -> Self {
-        let own = KvPages::new(prefix.n_layers, prefix.shape);
+        let own = KvPages::new(prefix.n_layers, prefix.shape, prefix.arithmetic);
         Self { prefix, own }
     }
 
@@ -176,10 +258,7 @@ struct HeadRun<'a> {
 
 /// One page of one key/value head, and the queries of the task that attend to it.
 struct PageHead<'a> {
-    /// head_dim x 64.
-    keys: &'a [f32],
-    /// 64 x head_dim.
-    values: &'a [f32],
+    numbers: Numbers<'a>,
     /// Tokens that are stored.
     count: usize,
     queries: Range<usize>,
@@ -212,10 +291,10 @@ impl<'a> HeadRun<'a> {
         let mut add = |pages: &'a KvPages, n: usize, queries: Range<usize>| {
             for page in 0..n.div_ceil(PAGE_TOKENS) {
                 for (i, head) in self.kv_heads.clone().enumerate() {
-                    let (keys, values) = pages.head(page, self.layer, head);
+                    let numbers = pages.head(page, self.layer, head);
                     let count = PAGE_TOKENS.min(n - page * PAGE_TOKENS);
                     let queries = i * per_head + queries.start..i * per_head + queries.end;
-                    all.push(PageHead { keys, values, count, queries });
+                    all.push(PageHead { numbers, count, queries });
                 }
             }
         };
@@ -269,15 +348,15 @@ impl WithSimd for HeadRun<'_> {
     }
 }
 
-impl HeadRun<'_> {
+impl<'a> HeadRun<'a> {
     /// One page for `Q` queries from `first` on, with the vectors of this CPU: a page row is four of
     /// 512 bits, eight of 256 or sixteen of 128. Returns `Q`.
     #[inline(always)]
     fn attend_some<S: Simd, const Q: usize>(
         &self,
         simd: S,
-        page: &PageHead,
-        ahead: Option<&PageHead>,
+        page: &PageHead<'a>,
+        ahead: Option<&PageHead<'a>>,
         first: usize,
         queries: &[&[f32]],
         running: &mut Running,
@@ -298,15 +377,27 @@ impl HeadRun<'_> {
     fn attend<S: Simd, const Q: usize, const KV: usize, const VV: usize, const VV2: usize>(
         &self,
         simd: S,
-        page: &PageHead,
-        ahead: Option<&PageHead>,
+        page: &PageHead<'a>,
+        ahead: Option<&PageHead<'a>>,
         first: usize,
         queries: [&[f32]; Q],
         running: &mut Running,
     ) {
         let (hd, scale) = (self.shape.head_dim, self.shape.scale());
-        let &PageHead { keys, values, count, .. } = page;
-        let sums = tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, ahead.map(|a| a.keys));
+        let &PageHead { numbers, count, .. } = page;
+        let ahead = ahead.map(|page| page.numbers);
+        let sums = match (numbers, ahead) {
+            (Numbers::F32 { keys, .. }, Some(Numbers::F32 { keys: next, .. })) => {
+                tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, Some(next))
+            }
+            (Numbers::F32 { keys, .. }, _) => tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, None),
+            (Numbers::Bf16 { keys, .. }, Some(Numbers::Bf16 { keys: next, .. })) => {
+                tile_bf16::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS / 2, hd, Some(next))
+            }
+            (Numbers::Bf16 { keys, .. }, _) => {
+                tile_bf16::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS / 2, hd, None)
+            }
+        };
         let mut weights = [[0.0_f32; PAGE_TOKENS]; Q];
         for q in 0..Q {
             let (vectors, _) = S::as_mut_simd_f32s(&mut weights[q]);
@@ -323,10 +414,37 @@ impl HeadRun<'_> {
             }
         }
         let weights: [&[f32]; Q] = std::array::from_fn(|q| &weights[q][..]);
+        let out = &mut running.values[first * hd..(first + Q) * hd];
+        let values = match numbers {
+            Numbers::F32 { values, .. } => values,
+            Numbers::Bf16 { values, .. } => {
+                let stride = Words::of(self.shape).value();
+                for column in (0..hd).step_by(PANEL) {
+                    let words = |values: &'a [u32]| &values[column / 2..];
+                    let ahead = match ahead {
+                        Some(Numbers::Bf16 { values, .. }) => Some(words(values)),
+                        _ => None,
+                    };
+                    let sums = tile_bf16::<S, Q, VV2>(simd, weights, words(values), stride, count, ahead);
+                    if column + PANEL <= hd {
+                        add_values(simd, out, hd, column, &sums);
+                        continue;
+                    }
+                    for (row, sums) in out.chunks_exact_mut(hd).zip(&sums) {
+                        let mut all = [0.0_f32; PANEL];
+                        S::as_mut_simd_f32s(&mut all).0.copy_from_slice(sums);
+                        row[column..].iter_mut().zip(all).for_each(|(out, sum)| *out += sum);
+                    }
+                }
+                return;
+            }
+        };
         // 32 columns at a time where there are as many keep more sums in flight.
         let (pairs, whole) = (hd - hd % 32, hd - hd % 16);
-        let ahead = |column: usize| ahead.map(|a| &a.values[column..]);
-        let out = &mut running.values[first * hd..(first + Q) * hd];
+        let ahead = |column: usize| match ahead {
+            Some(Numbers::F32 { values, .. }) => Some(&values[column..]),
+            _ => None,
+        };
         for column in (0..pairs).step_by(32) {
             let sums = tile::<S, Q, VV2>(simd, weights, &values[column..], hd, count, ahead(column));
             add_values(simd, out, hd, column, &sums);

@@ -44,7 +44,6 @@ enum Panel<'a> {
     Bf16(&'a [u32]),
 }
 
-
 impl Panels {
     fn len(&self) -> usize {
         match self {
@@ -201,15 +200,22 @@ impl PanelProduct<'_> {
     #[inline(always)]
     fn block<S: Simd, const MR: usize, const NV: usize>(&self, simd: S, row: usize) {
         let rows: [&[f32]; MR] = std::array::from_fn(|r| self.x.row(row + r));
+        let next = self.next.filter(|_| row == self.rows.start);
         let sums = match self.panel {
             Panel::F32(panel) => {
-                let ahead = match self.next {
-                    Some(Panel::F32(next)) if row == self.rows.start => Some(next),
+                let ahead = match next {
+                    Some(Panel::F32(next)) => Some(next),
                     _ => None,
                 };
                 tile::<S, MR, NV>(simd, rows, panel, PANEL, self.x.cols(), ahead)
             }
-            Panel::Bf16(panel) => tile_bf16::<S, MR, NV>(simd, rows, panel, self.x.cols()),
+            Panel::Bf16(panel) => {
+                let ahead = match next {
+                    Some(Panel::Bf16(next)) => Some(next),
+                    _ => None,
+                };
+                tile_bf16::<S, MR, NV>(simd, rows, panel, PANEL / 2, self.x.cols(), ahead)
+            }
         };
         let columns = PANEL.min(self.n - self.column);
         // SAFETY: the rows and these columns lie inside `out`, and only this task writes them.

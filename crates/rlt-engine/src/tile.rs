@@ -78,9 +78,9 @@ pub(crate) fn rows_by_panel<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
-/// Asks for `width` values of `ahead` from `offset` on, without waiting for them.
+/// Asks for `width` values of four bytes of `ahead` from `offset` on, without waiting for them.
 #[inline(always)]
-fn prefetch(ahead: &[f32], offset: usize, width: usize) {
+pub(crate) fn prefetch<T>(ahead: &[T], offset: usize, width: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..width).step_by(16) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

@@ -271,8 +271,17 @@ fn check_head(m: usize, d: usize, vocab: usize, asked: &[(usize, u32)], temperat
         let c = &coefficients.to_host()[first..first + logprobs.len()];
         Ok::<_, ()>(c.iter().zip(logprobs).map(|(c, lp)| c * lp.exp()).collect())
     };
-    token_logprobs_with_backward(&hidden, &rows, (&w).into(), &targets, temperature, &mut dh_frozen, None, weights)
-        .expect("the weights never fail");
+    token_logprobs_with_backward(
+        &hidden,
+        &rows,
+        (&w).into(),
+        &targets,
+        temperature,
+        &mut dh_frozen,
+        None,
+        weights,
+    )
+    .expect("the weights never fail");
     assert_eq!(wide(&difference(&dh_frozen, &dh0)), wide(&dh));
 }
 
@@ -310,7 +319,9 @@ fn an_error_of_the_weights_comes_back() {
     let (hidden, w) = (random(2, 3, 1), random(5, 3, 2));
     let mut dh = Tensor::zeros(2, 3);
     let result =
-        token_logprobs_with_backward(&hidden, &[1], (&w).into(), &[4], 1.0, &mut dh, None, |_, _| Err("no weights"));
+        token_logprobs_with_backward(&hidden, &[1], (&w).into(), &[4], 1.0, &mut dh, None, |_, _| {
+            Err("no weights")
+        });
     assert_eq!(result, Err("no weights"));
     assert_eq!(wide(&dh), [0.0; 6]);
 }

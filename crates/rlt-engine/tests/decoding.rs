@@ -19,8 +19,8 @@ fn qkv_of(rows: usize, shape: AttentionShape, layer: usize, key: u64) -> Tensor 
 }
 
 /// Pages holding all of `len` tokens but the last `open`, which are stored and not counted.
-fn pages(len: usize, open: usize, shape: AttentionShape, key: u64) -> KvPages {
-    let mut pages = KvPages::new(LAYERS, shape);
+fn pages(len: usize, open: usize, shape: AttentionShape, arithmetic: Arithmetic, key: u64) -> KvPages {
+    let mut pages = KvPages::new(LAYERS, shape, arithmetic);
     // In runs of unequal length, as a prompt and then single tokens arrive.
     for (first, n) in [(0, len / 3), (len / 3, len - open - len / 3), (len - open, open)] {
         for layer in 0..LAYERS {
@@ -42,7 +42,7 @@ struct Sequence {
 }
 
 /// The newest tokens' attention in `layer`, the sequences of one prompt sharing its pages.
-fn decode(sequences: &[Sequence], layer: usize, shape: AttentionShape) -> Tensor {
+fn decode(sequences: &[Sequence], layer: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Tensor {
     let mut prefixes: Vec<((u64, usize), Arc<KvPages>)> = Vec::new();
     let mut decoding = Vec::new();
     let mut newest = Vec::new();
@@ -52,24 +52,36 @@ fn decode(sequences: &[Sequence], layer: usize, shape: AttentionShape) -> Tensor
             pages.clone()
         } else {
             let (key, len) = sequence.prefix;
-            let made = Arc::new(pages(len, 0, shape, key));
+            let made = Arc::new(pages(len, 0, shape, arithmetic, key));
             prefixes.push((sequence.prefix, made.clone()));
             made
         };
         let (key, len) = sequence.own;
-        decoding.push(KvSequence { prefix, own: pages(len, 1, shape, key) });
+        decoding.push(KvSequence { prefix, own: pages(len, 1, shape, arithmetic, key) });
         newest.extend_from_slice(&qkv_of(len, shape, layer, key).gather_rows(&[len - 1]).to_host());
     }
     let qkv = Tensor::from_vec(sequences.len(), shape.qkv_cols(), newest);
     decode_attention(&qkv, &decoding.iter().collect::<Vec<_>>(), layer, shape)
 }
 
-/// Rows of a sequence, prompt first.
-fn rows_of(sequence: Sequence, layer: usize, shape: AttentionShape) -> Vec<f64> {
+/// Rows of a sequence, prompt first; keys and values as pages of that arithmetic hold them.
+fn rows_of(sequence: Sequence, layer: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Vec<f64> {
     let mut rows = wide(&qkv_of(sequence.prefix.1, shape, layer, sequence.prefix.0));
     rows.extend(wide(&qkv_of(sequence.own.1, shape, layer, sequence.own.0)));
+    if arithmetic == Arithmetic::Bf16 {
+        let (cols, kept) = (shape.qkv_cols(), shape.n_heads * shape.head_dim);
+        rows.iter_mut().enumerate().filter(|(i, _)| i % cols >= kept).for_each(|(_, v)| *v = in_bf16(*v));
+    }
     rows
 }
+
+/// The nearest number of 8 significant bits (none of these is a tie).
+fn in_bf16(x: f64) -> f64 {
+    let unit = 2.0_f64.powi(x.abs().log2().floor() as i32 - 7);
+    if x == 0.0 { 0.0 } else { (x / unit).round_ties_even() * unit }
+}
+
+const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Bf16];
 
 /// Attention of the last row over all rows, in f64.
 fn last_row_wide(rows: &[f64], shape: AttentionShape) -> Vec<f64> {
@@ -118,11 +130,12 @@ const SHAPES: [(usize, usize, usize); 4] = [(2, 2, 16), (4, 2, 20), (4, 1, 32), 
 fn newest_tokens_attend_to_all_before() {
     for (n_heads, n_kv_heads, head_dim) in SHAPES {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        for layer in 0..LAYERS {
-            let out = decode(&batch(), layer, shape);
+        for (layer, arithmetic) in (0..LAYERS).flat_map(|layer| ARITHMETICS.map(|a| (layer, a))) {
+            let out = decode(&batch(), layer, shape, arithmetic);
             for (i, sequence) in batch().into_iter().enumerate() {
-                let rows = rows_of(sequence, layer, shape);
-                let what = format!("sequence {i}, layer {layer}, {n_heads}/{n_kv_heads} heads of {head_dim}");
+                let rows = rows_of(sequence, layer, shape, arithmetic);
+                let heads = format!("{n_heads}/{n_kv_heads} heads of {head_dim}");
+                let what = format!("sequence {i}, layer {layer}, {heads}, {arithmetic:?}");
                 let own = out.gather_rows(&[i]);
                 assert_close(&what, &own, &last_row_wide(&rows, shape), 1e-5);
 
@@ -141,20 +154,22 @@ fn newest_tokens_attend_to_all_before() {
 
 #[test]
 fn a_decoded_row_does_not_depend_on_the_batch_or_the_threads() {
-    for (n_heads, n_kv_heads, head_dim) in SHAPES {
+    for ((n_heads, n_kv_heads, head_dim), arithmetic) in
+        SHAPES.into_iter().flat_map(|s| ARITHMETICS.map(|a| (s, a)))
+    {
         let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
-        let all = decode(&batch(), 1, shape);
+        let all = decode(&batch(), 1, shape, arithmetic);
         let reversed: Vec<Sequence> = batch().into_iter().rev().collect();
-        let backwards = decode(&reversed, 1, shape);
+        let backwards = decode(&reversed, 1, shape, arithmetic);
         for (i, sequence) in batch().into_iter().enumerate() {
             let expected = bits(&all.gather_rows(&[i]));
-            assert_eq!(bits(&decode(&[sequence], 1, shape)), expected, "sequence {i} alone");
+            assert_eq!(bits(&decode(&[sequence], 1, shape, arithmetic)), expected, "sequence {i} alone");
             let at = reversed.len() - 1 - i;
             assert_eq!(bits(&backwards.gather_rows(&[at])), expected, "sequence {i}, reversed batch");
         }
         for threads in [1, 2, 3, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            let out = pool.expect("a pool of threads").install(|| decode(&batch(), 1, shape));
+            let out = pool.expect("a pool of threads").install(|| decode(&batch(), 1, shape, arithmetic));
             assert_eq!(bits(&out), bits(&all), "{threads} threads");
         }
     }
@@ -171,11 +186,11 @@ fn scores_far_below_zero_keep_their_weights() {
         }
     }
     let qkv = Tensor::from_vec(100, 48, rows);
-    let mut own = KvPages::new(1, shape);
+    let mut own = KvPages::new(1, shape, Arithmetic::F32);
     own.store(0, &qkv, 0, 99);
     own.advance(99);
     own.store(0, &qkv, 99, 1);
-    let sequence = KvSequence { prefix: Arc::new(KvPages::new(1, shape)), own };
+    let sequence = KvSequence { prefix: Arc::new(KvPages::new(1, shape, Arithmetic::F32)), own };
     let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape);
     assert_close("scores far below zero", &out, &last_row_wide(&wide(&qkv), shape), 1e-3);
 }

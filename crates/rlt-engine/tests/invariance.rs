@@ -227,15 +227,26 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
     keep("attention", &out);
     keep("attention, log sums", &log_sums);
-    keep("attention_backward", &attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32));
+    keep(
+        "attention_backward",
+        &attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32),
+    );
 
     let rows: Vec<usize> = (0..m).rev().chain(0..20).collect();
     let targets: Vec<u32> = (0..rows.len() as u32).map(|i| i * 13 % n as u32).collect();
     let (mut dhidden, mut dw) = (random(m, k, 17), random(n, k, 18));
     let weights = |_, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| lp * 0.1).collect());
-    let logprobs =
-        token_logprobs_with_backward(&x, &rows, (&w).into(), &targets, 0.7, &mut dhidden, Some(&mut dw), weights)
-            .expect("the weights never fail");
+    let logprobs = token_logprobs_with_backward(
+        &x,
+        &rows,
+        (&w).into(),
+        &targets,
+        0.7,
+        &mut dhidden,
+        Some(&mut dw),
+        weights,
+    )
+    .expect("the weights never fail");
     keep("token_logprobs_with_backward, hidden", &dhidden);
     keep("token_logprobs_with_backward, output matrix", &dw);
     keep("logits", &logits(&x, &w));

@@ -250,7 +250,11 @@ impl<'a> Batch<'a> {
             firsts.push(rows..rows + earlier.len());
             sequences += request.n;
         }
-        let nothing = Arc::new(KvPages::new(decoder.config().n_layers, decoder.attention_shape()));
+        let nothing = Arc::new(KvPages::new(
+            decoder.config().n_layers,
+            decoder.attention_shape(),
+            decoder.arithmetic(),
+        ));
         let mut prompts: Vec<_> = requests.iter().map(|_| KvSequence::after(nothing.clone())).collect();
         decoder.keys_and_values(&batch, |layer, qkv| {
             prompts.par_iter_mut().zip(&firsts).for_each(|(prompt, rows)| {

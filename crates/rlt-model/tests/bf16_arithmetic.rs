@@ -13,7 +13,6 @@ use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
-use rlt_model::weights::Weights;
 use rlt_model::{Decoder, Gradients};
 
 fn folder(name: &str) -> Option<PathBuf> {
@@ -98,14 +97,20 @@ fn results_depend_neither_on_the_threads_nor_on_the_batch() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let (logprobs, grads) = logprobs_and_gradients(&decoder, &groups);
-            let grads: Vec<u32> =
-                grads.tensors().iter().flat_map(|t| t.to_host().iter().map(|v| v.to_bits()).collect::<Vec<_>>()).collect();
+            let grads: Vec<u32> = grads
+                .tensors()
+                .iter()
+                .flat_map(|t| t.to_host().iter().map(|v| v.to_bits()).collect::<Vec<_>>())
+                .collect();
             (logprobs, grads)
         })
     };
     assert!(of(1) == of(3));
     let together = decoder.token_logprobs(&groups, 1.0, 1 << 20).unwrap();
-    let apart: Vec<_> = groups.iter().flat_map(|g| decoder.token_logprobs(std::slice::from_ref(g), 1.0, 1 << 20).unwrap()).collect();
+    let apart: Vec<_> = groups
+        .iter()
+        .flat_map(|g| decoder.token_logprobs(std::slice::from_ref(g), 1.0, 1 << 20).unwrap())
+        .collect();
     assert_eq!(together, apart);
 }
 

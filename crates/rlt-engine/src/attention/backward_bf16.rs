@@ -104,13 +104,19 @@ impl<'a> FamilyHead<'a> {
             // SAFETY: a tile of the scratch buffers.
             unsafe {
                 small_product(kernel, q_rows, components, key_columns, (n, m), p, TILE_KEYS, Output::Replace);
-                small_product(kernel, do_rows, components, value_columns, (n, m), dp, TILE_KEYS, Output::Replace);
+                small_product(
+                    kernel,
+                    do_rows,
+                    components,
+                    value_columns,
+                    (n, m),
+                    dp,
+                    TILE_KEYS,
+                    Output::Replace,
+                );
             }
             scratch.softmax_backward(keys, n, &sums, scale);
-            let (p, ds) = (
-                View::new(&scratch.p, TILE_KEYS, n, m),
-                View::new(&scratch.dp, TILE_KEYS, n, m),
-            );
+            let (p, ds) = (View::new(&scratch.p, TILE_KEYS, n, m), View::new(&scratch.dp, TILE_KEYS, n, m));
             // SAFETY: row and column lie inside the matrix, and these rows and heads belong to this task.
             let at = |row: usize, col: usize| unsafe { dqkv.get().add(row * cols + col) };
             let (dq, dk, dv) = (

@@ -39,7 +39,15 @@ pub fn attention(
     for (index, segment) in layout.segments().iter().enumerate() {
         for first in (0..segment.len).step_by(TILE_QUERIES) {
             let n = TILE_QUERIES.min(segment.len - first);
-            tiles.extend((0..shape.n_kv_heads).map(|kv_head| QueryTile { qkv, layout, shape, index, first, n, kv_head }));
+            tiles.extend((0..shape.n_kv_heads).map(|kv_head| QueryTile {
+                qkv,
+                layout,
+                shape,
+                index,
+                first,
+                n,
+                kv_head,
+            }));
         }
     }
     let tasks = tiles.par_iter().with_min_len(4);

@@ -79,7 +79,16 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                 let products = factors.products.as_mut_ptr();
                 // SAFETY: n rows of products, whole panels.
                 unsafe {
-                    small_product(kernel, probabilities, inner, values, (n, vd), products, vd, Output::Replace);
+                    small_product(
+                        kernel,
+                        probabilities,
+                        inner,
+                        values,
+                        (n, vd),
+                        products,
+                        vd,
+                        Output::Replace,
+                    );
                 }
                 let out = scratch.out[head * n * vd..][..n * vd].chunks_exact_mut(vd);
                 let corrections = &scratch.corrections[head * n..];

@@ -43,7 +43,8 @@ unsafe fn rows<const MR: usize>(block: &Block, first: usize) -> usize {
     unsafe {
         let out = |r: usize| block.out.add((first + r) * block.stride);
         let mut sums: [[__m512; 2]; MR] = std::array::from_fn(|r| {
-            let at = |v: usize| if block.add { _mm512_loadu_ps(out(r).add(16 * v)) } else { _mm512_setzero_ps() };
+            let at =
+                |v: usize| if block.add { _mm512_loadu_ps(out(r).add(16 * v)) } else { _mm512_setzero_ps() };
             [at(0), at(1)]
         });
         for _ in 0..block.tiles {

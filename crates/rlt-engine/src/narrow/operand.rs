@@ -12,7 +12,7 @@ use super::product::LaidOut;
 use super::transpose::transpose;
 use super::view::View;
 use super::{TILE_ROWS, TILE_WORDS};
-use crate::bf16::Bf16Panels;
+use crate::bf16::{Bf16Panels, rounded};
 use crate::buffer::{self, Buffer};
 use crate::parallel::SharedMut;
 use crate::simd;
@@ -24,14 +24,6 @@ const TILE: usize = TILE_ROWS * TILE_WORDS;
 
 /// Numbers of a tile's row.
 const NUMBERS: usize = 2 * TILE_WORDS;
-
-/// The bits of `x` rounded to bf16. What is not a number stays so.
-#[inline(always)]
-fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    if bits & 0x7fff_ffff > 0x7f80_0000 { bits >> 16 | 0x40 } else { nearest }
-}
 
 /// Two numbers in a word.
 #[inline(always)]

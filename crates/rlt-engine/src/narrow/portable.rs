@@ -18,9 +18,8 @@ pub(super) unsafe fn block(block: &Block) {
         pulp::Arch::new().dispatch(Some { a, b: block.b, tiles: block.tiles, sums: &mut sums });
         for (r, sums) in sums.iter().take(rows).enumerate() {
             // SAFETY: the row lies inside the block.
-            let out = unsafe {
-                std::slice::from_raw_parts_mut(block.out.add((row + r) * block.stride), PANEL)
-            };
+            let out =
+                unsafe { std::slice::from_raw_parts_mut(block.out.add((row + r) * block.stride), PANEL) };
             for (out, sum) in out.iter_mut().zip(sums) {
                 *out = if block.add { *out + sum } else { *sum };
             }

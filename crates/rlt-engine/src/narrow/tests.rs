@@ -58,7 +58,10 @@ fn every_kernel_adds_up_the_products_of_the_rounded_factors() {
                 product_by(kernel, &a, &b, &mut out, mode);
                 for (i, (value, (exact, size))) in out.data().iter().zip(&exact).enumerate() {
                     let error = (f64::from(*value) - exact - before).abs();
-                    assert!(error < 5e-6 * (1.0 + size), "{kernel:?} {m} x {n} x {k}, {mode:?}, {i}: {error}");
+                    assert!(
+                        error < 5e-6 * (1.0 + size),
+                        "{kernel:?} {m} x {n} x {k}, {mode:?}, {i}: {error}"
+                    );
                 }
             }
         }
@@ -105,11 +108,23 @@ fn a_row_does_not_depend_on_the_others_nor_on_the_threads() {
 #[test]
 fn what_is_not_finite_stays_so() {
     for kernel in Kernel::available() {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7fff_ffff), f32::from_bits(0x7f80_0001)] {
+        for bad in [
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::from_bits(0x7fff_ffff),
+            f32::from_bits(0x7f80_0001),
+        ] {
             let mut x = numbers(3, 40, 7);
             x.data_mut()[45] = bad;
             let mut out = Tensor::zeros(3, 5);
-            product_by(kernel, &Left::of_rows(&x), &Pairs::of_rows(&numbers(5, 40, 8)), &mut out, Output::Replace);
+            product_by(
+                kernel,
+                &Left::of_rows(&x),
+                &Pairs::of_rows(&numbers(5, 40, 8)),
+                &mut out,
+                Output::Replace,
+            );
             assert!(out.row(0).iter().chain(out.row(2)).all(|v| v.is_finite()), "{kernel:?} {bad}");
             assert!(out.row(1).iter().all(|v| !v.is_finite()), "{kernel:?} {bad}");
         }
@@ -119,7 +134,8 @@ fn what_is_not_finite_stays_so() {
 #[test]
 fn weights_kept_in_bf16_are_laid_out_as_their_widened_copy() {
     for (n, k) in [(1, 5), (40, 17), (96, 96), (1100, 64), (2100, 41)] {
-        let bytes: Vec<u8> = numbers(n, k, 9).data().iter().flat_map(|v| v.to_bits().to_be_bytes()[..2].to_vec()).collect();
+        let bytes: Vec<u8> =
+            numbers(n, k, 9).data().iter().flat_map(|v| v.to_bits().to_be_bytes()[..2].to_vec()).collect();
         let bytes: Vec<u8> = bytes.chunks(2).flat_map(|b| [b[1], b[0]]).collect();
         let kept = Tensor::from_bf16_rows(n, k, |r| &bytes[2 * r * k..2 * (r + 1) * k]);
         let wide = Tensor::from_vec(n, k, kept.to_host().into_owned());

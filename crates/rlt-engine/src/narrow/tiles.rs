@@ -111,7 +111,10 @@ pub(super) unsafe fn block(block: &Block) {
                 );
             } else {
                 asm!(
-                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
                     options(nomem, nostack, preserves_flags),
                 );
             }
