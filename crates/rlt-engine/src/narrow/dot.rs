@@ -1,11 +1,14 @@
-//! A block by AVX-512 BF16: `vdpbf16ps` adds the products of two pairs to each of 16 sums.
+//! AVX-512 BF16: a block by `vdpbf16ps`, which adds the products of two pairs to each of 16 sums, and rounding by
+//! `vcvtneps2bf16` (subnormal numbers become zero, which the products would make of them anyway).
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_storeu_si256, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::kernel::Block;
+use super::rounding::NUMBERS;
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::tile::PANEL;
 
@@ -75,4 +78,49 @@ unsafe fn rows<const MR: usize>(block: &Block, first: usize) -> usize {
 fn bf16s(words: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes, and any bits are bf16 numbers.
     unsafe { std::mem::transmute(words) }
+}
+
+/// Rounds runs of 32 numbers, `stride` words apart.
+///
+/// # Safety
+/// The processor must have AVX-512 BF16, and `words` room for 16 words of every run.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn round_runs(runs: &[[f32; NUMBERS]], words: *mut u32, stride: usize) {
+    for (index, run) in runs.iter().enumerate() {
+        for half in 0..2 {
+            // SAFETY: half a run is 16 numbers and becomes 8 words.
+            unsafe {
+                let numbers = _mm512_loadu_ps(run.as_ptr().add(16 * half));
+                let to = words.add(index * stride + 8 * half);
+                _mm256_storeu_si256(to.cast(), halves(_mm512_cvtneps_pbh(numbers)));
+            }
+        }
+    }
+}
+
+/// Rounds two rows into words of a number of each; `N` is a multiple of 16.
+///
+/// # Safety
+/// The processor must have AVX-512 BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn round_pairs<const N: usize>(first: &[f32; N], second: &[f32; N], words: &mut [u32; N]) {
+    const { assert!(N.is_multiple_of(16)) };
+    for at in (0..N).step_by(16) {
+        // SAFETY: 16 numbers of each row, 16 words.
+        unsafe {
+            let wide = |row: &[f32; N]| {
+                let numbers = _mm512_loadu_ps(row.as_ptr().add(at));
+                _mm512_cvtepu16_epi32(halves(_mm512_cvtneps_pbh(numbers)))
+            };
+            let both = _mm512_or_si512(wide(first), _mm512_slli_epi32::<16>(wide(second)));
+            _mm512_storeu_si512(words.as_mut_ptr().add(at).cast(), both);
+        }
+    }
+}
+
+/// The same bits, as half words.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn halves(numbers: __m256bh) -> __m256i {
+    // SAFETY: both are 32 bytes, and any bits are integers.
+    unsafe { std::mem::transmute(numbers) }
 }

@@ -14,6 +14,7 @@ mod kernel;
 mod operand;
 mod portable;
 mod product;
+mod rounding;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 mod transpose;

@@ -9,10 +9,11 @@ use pulp::bytemuck;
 use rayon::prelude::*;
 
 use super::product::LaidOut;
+use super::rounding::{NUMBERS, pair, round_pairs, round_row};
 use super::transpose::transpose;
 use super::view::View;
 use super::{TILE_ROWS, TILE_WORDS};
-use crate::bf16::{Bf16Panels, rounded};
+use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
 use crate::parallel::SharedMut;
 use crate::simd;
@@ -21,15 +22,6 @@ use crate::tile::PANEL;
 
 /// Words of a tile.
 const TILE: usize = TILE_ROWS * TILE_WORDS;
-
-/// Numbers of a tile's row.
-const NUMBERS: usize = 2 * TILE_WORDS;
-
-/// Two numbers in a word.
-#[inline(always)]
-fn pair(first: f32, second: f32) -> u32 {
-    rounded(first) | rounded(second) << 16
-}
 
 /// Words of the inner dimension, whole tiles.
 fn inner_words(inner: usize) -> usize {
@@ -130,10 +122,10 @@ impl<'a> Left<'a> {
             words.fill(0);
         }
         for (r, row) in rows.enumerate() {
+            // As many numbers as the words have room for.
             let numbers = &self.x.row(row)[from..];
-            for (tile, numbers) in words.chunks_exact_mut(TILE).zip(numbers.chunks(NUMBERS)) {
-                narrow_run(numbers, &mut tile[r * TILE_WORDS..(r + 1) * TILE_WORDS]);
-            }
+            let numbers = &numbers[..numbers.len().min(words.len() / TILE_ROWS * 2)];
+            round_row(numbers, &mut words[r * TILE_WORDS..], TILE);
         }
     }
 
@@ -290,7 +282,7 @@ fn panel_of_rows(w: View, columns: Range<usize>, words: &mut [u32]) {
             let rows = columns.clone().skip(half * TILE_ROWS);
             for (words, row) in tile.iter_mut().zip(rows) {
                 let numbers = &w.row(row)[index * NUMBERS..];
-                narrow_run(&numbers[..numbers.len().min(NUMBERS)], words);
+                round_row(&numbers[..numbers.len().min(NUMBERS)], words, TILE_WORDS);
             }
             transpose(&tile, &mut words[half * TILE_ROWS..], PANEL);
         }
@@ -305,21 +297,6 @@ fn tile_of_columns(x: View, tile: usize, columns: Range<usize>) -> [[u32; PANEL]
     out
 }
 
-/// A run of at most 32 numbers, two a word.
-#[inline(always)]
-fn narrow_run(numbers: &[f32], words: &mut [u32]) {
-    if let Ok(numbers) = <&[f32; NUMBERS]>::try_from(numbers) {
-        let halves: &mut [u16] = bytemuck::cast_slice_mut(words);
-        for (half, number) in halves.iter_mut().zip(numbers) {
-            *half = rounded(*number) as u16;
-        }
-    } else {
-        for (word, numbers) in words.iter_mut().zip(numbers.chunks(2)) {
-            *word = pair(numbers[0], numbers.get(1).copied().unwrap_or(0.0));
-        }
-    }
-}
-
 /// Word `w` of each of some columns of `x`: its rows `first + 2 w` and `first + 2 w + 1`. What lies beyond the last
 /// row or column is left alone, or zero in half a word.
 #[inline(always)]
@@ -330,9 +307,7 @@ fn pairs_of_rows<const N: usize>(x: View, first: usize, columns: Range<usize>, w
         if row + 1 < rows {
             let (upper, lower) = (&x.row(row + 1)[columns.clone()], &x.row(row)[columns.clone()]);
             if let (Ok(lower), Ok(upper)) = (<&[f32; N]>::try_from(lower), <&[f32; N]>::try_from(upper)) {
-                for i in 0..N {
-                    words[i] = pair(lower[i], upper[i]);
-                }
+                round_pairs(lower, upper, words);
             } else {
                 for ((word, lower), upper) in words.iter_mut().zip(lower).zip(upper) {
                     *word = pair(*lower, *upper);

@@ -1,0 +1,61 @@
+//! Runs of f32, rounded to bf16 and put into words.
+
+use pulp::bytemuck;
+
+use super::TILE_WORDS;
+use crate::bf16::rounded;
+
+/// Numbers of a tile's row.
+pub(super) const NUMBERS: usize = 2 * TILE_WORDS;
+
+/// Rounds a row, two neighbours a word: 16 words for each run of 32 numbers, the runs `stride` words apart. Half a
+/// word beyond the last number is zero; the words after it are left alone.
+#[inline(always)]
+pub(super) fn round_row(numbers: &[f32], words: &mut [u32], stride: usize) {
+    let (runs, rest) = numbers.as_chunks::<NUMBERS>();
+    assert!(runs.is_empty() || words.len() >= (runs.len() - 1) * stride + TILE_WORDS, "words of a row");
+    #[cfg(target_arch = "x86_64")]
+    if super::dot::is_available() {
+        // SAFETY: the instructions are there, and the words have room.
+        unsafe { super::dot::round_runs(runs, words.as_mut_ptr(), stride) };
+    } else {
+        round_runs(runs, words, stride);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    round_runs(runs, words, stride);
+    if !rest.is_empty() {
+        for (word, numbers) in words[runs.len() * stride..].iter_mut().zip(rest.chunks(2)) {
+            *word = pair(numbers[0], numbers.get(1).copied().unwrap_or(0.0));
+        }
+    }
+}
+
+#[inline(always)]
+fn round_runs(runs: &[[f32; NUMBERS]], words: &mut [u32], stride: usize) {
+    for (run, words) in runs.iter().zip(words.chunks_mut(stride)) {
+        let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words[..TILE_WORDS]);
+        for (half, number) in halves.iter_mut().zip(run) {
+            *half = rounded(*number) as u16;
+        }
+    }
+}
+
+/// Rounds two rows into one: word by word a number of each. `N` is a multiple of 16.
+#[inline(always)]
+pub(super) fn round_pairs<const N: usize>(first: &[f32; N], second: &[f32; N], words: &mut [u32; N]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::dot::is_available() {
+        // SAFETY: the instructions are there.
+        unsafe { super::dot::round_pairs(first, second, words) };
+        return;
+    }
+    for i in 0..N {
+        words[i] = pair(first[i], second[i]);
+    }
+}
+
+/// Two numbers in a word.
+#[inline(always)]
+pub(super) fn pair(first: f32, second: f32) -> u32 {
+    rounded(first) | rounded(second) << 16
+}
