@@ -132,6 +132,7 @@ fn specimen() -> Result<Table> {
             clip_high: Some(0.0),
             mask_truncated: Some(false),
             resample_rounds: Some(0),
+            reference_sync_every: Some(0),
             ..GrpoConfig::default()
         },
         ..Config::default()

@@ -177,8 +177,9 @@ impl Config {
             required_path("model.student", &self.model.student)?;
         }
         if self.lora.rank > 0 && self.grpo.beta > 0.0 {
-            let every = self.grpo.reference_sync_every;
-            let range = "0 with lora.rank above 0: the reference is the base model, which does not move";
+            let every = self.reference_sync_every();
+            let range =
+                "0 or unset with lora.rank above 0: the reference is the base model, which does not move";
             require(every == 0, "grpo.reference_sync_every", every, range)?;
         }
         let temperature = self.sampling.temperature;
@@ -379,13 +380,18 @@ mod tests {
         );
         let paths = ["lora.rank=8", "model.path=m", "model.student=s", "data.path=d"].map(String::from);
         let mut config = Config::load(None, &paths).unwrap();
+        assert_eq!(config.reference_sync_every(), 0);
+        config.validate_for_grpo().unwrap();
+        config.grpo.reference_sync_every = Some(32);
         let message = config.validate_for_grpo().unwrap_err().to_string();
         assert!(
-            message.starts_with("grpo.reference_sync_every is 32; it must be 0 with lora.rank"),
+            message.starts_with("grpo.reference_sync_every is 32; it must be 0 or unset with lora.rank"),
             "{message}"
         );
-        config.grpo.reference_sync_every = 0;
+        config.lora.rank = 0;
         config.validate_for_grpo().unwrap();
+        config.grpo.reference_sync_every = None;
+        assert_eq!(config.reference_sync_every(), 32);
         let message = refusal(&["lora.targets=[\"lm_head\"]"]);
         assert!(message.contains("unknown variant `lm_head`, expected one of `q_proj`"), "{message}");
     }

@@ -75,7 +75,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    settle_reference(&mut weights, grpo.reference_sync_every, judge.student());
+    settle_reference(&mut weights, config.reference_sync_every(), judge.student());
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
@@ -133,7 +133,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
         })?;
         config.memory.end_stage();
-        sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
+        sync_reference(&mut weights, step, config.reference_sync_every(), grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.

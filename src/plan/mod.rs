@@ -176,7 +176,7 @@ fn walk(
     if has_reference && config.lora.rank == 0 {
         let copy: Vec<_> = trained.iter().map(|slot| pool.take(slot.rows * slot.cols)).collect();
         // One that never moves is narrowed to bf16 where that loses nothing; its f32 blocks are used again.
-        let narrowed = config.grpo.reference_sync_every == 0 && models.policy_file == 2;
+        let narrowed = config.reference_sync_every() == 0 && models.policy_file == 2;
         for (slot, block) in trained.iter().zip(copy) {
             if narrowed && slot.decay {
                 blocks.push(pool.take(slot.rows * slot.cols / 2));
@@ -306,7 +306,7 @@ fn savings(
         ("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
                 config.lora.rank = 16;
-                config.grpo.reference_sync_every = 0;
+                config.grpo.reference_sync_every = config.grpo.reference_sync_every.map(|_| 0);
             }
         }),
     ];

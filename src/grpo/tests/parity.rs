@@ -125,8 +125,8 @@ fn ten_steps_of_every_objective_follow_pytorch() {
         let (mut worst_loss, mut clipped) = (0.0_f64, false);
         for (number, step) in (1..).zip(&run.steps) {
             let update = learner.learn(number, &to_learn(step), &mut weights, &mut gradients).unwrap();
-            let grpo = &config.grpo;
-            sync_reference(&mut weights, number, grpo.reference_sync_every, grpo.reference_mixup);
+            let (every, mixup) = (config.reference_sync_every(), config.grpo.reference_mixup);
+            sync_reference(&mut weights, number, every, mixup);
             assert_eq!(update.losses.len(), step.losses.len());
             for (ours, theirs) in update.losses.iter().zip(&step.losses) {
                 // Where terms of both signs cancel, down to nothing at a ratio of 1, the rounding of f32
