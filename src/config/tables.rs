@@ -55,6 +55,8 @@ pub struct ModelPaths {
     pub path: PathBuf,
     /// The reward's student (`reward.kind = "rlt"`).
     pub student: PathBuf,
+    /// The reference model of `rlt train`; empty for the model as training begins.
+    pub reference: PathBuf,
     /// Train from random weights: take only `config.json` and the tokenizer from `path`.
     pub from_scratch: bool,
     /// Number format of the final model's weights. Training and checkpoints are f32 whatever this says.

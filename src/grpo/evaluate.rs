@@ -77,6 +77,7 @@ impl HeldOut {
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
         let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
+        config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
         let judged =
             judge.rewards(step, &questions, &groups, style, chat, decoder, config).map_err(|error| {
@@ -85,6 +86,7 @@ impl HeldOut {
                     other => other,
                 }
             })?;
+        config.memory.end_stage();
         let mut rollout = Rollout::default();
         rollout.add(questions, groups, judged);
         let all = describe(&rollout.groups);

@@ -80,6 +80,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             .optimizer
             .update(&mut weights.decoder, &gradients)
             .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        config.memory.end_stage();
 
         let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let metrics = json!({
@@ -97,6 +98,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
             _ => None,
         };
+        config.memory.end_stage();
         if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
             break;
         }
