@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use clap::Args;
-use rlt::config::{Config, DataConfig};
+use rlt::config::{AddedRewards, Config, DataConfig};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::Formats;
 use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
@@ -68,6 +68,7 @@ impl ScoreArgs {
             "data": &data,
             "prompts": &config.prompts,
             "reward": &config.reward,
+            "longest": (config.reward.add != AddedRewards::default()).then_some(config.sampling.max_new_tokens),
             "detail": detail,
             "tokens_per_batch": self.tokens_per_batch,
         });
@@ -79,7 +80,7 @@ impl ScoreArgs {
             detail,
             &formats,
             (&teacher, student),
-            &config.reward,
+            &config,
             self.tokens_per_batch,
             &context.progress,
             stop_flag()?,

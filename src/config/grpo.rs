@@ -163,6 +163,13 @@ impl super::Config {
         let unset = if self.lora.rank > 0 { 0 } else { SYNC_EVERY };
         self.grpo.reference_sync_every.unwrap_or(unset)
     }
+
+    /// The folder of a reference model of its own that never moves: it is read anew whenever the run goes on.
+    pub(crate) fn fixed_reference(&self) -> Option<&std::path::PathBuf> {
+        let path = &self.model.reference;
+        let is_read_anew = self.grpo.beta > 0.0 && self.reference_sync_every() == 0;
+        (is_read_anew && !path.as_os_str().is_empty()).then_some(path)
+    }
 }
 
 /// An objective with every part of it settled.

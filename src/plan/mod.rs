@@ -89,6 +89,8 @@ struct Models {
     reference: Option<Shape>,
     /// It, and bytes of a number in its files, where it is loaded from a folder of its own.
     given_reference: Option<(Shape, usize)>,
+    /// Whether it is the student, too: never moves, and begins as the same files.
+    reference_is_student: bool,
 }
 
 /// Plans `command` with `config`. The weights' headers, the tokenizers and the rows are read; weights are not.
@@ -151,7 +153,13 @@ fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Mode
     };
     let reference = has_reference
         .then(|| given_reference.as_ref().map_or_else(|| policy.base(), |(shape, _)| shape.clone()));
-    Ok(Models { policy, policy_file: file.size(), student, reference, given_reference })
+    let folders = [&config.model.path, &config.model.student].map(|path| path.canonicalize().ok());
+    let reference_is_student = has_reference
+        && config.reference_sync_every() == 0
+        && student.is_some()
+        && given_reference.is_none()
+        && folders[0] == folders[1];
+    Ok(Models { policy, policy_file: file.size(), student, reference, given_reference, reference_is_student })
 }
 
 fn dtype(folder: &std::path::Path) -> Result<Dtype> {
@@ -209,8 +217,7 @@ fn step_seconds(config: &Config, command: Command, models: &Models, work: &Work)
         }
     }
     let n = work.steps.len().max(1) as f64;
-    let mut parts =
-        vec![("generation", generation / n), ("scoring", scoring / n), ("update", update / n)];
+    let mut parts = vec![("generation", generation / n), ("scoring", scoring / n), ("update", update / n)];
     if let Some(evaluation) = &work.evaluation {
         let (generation, scoring) = sampled(evaluation);
         let held_out = micro_batches(&evaluation.held_out, tokens).into_iter();

@@ -92,13 +92,19 @@ impl Walk<'_> {
             let copy: Vec<_> = trained.iter().map(|slot| pool.take(slot.rows * slot.cols)).collect();
             // One that never moves is narrowed to bf16 where that loses nothing; its f32 blocks are used again.
             let narrowed = config.reference_sync_every() == 0 && models.policy_file == 2;
+            let mut narrow = Vec::new();
             for (slot, block) in trained.iter().zip(copy) {
                 if narrowed && slot.decay {
-                    blocks.push(pool.take(slot.rows * slot.cols / 2));
+                    narrow.push(pool.take(slot.rows * slot.cols / 2));
                     pool.give(block);
                 } else {
-                    blocks.push(block);
+                    narrow.push(block);
                 }
+            }
+            if models.reference_is_student {
+                pool.give_all(narrow);
+            } else {
+                blocks.extend(narrow);
             }
             kept(pool, "reference");
         }
@@ -177,7 +183,8 @@ impl Walk<'_> {
         if self.config.optimizer.moments == MomentDtype::Bf16 {
             self.pool.pass(widened(&self.models.policy));
         }
-        if self.models.reference.is_some() && self.config.lora.rank == 0 && self.models.policy_file == 2 {
+        let is_written = self.models.reference.is_some() && self.config.fixed_reference().is_none();
+        if is_written && self.config.lora.rank == 0 && self.models.policy_file == 2 {
             self.pool.pass(widened(&self.models.policy));
         }
         self.end(Stage::Saving);

@@ -8,8 +8,8 @@ steps and prints the planned peak, the measured one (the most resident memory of
 measured. Exit code 1 where one lies outside 0.9 to 1.1. It takes some minutes, 1 GB of disk and up to 4 GiB of memory, and
 needs Python alone.
 
-``--qwen FOLDER --rows FILE`` measures a model folder of your own instead (docs/EXPERIMENTS.md: Qwen2.5-0.5B's shape), by
-``rlt sft`` and ``rlt train`` with LoRA at 2,048 tokens of context.
+``--large FOLDER`` measures a large model instead, with LoRA at 2,048 tokens of context, and its seconds a step. For
+Qwen2.5-0.5B's shape: ``make_large.py FOLDER --shape 0.5b``, and the tokenizer's files of that model in FOLDER.
 """
 
 import argparse
@@ -30,20 +30,20 @@ CONFIGS = Path(__file__).parents[2] / "configs/tests"
 # Width, width of the feed-forward layer, blocks, heads, heads of keys and values, vocabulary, number format of the file.
 MODELS = {
     "teacher": dict(d=512, f=2048, layers=8, heads=8, kv=4, vocab=16384, dtype="F32"),
-    "wide": dict(d=768, f=3072, layers=7, heads=12, kv=4, vocab=32768, dtype="F32"),
+    "wide": dict(d=768, f=3072, layers=6, heads=12, kv=4, vocab=32768, dtype="F32"),
     "half": dict(d=640, f=2560, layers=8, heads=10, kv=2, vocab=24576, dtype="BF16"),
     "student": dict(d=512, f=2048, layers=8, heads=8, kv=4, vocab=16384, dtype="BF16"),
     "half-student": dict(d=640, f=2560, layers=8, heads=10, kv=2, vocab=24576, dtype="BF16"),
 }
 
 # Name: the command and its settings; MODEL:, ROWS: and so on are paths of what is made.
-SFT = ["data.path=ROWS:texts.jsonl", "sft.format=text", "sft.epochs=0.25"]
+SFT = ["data.path=ROWS:texts.jsonl", "sft.format=text", "sft.epochs=0.14"]
 TRAIN = ["data.path=ROWS:questions_train.jsonl", "grpo.steps=2", "grpo.samples_logged=1"]
 RUNS = {
     "sft, all weights": ["sft", "model.path=MODEL:teacher", *SFT, "sft.batch_rows=16", "sft.tokens_per_microbatch=4096"],
     "sft, recompute, evaluation": [
-        "sft", "model.path=MODEL:wide", *SFT, "sft.batch_rows=16", "sft.tokens_per_microbatch=8192",
-        "memory.recompute=blocks", "eval.every=2", "eval.data=ROWS:texts.jsonl", "eval.max_rows=24",
+        "sft", "model.path=MODEL:wide", *SFT, "sft.batch_rows=16", "sft.tokens_per_microbatch=4096",
+        "memory.recompute=blocks", "eval.every=2", "eval.data=ROWS:texts.jsonl", "eval.max_rows=10",
     ],
     "sft, bf16 moments": [
         "sft", "model.path=MODEL:half", *SFT, "sft.batch_rows=8", "sft.tokens_per_microbatch=2048",
@@ -55,12 +55,12 @@ RUNS = {
     ],
     "grpo, release, recompute": [
         "train", "model.path=MODEL:wide", "reward.kind=correctness", *TRAIN, "grpo.questions_per_step=4",
-        "grpo.group_size=16", "sampling.max_new_tokens=192", "sampling.max_running=64", "memory.idle=release",
+        "grpo.group_size=16", "sampling.max_new_tokens=128", "sampling.max_running=64", "memory.idle=release",
         "memory.recompute=blocks", "grpo.tokens_per_microbatch=8192", "grpo.beta=0",
     ],
     "grpo, LoRA": [
         "train", "model.path=MODEL:half", "model.student=MODEL:half-student", *TRAIN, "lora.rank=16",
-        "grpo.questions_per_step=4", "grpo.group_size=8", "sampling.max_new_tokens=256",
+        "grpo.questions_per_step=4", "grpo.group_size=8", "sampling.max_new_tokens=160",
         "sampling.max_running=32", "grpo.tokens_per_microbatch=4096",
     ],
     "grpo, bf16 moments, fixed reference": [
@@ -71,13 +71,27 @@ RUNS = {
     "dapo, minibatches, evaluation": [
         "train", "model.path=MODEL:teacher", "reward.kind=correctness", *TRAIN, "grpo.objective=dapo",
         "grpo.mask_truncated=false", "grpo.questions_per_step=4", "grpo.group_size=4", "grpo.minibatches=4",
-        "grpo.beta=0", "sampling.max_new_tokens=64", "sampling.max_running=96", "grpo.tokens_per_microbatch=8192",
-        "eval.every=1", "eval.data=ROWS:questions_heldout.jsonl", "eval.max_rows=48", "eval.samples=2",
+        "grpo.beta=0", "sampling.max_new_tokens=48", "sampling.max_running=96", "grpo.tokens_per_microbatch=8192",
+        "eval.every=2", "eval.data=ROWS:questions_heldout.jsonl", "eval.max_rows=48", "eval.samples=2",
     ],
     "gspo, k1, full divergence": [
         "train", "model.path=MODEL:teacher", "model.student=MODEL:student", *TRAIN, "grpo.objective=gspo", "grpo.kl=k1",
         "reward.kl=full", "grpo.questions_per_step=4", "grpo.group_size=4", "sampling.max_new_tokens=160",
         "sampling.max_running=16", "grpo.tokens_per_microbatch=3072", "memory.idle=release",
+    ],
+}
+# The same for a large model; both models are bf16 and frozen, and every sequence fills 2,048 tokens.
+LARGE = {
+    "sft": [
+        "sft", "model.path=MODEL:large", "data.path=ROWS:long.jsonl", "sft.format=text", "sft.epochs=1",
+        "sft.batch_rows=2", "sft.tokens_per_microbatch=2048", "lora.rank=16", "memory.recompute=blocks",
+        "model.save_dtype=bf16",
+    ],
+    "grpo": [
+        "train", "model.path=MODEL:large", "model.student=MODEL:large-student", "data.path=ROWS:questions.jsonl",
+        "grpo.steps=1", "grpo.questions_per_step=1", "grpo.group_size=2", "sampling.max_new_tokens=2048",
+        "sampling.max_running=2", "grpo.tokens_per_microbatch=4096", "grpo.samples_logged=1", "lora.rank=16",
+        "memory.recompute=blocks", "memory.idle=release", "model.save_dtype=bf16",
     ],
 }
 COMMON = ["prompts.teacher_system=", "prompts.student_system=", "optimizer.learning_rate=1e-6", "checkpoint.every=2"]
@@ -105,7 +119,7 @@ def make_model(folder, tokenizer, d, f, layers, heads, kv, vocab, dtype):
             shapes |= {f"{at}.self_attn.{name}_proj.weight": [rows, d], f"{at}.self_attn.{name}_proj.bias": [rows]}
         shapes |= {f"{at}.self_attn.o_proj.weight": [d, d], f"{at}.mlp.down_proj.weight": [d, f]}
         shapes |= {f"{at}.mlp.{name}_proj.weight": [f, d] for name in ("gate", "up")}
-    dice, size = random.Random(1), 4 if dtype == "F32" else 2
+    dice, size = random.Random(str(folder)), 4 if dtype == "F32" else 2
 
     def numbers(values):
         packed = array.array("f", values).tobytes()
@@ -145,6 +159,23 @@ def make_all(rlt, work):
     return {"ROWS:": f"{rows}/", "MODEL:": f"{work}/"}
 
 
+def make_large(folder, work):
+    """The model with a context of 2,048 tokens (its student's, which sees more than the thought, is as it was), and rows."""
+    for name in ("large", "large-student"):
+        shutil.rmtree(work / name, ignore_errors=True)
+        (work / name).mkdir()
+        for file in folder.resolve().iterdir():
+            (work / name / file.name).symlink_to(file)
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 2048}
+    (work / "large/config.json").unlink()
+    (work / "large/config.json").write_text(json.dumps(config))
+    # A token a word in any vocabulary of English.
+    (work / "long.jsonl").write_text(2 * 2 * (json.dumps({"text": " the" * 2046}) + "\n"))
+    row = {"question": "What is 17 + 25?", "solution": "17 + 25 = 42, so the answer is 42."}
+    (work / "questions.jsonl").write_text(json.dumps(row) + "\n")
+    return {"ROWS:": f"{work}/", "MODEL:": f"{work}/"}
+
+
 def resident(pid):
     status = Path(f"/proc/{pid}/status").read_text()
     return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS")), 0)
@@ -180,13 +211,18 @@ def main():
     parser.add_argument("rlt", type=Path)
     parser.add_argument("names", nargs="*", help="configurations whose names hold one of these; all without any")
     parser.add_argument("--work", type=Path, default=Path("target/plan-peak"))
+    parser.add_argument("--large", type=Path, metavar="FOLDER", help="measure this model instead")
     parser.add_argument("--trace", action="store_true", help="write resident memory over time to WORK/trace-NAME.tsv")
     options = parser.parse_args()
     rlt, work = options.rlt.resolve(), options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    places, outside = make_all(rlt, work), []
+    if options.large:
+        places, runs = make_large(options.large, work), LARGE
+    else:
+        places, runs = make_all(rlt, work), RUNS
+    outside = []
     print(f"{'configuration':<38}{'planned':>9}{'measured':>9}{'ratio':>7}  largest stage   MiB; planned / measured")
-    for name, (command, *settings) in RUNS.items():
+    for name, (command, *settings) in runs.items():
         if options.names and not any(part in name for part in options.names):
             continue
         for key, place in places.items():
@@ -201,6 +237,13 @@ def main():
         ratio = plan["peak_bytes"] / peak
         stage = max(plan["stage_peak_bytes"], key=plan["stage_peak_bytes"].get)
         print(f"{name:<38}{plan['peak_bytes'] / 2**20:>9.0f}{peak / 2**20:>9.0f}{ratio:>7.3f}  {stage}, {seconds:.0f} s", flush=True)
+        if options.large:
+            rows = [json.loads(line) for line in open(run_dir / "metrics.jsonl")]
+            walls = [0.0] + [row["wall_s"] for row in rows]
+            steps = [after - before for before, after in zip(walls, walls[1:])]
+            parts = [f"{k} {v:.0f} s" for k, v in rows[-1].items() if k in ("generate_s", "score_s", "update_s")]
+            said = ", ".join(f"{k} {v:.0f} s" for k, v in plan["step_s"].items())
+            print(f"    {steps[-1]:.0f} s for the last step ({', '.join(parts)}); planned {said}")
         if options.trace:
             stages = {stage: round(size / 2**20) for stage, size in plan["stage_peak_bytes"].items()}
             print(f"    {stages} {({k: round(v / 2**20) for k, v in plan['stays_bytes'].items()})}")
