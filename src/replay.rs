@@ -8,6 +8,7 @@ use rlt_model::Decoder;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::prompts::ChatText;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
 use crate::training::{Optimizer, Restored};
@@ -104,7 +105,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<Weights> {
     let reference = reference.map(|weights| decoder.with_weights(weights));
     let mut weights = Weights { decoder, optimizer, reference };
     if batch.work == "grpo" {
-        grpo::begin_reference(&mut weights, config.grpo.beta, 0)?;
+        grpo::begin_reference(&mut weights, config, &ChatText::from_dir(folder)?, 0)?;
     }
     Ok(weights)
 }

@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use rlt_model::Decoder;
 use rlt_model::generate::{Completion, GenerationProgress, GenerationRequest, SamplingParams, generate};
+use rlt_model::{Decoder, Stop};
 
 use crate::config::SamplingConfig;
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ impl<'a> Sampler<'a> {
             .enumerate()
             .map(|(i, prompt)| GenerationRequest { prompt, n, stream: [stream, (first + i) as u64] })
             .collect();
-        Ok(generate(self.decoder, &requests, &self.params, self.seed, on_progress)?)
+        Ok(generate(self.decoder, &requests, &self.params, self.seed, Stop::never(), on_progress)?)
     }
 
     /// Prompts to hand over at once when each is completed `n` times: enough that finished sequences are

@@ -3,6 +3,7 @@
 //! A [`RltSample`] holds both sequences of one completion; [`score_samples`] asks teacher and student for
 //! the log-probabilities and hands them to [`crate::reward::rlt`]. Training and `rlt score` share this.
 
+pub(crate) mod added;
 mod columns;
 mod jobs;
 
@@ -17,6 +18,7 @@ use crate::reward::rlt::{RltInputs, RltScore, Unscorable, check_finite, explanat
 use crate::scorer::TokenScorer;
 use jobs::{Job, full_scores, job_logprobs};
 
+pub(crate) use columns::number;
 pub use columns::{NGRAM_TOKENS, ledger_columns, score_columns};
 
 /// The text side of both models and the format between them.

@@ -1,7 +1,7 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
 use rlt_model::batch::ScoringGroup;
-use rlt_model::{Decoder, ScoredStates};
+use rlt_model::{Decoder, ScoredStates, Stop};
 
 use crate::error::Result;
 
@@ -31,6 +31,29 @@ pub trait TokenScorer {
     fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>>;
 }
 
+/// A model that is asked to stop between the parts of what it scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Stoppable<'a>(pub &'a Decoder, pub Stop<'a>);
+
+impl TokenScorer for Stoppable<'_> {
+    fn context_tokens(&self) -> usize {
+        self.0.context_tokens()
+    }
+
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        Ok(self.0.token_logprobs_unless(self.1, groups, temperature, tokens_per_batch)?)
+    }
+
+    fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
+        Ok(Decoder::scored_states(self.0, self.1, groups, tokens_per_batch)?)
+    }
+}
+
 impl TokenScorer for Decoder {
     fn context_tokens(&self) -> usize {
         self.config().max_position_embeddings
@@ -46,7 +69,7 @@ impl TokenScorer for Decoder {
     }
 
     fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
-        Ok(Decoder::scored_states(self, groups, tokens_per_batch)?)
+        Ok(Decoder::scored_states(self, Stop::never(), groups, tokens_per_batch)?)
     }
 }
 

@@ -180,7 +180,14 @@ fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
             .chain(["begin_of_solution", "end_of_solution", "begin_of_explanation", "end_of_explanation"]);
     let known: BTreeSet<String> =
         known.into_keys().chain(style.map(|part| format!("prompts.{part}"))).collect();
-    let weights = ["reward.alpha_min", "reward.alpha_max", "reward.unscorable_reward"].map(str::to_owned);
+    let weights = [
+        "reward.alpha_min",
+        "reward.alpha_max",
+        "reward.unscorable_reward",
+        "reward.add.overlong_cache",
+        "grpo.reference_sync_every",
+    ]
+    .map(str::to_owned);
     let of_objective =
         ["baseline", "scale", "loss_mean", "clip_low", "clip_high", "mask_truncated", "resample_rounds"];
     let unset = weights.into_iter().chain(of_objective.map(|key| format!("grpo.{key}")));

@@ -112,3 +112,32 @@ fn several_completions_of_a_row_become_rows() {
     assert!(rows[1]["parts"]["status"].as_str().unwrap().starts_with("empty thought"));
     assert_eq!(rows[1]["reward"], -1.0);
 }
+
+#[test]
+fn added_rewards_are_summed_and_kept_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    inputs(dir.path(), 4);
+    let scored = |out: &str, overrides: &[&str]| -> Vec<Value> {
+        let output = score(dir.path(), out).args(overrides).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let written = fs::read_to_string(dir.path().join(out)).unwrap();
+        let rows: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mean = rows.iter().map(|row| row["reward"].as_f64().unwrap()).sum::<f64>() / rows.len() as f64;
+        assert!((answer["reward_mean"].as_f64().unwrap() - mean).abs() < 1e-6);
+        rows
+    };
+    let plain = scored("plain.jsonl", &[]);
+    assert!(plain.iter().all(|row| row.get("rewards").is_none()));
+    let sums = scored("sums.jsonl", &["reward.add.repetition=-2", "reward.add.overlap=0.5"]);
+    for (plain, sum) in plain.iter().zip(&sums) {
+        let part = |name: &str| sum["rewards"][name].as_f64().unwrap();
+        assert_eq!(part("rlt"), plain["reward"].as_f64().unwrap());
+        assert_eq!(part("repetition"), plain["parts"]["repeated_ngram_share"].as_f64().unwrap());
+        assert_eq!(part("overlap"), plain["parts"]["solution_overlap"].as_f64().unwrap());
+        let expected = part("rlt") - 2.0 * part("repetition") + 0.5 * part("overlap");
+        assert!((sum["reward"].as_f64().unwrap() - expected).abs() < 1e-6);
+        assert_eq!(sum["parts"], plain["parts"]);
+    }
+    assert!(sums.iter().any(|row| row["rewards"]["repetition"].as_f64().unwrap() > 0.0));
+}

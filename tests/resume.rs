@@ -1,5 +1,5 @@
 //! `rlt sft` and `rlt train`, killed again and again at random moments (SIGKILL, also while a checkpoint is being
-//! written), end with the files of a run that nobody disturbed: weights, optimizer state, reference, samples
+//! written, and SIGTERM), end with the files of a run that nobody disturbed: weights, optimizer state, reference, samples
 //! and the best model byte for byte, metrics byte for byte but for the fields that measure time.
 //!
 //! `RLT_TEST_KILLS` sets how many kills each configuration has to survive; without it, it is 2 and not every
@@ -23,6 +23,7 @@ struct Victim {
     overrides: Vec<&'static str>,
 }
 
+/// The short run's own setting is for weights that move.
 const LORA: [&str; 2] = ["lora.rank=4", "grpo.reference_sync_every=0"];
 
 /// What each objective is run with beside the short run's settings.
@@ -35,11 +36,17 @@ const OBJECTIVES: [&[&str]; 6] = [
     &["grpo.objective=rloo"],
 ];
 
-/// Fine-tuning and every objective, with and without LoRA; with LoRA the first objective only, unless `all`.
+/// Fine-tuning and every objective, with and without LoRA, and both with moments in bf16; with LoRA the first objective
+/// only, unless `all`.
 fn victims(all: bool) -> Vec<Victim> {
     let sft = ["sft.epochs=1", "eval.every=4"];
     let rl = ["grpo.steps=10", "grpo.questions_per_step=3", "grpo.group_size=4", "eval.every=2"];
     let mut victims = Vec::new();
+    for (command, config, overrides) in [("sft", "short-sft.toml", &sft[..]), ("train", "short-rl.toml", &rl)]
+    {
+        let overrides = overrides.iter().chain(&["optimizer.moments=bf16"]).copied().collect();
+        victims.push(Victim { command, config, overrides });
+    }
     for lora in [&[][..], &LORA] {
         let overrides = sft.iter().chain(lora).copied().collect();
         victims.push(Victim { command: "sft", config: "short-sft.toml", overrides });
@@ -50,6 +57,17 @@ fn victims(all: bool) -> Vec<Victim> {
         }
     }
     victims
+}
+
+/// When and how it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// After a random share of the time of a whole run.
+    Any,
+    /// While it writes a checkpoint.
+    Saving,
+    /// As [`Self::Any`], by a signal that lets it save.
+    Asked,
 }
 
 /// A small generator (Knuth's MMIX constants).
@@ -85,20 +103,19 @@ impl Victim {
         assert!(self.start(run_dir, threads).wait().unwrap().success(), "{}", self.name());
     }
 
-    /// Starts it and kills it: after a random share of `whole_run`, or while it writes a checkpoint. False when
-    /// it was done before.
+    /// Starts it and kills it, or asks it to end. False when it was done before.
     fn kill_once(
         &self,
         run_dir: &Path,
         threads: usize,
-        in_a_save: bool,
+        moment: Moment,
         share: f64,
         whole_run: Duration,
     ) -> bool {
         let begun = SystemTime::now();
         let started = Instant::now();
         let mut child = self.start(run_dir, threads);
-        let until = if in_a_save {
+        let until = if moment == Moment::Saving {
             while !is_saving(run_dir, begun) {
                 if child.try_wait().unwrap().is_some() {
                     return false;
@@ -113,6 +130,13 @@ impl Victim {
         std::thread::sleep(until.saturating_sub(started.elapsed()));
         if child.try_wait().unwrap().is_some() {
             return false;
+        }
+        if moment == Moment::Asked {
+            let sent = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+            assert!(sent.success());
+            // With nothing left to do but the last files, it may be done.
+            assert!(matches!(child.wait().unwrap().code(), Some(0 | 130)), "{}", self.name());
+            return true;
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -151,7 +175,8 @@ fn killed_runs_end_as_undisturbed_ones() {
         while done < kills {
             // Threads change between the lives of a run, and nothing else does.
             let threads = 1 + done % 2;
-            if victim.kill_once(&killed, threads, done % 2 == 1, dice.roll(), whole_run) {
+            let moment = [Moment::Any, Moment::Saving, Moment::Asked, Moment::Saving][done % 4];
+            if victim.kill_once(&killed, threads, moment, dice.roll(), whole_run) {
                 done += 1;
                 continue;
             }

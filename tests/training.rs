@@ -198,6 +198,45 @@ fn models_that_changed_under_a_run_are_refused() {
     );
 }
 
+/// The divergence from the reference in the first step, whose policy is the model as training begins.
+fn first_kl(run_dir: &Path) -> f64 {
+    metrics(run_dir)[0]["kl_to_reference"].as_f64().unwrap()
+}
+
+#[test]
+fn a_reference_of_its_own_is_in_the_checkpoints_when_it_moves_and_read_anew_when_not() {
+    for (every, in_checkpoints) in [("2", true), ("0", false)] {
+        let made = world();
+        let model = made.trained_model();
+        let other = run(rlt::sft::train, &made.sft_config(&["seed=8"]), &made.run_dir("other")).model;
+        let reference = format!("model.reference={}", other.display());
+        let config = made.train_config(&model, &[&reference, &format!("grpo.reference_sync_every={every}")]);
+        assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 2);
+        let whole = made.run_dir("whole");
+        assert!(first_kl(&whole) > 1e-3, "{}", first_kl(&whole));
+        let saved = whole.join("checkpoints/step-000003/reference.safetensors").exists();
+        assert_eq!(saved, in_checkpoints);
+    }
+}
+
+#[test]
+fn a_reference_of_another_shape_cannot_move() {
+    let made = world();
+    let model = made.trained_model();
+    let sizes = Sizes { textbook: 1, teacher_sft: 1, questions_train: 1, questions_heldout: 1 };
+    let shape = ModelShape { hidden_size: 16, intermediate_size: 32, n_layers: 1, n_heads: 2, context: 512 };
+    let small = World::Market.write_dataset(&made.run_dir("small"), 5, &sizes, &shape).unwrap().model;
+    Decoder::random(&rlt_model::config::ModelConfig::from_dir(&small).unwrap(), 1).save(&small).unwrap();
+    let reference = format!("model.reference={}", small.display());
+    let stop = AtomicBool::new(false);
+    let config = made.train_config(&model, &[&reference]);
+    let error = rlt::grpo::train(&config, &made.run_dir("moving"), &Silent, &stop).unwrap_err();
+    assert!(error.to_string().contains("another shape than model.path"), "{error}");
+    let config = made.train_config(&model, &[&reference, "grpo.reference_sync_every=0"]);
+    run(rlt::grpo::train, &config, &made.run_dir("fixed"));
+    assert!(first_kl(&made.run_dir("fixed")) > 1e-3);
+}
+
 #[test]
 fn rows_that_do_not_fit_are_an_error_when_none_is_left() {
     let made = world();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use clap::Args;
-use rlt::config::{Config, DataConfig};
+use rlt::config::{AddedRewards, Config, DataConfig};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::Formats;
 use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
@@ -71,6 +71,7 @@ impl ScoreArgs {
             "prompts": &config.prompts,
             "reward": &config.reward,
             "arithmetic": config.model.arithmetic,
+            "longest": (config.reward.add != AddedRewards::default()).then_some(config.sampling.max_new_tokens),
             "detail": detail,
             "tokens_per_batch": self.tokens_per_batch,
         });
@@ -82,7 +83,7 @@ impl ScoreArgs {
             detail,
             &formats,
             (&teacher, student),
-            &config.reward,
+            &config,
             self.tokens_per_batch,
             &context.progress,
             stop_flag()?,

@@ -30,6 +30,9 @@ impl TrainArgs {
         if config.reward.kind == RewardKind::Rlt && !config.makes_its_world() {
             model_folder(&config.model.student)?;
         }
+        if !config.model.reference.as_os_str().is_empty() {
+            model_folder(&config.model.reference)?;
+        }
         let run_dir = RunDir::open(&config)?;
         let trained = grpo::train(&config, &run_dir.path, &context.progress, stop)
             .map_err(|error| with_what_is_left(error, &run_dir.path))?;

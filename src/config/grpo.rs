@@ -113,8 +113,9 @@ pub struct GrpoConfig {
     pub beta: f32,
     /// Estimator of the KL term.
     pub kl: KlToReference,
-    /// Every this many steps the reference moves towards the policy; 0 never.
-    pub reference_sync_every: usize,
+    /// Every this many steps the reference moves towards the policy; 0 never. Unset, 32, and 0 where the reference cannot
+    /// move ([`super::Config::reference_sync_every`]).
+    pub reference_sync_every: Option<usize>,
     /// Share of the policy in the synchronised reference.
     pub reference_mixup: f32,
     /// Tokens in memory at once; larger batches are split and their gradients summed.
@@ -143,12 +144,31 @@ impl Default for GrpoConfig {
             minibatches: 1,
             beta: 0.04,
             kl: KlToReference::K3,
-            reference_sync_every: 32,
+            reference_sync_every: None,
             reference_mixup: 0.9,
             tokens_per_microbatch: 8192,
             samples_logged: 8,
             samples_every: 5,
         }
+    }
+}
+
+/// `grpo.reference_sync_every` where it is not set (TR-DPO, arXiv 2404.09656; the paper's).
+const SYNC_EVERY: usize = 32;
+
+impl super::Config {
+    /// Every this many steps the reference moves towards the policy; 0 never. Beside an adapter the reference is the base
+    /// model, which cannot move.
+    pub fn reference_sync_every(&self) -> usize {
+        let unset = if self.lora.rank > 0 { 0 } else { SYNC_EVERY };
+        self.grpo.reference_sync_every.unwrap_or(unset)
+    }
+
+    /// The folder of a reference model of its own that never moves: it is read anew whenever the run goes on.
+    pub(crate) fn fixed_reference(&self) -> Option<&std::path::PathBuf> {
+        let path = &self.model.reference;
+        let is_read_anew = self.grpo.beta > 0.0 && self.reference_sync_every() == 0;
+        (is_read_anew && !path.as_os_str().is_empty()).then_some(path)
     }
 }
 

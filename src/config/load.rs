@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale};
+use super::{AddedRewards, Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale};
 use crate::{Error, Result};
 
 impl Config {
@@ -122,6 +122,7 @@ fn specimen() -> Result<Table> {
             alpha_min: Some(0.0),
             alpha_max: Some(0.0),
             unscorable_reward: Some(0.0),
+            add: AddedRewards { overlong_cache: Some(0), ..AddedRewards::default() },
             ..RewardConfig::default()
         },
         grpo: GrpoConfig {
@@ -132,6 +133,7 @@ fn specimen() -> Result<Table> {
             clip_high: Some(0.0),
             mask_truncated: Some(false),
             resample_rounds: Some(0),
+            reference_sync_every: Some(0),
             ..GrpoConfig::default()
         },
         ..Config::default()

@@ -56,6 +56,8 @@ pub struct ModelPaths {
     pub path: PathBuf,
     /// The reward's student (`reward.kind = "rlt"`).
     pub student: PathBuf,
+    /// The reference model of `rlt train`; empty for the model as training begins.
+    pub reference: PathBuf,
     /// Train from random weights: take only `config.json` and the tokenizer from `path`.
     pub from_scratch: bool,
     /// Number format of the final model's weights. Training and checkpoints are f32 whatever this says.
@@ -263,6 +265,18 @@ pub struct AddedRewards {
     pub repetition: f32,
     /// Length as a share of `sampling.max_new_tokens`, 0 to 1.
     pub length: f32,
+    /// How far the length reaches into the last [`Self::overlong_cache`] tokens before `sampling.max_new_tokens`, 0 to 1
+    /// (DAPO's soft overlong punishment, arXiv 2503.14476: -1).
+    pub overlong: f32,
+    /// Those tokens; unset, a fifth of `sampling.max_new_tokens` (DAPO's 4,096 of 20,480).
+    pub overlong_cache: Option<usize>,
+}
+
+impl AddedRewards {
+    /// The tokens before `longest` that [`Self::overlong`] is about.
+    pub fn overlong_cache(&self, longest: usize) -> usize {
+        self.overlong_cache.unwrap_or(longest.div_ceil(5))
+    }
 }
 
 impl RewardConfig {

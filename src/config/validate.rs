@@ -75,11 +75,23 @@ impl Config {
             ("reward.add.overlap", add.overlap, true),
             ("reward.add.repetition", add.repetition, false),
             ("reward.add.length", add.length, false),
+            ("reward.add.overlong", add.overlong, false),
         ] {
             require(weight.is_finite(), key, weight, "finite")?;
             let composes = weight == 0.0 || !of_explanations || reward.kind == RewardKind::Rlt;
             let range = "0 where reward.kind is correctness: it is about explanations";
             require(composes, key, weight, range)?;
+        }
+        if let Some(cache) = add.overlong_cache {
+            let key = "reward.add.overlong_cache";
+            let longest = self.sampling.max_new_tokens;
+            let range = format!("between 1 and sampling.max_new_tokens ({longest})");
+            require((1..=longest).contains(&cache), key, cache, &range)?;
+            if add.overlong == 0.0 {
+                return Err(Error::Usage(format!(
+                    "{key} says nothing without reward.add.overlong; set that, too"
+                )));
+            }
         }
 
         let sampling = &self.sampling;
@@ -176,9 +188,15 @@ impl Config {
         if self.reward.kind == RewardKind::Rlt && !self.makes_its_world() {
             required_path("model.student", &self.model.student)?;
         }
+        if self.grpo.beta == 0.0 && !self.model.reference.as_os_str().is_empty() {
+            let what = "model.reference says nothing where grpo.beta is 0: there is no KL term; leave it out or set \
+                        grpo.beta";
+            return Err(Error::Usage(what.into()));
+        }
         if self.lora.rank > 0 && self.grpo.beta > 0.0 {
-            let every = self.grpo.reference_sync_every;
-            let range = "0 with lora.rank above 0: the reference is the base model, which does not move";
+            let every = self.reference_sync_every();
+            let range =
+                "0 or unset with lora.rank above 0: the reference is the base model, which does not move";
             require(every == 0, "grpo.reference_sync_every", every, range)?;
         }
         let temperature = self.sampling.temperature;
@@ -243,6 +261,9 @@ mod tests {
             "reward.unscorable_reward=nan",
             "reward.add.correctness=nan",
             "reward.add.length=inf",
+            "reward.add.overlong=nan",
+            "reward.add.overlong_cache=0",
+            "reward.add.overlong_cache=1025",
             "reward.alpha_min=-1",
             "reward.alpha_max=-1",
             "reward.solution_weight=-1",
@@ -311,6 +332,8 @@ mod tests {
                 "{message}"
             );
         }
+        let message = refusal(&["reward.add.overlong_cache=8"]);
+        assert!(message.starts_with("reward.add.overlong_cache says nothing without"), "{message}");
         // The same, made to compose.
         for overrides in [
             &["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none", "grpo.resample_rounds=0"][..],
@@ -379,13 +402,18 @@ mod tests {
         );
         let paths = ["lora.rank=8", "model.path=m", "model.student=s", "data.path=d"].map(String::from);
         let mut config = Config::load(None, &paths).unwrap();
+        assert_eq!(config.reference_sync_every(), 0);
+        config.validate_for_grpo().unwrap();
+        config.grpo.reference_sync_every = Some(32);
         let message = config.validate_for_grpo().unwrap_err().to_string();
         assert!(
-            message.starts_with("grpo.reference_sync_every is 32; it must be 0 with lora.rank"),
+            message.starts_with("grpo.reference_sync_every is 32; it must be 0 or unset with lora.rank"),
             "{message}"
         );
-        config.grpo.reference_sync_every = 0;
+        config.lora.rank = 0;
         config.validate_for_grpo().unwrap();
+        config.grpo.reference_sync_every = None;
+        assert_eq!(config.reference_sync_every(), 32);
         let message = refusal(&["lora.targets=[\"lm_head\"]"]);
         assert!(message.contains("unknown variant `lm_head`, expected one of `q_proj`"), "{message}");
     }

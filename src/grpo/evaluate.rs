@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::{Decoder, Stop};
 use serde_json::Map;
 
 use super::judge::{Judge, Question};
@@ -76,15 +76,16 @@ impl HeldOut {
             stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
-        let groups = generate(decoder, &requests, sampling, config.seed, &mut |_| ())?;
+        let groups = generate(decoder, &requests, sampling, config.seed, Stop::never(), &mut |_| ())?;
+        config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let judged =
-            judge.rewards(step, &questions, &groups, style, chat, decoder, config).map_err(|error| {
-                match error {
-                    Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
-                    other => other,
-                }
+        let judged = judge
+            .rewards(step, &questions, &groups, style, chat, decoder, config, Stop::never())
+            .map_err(|error| match error {
+                Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
+                other => other,
             })?;
+        config.memory.end_stage();
         let mut rollout = Rollout::default();
         rollout.add(questions, groups, judged);
         let all = describe(&rollout.groups);

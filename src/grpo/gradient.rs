@@ -2,7 +2,7 @@
 
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::decoder::Keep;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 
 use super::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 use crate::config::ObjectiveSettings;
@@ -63,11 +63,13 @@ impl Batch<'_> {
     /// every micro-batch that has a part of it.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming step, row and sample; `gradients` is incomplete then.
-    pub fn gradient(&self, policy: &Decoder, gradients: &mut Gradients) -> Result<StepLoss> {
+    /// [`Error::NonFinite`] naming step, row and sample, or that it was asked to stop, which it looks at before every
+    /// micro-batch; `gradients` is incomplete then.
+    pub fn gradient(&self, policy: &Decoder, gradients: &mut Gradients, stop: Stop) -> Result<StepLoss> {
         let tokens = self.tokens();
         let (mut done, mut sums) = (0, StepLoss::default());
         for part in micro_batches(&self.groups, self.tokens_per_microbatch) {
+            stop.check()?;
             let (batch, temperature, keep) = (PackedBatch::new(&part), self.temperature, self.keep);
             let own = &tokens[done..];
             let logprobs = if has_sequence_ratio(self.settings.objective) {

@@ -1,20 +1,18 @@
 //! Completions to rewards.
 
-use rlt_model::Decoder;
 use rlt_model::generate::Completion;
+use rlt_model::{Decoder, Stop};
 
-use crate::config::{AddedRewards, Config, KlEstimator, RewardConfig, RewardKind};
+use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
-use crate::evaluate::grading::{SolutionTags, grade_solution};
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::reward::correctness::correctness_reward;
-use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
-use crate::reward::sum::weighted_sum;
-use crate::score::{Formats, NGRAM_TOKENS, RltSample, ScoredSample, Teacher, score_samples};
+use crate::score::added::{Adding, Sum, Written, is_right};
+use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
+use crate::scorer::Stoppable;
 use crate::traces;
-use crate::worlds::World;
 
 /// A question in training.
 pub(super) struct Question {
@@ -80,7 +78,8 @@ impl Judge {
         }
     }
 
-    /// Rewards `groups[i]`, the completions of `questions[i]`; all in one list, group by group.
+    /// Rewards `groups[i]`, the completions of `questions[i]`; all in one list, group by group. Scoring looks at `stop`
+    /// before every micro-batch.
     pub fn rewards(
         &self,
         step: u64,
@@ -90,19 +89,18 @@ impl Judge {
         policy_chat: &ChatText,
         policy: &Decoder,
         config: &Config,
+        stop: Stop,
     ) -> Result<Vec<Judged>> {
         let completions = || {
             questions.iter().zip(groups).flat_map(|(question, group)| {
                 group.iter().enumerate().map(move |(sample, completion)| (*question, sample, completion))
             })
         };
-        let nothing_added = config.reward.add == AddedRewards::default();
+        let adding = Adding::of(config, style);
         let with_added = |(judged, (question, _, completion)): (Judged, (&Question, usize, &Completion))| {
-            if nothing_added {
-                return judged;
-            }
+            let Some(adding) = &adding else { return judged };
             let text = policy_chat.tokenizer.decode(text_ids(completion));
-            add_rewards(judged, style, &question.row, completion, &text, config)
+            add_rewards(judged, adding, style, &question.row, completion, &text)
         };
         let Self::Rlt { student, chat } = self else {
             let judged = completions().map(|(question, _, completion)| {
@@ -120,13 +118,15 @@ impl Judge {
             })
             .collect::<Result<Vec<_>>>()?;
         let recorded: Vec<Vec<f32>> = completions().map(|(_, _, c)| c.logprobs.clone()).collect();
+        let policy = Stoppable(policy, stop);
         let teacher = if teacher_was_recorded(&config.reward, config.sampling.temperature) {
             Teacher::Recorded(&recorded)
         } else {
-            Teacher::Model(policy)
+            Teacher::Model(&policy)
         };
         let tokens_per_batch = config.grpo.tokens_per_microbatch;
-        let scored = score_samples(&samples, teacher, &**student, &config.reward, tokens_per_batch, &Silent)?;
+        let student = Stoppable(student, stop);
+        let scored = score_samples(&samples, teacher, &student, &config.reward, tokens_per_batch, &Silent)?;
         let judged = samples.into_iter().zip(scored).map(|(sample, scored)| Judged {
             reward: scored.score.reward,
             parts: Vec::new(),
@@ -140,42 +140,19 @@ impl Judge {
 /// Adds what `[reward.add]` asks for to the reward of a completion that decodes to `text`.
 fn add_rewards(
     judged: Judged,
+    adding: &Adding,
     style: &PromptStyle,
     row: &QuestionRow,
     completion: &Completion,
     text: &str,
-    config: &Config,
 ) -> Judged {
-    let add = &config.reward.add;
-    let is_added = |weight: f32| weight != 0.0;
-    let mut added = Vec::new();
-    let (main, tokens) = match &judged.basis {
-        Basis::Correctness(_) => ("correctness", text_ids(completion)),
-        Basis::Rlt(of) => {
-            let sample = &of.0;
-            if is_added(add.correctness) {
-                let explanation = style.split_explanation(text).0;
-                let right = is_right(style, row, &style.student_answer("", explanation));
-                added.push(("correctness", add.correctness, f32::from(u8::from(right))));
-            }
-            if is_added(add.overlap) {
-                let overlap = solution_overlap(sample.think_ids(), sample.solution_ids());
-                added.push(("overlap", add.overlap, overlap));
-            }
-            ("rlt", sample.think_ids())
-        }
+    let (name, tokens, explanation) = match &judged.basis {
+        Basis::Correctness(_) => ("correctness", text_ids(completion), None),
+        Basis::Rlt(of) => ("rlt", of.0.think_ids(), Some((style.split_explanation(text).0, &of.0))),
     };
-    if is_added(add.repetition) {
-        added.push(("repetition", add.repetition, repeated_ngram_share(tokens, NGRAM_TOKENS)));
-    }
-    if is_added(add.length) {
-        let share = completion.ids.len() as f32 / config.sampling.max_new_tokens as f32;
-        added.push(("length", add.length, share));
-    }
-    let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
-    let values = added.into_iter().map(|(name, _, value)| (name, value));
-    let parts = std::iter::once((main, judged.reward)).chain(values).collect();
-    Judged { reward: weighted_sum(judged.reward, &weighted), parts, ..judged }
+    let written = Written { row, tokens, n_tokens: completion.ids.len(), explanation };
+    let Sum { reward, parts } = adding.sum(name, judged.reward, &written);
+    Judged { reward, parts, ..judged }
 }
 
 /// Whether the log-probabilities recorded while sampling are those that r_KL asks for.
@@ -198,24 +175,8 @@ fn judge_answer(style: &PromptStyle, row: &QuestionRow, completion: &str) -> Jud
     Judged { reward, parts: Vec::new(), formatted: section.is_some(), basis: Basis::Correctness(correct) }
 }
 
-/// A question of a synthetic world is graded as that world does; any other as `rlt eval` does a file's rows.
-fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
-    let tags = SolutionTags {
-        end_of_thought: &style.end_of_thought,
-        begin_of_solution: &style.begin_of_solution,
-        end_of_solution: &style.end_of_solution,
-    };
-    let verdict = match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
-        Some(world) => world.grade(completion, &row.solution, &tags),
-        None => grade_solution(completion, &row.solution, &tags),
-    };
-    verdict.correct
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use rlt_model::generate::Finish;
-
     use super::*;
 
     /// A completion with the reward of a right answer, a wrong one or no answer.
@@ -246,19 +207,6 @@ pub(super) mod tests {
             .map_or("no sections".into(), |(thought, answer)| style.student_answer(thought, answer));
         let judged = judge_answer(style, &row(question, solution), &completion);
         (judged.reward, judged.formatted)
-    }
-
-    #[test]
-    fn what_is_added_is_weighted_and_kept_apart() {
-        let mut config = Config::default();
-        config.sampling.max_new_tokens = 8;
-        config.reward.add.length = -2.0;
-        let completion = Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish: Finish::Length };
-        let row = row("What is 2 + 2?", "4");
-        // 2 of 8 tokens.
-        let with_length = add_rewards(judged(1.0), PromptStyle::stratos(), &row, &completion, "4", &config);
-        assert_eq!(with_length.reward, 0.5);
-        assert_eq!(with_length.parts, [("correctness", 1.0), ("length", 0.25)]);
     }
 
     #[test]

@@ -1,15 +1,35 @@
 //! The reference model: where it comes from and how it moves.
 
-use rlt_model::Decoder;
+use std::path::Path;
 
+use rlt_model::Decoder;
+use rlt_model::parameters::slots;
+use rlt_model::tokenizer::Tokenizer;
+
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::prompts::ChatText;
 use crate::training::run::Weights;
 
-/// A run with a KL term starts with its own copy of the model as the reference; beside an adapter, that is the
-/// base model itself.
-pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64) -> Result<()> {
+/// A run with a KL term starts with the model in `model.reference`, else with its own copy of the model; beside an
+/// adapter, that is the base model itself.
+///
+/// # Errors
+/// What the folder of `model.reference` reports; [`Error::Usage`] when it speaks other tokens, or must move and has
+/// another shape.
+pub(crate) fn begin_reference(
+    weights: &mut Weights,
+    config: &Config,
+    chat: &ChatText,
+    steps_done: u64,
+) -> Result<()> {
+    let (beta, path) = (config.grpo.beta, &config.model.reference);
     if beta == 0.0 {
         weights.reference = None;
+    } else if let Some(path) = config.fixed_reference() {
+        check_vocabulary(path, chat)?;
+        let arithmetic = weights.decoder.arithmetic();
+        weights.reference = Some(Decoder::load_frozen(path)?.in_arithmetic(arithmetic));
     } else if weights.decoder.adapter().is_some() {
         weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {
@@ -20,9 +40,38 @@ pub(crate) fn begin_reference(weights: &mut Weights, beta: f32, steps_done: u64)
             )));
         }
         let decoder = &weights.decoder;
-        weights.reference = Some(decoder.with_weights(decoder.parameters().clone()));
+        weights.reference = Some(if path.as_os_str().is_empty() {
+            decoder.with_weights(decoder.parameters().clone())
+        } else {
+            check_vocabulary(path, chat)?;
+            of_equal_shape(Decoder::load(path)?, decoder, path)?.in_arithmetic(decoder.arithmetic())
+        });
     }
     Ok(())
+}
+
+fn check_vocabulary(path: &Path, chat: &ChatText) -> Result<()> {
+    let own = Tokenizer::from_dir(path)?;
+    if own.vocabulary_hash() == chat.tokenizer.vocabulary_hash() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "model.reference, {}, has another tokenizer than model.path; choose models of one family",
+        path.display()
+    )))
+}
+
+/// `reference`, when it can move towards `policy`.
+fn of_equal_shape(reference: Decoder, policy: &Decoder, path: &Path) -> Result<Decoder> {
+    let shapes = |decoder: &Decoder| slots(decoder.config());
+    if shapes(&reference) == shapes(policy) {
+        return Ok(reference);
+    }
+    Err(Error::Usage(format!(
+        "model.reference, {}, has another shape than model.path, so it cannot move towards the model in training; set \
+         grpo.reference_sync_every=0",
+        path.display()
+    )))
 }
 
 /// Keeps a reference that will never move as small as it can be: in bf16 where that is exact, and in the memory of

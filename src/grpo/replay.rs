@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use rlt_model::Gradients;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::generate::{Completion, Finish};
+use rlt_model::{Gradients, Stop};
 
 use super::judge::{Judge, Judged, Question};
 use super::update::{Learner, Sample, SampleGroup};
@@ -71,8 +71,16 @@ pub(crate) fn rewards_again(
         let question = Question { row: row.clone(), prompt: group.prefix.clone() };
         for completion in completions(group) {
             let groups = [vec![completion]];
-            let judged =
-                judge.rewards(batch.step, &[&question], &groups, &style, &chat, &weights.decoder, config);
+            let judged = judge.rewards(
+                batch.step,
+                &[&question],
+                &groups,
+                &style,
+                &chat,
+                &weights.decoder,
+                config,
+                Stop::never(),
+            );
             rewards.push(match judged {
                 Ok(judged) => Ok(judged[0].reward),
                 // Without the name of the only sample.
@@ -107,6 +115,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
     };
     let groups = batch.groups.iter().map(group).collect::<Result<Vec<_>>>()?;
     let mut gradients = Gradients::zeros(&weights.decoder);
-    let update = Learner::new(&batch.config).learn(batch.step, &groups, weights, &mut gradients)?;
+    let update =
+        Learner::new(&batch.config).learn(batch.step, &groups, weights, &mut gradients, Stop::never())?;
     Ok(update.grad_norms.first().copied().unwrap_or(0.0))
 }

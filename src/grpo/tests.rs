@@ -8,7 +8,7 @@ use rlt_engine::Tensor;
 use rlt_model::adapter::{Adapter, LoraSettings, Target};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 
 use super::update::{Learner, Sample, SampleGroup, Update};
 use crate::config::{
@@ -270,7 +270,7 @@ fn trained_gradient(
     let mut learner = Learner::new(config);
     learner.keep = keep;
     let mut gradients = Gradients::zeros(&weights.decoder);
-    let update = learner.learn(4, groups, weights, &mut gradients).unwrap();
+    let update = learner.learn(4, groups, weights, &mut gradients, Stop::never()).unwrap();
     (update, gradients)
 }
 
@@ -350,7 +350,9 @@ fn a_loss_that_is_not_finite_names_step_row_and_sample() {
     groups[1].samples[1].logprobs[2] = f32::NEG_INFINITY;
     let mut gradients = Gradients::zeros(&tiny_model(1));
     let learner = Learner::new(&config);
-    let error = learner.learn(4, &groups, &mut weights(tiny_model(1), None), &mut gradients).unwrap_err();
+    let error = learner
+        .learn(4, &groups, &mut weights(tiny_model(1), None), &mut gradients, Stop::never())
+        .unwrap_err();
     let message = error.to_string();
     assert!(message.starts_with("step 4, row 9, sample 2: the loss of token 3 is not finite"), "{message}");
 }
@@ -362,20 +364,34 @@ fn a_batch_is_learnt_from_in_passes_of_minibatches_that_have_losses_of_their_own
     let groups = sampled(&tiny_model(1), config.sampling.temperature);
     let mut weights = weights(tiny_model(1), None);
     let mut gradients = Gradients::zeros(&weights.decoder);
-    let update = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients).unwrap();
+    let update =
+        Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, Stop::never()).unwrap();
     assert_eq!((update.losses.len(), update.advantages.len()), (6, 6));
     assert_eq!(weights.optimizer.updates_done(), 6);
     // At a learning rate of 0 every pass is the first again, and each half is a batch of its own.
     config.grpo.minibatches = 1;
     for (half, group) in groups.iter().enumerate() {
         let alone = Learner::new(&config)
-            .learn(1, std::slice::from_ref(group), &mut weights, &mut gradients)
+            .learn(1, std::slice::from_ref(group), &mut weights, &mut gradients, Stop::never())
             .unwrap();
         assert_eq!(alone.losses[0], update.losses[half]);
         assert_eq!(update.losses[half], update.losses[half + 2]);
         assert_eq!(alone.advantages, update.advantages[3 * half..3 * half + 3]);
     }
     assert_ne!(update.losses[0], update.losses[1]);
+}
+
+#[test]
+fn learning_that_is_asked_to_stop_leaves_the_weights_as_they_were() {
+    let config = Config::default();
+    let groups = sampled(&tiny_model(1), config.sampling.temperature);
+    let mut weights = weights(tiny_model(1), Some(tiny_model(1)));
+    let mut gradients = Gradients::zeros(&weights.decoder);
+    let asked = std::sync::atomic::AtomicBool::new(true);
+    let stop = Stop::when(&asked);
+    let error = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, stop).unwrap_err();
+    assert!(matches!(error, crate::Error::Model(rlt_model::Error::Stopped)), "{error}");
+    assert_eq!(weights.optimizer.updates_done(), 0);
 }
 
 #[test]
@@ -390,7 +406,8 @@ fn a_batch_with_nothing_that_counts_changes_nothing() {
     let mut weights = weights(tiny_model(1), None);
     weights.optimizer = Optimizer::new(&weights.decoder, &settings, 9);
     let mut gradients = Gradients::zeros(&weights.decoder);
-    let update = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients).unwrap();
+    let update =
+        Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, Stop::never()).unwrap();
     assert!(update.losses.is_empty() && update.learning_rate.is_none());
     assert_eq!((update.masked, weights.optimizer.updates_done()), (6, 0));
     for (now, before) in

@@ -20,9 +20,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use rlt_model::Gradients;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, generate};
+use rlt_model::{Gradients, Stop};
 use serde_json::{Map, Value};
 
 use super::evaluate::HeldOut;
@@ -74,8 +74,8 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let (mut run, mut weights) =
         Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
-    begin_reference(&mut weights, grpo.beta, run.steps_done())?;
-    settle_reference(&mut weights, grpo.reference_sync_every, judge.student());
+    begin_reference(&mut weights, config, &chat, run.steps_done())?;
+    settle_reference(&mut weights, config.reference_sync_every(), judge.student());
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
@@ -106,34 +106,38 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
                 stream: [step, position],
             };
             let requests: Vec<_> = positions.zip(&questions).map(request).collect();
-            let completions = generate(&weights.decoder, &requests, &sampling, config.seed, &mut |_| {
-                run.save_if_asked(&weights, stop);
-            })?;
+            let asked = Stop::when(stop);
+            let completions =
+                generate(&weights.decoder, &requests, &sampling, config.seed, asked, &mut |_| ())
+                    .map_err(|error| run.stopped(&weights, error.into(), stop))?;
             config.memory.end_stage();
             generate_s += round.elapsed().as_secs_f64();
-            run.stop_if_asked(&weights, stop)?;
 
             // Rewards.
             let round = Instant::now();
             let judged = judge
-                .rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config)
+                .rewards(step, &questions, &completions, &style, &chat, &weights.decoder, config, asked)
                 .map_err(|error| {
-                    run.keep_failed(&weights, error, || failed_groups(&questions, &completions))
+                    let kept = run.keep_failed(&weights, error, || failed_groups(&questions, &completions));
+                    run.stopped(&weights, kept, stop)
                 })?;
             config.memory.end_stage();
             score_s += round.elapsed().as_secs_f64();
-            run.stop_if_asked(&weights, stop)?;
             rollout.add(questions, completions, judged);
         }
 
         // The update: reference log-probabilities, advantages, gradients, AdamW.
         let chosen = rollout.chosen(grpo.questions_per_step);
         let to_learn: Vec<SampleGroup> = chosen.iter().map(|group| group.to_learn()).collect();
-        let update = learner.learn(step, &to_learn, &mut weights, &mut gradients).map_err(|error| {
-            run.keep_failed(&weights, error, || chosen.iter().map(|group| group.to_keep()).collect())
-        })?;
+        let asked = Stop::when(stop);
+        let update =
+            learner.learn(step, &to_learn, &mut weights, &mut gradients, asked).map_err(|error| {
+                let groups = || chosen.iter().map(|group| group.to_keep()).collect();
+                let kept = run.keep_failed(&weights, error, groups);
+                run.stopped(&weights, kept, stop)
+            })?;
         config.memory.end_stage();
-        sync_reference(&mut weights, step, grpo.reference_sync_every, grpo.reference_mixup);
+        sync_reference(&mut weights, step, config.reference_sync_every(), grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.
@@ -179,7 +183,8 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
 fn models_read_anew(config: &Config) -> Vec<&Path> {
     let student = (config.reward.kind == RewardKind::Rlt).then_some(&config.model.student);
     let base = (config.lora.rank > 0).then_some(&config.model.path);
-    student.into_iter().chain(base).map(PathBuf::as_path).collect()
+    let reference = config.fixed_reference().map(PathBuf::as_path);
+    student.into_iter().chain(base).map(PathBuf::as_path).chain(reference).collect()
 }
 
 /// Completion tokens a second in each part of a step, for whoever watches.

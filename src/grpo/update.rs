@@ -1,9 +1,9 @@
 //! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
-use rlt_model::Gradients;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::decoder::Keep;
+use rlt_model::{Gradients, Stop};
 
 use super::advantage::advantages;
 use super::gradient::{Batch, Learnt, StepLoss};
@@ -75,18 +75,22 @@ impl Learner {
         }
     }
 
-    /// Learns from the groups of a step, all of the same size. `gradients` is where they are summed.
+    /// Learns from the groups of a step, all of the same size. `gradients` is where they are summed. `stop` is looked
+    /// at before every micro-batch of the first optimizer step; from then on the weights are no longer those of the step
+    /// before, and it is done to its end.
     ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] naming step, row and sample, or step and weight.
+    /// [`crate::Error::NonFinite`] naming step, row and sample, or step and weight; that it was asked to stop, with the
+    /// weights as they were.
     pub fn learn(
         &self,
         step: u64,
         groups: &[SampleGroup],
         weights: &mut Weights,
         gradients: &mut Gradients,
+        stop: Stop,
     ) -> Result<Update> {
-        let reference = self.reference_logprobs(groups, weights)?;
+        let reference = self.reference_logprobs(groups, weights, stop)?;
         let reference_of = |completion: usize| reference.get(completion).map(Vec::as_slice);
         let samples = || groups.iter().flat_map(|group| &group.samples);
         let mut rewards: Vec<f32> = samples().map(|sample| sample.reward).collect();
@@ -140,7 +144,8 @@ impl Learner {
                 continue;
             }
             gradients.fill_zero();
-            let loss = batch.gradient(&weights.decoder, gradients)?;
+            let stop = if update.losses.is_empty() { stop } else { Stop::never() };
+            let loss = batch.gradient(&weights.decoder, gradients, stop)?;
             let done = weights.optimizer.update(&mut weights.decoder, gradients)?;
             update.losses.push(loss);
             update.grad_norms.push(done.grad_norm);
@@ -150,10 +155,16 @@ impl Learner {
     }
 
     /// The reference's log-probabilities of all completions, group by group; empty without a reference.
-    fn reference_logprobs(&self, groups: &[SampleGroup], weights: &Weights) -> Result<Vec<Vec<f32>>> {
+    fn reference_logprobs(
+        &self,
+        groups: &[SampleGroup],
+        weights: &Weights,
+        stop: Stop,
+    ) -> Result<Vec<Vec<f32>>> {
         let Some(reference) = &weights.reference else { return Ok(Vec::new()) };
         let groups = scoring_groups(groups, |_| true);
-        let logprobs = reference.token_logprobs(&groups, self.temperature, self.tokens_per_microbatch)?;
+        let logprobs =
+            reference.token_logprobs_unless(stop, &groups, self.temperature, self.tokens_per_microbatch)?;
         Ok(logprobs.into_iter().flatten().collect())
     }
 }

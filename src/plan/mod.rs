@@ -7,15 +7,16 @@ mod machine;
 mod pool;
 mod shape;
 mod speed;
+mod walk;
 mod work;
 
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::weights::{Dtype, Weights};
 
-use self::pool::Pool;
-use self::shape::Shape;
-use self::work::{Step, Work, micro_batches};
+use self::shape::{MicroBatch, Shape};
+use self::walk::walk;
+use self::work::{Step, Work, micro_batches, score_batches};
 use crate::config::{Config, Idle, KlEstimator, MomentDtype, Recompute, RewardKind};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -84,6 +85,12 @@ struct Models {
     policy_file: usize,
     /// Shape and bytes of a number in its files.
     student: Option<(Shape, usize)>,
+    /// The reference model, where there is a KL term.
+    reference: Option<Shape>,
+    /// It, and bytes of a number in its files, where it is loaded from a folder of its own.
+    given_reference: Option<(Shape, usize)>,
+    /// Whether it is the student, too: never moves, and begins as the same files.
+    reference_is_student: bool,
 }
 
 /// Plans `command` with `config`. The weights' headers, the tokenizers and the rows are read; weights are not.
@@ -134,154 +141,90 @@ fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Mode
     } else {
         None
     };
-    Ok(Models { policy, policy_file: file.size(), student })
+    let has_reference = command == Command::Train && config.grpo.beta > 0.0;
+    let given_reference = match &config.model.reference {
+        path if has_reference && !path.as_os_str().is_empty() => {
+            let file = dtype(path)?;
+            let stays = config.reference_sync_every() == 0;
+            let shape = Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None);
+            Some((shape, file.size()))
+        }
+        _ => None,
+    };
+    let reference = has_reference
+        .then(|| given_reference.as_ref().map_or_else(|| policy.base(), |(shape, _)| shape.clone()));
+    let folders = [&config.model.path, &config.model.student].map(|path| path.canonicalize().ok());
+    let reference_is_student = has_reference
+        && config.reference_sync_every() == 0
+        && student.is_some()
+        && given_reference.is_none()
+        && folders[0] == folders[1];
+    Ok(Models { policy, policy_file: file.size(), student, reference, given_reference, reference_is_student })
 }
 
 fn dtype(folder: &std::path::Path) -> Result<Dtype> {
     Ok(Weights::open(folder)?.dtype("model.embed_tokens.weight")?)
 }
 
-/// Walks through the run: what stays, and the peak of every stage.
-fn walk(
-    config: &Config,
-    command: Command,
-    models: &Models,
-    work: &Work,
-    base: u64,
-) -> (Vec<Named<u64>>, Vec<Named<u64>>) {
-    let mut pool = Pool::beside(base);
-    let mut stays = vec![("program, tokenizer, rows", base)];
-    let mut blocks = Vec::new();
-    let mut kept = |pool: &Pool, name: &'static str| {
-        let before: u64 = stays.iter().map(|(_, bytes)| *bytes).sum();
-        if pool.held() > before {
-            stays.push((name, pool.held() - before));
-        }
-    };
-    if let Some((student, file)) = &models.student {
-        blocks.extend(student.load(&mut pool, *file));
-        kept(&pool, "student");
-    }
-    blocks.extend(models.policy.load(&mut pool, models.policy_file));
-    kept(&pool, "weights");
-    let trained = models.policy.trained();
-    for slot in trained.iter().chain(&trained) {
-        match config.optimizer.moments {
-            MomentDtype::F32 => blocks.push(pool.take(slot.rows * slot.cols)),
-            MomentDtype::Bf16 => pool.hold(2 * (slot.rows * slot.cols) as u64),
-        }
-    }
-    kept(&pool, "optimizer moments");
-    let has_reference = command == Command::Train && config.grpo.beta > 0.0;
-    if has_reference && config.lora.rank == 0 {
-        let copy: Vec<_> = trained.iter().map(|slot| pool.take(slot.rows * slot.cols)).collect();
-        // One that never moves is narrowed to bf16 where that loses nothing; its f32 blocks are used again.
-        let narrowed = config.grpo.reference_sync_every == 0 && models.policy_file == 2;
-        for (slot, block) in trained.iter().zip(copy) {
-            if narrowed && slot.decay {
-                blocks.push(pool.take(slot.rows * slot.cols / 2));
-                pool.give(block);
-            } else {
-                blocks.push(block);
-            }
-        }
-        kept(&pool, "reference");
-    }
-    blocks.extend(trained.iter().map(|slot| pool.take(slot.rows * slot.cols)));
-    kept(&pool, "gradients");
-    let mut peaks =
-        [("loading", pool.take_peak()), ("generation", 0), ("scoring", 0), ("update", 0), ("saving", 0)];
-
-    let keep = Keep::from(config.memory.recompute);
-    let tokens = match command {
-        Command::Sft => config.sft.tokens_per_microbatch,
-        Command::Train => config.grpo.tokens_per_microbatch,
-    };
-    let end_stage = |pool: &mut Pool, peak: &mut u64| {
-        *peak = (*peak).max(pool.take_peak());
-        if config.memory.idle == Idle::Release {
-            pool.release();
-            pool.take_peak();
-        }
-    };
-    for step in &work.steps {
-        if !step.prompts.is_empty() {
-            let (n, running) = (config.grpo.group_size, config.sampling.max_running);
-            models.policy.generate(&mut pool, &step.prompts, n, work.new_tokens, running);
-            end_stage(&mut pool, &mut peaks[1].1);
-        }
-        let learn = micro_batches(&step.learn, tokens);
-        if !step.score.is_empty() {
-            score(config, models, step, &mut pool, tokens);
-            end_stage(&mut pool, &mut peaks[2].1);
-        }
-        if has_reference {
-            for &batch in &learn {
-                models.policy.base().score(&mut pool, batch);
-            }
-        }
-        for &batch in &learn {
-            models.policy.learn(&mut pool, batch, keep);
-        }
-        end_stage(&mut pool, &mut peaks[3].1);
-    }
-    pool.release();
-    pool.take_peak();
-    models.policy.save(&mut pool);
-    peaks[4].1 = pool.take_peak();
-    pool.give_all(blocks);
-    (stays, peaks.into_iter().filter(|(_, bytes)| *bytes > 0).collect())
-}
-
-/// The student's scoring of a step, and the teacher's where its log-probabilities were not recorded.
-fn score(config: &Config, models: &Models, step: &Step, pool: &mut Pool, tokens: usize) {
-    let Some((student, _)) = &models.student else { return };
-    for batch in micro_batches(&step.score, tokens) {
-        student.score(pool, batch);
-        if teacher_scores(config) {
-            models.policy.score(pool, batch);
-        }
-    }
-}
-
 fn teacher_scores(config: &Config) -> bool {
     config.reward.kl == KlEstimator::Full || config.reward.teacher_temperature != config.sampling.temperature
 }
 
-/// Seconds of the parts of an average step.
-fn step_seconds(config: &Config, command: Command, models: &Models, work: &Work) -> Vec<Named<f64>> {
-    let prompts = work.steps.first().map_or(0, |step| step.prompts.len());
-    let running = (prompts * config.grpo.group_size).clamp(1, config.sampling.max_running);
-    let speed = speed::measure(&models.policy, running);
-    let keep = Keep::from(config.memory.recompute);
-    let tokens = match command {
+/// Tokens in memory at once.
+fn tokens_per_microbatch(config: &Config, command: Command) -> usize {
+    match command {
         Command::Sft => config.sft.tokens_per_microbatch,
         Command::Train => config.grpo.tokens_per_microbatch,
+    }
+}
+
+/// Seconds of the parts of an average step.
+fn step_seconds(config: &Config, command: Command, models: &Models, work: &Work) -> Vec<Named<f64>> {
+    let first = work.steps.first().and_then(|step| step.rounds.first());
+    let drawn = first.map_or(0, |round| round.prompts.len() * round.n);
+    let speed = speed::measure(&models.policy, drawn.clamp(1, config.sampling.max_running));
+    let keep = Keep::from(config.memory.recompute);
+    let tokens = tokens_per_microbatch(config, command);
+    // Generation and scoring of completions.
+    let sampled = |step: &Step| {
+        let (mut generation, mut scoring) = (0.0, 0.0);
+        // What resampling draws is not known, and is not counted.
+        for round in step.rounds.iter().take(1) {
+            for prompt in &round.prompts {
+                let batch = MicroBatch::prompts(&[*prompt]);
+                generation += models.policy.score_work(batch) / speed.batch;
+                let keys = (prompt + work.new_tokens / 2) as u64;
+                let drawn = (round.n * work.new_tokens) as f64;
+                generation += drawn * models.policy.step_work(keys) / speed.decode;
+            }
+            for batch in score_batches(&round.score, tokens) {
+                let student = models.student.as_ref().map_or(0.0, |(student, _)| student.score_work(batch));
+                let teacher = if teacher_scores(config) { models.policy.score_work(batch) } else { 0.0 };
+                scoring += (student + teacher) / speed.batch;
+            }
+        }
+        (generation, scoring)
     };
     let (mut generation, mut scoring, mut update) = (0.0, 0.0, 0.0);
     for step in &work.steps {
-        for prompt in &step.prompts {
-            generation += models.policy.score_work(shape::MicroBatch { rows: *prompt, targets: 0, keys: 0 })
-                / speed.batch;
-            let keys = (prompt + work.new_tokens / 2) as u64;
-            let drawn = (config.grpo.group_size * work.new_tokens) as f64;
-            generation += drawn * models.policy.step_work(keys) / speed.decode;
-        }
-        for batch in micro_batches(&step.score, tokens) {
-            let student = models.student.as_ref().map_or(0.0, |(student, _)| student.score_work(batch));
-            let teacher = if teacher_scores(config) { models.policy.score_work(batch) } else { 0.0 };
-            scoring += (student + teacher) / speed.batch;
-        }
+        let (of_generation, of_scoring) = sampled(step);
+        generation += of_generation;
+        scoring += of_scoring;
         for batch in micro_batches(&step.learn, tokens) {
-            if command == Command::Train && config.grpo.beta > 0.0 {
-                update += models.policy.base().score_work(batch) / speed.batch;
-            }
+            let reference = models.reference.as_ref().map_or(0.0, |reference| reference.score_work(batch));
             let epochs = if command == Command::Train { config.grpo.epochs as f64 } else { 1.0 };
-            update += epochs * models.policy.learn_work(batch, keep) / speed.batch;
+            update += (reference + epochs * models.policy.learn_work(batch, keep)) / speed.batch;
         }
     }
     let n = work.steps.len().max(1) as f64;
-    let parts = [("generation", generation / n), ("scoring", scoring / n), ("update", update / n)];
+    let mut parts = vec![("generation", generation / n), ("scoring", scoring / n), ("update", update / n)];
+    if let Some(evaluation) = &work.evaluation {
+        let (generation, scoring) = sampled(evaluation);
+        let held_out = micro_batches(&evaluation.held_out, tokens).into_iter();
+        let read: f64 = held_out.map(|batch| models.policy.score_work(batch) / speed.batch).sum();
+        // Its share of one step.
+        parts.push(("evaluation", (generation + scoring + read) / config.eval.every as f64));
+    }
     parts.into_iter().filter(|(_, seconds)| *seconds > 0.0).collect()
 }
 
@@ -306,7 +249,7 @@ fn savings(
         ("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
                 config.lora.rank = 16;
-                config.grpo.reference_sync_every = 0;
+                config.grpo.reference_sync_every = config.grpo.reference_sync_every.map(|_| 0);
             }
         }),
     ];

@@ -1,6 +1,7 @@
 //! A decoder by its shape alone: what its passes ask of memory, and how much they compute.
 
 use rlt_model::adapter::{LoraSettings, adapter_slots};
+use rlt_model::batch::ScoringGroup;
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::parameters::{Slot, slots};
@@ -36,6 +37,39 @@ pub struct MicroBatch {
     pub targets: usize,
     /// Keys seen, summed over the rows.
     pub keys: u64,
+    /// Panels of keys that attention packs: whole ones for every segment.
+    pub panels: usize,
+}
+
+impl MicroBatch {
+    /// What a packed batch of `groups` comes to.
+    pub fn of(groups: &[ScoringGroup]) -> Self {
+        let mut batch = Self { rows: 0, targets: 0, keys: 0, panels: 0 };
+        for group in groups {
+            batch.rows += group.n_rows();
+            let prefix = group.prefix.len();
+            batch.keys += triangle(prefix);
+            batch.panels += prefix.div_ceil(PANEL);
+            for continuation in &group.continuations {
+                let n = continuation.n_rows();
+                batch.targets += continuation.n_scored();
+                batch.keys += (prefix * n) as u64 + triangle(n);
+                batch.panels += n.div_ceil(PANEL);
+            }
+        }
+        batch
+    }
+
+    /// Prompts of these lengths, all but the last token of each.
+    pub fn prompts(lengths: &[usize]) -> Self {
+        let prompt = |&length: &usize| ScoringGroup::single(vec![0; length], vec![length - 1..length]);
+        Self { targets: 0, ..Self::of(&lengths.iter().map(prompt).collect::<Vec<_>>()) }
+    }
+}
+
+/// `1 + 2 + .. + n`.
+fn triangle(n: usize) -> u64 {
+    (n * (n + 1) / 2) as u64
 }
 
 /// A matrix of a block: output features, input features, output features of each of its terms.
@@ -145,8 +179,8 @@ impl Shape {
     }
 
     /// One block forward: its output and what is saved of it.
-    fn block_forward(&self, pool: &mut Pool, m: usize) -> (Block, Vec<Block>) {
-        let c = &self.config;
+    fn block_forward(&self, pool: &mut Pool, batch: MicroBatch) -> (Block, Vec<Block>) {
+        let (c, m) = (&self.config, batch.rows);
         let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
         let [qkv, attention_out, gate_up, down] = self.matrices();
         let normed = pool.take(m * d);
@@ -156,7 +190,12 @@ impl Shape {
         if c.qk_norm {
             saved.push(pool.take(m * self.qkv()));
         }
-        saved.extend([pool.take(m * q), pool.take(m * c.n_heads), pool.take(m * d)]);
+        saved.extend([pool.take(m * q), pool.take(m * c.n_heads)]);
+        // Attention packs keys and values by panels.
+        let of_head = batch.panels * PANEL * c.n_kv_heads;
+        let packed = [c.head_dim, c.head_dim.next_multiple_of(PANEL)].map(|cols| pool.take(of_head * cols));
+        pool.give_all(packed);
+        saved.push(pool.take(m * d));
         self.product(pool, &attention_out, m);
         let normed = pool.take(m * d);
         saved.extend([pool.take(m), pool.take(m * 2 * f)]);
@@ -209,7 +248,7 @@ impl Shape {
         let (m, d) = (batch.rows, self.config.hidden_size);
         let mut x = pool.take(m * d);
         for _ in 0..self.config.n_layers {
-            let (out, saved) = self.block_forward(pool, m);
+            let (out, saved) = self.block_forward(pool, batch);
             pool.give_all(saved);
             pool.give(std::mem::replace(&mut x, out));
         }
@@ -225,7 +264,7 @@ impl Shape {
         let mut x = pool.take(m * d);
         let (mut inputs, mut kept) = (Vec::new(), Vec::new());
         for _ in 0..self.config.n_layers {
-            let (out, saved) = self.block_forward(pool, m);
+            let (out, saved) = self.block_forward(pool, batch);
             inputs.push(std::mem::replace(&mut x, out));
             match keep {
                 Keep::Activations => kept.push(saved),
@@ -237,7 +276,7 @@ impl Shape {
         let dx = pool.take(m * d);
         while let Some(input) = inputs.pop() {
             let saved = kept.pop().unwrap_or_else(|| {
-                let (out, saved) = self.block_forward(pool, m);
+                let (out, saved) = self.block_forward(pool, batch);
                 pool.give(out);
                 saved
             });
@@ -275,8 +314,9 @@ impl Shape {
             }
             let now;
             (now, rest) = rest.split_at(together);
-            let x = pool.take(rows * c.hidden_size);
-            let (out, saved) = self.block_forward(pool, rows);
+            let batch = MicroBatch::prompts(now);
+            let x = pool.take(batch.rows * c.hidden_size);
+            let (out, saved) = self.block_forward(pool, batch);
             pool.give_all(saved.into_iter().chain([out, x]));
             let sequences = (together * n).min(running);
             let mut pages: Vec<Block> = Vec::new();
@@ -297,18 +337,23 @@ impl Shape {
         pool.give_all(packed);
     }
 
-    /// Writing the model: bf16 matrices are widened, and terms merged, one matrix at a time.
+    /// Writing the model as it is used afterwards: bf16 matrices are widened, and terms merged, one matrix at a time.
     pub fn save(&self, pool: &mut Pool) {
         if self.bf16 {
-            let c = &self.config;
-            pool.pass((4 * c.vocab_size * c.hidden_size) as u64);
-            for matrix in self.matrices() {
-                let merged = pool.take(matrix.n * matrix.k);
-                pool.touch(matrix.terms.iter().max().unwrap_or(&0) * matrix.k);
-                pool.pass((4 * matrix.n * matrix.k) as u64);
-                pool.give(merged);
-            }
+            let largest = slots(&self.config).iter().map(|slot| slot.rows * slot.cols).max();
+            pool.pass(4 * largest.unwrap_or(0) as u64);
         }
+        for matrix in self.matrices().iter().filter(|matrix| !matrix.terms.is_empty()) {
+            let merged = pool.take(matrix.n * matrix.k);
+            pool.touch(matrix.terms.iter().max().unwrap_or(&0) * matrix.k);
+            pool.pass((4 * matrix.n * matrix.k) as u64);
+            pool.give(merged);
+        }
+    }
+
+    /// Numbers of the largest tensor that is trained.
+    pub fn largest_trained(&self) -> usize {
+        self.trained().iter().map(|slot| slot.rows * slot.cols).max().unwrap_or(0)
     }
 
     /// Multiply-adds of one row's products with a block's matrices, over all blocks.

@@ -15,13 +15,24 @@ use crate::training::EpochOrder;
 /// Steps that are looked at: those with the most tokens among all, and the first ones.
 const MOST_STEPS: usize = 12;
 
-/// What one step works on. The ids stand for nothing but their number.
+/// What one step, or one evaluation, works on. The ids stand for nothing but their number.
 #[derive(Debug, Clone, Default)]
 pub struct Step {
-    /// Tokens of the prompts that completions are sampled after.
-    pub prompts: Vec<usize>,
+    /// Rounds of sampling: one, and those in place of groups whose rewards are all equal.
+    pub rounds: Vec<Round>,
     /// What is learnt from.
     pub learn: Vec<ScoringGroup>,
+    /// What the model itself scores, in an evaluation.
+    pub held_out: Vec<ScoringGroup>,
+}
+
+/// Completions that are sampled and rewarded together.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// Tokens of the prompts that completions are sampled after.
+    pub prompts: Vec<usize>,
+    /// Completions of each.
+    pub n: usize,
     /// What the student scores.
     pub score: Vec<ScoringGroup>,
 }
@@ -33,6 +44,8 @@ pub struct Work {
     pub steps: Vec<Step>,
     /// All of its steps.
     pub total_steps: u64,
+    /// An evaluation on the held-out rows, where there is any.
+    pub evaluation: Option<Step>,
     /// Tokens of a completion.
     pub new_tokens: usize,
 }
@@ -54,35 +67,100 @@ pub fn of_sft(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> 
         let learn = of_step.map(|example| ScoringGroup::single(example.ids.clone(), example.loss.clone()));
         Step { learn: learn.collect(), ..Step::default() }
     });
-    Ok(Work { steps, total_steps, new_tokens: 0 })
+    let evaluation = match config.on_held_out_rows() {
+        None => None,
+        Some(held_out) => {
+            let rows = crate::sft::examples(&held_out, model, &tokenizer, progress)?.into_iter();
+            let group = |row: crate::sft::Row| ScoringGroup::single(row.example.ids, row.example.loss);
+            Some(Step { held_out: rows.map(group).collect(), ..Step::default() })
+        }
+    };
+    Ok(Work { steps, total_steps, evaluation, new_tokens: 0 })
 }
 
-/// The work of `rlt train`, every completion as long as `sampling.max_new_tokens` allows.
+/// Tokens of a question's prompt, and of the student's sequence before and after the thought.
+#[derive(Clone, Copy)]
+struct Lengths {
+    prompt: usize,
+    before: usize,
+    after: usize,
+}
+
+/// The work of `rlt train`, every completion as long as `sampling.max_new_tokens` allows, and as few groups with equal
+/// rewards as leave half of them in each round of resampling.
 ///
 /// # Errors
 /// What rows and tokenizers report.
 pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> Result<Work> {
+    let context = model.max_position_embeddings;
+    let rows = lengths(config, context)?;
+    progress.note("completions count as long as sampling.max_new_tokens allows");
+    let (grpo, sampling) = (&config.grpo, &config.sampling);
+    let (per_step, group_size) = (grpo.questions_per_step, grpo.group_size);
+    let scored = config.reward.kind == RewardKind::Rlt;
+    let round = |questions: &[Lengths], n: usize| Round {
+        prompts: questions.iter().map(|question| question.prompt).collect(),
+        n,
+        score: questions
+            .iter()
+            .filter(|_| scored)
+            .map(|question| to_score(*question, n, sampling.max_new_tokens))
+            .collect(),
+    };
+    let resample_rounds = grpo.objective_settings().resample_rounds;
+    let mut order = EpochOrder::new(config.seed, rows.len());
+    let steps = chosen(grpo.steps as u64, |step| {
+        let positions = step * per_step as u64..(step + 1) * per_step as u64;
+        let questions: Vec<Lengths> = order.rows(positions).into_iter().map(|row| rows[row]).collect();
+        let learn = questions.iter().map(|question| {
+            let completion = vec![0; sampling.max_new_tokens.min(context - question.prompt).max(1)];
+            ScoringGroup {
+                prefix: vec![0; question.prompt],
+                continuations: vec![Continuation::whole(completion); group_size],
+            }
+        });
+        let rounds = (0..=resample_rounds).map(|halvings| per_step >> halvings).take_while(|&n| n > 0);
+        Step {
+            rounds: rounds.map(|n| round(&questions[..n], group_size)).collect(),
+            learn: learn.collect(),
+            ..Step::default()
+        }
+    });
+    let evaluation = match config.on_held_out_rows() {
+        None => None,
+        Some(held_out) => {
+            let round = round(&lengths(&held_out, context)?, config.eval.samples);
+            Some(Step { rounds: vec![round], ..Step::default() })
+        }
+    };
+    let total_steps = grpo.steps as u64;
+    Ok(Work { steps, total_steps, evaluation, new_tokens: sampling.max_new_tokens })
+}
+
+/// The questions of `config.data` whose prompts leave room in the context.
+fn lengths(config: &Config, context: usize) -> Result<Vec<Lengths>> {
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir(&config.model.path)?;
     let scored = config.reward.kind == RewardKind::Rlt;
     let student = if scored { Some(ChatText::from_dir(&config.model.student)?) } else { None };
-    let context = model.max_position_embeddings;
     let mut limit = context - 1;
     if config.data.max_prompt_tokens > 0 {
         limit = limit.min(config.data.max_prompt_tokens);
     }
-    // Tokens of the prompt, and of the student's sequence before and after the thought.
     let mut rows = Vec::new();
     for row in read_questions(&config.data)? {
         let row = match &student {
             Some(student) => {
                 let sequence = style.student_sequence(student, &row, &Think::empty())?;
-                let prompt = style.teacher_prompt(&chat, &row)?.len();
-                (prompt, sequence.prefix.len(), sequence.continuation.len())
+                let (before, after) = (sequence.prefix.len(), sequence.solution.end);
+                Lengths { prompt: style.teacher_prompt(&chat, &row)?.len(), before, after }
             }
-            None => (style.student_question_prompt(&chat, &row)?.len(), 0, 0),
+            None => {
+                let prompt = style.student_question_prompt(&chat, &row)?.len();
+                Lengths { prompt, before: 0, after: 0 }
+            }
         };
-        if row.0 <= limit {
+        if row.prompt <= limit {
             rows.push(row);
         }
     }
@@ -93,33 +171,14 @@ pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) ->
              longer context"
         )));
     }
-    progress.note("completions count as long as sampling.max_new_tokens allows");
-    let grpo = &config.grpo;
-    let (per_step, group_size) = (grpo.questions_per_step as u64, grpo.group_size);
-    let new_tokens = config.sampling.max_new_tokens;
-    let mut order = EpochOrder::new(config.seed, rows.len());
-    let steps = chosen(grpo.steps as u64, |step| {
-        let of_step = order.rows(step * per_step..(step + 1) * per_step).into_iter().map(|row| rows[row]);
-        let of_step: Vec<(usize, usize, usize)> = of_step.collect();
-        let learn = of_step.iter().map(|&(prompt, ..)| {
-            let completion = vec![0; new_tokens.min(context - prompt).max(1)];
-            ScoringGroup {
-                prefix: vec![0; prompt],
-                continuations: vec![Continuation::whole(completion); group_size],
-            }
-        });
-        let score = of_step.iter().filter(|_| scored).map(|&(_, before, after)| {
-            let mut continuations = vec![Continuation::whole(vec![0; new_tokens + after]); group_size];
-            continuations.push(Continuation::whole(vec![0; after]));
-            ScoringGroup { prefix: vec![0; before], continuations }
-        });
-        Step {
-            prompts: of_step.iter().map(|row| row.0).collect(),
-            learn: learn.collect(),
-            score: score.collect(),
-        }
-    });
-    Ok(Work { steps, total_steps: grpo.steps as u64, new_tokens })
+    Ok(rows)
+}
+
+/// The student's sequences of a question: `n` with a thought of `think` tokens, one without.
+fn to_score(question: Lengths, n: usize, think: usize) -> ScoringGroup {
+    let mut continuations = vec![Continuation::whole(vec![0; think + question.after]); n];
+    continuations.push(Continuation::whole(vec![0; question.after]));
+    ScoringGroup { prefix: vec![0; question.before], continuations }
 }
 
 /// The first steps of `total`, and the ones with the most rows.
@@ -141,24 +200,46 @@ fn chosen(total: u64, mut step: impl FnMut(u64) -> Step) -> Vec<Step> {
 
 /// The micro-batches of `groups`.
 pub fn micro_batches(groups: &[ScoringGroup], max_rows: usize) -> Vec<MicroBatch> {
-    let of_part = |part: Vec<ScoringGroup>| {
-        let mut batch = MicroBatch { rows: 0, targets: 0, keys: 0 };
-        for group in &part {
-            batch.rows += group.n_rows();
-            let prefix = group.prefix.len();
-            batch.keys += triangle(prefix);
-            for continuation in &group.continuations {
-                batch.targets += continuation.n_scored();
-                let n = continuation.n_rows();
-                batch.keys += (prefix * n) as u64 + triangle(n);
-            }
-        }
-        batch
-    };
-    rlt_model::batch::micro_batches(groups, max_rows).into_iter().map(of_part).collect()
+    rlt_model::batch::micro_batches(groups, max_rows).iter().map(|part| MicroBatch::of(part)).collect()
 }
 
-/// `1 + 2 + .. + n`.
-fn triangle(n: usize) -> u64 {
-    (n * (n + 1) / 2) as u64
+/// The micro-batches of what the student scores: whole questions as long as they fit together (`score::jobs`), each lot
+/// of them cut.
+pub fn score_batches(groups: &[ScoringGroup], max_rows: usize) -> Vec<MicroBatch> {
+    let mut lots: Vec<Vec<ScoringGroup>> = Vec::new();
+    let mut used = usize::MAX;
+    for group in groups {
+        let own: usize = group.continuations.iter().map(|continuation| continuation.ids.len()).sum();
+        let tokens = group.prefix.len() + own;
+        used = used.saturating_add(tokens);
+        match lots.last_mut() {
+            Some(lot) if used <= max_rows => lot.push(group.clone()),
+            _ => {
+                used = tokens;
+                lots.push(vec![group.clone()]);
+            }
+        }
+    }
+    lots.iter().flat_map(|lot| micro_batches(lot, max_rows)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_scored_whole_where_they_fit_together() {
+        let question = Lengths { prompt: 0, before: 10, after: 3 };
+        // 10 + 2 * (7 + 3) + 3 tokens; the row of a sequence's last token is not computed.
+        let groups = vec![to_score(question, 2, 7); 3];
+        let rows = |max_rows| -> Vec<usize> {
+            score_batches(&groups, max_rows).iter().map(|batch| batch.rows).collect()
+        };
+        assert_eq!(rows(100), [90]);
+        assert_eq!(rows(98), [60, 30]);
+        assert_eq!(rows(65), [30, 30, 30]);
+        // Micro-batches alone would fill up with parts of a question.
+        let filled: Vec<usize> = micro_batches(&groups, 65).iter().map(|batch| batch.rows).collect();
+        assert_eq!(filled, [60, 30]);
+    }
 }

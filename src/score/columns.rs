@@ -73,6 +73,6 @@ fn spread(values: &[f32]) -> Value {
 }
 
 /// An `f32` as its own shortest decimal, not as that of the nearest `f64`.
-fn number(value: f32) -> Value {
+pub(crate) fn number(value: f32) -> Value {
     Value::from(value.to_string().parse::<f64>().unwrap_or(f64::from(value)))
 }

@@ -5,4 +5,4 @@ pub mod objective;
 mod train;
 
 pub use train::train;
-pub(crate) use train::{examples, learn_again};
+pub(crate) use train::{Row, examples, learn_again};

@@ -17,7 +17,7 @@ use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::tokenizer::Tokenizer;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::{Value, json};
 
 use super::evaluate::HeldOut;
@@ -74,12 +74,17 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
         gradients.fill_zero();
         let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step)
-            .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        let asked = Stop::when(stop);
+        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step, asked)
+            .map_err(|error| {
+                let kept = run.keep_failed(&weights, error, || failed_groups(&rows));
+                run.stopped(&weights, kept, stop)
+            })?;
         let update = weights
             .optimizer
             .update(&mut weights.decoder, &gradients)
             .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
+        config.memory.end_stage();
 
         let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let metrics = json!({
@@ -97,6 +102,7 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
             _ => None,
         };
+        config.memory.end_stage();
         if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
             break;
         }
@@ -197,7 +203,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
     let config = &batch.config;
     let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
     let mut gradients = Gradients::zeros(&weights.decoder);
-    batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, batch.step)?;
+    batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, batch.step, Stop::never())?;
     Ok(weights.optimizer.update(&mut weights.decoder, &gradients)?.grad_norm)
 }
 
@@ -209,7 +215,8 @@ struct BatchLoss {
     n_tokens: usize,
 }
 
-/// Adds the gradient of the batch's loss to `gradients`, micro-batch by micro-batch.
+/// Adds the gradient of the batch's loss to `gradients`, micro-batch by micro-batch, unless it is asked to stop between
+/// two of them.
 fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
@@ -217,6 +224,7 @@ fn batch_gradient(
     keep: Keep,
     gradients: &mut Gradients,
     step: u64,
+    stop: Stop,
 ) -> Result<BatchLoss> {
     let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
     let derivative = derivative(n_loss);
@@ -227,6 +235,7 @@ fn batch_gradient(
     decoder.check_groups(&groups)?;
     let (mut done, mut sum) = (0, 0.0);
     for part in micro_batches(&groups, tokens_per_microbatch) {
+        stop.check()?;
         let batch = PackedBatch::new(&part);
         let logprobs = decoder.train_micro_batch(&batch, 1.0, keep, gradients, |first, logprobs| {
             if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
@@ -276,11 +285,15 @@ mod tests {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
         let mut whole = Gradients::zeros(&decoder);
-        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1).unwrap().loss;
+        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1, Stop::never())
+            .unwrap()
+            .loss;
         for tokens_per_microbatch in [1, 16, 30] {
             let mut parts = Gradients::zeros(&decoder);
             let keep = Keep::BlockInputs;
-            let cut = batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1).unwrap();
+            let cut =
+                batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1, Stop::never())
+                    .unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);
             for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
@@ -308,7 +321,8 @@ mod tests {
         let rows: Vec<&Row> = rows.iter().collect();
         let mut gradients = Gradients::zeros(&decoder);
         let keep = Keep::Activations;
-        let error = batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7).err().unwrap();
+        let error =
+            batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7, Stop::never()).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
     }
 

@@ -7,12 +7,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{DataConfig, RewardConfig};
+use crate::config::{Config, DataConfig};
 use crate::dataset::{Record, RecordStream, ResumableWriter, TraceRow, traces_of};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
 use crate::prompts::PromptStyle;
-use crate::score::{Formats, ledger_columns, score_columns, score_traces};
+use crate::score::added::{Adding, Written};
+use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
 use crate::scorer::TokenScorer;
 
 /// How much is written of every trace.
@@ -79,7 +80,7 @@ pub fn score_file(
     detail: Detail,
     formats: &Formats,
     (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
-    reward: &RewardConfig,
+    config: &Config,
     tokens_per_batch: usize,
     progress: &dyn Progress,
     stop: &AtomicBool,
@@ -100,7 +101,7 @@ pub fn score_file(
         }
         let mut tally = writer.state().clone();
         let (rows, n) =
-            scored_rows(&traces, detail, formats, (teacher, student), reward, tokens_per_batch, &mut tally)?;
+            scored_rows(&traces, detail, formats, (teacher, student), config, tokens_per_batch, &mut tally)?;
         tally.rows += lot.len() as u64;
         n_tokens += n;
         writer.append(&rows, tally)?;
@@ -124,16 +125,32 @@ fn scored_rows(
     detail: Detail,
     formats: &Formats,
     (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
-    reward: &RewardConfig,
+    config: &Config,
     tokens_per_batch: usize,
     tally: &mut Tally,
 ) -> Result<(Vec<Map<String, Value>>, usize)> {
+    let reward = &config.reward;
     let results = score_traces(traces, formats, teacher, student, reward, tokens_per_batch, &Silent)?;
+    let adding = Adding::of(config, formats.style);
     let mut n_tokens = 0;
     let mut rows = Vec::with_capacity(traces.len());
     for (trace, (sample, scored)) in traces.iter().zip(&results) {
         let mut columns = trace.to_columns();
         columns.extend(score_columns(sample.as_ref(), scored, formats.student));
+        let mut reward = scored.score.reward;
+        if let (Some(adding), Some(sample)) = (&adding, sample) {
+            let n_tokens = match &trace.completion_ids {
+                Some(ids) => ids.len(),
+                None => formats.teacher.tokenizer.encode(&trace.completion)?.len(),
+            };
+            let (row, explanation) = (&trace.question, Some((trace.explanation.as_str(), sample)));
+            let written = Written { row, tokens: sample.think_ids(), n_tokens, explanation };
+            let sum = adding.sum("rlt", reward, &written);
+            reward = sum.reward;
+            columns.insert("reward".into(), number(reward));
+            let parts = sum.parts.into_iter().map(|(name, value)| (name.to_owned(), number(value)));
+            columns.insert("rewards".into(), Value::Object(parts.collect()));
+        }
         if let (Detail::Ledger, Some(sample)) = (detail, sample) {
             columns.extend(ledger_columns(sample, scored, formats.student));
         }
@@ -142,7 +159,7 @@ fn scored_rows(
         tally.traces += 1;
         if scored.score.parts.is_ok() {
             tally.scored += 1;
-            tally.reward_sum += f64::from(scored.score.reward);
+            tally.reward_sum += f64::from(reward);
         }
     }
     Ok((rows, n_tokens))
@@ -221,9 +238,9 @@ mod tests {
         let checked = check_traces(&data, formats.style).unwrap();
         assert_eq!(checked.n_rows, 40);
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
-            let (models, reward) = ((&table as _, &table as _), RewardConfig::default());
+            let (models, config) = ((&table as _, &table as _), Config::default());
             let detail = Detail::Ledger;
-            score_file(&data, &checked, out, "w", detail, &formats, models, &reward, 40, progress, stop)
+            score_file(&data, &checked, out, "w", detail, &formats, models, &config, 40, progress, stop)
         };
         let whole = dir.path().join("whole.jsonl");
         let tally = score(&whole, &Silent, &AtomicBool::new(false)).unwrap();

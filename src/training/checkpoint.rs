@@ -41,7 +41,7 @@ pub struct State {
     /// CRC-32C over the rows' token ids.
     pub data_checksum: String,
     /// CRC-32C over the files of the models that are read anew whenever the run goes on: the reward's student, an
-    /// adapter's base.
+    /// adapter's base, a reference of its own that never moves.
     #[serde(default)]
     pub models_checksum: String,
     /// The evaluations so far.
@@ -176,7 +176,8 @@ impl Restored {
         } else if was.n_rows != begun.n_rows || was.data_checksum != begun.data_checksum {
             format!("was made with other rows ({} then, {} now, or other text)", was.n_rows, begun.n_rows)
         } else if was.models_checksum != begun.models_checksum {
-            "was made with another model.student, or another model.path under its adapter: their files changed"
+            "was made with another model.student or model.reference, or another model.path under its adapter: their \
+             files changed"
                 .into()
         } else {
             return Ok(());

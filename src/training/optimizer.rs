@@ -5,7 +5,7 @@ use std::path::Path;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
 use rlt_engine::moment::Moment;
 use rlt_model::parameters::Slot;
-use rlt_model::weights::{Dtype, TensorView, Weights, write_safetensors};
+use rlt_model::weights::{Dtype, Weights, write_each};
 use rlt_model::{Decoder, Gradients};
 
 use super::schedule::learning_rate;
@@ -91,26 +91,18 @@ impl Optimizer {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let slots = &self.slots;
-        let hosts: Vec<_> = self.first.iter().chain(&self.second).map(Moment::to_host).collect();
-        let mut parts = Vec::new();
-        for ((moment, slot), data) in
-            MOMENTS.iter().flat_map(|moment| slots.iter().map(move |slot| (moment, slot))).zip(&hosts)
-        {
-            let mut rest: &[f32] = data;
-            for part in &slot.parts {
-                let (own, after) = rest.split_at(part.shape.iter().product());
-                rest = after;
-                parts.push((format!("{moment}.{}", part.name), &part.shape, own));
-            }
+        let mut names = Vec::new();
+        for moment in MOMENTS {
+            let parts = self.slots.iter().flat_map(|slot| &slot.parts);
+            names.extend(parts.map(|part| (format!("{moment}.{}", part.name), part.shape.as_slice())));
         }
-        let views: Vec<TensorView> =
-            parts.iter().map(|(name, shape, data)| TensorView { name, shape, data }).collect();
+        let names: Vec<_> = names.iter().map(|(name, shape)| (name.as_str(), *shape)).collect();
         let dtype = match self.settings.moments {
             MomentDtype::F32 => Dtype::F32,
             MomentDtype::Bf16 => Dtype::Bf16,
         };
-        Ok(write_safetensors(path, &views, dtype)?)
+        // One at a time: those kept in bf16 are widened for it.
+        Ok(write_each(path, &names, dtype, self.first.iter().chain(&self.second).map(Moment::to_host))?)
     }
 
     /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote.

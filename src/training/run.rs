@@ -64,8 +64,6 @@ pub struct Run<'a> {
     store: CheckpointStore,
     /// The step of the newest checkpoint.
     saved_step: Option<u64>,
-    /// Whether [`Self::save_if_asked`] has tried.
-    saved_early: bool,
     evaluation: EvalConfig,
     /// The best model so far.
     best: CheckpointStore,
@@ -142,7 +140,6 @@ impl<'a> Run<'a> {
             model: config.model.clone(),
             store,
             saved_step,
-            saved_early: false,
             evaluation: config.eval.clone(),
             best,
             log,
@@ -204,13 +201,15 @@ impl<'a> Run<'a> {
         )))
     }
 
-    /// Saves the state after the last whole step as soon as `stop` is set, in the middle of work that goes on:
-    /// whoever asks a process to end may kill it soon after. [`Self::stop_if_asked`] tells what goes wrong.
-    pub fn save_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) {
-        if stop.load(Ordering::SeqCst) && self.state.step > 0 && !self.saved_early {
-            self.saved_early = true;
-            // Said when the run stops, which tries again.
-            drop(self.save(weights));
+    /// The error of a step in hand: where it was only asked to stop, which leaves the weights as they were, that of
+    /// [`Self::stop_if_asked`].
+    pub fn stopped(&mut self, weights: &Weights, error: Error, stop: &AtomicBool) -> Error {
+        match error {
+            Error::Model(rlt_model::Error::Stopped) => match self.stop_if_asked(weights, stop) {
+                Err(interrupted) => interrupted,
+                Ok(()) => error,
+            },
+            other => other,
         }
     }
 
@@ -298,8 +297,9 @@ impl<'a> Run<'a> {
 
     fn snapshot<'s>(&'s self, weights: &'s Weights) -> Snapshot<'s> {
         let Weights { decoder, optimizer, reference } = weights;
-        // The reference of an adapter is its base model, which is never written.
-        let reference = reference.as_ref().filter(|_| decoder.adapter().is_none()).map(Decoder::parameters);
+        // The reference of an adapter is its base model, which is never written; nor is one that is read anew.
+        let in_folder = decoder.adapter().is_some() || self.config.fixed_reference().is_some();
+        let reference = reference.as_ref().filter(|_| !in_folder).map(Decoder::parameters);
         let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
         Snapshot { state, decoder, tokenizer, base, optimizer, reference }
     }

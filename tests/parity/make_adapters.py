@@ -54,7 +54,7 @@ def make(number, name, fields):
 
 def check(adapter, base):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # PEFT warns of missing keys
+        warnings.simplefilter("error", UserWarning)  # PEFT warns of missing keys; libraries of what is deprecated
         model = PeftModel.from_pretrained(base_model(base), adapter)
     loaded = {n.replace(".default", "") for n, _ in model.named_parameters() if "lora_" in n}
     stored = set(load_file(Path(adapter) / "adapter_model.safetensors"))

@@ -23,6 +23,7 @@ use crate::config::ModelConfig;
 use crate::gradients::{BlockGradients, Gradients};
 use crate::parameters::{BlockParameters, Parameters};
 use crate::projection::Projection;
+use crate::stop::Stop;
 
 /// A decoder-only language model, with or without an adapter.
 #[derive(Debug)]
@@ -433,9 +434,24 @@ impl Decoder {
         temperature: f32,
         max_rows: usize,
     ) -> crate::Result<Vec<Vec<Vec<f32>>>> {
+        self.token_logprobs_unless(Stop::never(), groups, temperature, max_rows)
+    }
+
+    /// As [`Self::token_logprobs`], unless it is asked to stop between two parts.
+    ///
+    /// # Errors
+    /// As there, and [`crate::Error::Stopped`].
+    pub fn token_logprobs_unless(
+        &self,
+        stop: Stop,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        max_rows: usize,
+    ) -> crate::Result<Vec<Vec<Vec<f32>>>> {
         self.check_groups(groups)?;
         let mut flat = Vec::new();
         for part in micro_batches(groups, max_rows) {
+            stop.check()?;
             flat.extend(self.logprobs(&PackedBatch::new(&part), temperature));
         }
         let mut rest = flat.into_iter();

@@ -30,6 +30,9 @@ pub enum Error {
     /// The call asked for something the model cannot do (a prompt longer than the context, ...).
     #[error("{0}")]
     Invalid(String),
+    /// The work was asked to end ([`crate::Stop`]); what it had done is dropped.
+    #[error("stopped before it was done")]
+    Stopped,
 }
 
 /// `Result` with this crate's [`Error`].

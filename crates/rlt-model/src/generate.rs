@@ -12,6 +12,7 @@ use crate::batch::PackedBatch;
 use crate::decode::DecodeWeights;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
+use crate::stop::Stop;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,12 +84,13 @@ pub struct GenerationProgress {
 ///
 /// # Errors
 /// [`crate::Error::Invalid`] for an empty prompt, one that leaves no room in the context, or an
-/// unknown token.
+/// unknown token; [`crate::Error::Stopped`] when it was asked to stop, which it looks at before every step.
 pub fn generate(
     decoder: &Decoder,
     requests: &[GenerationRequest],
     params: &SamplingParams,
     seed: u64,
+    stop: Stop,
     on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
 ) -> Result<Vec<Vec<Completion>>> {
     let context = decoder.config().max_position_embeddings;
@@ -104,9 +106,9 @@ pub fn generate(
     // Inside the pool: a call from outside would wake and await a worker at every operation.
     rayon::scope(|_| {
         let weights = DecodeWeights::new(decoder);
-        while batch.admit(decoder, &weights) {
-            while !batch.running.is_empty() {
-                batch.advance(decoder, &weights);
+        while !stop.is_asked() && batch.admit(decoder, &weights) {
+            while !batch.running.is_empty() && !stop.is_asked() {
+                batch.advance(decoder, &weights, stop);
                 on_progress(batch.progress);
                 if batch.has_room() {
                     break;
@@ -115,6 +117,7 @@ pub fn generate(
             on_progress(batch.progress);
         }
     });
+    stop.check()?;
     Ok(batch.into_completions())
 }
 
@@ -325,7 +328,7 @@ impl<'a> Batch<'a> {
 
     /// Takes some steps with every running sequence: all threads with all of them together, or, where
     /// there are enough, each thread with its own.
-    fn advance(&mut self, decoder: &Decoder, weights: &DecodeWeights) {
+    fn advance(&mut self, decoder: &Decoder, weights: &DecodeWeights, stop: Stop) {
         let n_threads = rayon::current_num_threads();
         let mut waiting = std::mem::take(&mut self.running);
         let n_shares = if waiting.len() >= n_threads * SEQUENCES_OF_A_THREAD { n_threads } else { 1 };
@@ -337,7 +340,8 @@ impl<'a> Batch<'a> {
             shares.push(Share { running, ended: Vec::new(), tokens: 0 });
         }
         shares.par_iter_mut().for_each(|share| {
-            for _ in 0..STEPS_OF_A_ROUND {
+            // What was drawn is dropped when it stops, so threads may stop at different steps.
+            for _ in (0..STEPS_OF_A_ROUND).take_while(|_| !stop.is_asked()) {
                 self.step(decoder, weights, share);
             }
         });

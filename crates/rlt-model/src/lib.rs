@@ -20,6 +20,7 @@ mod projection;
 mod scored;
 #[cfg(test)]
 mod shared_data;
+mod stop;
 pub mod tokenizer;
 pub mod weights;
 
@@ -27,3 +28,4 @@ pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use gradients::Gradients;
 pub use scored::ScoredStates;
+pub use stop::Stop;

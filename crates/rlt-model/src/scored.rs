@@ -9,6 +9,7 @@ use rlt_engine::head::{self, Distributions, OutputMatrix};
 
 use crate::batch::{PackedBatch, ScoringGroup, micro_batches};
 use crate::decoder::Decoder;
+use crate::stop::Stop;
 
 /// What a model knew before each of some scored tokens, as hidden states: n x hidden, where the distributions
 /// themselves would be n x vocabulary.
@@ -68,14 +69,20 @@ impl<'a> ScoredStates<'a> {
 
 impl Decoder {
     /// The states before the scored tokens of `groups`: group by group, continuation by continuation. About
-    /// `max_rows` rows are computed at a time.
+    /// `max_rows` rows are computed at a time, unless it is asked to stop between two parts.
     ///
     /// # Errors
-    /// As [`Decoder::token_logprobs`].
-    pub fn scored_states(&self, groups: &[ScoringGroup], max_rows: usize) -> crate::Result<ScoredStates<'_>> {
+    /// As [`Decoder::token_logprobs_unless`].
+    pub fn scored_states(
+        &self,
+        stop: Stop,
+        groups: &[ScoringGroup],
+        max_rows: usize,
+    ) -> crate::Result<ScoredStates<'_>> {
         self.check_groups(groups)?;
         let (mut values, mut targets) = (Vec::new(), Vec::new());
         for part in micro_batches(groups, max_rows) {
+            stop.check()?;
             let batch = PackedBatch::new(&part);
             let hidden = rayon::scope(|_| self.hidden_states(&batch));
             values.extend_from_slice(&hidden.gather_rows(&batch.rows).to_host());

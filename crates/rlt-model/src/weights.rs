@@ -14,8 +14,7 @@ use crate::{Error, Result, files};
 
 mod write;
 
-pub(crate) use write::write_each;
-pub use write::{TensorView, write_safetensors};
+pub use write::{TensorView, write_each, write_safetensors};
 
 /// Number formats of stored weights. In memory they are f32, or bf16 where the file's are and the model is
 /// only read.

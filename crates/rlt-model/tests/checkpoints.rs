@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use rlt_engine::{Tensor, head};
+use rlt_model::Stop;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
@@ -139,7 +140,8 @@ fn a_frozen_model_keeps_bf16_and_computes_the_bits_of_the_widened_one() {
             max_running: 5,
         };
         let request = [GenerationRequest { prompt: ids[..30].to_vec(), n: 7, stream: [3, 1] }];
-        let [a, b] = [&wide, &frozen].map(|d| generate(d, &request, &params, 5, &mut |_| ()).unwrap());
+        let [a, b] =
+            [&wide, &frozen].map(|d| generate(d, &request, &params, 5, Stop::never(), &mut |_| ()).unwrap());
         assert!(a == b, "{name}: sampled tokens and their log-probabilities");
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use rlt_model::Decoder;
+use rlt_model::Stop;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::{Family, ModelConfig, RopeScaling};
 use rlt_model::generate::{Completion, Finish, GenerationRequest, SamplingParams, generate};
@@ -63,7 +64,7 @@ fn requests() -> Vec<GenerationRequest> {
 }
 
 fn run(decoder: &Decoder, requests: &[GenerationRequest], params: &SamplingParams) -> Vec<Vec<Completion>> {
-    generate(decoder, requests, params, 11, &mut |_| ()).unwrap()
+    generate(decoder, requests, params, 11, Stop::never(), &mut |_| ()).unwrap()
 }
 
 #[test]
@@ -163,9 +164,24 @@ fn what_cannot_be_generated_is_said() {
     let decoder = decoder(Family::Qwen2);
     for (prompt, expected) in [(vec![], "no room"), (vec![2; 400], "no room"), (vec![120], "token 120")] {
         let request = GenerationRequest { prompt, n: 1, stream: [0, 0] };
-        let error = generate(&decoder, &[request], &params(), 1, &mut |_| ()).unwrap_err();
+        let error = generate(&decoder, &[request], &params(), 1, Stop::never(), &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+#[test]
+fn generation_that_is_asked_to_stop_ends_before_its_next_step() {
+    let decoder = decoder(Family::Qwen2);
+    let request = GenerationRequest { prompt: vec![3; 9], n: 3, stream: [1, 1] };
+    let endless = SamplingParams { stop_token_ids: vec![], max_new_tokens: 300, ..params() };
+    let asked = std::sync::atomic::AtomicBool::new(false);
+    let mut tokens = 0;
+    let error = generate(&decoder, &[request], &endless, 1, Stop::when(&asked), &mut |progress| {
+        tokens = progress.tokens;
+        asked.store(tokens > 40, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert!(matches!(error, Err(rlt_model::Error::Stopped)));
+    assert!(tokens < 100, "{tokens} tokens of 900");
 }
 
 #[test]

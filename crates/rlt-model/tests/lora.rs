@@ -7,6 +7,7 @@ use std::path::Path;
 use rlt_engine::Tensor;
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt};
 use rlt_engine::random::RandomStream;
+use rlt_model::Stop;
 use rlt_model::adapter::{Adapter, LoraSettings, Target, adapter_slots};
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
@@ -208,7 +209,8 @@ fn what_is_sampled_is_what_training_computes() {
         stop_token_ids: vec![0],
         max_running: 3,
     };
-    let completions = generate(&decoder, &requests, &params, 9, &mut |_| ()).unwrap().remove(0);
+    let completions =
+        generate(&decoder, &requests, &params, 9, Stop::never(), &mut |_| ()).unwrap().remove(0);
     let continuations = completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect();
     let groups = [ScoringGroup { prefix: prompt, continuations }];
     let trained = flat(decoder.token_logprobs(&groups, 0.8, 1000).unwrap());

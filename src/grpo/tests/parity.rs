@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rlt_engine::Tensor;
 use rlt_model::config::ModelConfig;
 use rlt_model::parameters::Parameters;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -124,9 +124,10 @@ fn ten_steps_of_every_objective_follow_pytorch() {
 
         let (mut worst_loss, mut clipped) = (0.0_f64, false);
         for (number, step) in (1..).zip(&run.steps) {
-            let update = learner.learn(number, &to_learn(step), &mut weights, &mut gradients).unwrap();
-            let grpo = &config.grpo;
-            sync_reference(&mut weights, number, grpo.reference_sync_every, grpo.reference_mixup);
+            let update =
+                learner.learn(number, &to_learn(step), &mut weights, &mut gradients, Stop::never()).unwrap();
+            let (every, mixup) = (config.reference_sync_every(), config.grpo.reference_mixup);
+            sync_reference(&mut weights, number, every, mixup);
             assert_eq!(update.losses.len(), step.losses.len());
             for (ours, theirs) in update.losses.iter().zip(&step.losses) {
                 // Where terms of both signs cancel, down to nothing at a ratio of 1, the rounding of f32

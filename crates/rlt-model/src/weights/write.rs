@@ -44,7 +44,10 @@ pub fn write_safetensors(path: &Path, tensors: &[TensorView], dtype: Dtype) -> R
 /// As [`write_safetensors`], of names and shapes and an iterator over their numbers, which makes them when
 /// their turn comes (a piece may hold several consecutive tensors): weights kept in bf16 are widened one
 /// matrix at a time.
-pub(crate) fn write_each<'a>(
+///
+/// # Errors
+/// A name occurs twice, or the file cannot be written.
+pub fn write_each<'a>(
     path: &Path,
     names: &[(&str, &[usize])],
     dtype: Dtype,

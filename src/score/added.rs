@@ -1,0 +1,134 @@
+//! What `[reward.add]` adds to the reward of a completion, in training and in `rlt score`.
+
+use super::{NGRAM_TOKENS, RltSample};
+use crate::config::{AddedRewards, Config};
+use crate::dataset::QuestionRow;
+use crate::evaluate::grading::{SolutionTags, grade_solution};
+use crate::prompts::PromptStyle;
+use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
+use crate::reward::overlong::overlong_share;
+use crate::reward::sum::weighted_sum;
+use crate::worlds::World;
+
+/// A completion as the added rewards see it.
+pub(crate) struct Written<'a> {
+    /// The question it is of.
+    pub row: &'a QuestionRow,
+    /// Its tokens: the think tokens of an explanation, all of an answer.
+    pub tokens: &'a [u32],
+    /// How many tokens were written in all.
+    pub n_tokens: usize,
+    /// What is known of an explanation; none of an answer.
+    pub explanation: Option<(&'a str, &'a RltSample)>,
+}
+
+/// A reward that is a weighted sum, and what it is the sum of.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sum {
+    /// `main + sum_k weight_k value_k`.
+    pub reward: f32,
+    /// The main reward first, then each added value before its weight, by name.
+    pub parts: Vec<(&'static str, f32)>,
+}
+
+/// What is added to rewards, and by which measures.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adding<'a> {
+    add: &'a AddedRewards,
+    /// `sampling.max_new_tokens`.
+    longest: usize,
+    style: &'a PromptStyle,
+}
+
+impl<'a> Adding<'a> {
+    /// What `config` adds; none when that is nothing.
+    pub fn of(config: &'a Config, style: &'a PromptStyle) -> Option<Self> {
+        let add = &config.reward.add;
+        let longest = config.sampling.max_new_tokens;
+        (*add != AddedRewards::default()).then_some(Self { add, longest, style })
+    }
+
+    /// The sum of `main`, called `name`, and what is added for `written`.
+    pub fn sum(&self, name: &'static str, main: f32, written: &Written) -> Sum {
+        let Self { add, longest, style } = *self;
+        let is_added = |weight: f32| weight != 0.0;
+        let mut added = Vec::new();
+        if let Some((text, sample)) = written.explanation {
+            if is_added(add.correctness) {
+                let right = is_right(style, written.row, &style.student_answer("", text));
+                added.push(("correctness", add.correctness, f32::from(u8::from(right))));
+            }
+            if is_added(add.overlap) {
+                let overlap = solution_overlap(sample.think_ids(), sample.solution_ids());
+                added.push(("overlap", add.overlap, overlap));
+            }
+        }
+        if is_added(add.repetition) {
+            let repeated = repeated_ngram_share(written.tokens, NGRAM_TOKENS);
+            added.push(("repetition", add.repetition, repeated));
+        }
+        if is_added(add.length) {
+            added.push(("length", add.length, written.n_tokens as f32 / longest as f32));
+        }
+        if is_added(add.overlong) {
+            let share = overlong_share(written.n_tokens, longest, add.overlong_cache(longest));
+            added.push(("overlong", add.overlong, share));
+        }
+        let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
+        let values = added.into_iter().map(|(name, _, value)| (name, value));
+        Sum {
+            reward: weighted_sum(main, &weighted),
+            parts: std::iter::once((name, main)).chain(values).collect(),
+        }
+    }
+}
+
+/// Whether a completion's answer is right. A question of a synthetic world is graded as that world does; any other as
+/// `rlt eval` does a file's rows.
+pub(crate) fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
+    let tags = SolutionTags {
+        end_of_thought: &style.end_of_thought,
+        begin_of_solution: &style.begin_of_solution,
+        end_of_solution: &style.end_of_solution,
+    };
+    let verdict = match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
+        Some(world) => world.grade(completion, &row.solution, &tags),
+        None => grade_solution(completion, &row.solution, &tags),
+    };
+    verdict.correct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> QuestionRow {
+        QuestionRow {
+            question: "What is 2 + 2?".into(),
+            solution: "4".into(),
+            reasoning_trace: None,
+            system: None,
+            columns: serde_json::Map::new(),
+            row: 1,
+        }
+    }
+
+    #[test]
+    fn what_is_added_is_weighted_and_kept_apart() {
+        let mut config = Config::default();
+        config.sampling.max_new_tokens = 20;
+        assert!(Adding::of(&config, PromptStyle::stratos()).is_none());
+        (config.reward.add.length, config.reward.add.overlong) = (-2.0, -1.0);
+        let adding = Adding::of(&config, PromptStyle::stratos()).unwrap();
+        let sum = |n_tokens| {
+            let written = Written { row: &row(), tokens: &[1, 2], n_tokens, explanation: None };
+            adding.sum("correctness", 1.0, &written)
+        };
+        // 5 of 20 tokens; then 19, which is 3 into the last fifth.
+        let short =
+            Sum { reward: 0.5, parts: vec![("correctness", 1.0), ("length", 0.25), ("overlong", 0.0)] };
+        assert_eq!(sum(5), short);
+        assert_eq!(sum(19).parts[2], ("overlong", 0.75));
+        assert!((sum(19).reward - (1.0 - 2.0 * 0.95 - 0.75)).abs() < 1e-6);
+    }
+}
