@@ -1,0 +1,94 @@
+//! What a recipe comes to: tables, a figure and what holds.
+
+use serde::Serialize;
+
+use super::table::Table;
+
+/// Whether a claim of the paper holds in miniature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It does, with intervals apart where it compares.
+    Holds,
+    /// The figures point its way, the intervals overlap.
+    Leans,
+    /// It does not.
+    Fails,
+}
+
+impl Outcome {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Holds => "holds",
+            Self::Leans => "leans this way",
+            Self::Fails => "does not hold",
+        }
+    }
+
+    /// Of a comparison: apart in the claimed direction, or at least pointing there.
+    pub fn of(apart: bool, ahead: bool) -> Self {
+        match (apart, ahead) {
+            (true, _) => Self::Holds,
+            (false, true) => Self::Leans,
+            (false, false) => Self::Fails,
+        }
+    }
+}
+
+/// A claim of the paper and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The claim.
+    pub claim: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The numbers.
+    pub numbers: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(claim: &str, outcome: Outcome, numbers: String) -> Self {
+        Self { claim: claim.to_owned(), outcome, numbers }
+    }
+}
+
+/// A table or figure of the paper in miniature.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Section {
+    /// The recipe's name, and its folder's.
+    pub name: &'static str,
+    /// The heading.
+    pub title: &'static str,
+    /// What was done, for somebody who has not read the paper.
+    pub story: String,
+    /// The paper's numbers.
+    pub paper: Table,
+    /// Where the paper's numbers come from, or what they are.
+    pub paper_note: &'static str,
+    /// Ours, to be read.
+    pub ours: Table,
+    /// Ours with every seed, to be worked with: `table.csv`.
+    pub data: Table,
+    /// A whole SVG.
+    pub figure: String,
+    /// How to read it.
+    pub caption: String,
+    /// Claim by claim.
+    pub findings: Vec<Finding>,
+}
+
+impl Section {
+    /// `table.md`: the table, then claim by claim.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("# {}\n\n{}\n\n{}", self.title, self.story, self.ours.to_markdown());
+        text.push_str("\nThe paper's:\n\n");
+        text.push_str(&self.paper.to_markdown());
+        text.push_str(&format!("\n{}\n\n", self.paper_note));
+        for Finding { claim, outcome, numbers } in &self.findings {
+            text.push_str(&format!("- {claim}: **{}** ({numbers}).\n", outcome.words()));
+        }
+        text
+    }
+}
