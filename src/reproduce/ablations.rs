@@ -3,11 +3,12 @@
 use super::curve::last;
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
-use super::stages::{Answers, Traces};
+use super::stages::{Answers, Questions, Start, Traces};
 use super::table::Table;
 use super::work::Work;
 use crate::error::Result;
 use crate::report::figure::{FigureBar, bars};
+use crate::worlds::World;
 
 /// A change of the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,15 +126,10 @@ pub fn measure(work: &Work) -> Result<Vec<Row>> {
 
 fn row(work: &Work, variant: Variant) -> Result<Row> {
     let name = variant.name();
-    let base = work.base()?;
-    let warmed = if variant == Variant::NoWarmUp { base.clone() } else { work.teacher()? };
+    let base = work.base(Start::Usual)?;
+    let warmed = if variant == Variant::NoWarmUp { base.clone() } else { work.teacher(Start::Usual)? };
     let judge = match variant {
-        Variant::WeakerStudent => {
-            let rows = (work.scale.market.textbook / 3).max(1);
-            let textbook = work.market()?.textbook;
-            let shape = &work.scale.shape;
-            work.base_model("weaker", shape, &textbook, &[format!("data.max_rows={rows}")])?
-        }
+        Variant::WeakerStudent => work.base(Start::Scarce)?,
         Variant::StrongerStudent => work.larger_base()?,
         _ => base.clone(),
     };
@@ -141,13 +137,10 @@ fn row(work: &Work, variant: Variant) -> Result<Row> {
     let teacher = work.rlt(&run, &warmed, &judge, &variant.overrides(work))?;
     let (rows, traces) = work.market_traces(&format!("traces-{name}"), &teacher)?;
     let limit = format!("data.max_rows={}", work.scale.explained);
+    let path = work.market()?.questions_heldout;
+    let held_out = Questions { world: World::Market, path: &path };
     // A teacher that finishes nothing has no student.
-    let answers = if work.is_planning() || traces.n > 0 {
-        let student = work.student(&format!("student-{name}"), &base, &rows, &[limit])?;
-        work.market_answers(name, &student)?
-    } else {
-        work.market_answers("base", &base)?
-    };
+    let (_, answers) = work.distilled(name, ("base", &base), (&rows, traces.n), &[limit], &held_out)?;
     Ok(Row { variant, answers, traces, reward: last(work, &run, "reward_mean")? })
 }
 

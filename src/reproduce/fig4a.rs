@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::curve::{curve, sum, tokens_sampled};
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
-use super::stages::{Answers, Traces};
+use super::stages::{Answers, Questions, Traces};
 use super::table::Table;
 use super::work::{StageKind, Work};
 use crate::error::{Error, Result};
@@ -42,11 +42,12 @@ pub fn measure(work: &Work) -> Result<Measured> {
     let teacher = work.warm_up("both-teacher", &base, &warm_up)?;
     let rlt = work.rlt("both-rlt", &teacher, &base, &[])?;
     let n = work.scale.explained;
+    let asked = Questions { world: World::Numbers, path: &numbers.questions_heldout };
     let distil = |name: &str, teacher: &Path| -> Result<(Answers, Traces)> {
         let explained = format!("traces-{name}");
         let (rows, traces) = work.explain(&explained, World::Numbers, teacher, &numbers.questions_train, n)?;
-        let student = work.student(&format!("student-{name}"), &base, &rows, &[])?;
-        Ok((work.answers(name, &student, World::Numbers, &numbers.questions_heldout)?, traces))
+        let (_, answers) = work.distilled(name, ("both-base", &base), (&rows, traces.n), &[], &asked)?;
+        Ok((answers, traces))
     };
     let (of_pre_rl, traces_pre_rl) = distil("both-pre-rl", &teacher)?;
     let (of_rlt, traces_rlt) = distil("both-rlt-countdown", &rlt)?;
@@ -57,7 +58,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
     let twice = |points: Vec<(f64, f64)>| points.into_iter().map(|(step, tokens)| (step, 2.0 * tokens));
     let spent: Vec<(f64, f64)> = twice(tokens_sampled(work, "both-direct", completions)?).collect();
     let at_step = |step: f64| spent.iter().find(|(at, _)| *at == step).map_or(0.0, |(_, tokens)| *tokens);
-    let base_answers = work.answers("both-base", &base, World::Numbers, held_out)?;
+    let base_answers = work.answers("both-base", &base, &asked)?;
     let mut points = vec![(0.0, base_answers.accuracy())];
     points.extend(curve(work, "both-direct")?.into_iter().map(|(step, share)| (at_step(step), share)));
     let of_teacher = twice(tokens_sampled(work, "both-rlt", completions)?).last();
@@ -67,7 +68,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
         base: base_answers,
         of_pre_rl,
         of_rlt,
-        direct: work.answers("both-direct", &direct, World::Numbers, held_out)?,
+        direct: work.answers("both-direct", &direct, &asked)?,
         traces_pre_rl,
         traces_rlt,
         curve: points,

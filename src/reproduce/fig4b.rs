@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
-use super::stages::Answers;
+use super::stages::{Answers, Start};
 use super::table::Table;
 use super::work::{StageKind, Work};
 use crate::error::Result;
@@ -36,7 +36,7 @@ pub struct Row {
 /// # Errors
 /// What the stages report.
 pub fn measure(work: &Work) -> Result<Vec<Row>> {
-    let base = work.base()?;
+    let base = work.base(Start::Usual)?;
     let groups = work.reward_groups("pool")?;
     let row = |index: usize| {
         let name = format!("group-{:02}", index + 1);
@@ -145,7 +145,7 @@ impl Work<'_> {
     /// Traces of the teacher before RL, several a question, in equal groups by reward: a file and a description of
     /// each, best first.
     fn reward_groups(&self, name: &str) -> Result<Vec<Group>> {
-        let (teacher, student) = (self.teacher()?, self.base()?);
+        let (teacher, student) = (self.teacher(Start::Usual)?, self.base(Start::Usual)?);
         let questions = self.market()?.questions_train;
         let scale = self.scale;
         let (n, k) = (scale.pool_samples, scale.groups);

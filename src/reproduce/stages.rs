@@ -68,6 +68,38 @@ impl Answers {
     }
 }
 
+/// Questions that nothing is trained on, and the world that judges answers to them.
+#[derive(Debug, Clone, Copy)]
+pub struct Questions<'a> {
+    /// The world.
+    pub world: World,
+    /// Their file.
+    pub path: &'a Path,
+}
+
+/// What everything begins from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A base model that answers about half of the questions rightly.
+    Usual,
+    /// One that read a part of the same textbook and hardly answers any: where RL on right answers finds few to
+    /// reward, which is where the paper says that a teacher is needed.
+    Scarce,
+}
+
+impl Start {
+    /// The name of a stage from this start.
+    pub fn named(self, stage: &str) -> String {
+        match self {
+            Self::Usual => stage.to_owned(),
+            Self::Scarce => format!("scarce-{stage}"),
+        }
+    }
+}
+
+/// The scarce start reads one row in this many.
+const SCARCE_PART: usize = 3;
+
 /// The rows of a stage, relative to its folder.
 const ROWS: &str = "rows.jsonl";
 
@@ -111,9 +143,17 @@ impl Work<'_> {
         )
     }
 
-    /// The base model, the student of every reward.
-    pub fn base(&self) -> Result<PathBuf> {
-        self.base_model("base", &self.scale.shape, &self.market()?.textbook, &[])
+    /// The base model that a start has, the student of its rewards.
+    pub fn base(&self, start: Start) -> Result<PathBuf> {
+        let textbook = self.market()?.textbook;
+        let (shape, name) = (&self.scale.shape, start.named("base"));
+        match start {
+            Start::Usual => self.base_model(&name, shape, &textbook, &[]),
+            Start::Scarce => {
+                let rows = (self.scale.market.textbook / SCARCE_PART).max(1);
+                self.base_model(&name, shape, &textbook, &[format!("data.max_rows={rows}")])
+            }
+        }
     }
 
     /// The larger base model.
@@ -122,8 +162,8 @@ impl Work<'_> {
     }
 
     /// The teacher before RL.
-    pub fn teacher(&self) -> Result<PathBuf> {
-        self.warm_up("teacher", &self.base()?, &self.market()?.teacher_sft)
+    pub fn teacher(&self, start: Start) -> Result<PathBuf> {
+        self.warm_up(&start.named("teacher"), &self.base(start)?, &self.market()?.teacher_sft)
     }
 
     /// A base model after its warm-up on explanations of every quality.
@@ -132,8 +172,8 @@ impl Work<'_> {
     }
 
     /// The RLT teacher.
-    pub fn rlt_teacher(&self) -> Result<PathBuf> {
-        self.rlt("rlt", &self.teacher()?, &self.base()?, &[])
+    pub fn rlt_teacher(&self, start: Start) -> Result<PathBuf> {
+        self.rlt(&start.named("rlt"), &self.teacher(start)?, &self.base(start)?, &[])
     }
 
     /// A teacher after GRPO with the RLT reward that `student` gives, on the market's training questions.
@@ -172,11 +212,11 @@ impl Work<'_> {
 
     /// The conventional teacher: the base model after as many steps on right answers as the RLT teacher has on its
     /// reward.
-    pub fn conventional_teacher(&self) -> Result<PathBuf> {
+    pub fn conventional_teacher(&self, start: Start) -> Result<PathBuf> {
         let files = self.market()?;
         self.correctness_rl(
-            "conventional",
-            &self.base()?,
+            &start.named("conventional"),
+            &self.base(start)?,
             &files.questions_train,
             &files.questions_heldout,
             self.scale.rl_steps,
@@ -241,7 +281,7 @@ impl Work<'_> {
     /// The training questions with explanations of the textbook's mixture: honest, a fifth of them with gaps, a
     /// fifth with remarks.
     pub fn textbook_traces(&self) -> Result<(PathBuf, Traces)> {
-        let (name, n, base) = ("traces-textbook", self.scale.explained, self.base()?);
+        let (name, n, base) = ("traces-textbook", self.scale.explained, self.base(Start::Usual)?);
         let traces = self.stage(StageKind::Rows, name, &format!("{n} rows"), |folder| {
             let rows: Vec<QuestionRow> = textbook_rows(self.miniature.seed, n);
             self.write_thoughts(&folder.join(ROWS), &base, &rows)
@@ -303,6 +343,24 @@ impl Work<'_> {
         self.trained(StageKind::Sft, &self.config(name, STUDENT, overrides, base, rows)?)
     }
 
+    /// The student `name` of `own` (its base model, with the name of its answers) from `rows`, so many of them, and
+    /// its answers. With nothing to learn from it stays what it was.
+    pub fn distilled(
+        &self,
+        name: &str,
+        own: (&str, &Path),
+        (rows, n_rows): (&Path, usize),
+        overrides: &[String],
+        held_out: &Questions,
+    ) -> Result<(PathBuf, Answers)> {
+        if n_rows == 0 && !self.is_planning() {
+            return Ok((own.1.to_owned(), self.answers(own.0, own.1, held_out)?));
+        }
+        let model = self.student(&format!("student-{name}"), own.1, rows, overrides)?;
+        let answers = self.answers(name, &model, held_out)?;
+        Ok((model, answers))
+    }
+
     fn answering(&self, name: &str, model: &Path, questions: &Path) -> Result<Config> {
         let mut config = self.config(name, STUDENT, &[], model, questions)?;
         config.sampling.temperature = ANSWER_TEMPERATURE;
@@ -311,15 +369,15 @@ impl Work<'_> {
         Ok(config)
     }
 
-    /// A model's answers to the first held-out questions of a world.
-    pub fn answers(&self, model_name: &str, model: &Path, world: World, held_out: &Path) -> Result<Answers> {
+    /// A model's answers to the first of some held-out questions.
+    pub fn answers(&self, model_name: &str, model: &Path, held_out: &Questions) -> Result<Answers> {
         let name = format!("answers-{model_name}");
-        let mut config = self.answering(&name, model, held_out)?;
+        let mut config = self.answering(&name, model, held_out.path)?;
         config.data.max_rows = self.scale.eval_questions;
         let n_samples = self.scale.eval_samples;
         let settings = format!("{}\n{n_samples} samples", config.to_toml()?);
         self.stage(StageKind::Evaluation, &name, &settings, |folder| {
-            let task = Task::world_rows(world, &config.data)?;
+            let task = Task::world_rows(held_out.world, &config.data)?;
             let (mut report, records) = self.miniature.evaluate(&config, model_name, &task, n_samples)?;
             report.per_question_file = "eval_questions.jsonl".into();
             write_report(&folder.join("eval.json"), &report, &records)?;
@@ -336,7 +394,8 @@ impl Work<'_> {
 
     /// A model's answers to the market's held-out questions.
     pub fn market_answers(&self, model_name: &str, model: &Path) -> Result<Answers> {
-        self.answers(model_name, model, World::Market, &self.market()?.questions_heldout)
+        let path = self.market()?.questions_heldout;
+        self.answers(model_name, model, &Questions { world: World::Market, path: &path })
     }
 }
 
@@ -375,4 +434,53 @@ fn answered(
         solution: solution.to_owned(),
         ..row.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DataConfig;
+    use crate::dataset::read_questions;
+    use crate::evaluate::GradedAnswer;
+    use crate::worlds::Sizes;
+
+    #[test]
+    fn every_source_explains_the_same_questions() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes { textbook: 2, teacher_sft: 2, questions_train: 40, questions_heldout: 2 };
+        let files = World::Market.write_dataset(dir.path(), 5, &sizes, &ModelShape::default()).unwrap();
+        let data = DataConfig { path: files.questions_train, ..DataConfig::default() };
+        let (train, textbook) = (read_questions(&data).unwrap(), textbook_rows(5, 40));
+        let told = |rows: &[QuestionRow]| -> Vec<(String, String)> {
+            rows.iter().map(|row| (row.question.clone(), row.solution.clone())).collect()
+        };
+        assert_eq!(told(&train), told(&textbook));
+        assert!(train.iter().zip(&textbook).any(|(a, b)| a.reasoning_trace != b.reasoning_trace));
+    }
+
+    #[test]
+    fn an_answer_becomes_a_trace_with_its_own_solution() {
+        let style = PromptStyle::stratos();
+        let row = textbook_rows(5, 1).remove(0);
+        let record = |completion: String, correct: bool| QuestionRecord {
+            row: 1,
+            question: row.question.clone(),
+            gold: row.solution.clone(),
+            answers: vec![GradedAnswer {
+                completion,
+                extracted: None,
+                correct,
+                reason: String::new(),
+                formatted: true,
+                truncated: false,
+                n_tokens: 1,
+            }],
+        };
+        let wrong = record(style.student_answer("steps", "Tom has 3 eggs."), false);
+        let trace = answered(&row, &wrong, style, false).unwrap();
+        assert_eq!((trace.solution.as_str(), trace.reasoning_trace.as_deref()), ("Tom has 3 eggs.", Some("steps")));
+        assert!(answered(&row, &wrong, style, true).is_none());
+        assert!(answered(&row, &record("no sections".into(), true), style, false).is_none());
+        assert!(answered(&row, &record(style.student_answer("steps", "s"), true), style, true).is_some());
+    }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use super::pooled::Pooled;
 use super::section::{Finding, Outcome, Section};
-use super::stages::Answers;
+use super::stages::{Answers, Questions, Start};
 use super::table::Table;
 use super::work::Work;
 use crate::error::Result;
 use crate::report::figure::{FigureBar, bars};
+use crate::worlds::World;
 
 /// Whose traces a student learnt from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +59,17 @@ impl Source {
 }
 
 /// Which student, of how many traces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Set {
     /// All questions.
+    #[default]
     Full,
     /// A tenth of them.
     Small,
     /// All questions, and a student larger than its teacher.
     Larger,
+    /// All questions, and everything from a base model that is hardly ever right.
+    Scarce,
 }
 
 impl Set {
@@ -75,6 +79,7 @@ impl Set {
             Self::Full => "full set",
             Self::Small => "small set",
             Self::Larger => "full set, larger student",
+            Self::Scarce => "full set, weak base model",
         }
     }
 
@@ -84,6 +89,7 @@ impl Set {
             Self::Full => &[Nothing, Textbook, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Larger => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt],
+            Self::Scarce => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
         }
     }
 }
@@ -113,40 +119,37 @@ impl Row {
 /// What the stages report.
 pub fn student(work: &Work, source: Source, set: Set) -> Result<(PathBuf, String, Row)> {
     let files = work.market()?;
-    let base = match set {
-        Set::Larger => work.larger_base()?,
-        Set::Full | Set::Small => work.base()?,
-    };
+    let start = if set == Set::Scarce { Start::Scarce } else { Start::Usual };
+    let base = if set == Set::Larger { work.larger_base()? } else { work.base(start)? };
+    let own = if set == Set::Larger { "larger".into() } else { start.named("base") };
+    if source == Source::Nothing {
+        let answers = work.market_answers(&own, &base)?;
+        return Ok((base, own, Row { set, source, answers, n_traces: 0, complete: None }));
+    }
     let (rows, traces) = match source {
-        Source::Nothing => {
-            let name = if set == Set::Larger { "larger" } else { "base" };
-            let answers = work.market_answers(name, &base)?;
-            return Ok((base, name.into(), Row { set, source, answers, n_traces: 0, complete: None }));
-        }
+        Source::Nothing | Source::Perfect => (files.questions_train.clone(), work.perfect_traces()),
         Source::Textbook => work.textbook_traces()?,
-        Source::PreRl => work.market_traces("traces-pre-rl", &work.teacher()?)?,
-        Source::Rlt => work.market_traces("traces-rlt", &work.rlt_teacher()?)?,
+        Source::PreRl => work.market_traces(&start.named("traces-pre-rl"), &work.teacher(start)?)?,
+        Source::Rlt => work.market_traces(&start.named("traces-rlt"), &work.rlt_teacher(start)?)?,
         Source::Conventional | Source::ConventionalRight => {
-            let teacher = work.conventional_teacher()?;
-            let [raw, right] =
-                work.answers_as_traces("traces-conventional", &teacher, &files.questions_train)?;
+            let teacher = work.conventional_teacher(start)?;
+            let name = start.named("traces-conventional");
+            let [raw, right] = work.answers_as_traces(&name, &teacher, &files.questions_train)?;
             if source == Source::Conventional { raw } else { right }
         }
-        Source::Perfect => (files.questions_train.clone(), work.perfect_traces()),
     };
-    let (name, limit, overrides) = match set {
-        Set::Full => (source.name().to_owned(), work.scale.explained, vec![]),
-        Set::Small => {
-            let n = work.scale.explained_small;
-            // As many passes as the paper's small set has.
-            (format!("{}-small", source.name()), n, vec!["sft.epochs=5".to_owned()])
-        }
-        Set::Larger => (format!("{}-larger", source.name()), work.scale.explained, vec![]),
+    let (name, limit) = match set {
+        Set::Full => (source.name().to_owned(), work.scale.explained),
+        Set::Small => (format!("{}-small", source.name()), work.scale.explained_small),
+        Set::Larger => (format!("{}-larger", source.name()), work.scale.explained),
+        Set::Scarce => (format!("scarce-{}", source.name()), work.scale.explained),
     };
-    let overrides: Vec<String> =
-        overrides.into_iter().chain([format!("data.max_rows={limit}")]).collect();
-    let model = work.student(&format!("student-{name}"), &base, &rows, &overrides)?;
-    let answers = work.market_answers(&name, &model)?;
+    let mut overrides = vec![format!("data.max_rows={limit}")];
+    // As many passes as the paper's small set has.
+    overrides.extend((set == Set::Small).then(|| "sft.epochs=5".to_owned()));
+    let held_out = Questions { world: World::Market, path: &files.questions_heldout };
+    let (model, answers) =
+        work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
     let complete = traces.complete();
     let row = Row { set, source, answers, n_traces: traces.n.min(limit), complete: Some(complete) };
     Ok((model, name, row))
@@ -157,7 +160,7 @@ pub fn student(work: &Work, source: Source, set: Set) -> Result<(PathBuf, String
 /// # Errors
 /// What the stages report.
 pub fn measure(work: &Work) -> Result<Vec<Row>> {
-    let sets = [Set::Full, Set::Small, Set::Larger];
+    let sets = [Set::Full, Set::Small, Set::Scarce, Set::Larger];
     let sets = sets.into_iter().filter(|set| *set != Set::Larger || work.scale.with_larger);
     sets.flat_map(|set| set.sources().iter().map(move |source| (set, *source)))
         .map(|(set, source)| Ok(student(work, source, set)?.2))
@@ -223,6 +226,7 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
             Set::Full => source.label().to_owned(),
             Set::Small => format!("{} (small)", source.label()),
             Set::Larger => format!("{} (larger)", source.label()),
+            Set::Scarce => format!("{} (weak base)", source.label()),
         },
         share: pooled.accuracy,
         low: pooled.interval.low,
@@ -253,7 +257,7 @@ fn findings(pooled: &[(Set, Source, Pooled)]) -> Vec<Finding> {
         pooled.iter().find(|(s, from, _)| (*s, *from) == (set, source)).map(|(.., pooled)| pooled)
     };
     let mut findings = Vec::new();
-    for set in [Set::Full, Set::Small, Set::Larger] {
+    for set in [Set::Full, Set::Small, Set::Scarce, Set::Larger] {
         let Some(rlt) = of(set, Source::Rlt) else { continue };
         for (source, claim) in [
             (Source::PreRl, "RLT traces beat those of the teacher before RL"),

@@ -5,20 +5,34 @@ use super::pooled::Pooled;
 use super::section::{Finding, Outcome, Section};
 use super::stages::Answers;
 use super::table::Table;
-use super::table1::{self, Source};
+use super::table1::{self, Set, Source};
 use super::work::Work;
 use crate::error::Result;
 use crate::report::figure::{FigureLine, lines};
 
 /// What RL begins from.
-const COLD_STARTS: [Source; 6] = [
-    Source::Nothing,
-    Source::Textbook,
-    Source::PreRl,
-    Source::Conventional,
-    Source::ConventionalRight,
-    Source::Rlt,
+const COLD_STARTS: [ColdStart; 10] = [
+    (Set::Full, Source::Nothing),
+    (Set::Full, Source::Textbook),
+    (Set::Full, Source::PreRl),
+    (Set::Full, Source::Conventional),
+    (Set::Full, Source::ConventionalRight),
+    (Set::Full, Source::Rlt),
+    (Set::Scarce, Source::Nothing),
+    (Set::Scarce, Source::Conventional),
+    (Set::Scarce, Source::ConventionalRight),
+    (Set::Scarce, Source::Rlt),
 ];
+
+/// A student of table 1.
+type ColdStart = (Set, Source);
+
+fn label((set, source): ColdStart) -> String {
+    match set {
+        Set::Scarce => format!("{} (weak base)", source.label()),
+        _ => source.label().to_owned(),
+    }
+}
 
 /// One cold start under one seed.
 #[derive(Debug, Clone, Default)]
@@ -35,11 +49,11 @@ pub struct Row {
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Vec<(Source, Row)>> {
+pub fn measure(work: &Work) -> Result<Vec<(ColdStart, Row)>> {
     let files = work.market()?;
     let steps = work.scale.cold_steps;
-    let measure = |source: Source| {
-        let (model, name, student) = table1::student(work, source, table1::Set::Full)?;
+    let measure = |(set, source): ColdStart| {
+        let (model, name, student) = table1::student(work, source, set)?;
         let run = format!("rl-after-{name}");
         let tuned =
             work.correctness_rl(&run, &model, &files.questions_train, &files.questions_heldout, steps)?;
@@ -47,13 +61,13 @@ pub fn measure(work: &Work) -> Result<Vec<(Source, Row)>> {
         let before = student.into_answers();
         let mut points = vec![(0.0, before.accuracy())];
         points.extend(curve(work, &run)?);
-        Ok((source, Row { before, after, curve: points }))
+        Ok(((set, source), Row { before, after, curve: points }))
     };
     COLD_STARTS.into_iter().map(measure).collect()
 }
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<(Source, Row)>)]) -> Section {
+pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
     let rows = seeds.first().map_or(&[][..], |(_, rows)| rows);
     let of = |i: usize| seeds.iter().filter_map(move |(_, rows)| Some(&rows.get(i)?.1));
     let steps: Vec<f64> = rows.first().map_or_else(Vec::new, |(_, row)| row.curve.iter().map(|p| p.0).collect());
@@ -80,7 +94,7 @@ pub fn section(seeds: &[(u64, Vec<(Source, Row)>)]) -> Section {
         let points = mean_curve(i);
         let on_the_way = points.iter().skip(1).map(|(_, share)| format!("{:.0} %", 100.0 * share));
         ours.push(
-            [source.label().to_owned(), format!("{:.1} %", 100.0 * before.accuracy)]
+            [label(*source), format!("{:.1} %", 100.0 * before.accuracy)]
                 .into_iter()
                 .chain(on_the_way)
                 .chain([after.text(), after.seeds_text()]),
@@ -88,13 +102,12 @@ pub fn section(seeds: &[(u64, Vec<(Source, Row)>)]) -> Section {
         for (seed, rows) in seeds {
             let Some((_, row)) = rows.get(i) else { continue };
             for (step, share) in &row.curve {
-                let label = source.label().to_owned();
-                data.push([label, seed.to_string(), format!("{step:.0}"), format!("{share:.4}")]);
+                data.push([label(*source), seed.to_string(), format!("{step:.0}"), format!("{share:.4}")]);
             }
             let end = format!("{:.4}", row.after.accuracy());
-            data.push([source.label().to_owned(), seed.to_string(), format!("{last:.0} (all questions)"), end]);
+            data.push([label(*source), seed.to_string(), format!("{last:.0} (all questions)"), end]);
         }
-        figure.push(FigureLine { label: source.label().into(), points: points.clone() });
+        figure.push(FigureLine { label: label(*source), points: points.clone() });
         ends.push((*source, points, after));
     }
     Section {
@@ -113,20 +126,20 @@ pub fn section(seeds: &[(u64, Vec<(Source, Row)>)]) -> Section {
     }
 }
 
-fn findings(ends: &[(Source, Vec<(f64, f64)>, Pooled)]) -> Vec<Finding> {
-    let of = |source: Source| ends.iter().find(|(from, ..)| *from == source);
-    let Some((_, rlt_curve, rlt)) = of(Source::Rlt) else { return Vec::new() };
+fn findings(ends: &[(ColdStart, Vec<(f64, f64)>, Pooled)]) -> Vec<Finding> {
+    let of = |set: Set, source: Source| ends.iter().find(|(from, ..)| *from == (set, source));
     let others = [
         (Source::Nothing, "no cold start"),
         (Source::Conventional, "raw traces of a conventional teacher"),
         (Source::ConventionalRight, "post-processed traces of a conventional teacher"),
         (Source::Textbook, "curated traces"),
     ];
-    let compare = |(source, words): (Source, &str)| {
-        let (_, points, other) = of(source)?;
+    let compare = |set: Set, (source, words): (Source, &str)| {
+        let ((_, rlt_curve, rlt), (_, points, other)) = (of(set, Source::Rlt)?, of(set, source)?);
         let ahead_at = rlt_curve.iter().zip(points).filter(|(rlt, other)| rlt.1 > other.1).count();
+        let condition = if set == Set::Scarce { " (weak base model)" } else { "" };
         Some(Finding::new(
-            &format!("After RL, the RLT cold start is ahead of {words}"),
+            &format!("After RL, the RLT cold start is ahead of {words}{condition}"),
             Outcome::of(rlt.is_above(other), rlt.accuracy > other.accuracy),
             format!(
                 "{} against {}; ahead at {ahead_at} of {} looks on the way",
@@ -136,7 +149,7 @@ fn findings(ends: &[(Source, Vec<(f64, f64)>, Pooled)]) -> Vec<Finding> {
             ),
         ))
     };
-    others.into_iter().filter_map(compare).collect()
+    [Set::Full, Set::Scarce].iter().flat_map(|&set| others.iter().filter_map(move |&other| compare(set, other))).collect()
 }
 
 fn paper() -> Table {

@@ -145,11 +145,21 @@ mod tests {
     }
 
     #[test]
-    fn the_example_in_the_documentation_is_a_story() {
+    fn the_examples_in_the_documentation_are_questions() {
         let page = include_str!("../../docs/WORLDS.md");
-        let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
-        let story = Story::parse(&quoted.join(" ")).expect("a story");
+        let mut quotes = vec![String::new()];
+        for line in page.lines() {
+            match (line.strip_prefix("> "), quotes.last_mut()) {
+                (Some(text), Some(quote)) if quote.is_empty() => text.clone_into(quote),
+                (Some(text), Some(quote)) => *quote = format!("{quote} {text}"),
+                _ if quotes.last().is_some_and(|quote| !quote.is_empty()) => quotes.push(String::new()),
+                _ => {}
+            }
+        }
+        let story = Story::parse(&quotes[0]).expect("a story");
         assert!(page.replace('\n', " ").contains(&story.solution()), "{}", story.solution());
+        let problem = Problem::parse(&quotes[1]).expect("a problem");
+        assert!(page.contains("`(3 + 7) x 8 = 80.`") && problem.judge("(3 + 7) x 8 = 80.").equal);
     }
 
     #[test]
