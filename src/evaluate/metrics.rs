@@ -112,6 +112,18 @@ pub fn pearson(pairs: &[(f64, f64)]) -> Option<Correlation> {
     Some(Correlation { r, low: (r.atanh() - half).tanh(), high: (r.atanh() + half).tanh() })
 }
 
+/// Spearman's rank correlation of `pairs`: [`pearson`] of their ranks, equal values sharing the mean of theirs. It asks
+/// whether one rises with the other, not whether it does so along a line.
+pub fn spearman(pairs: &[(f64, f64)]) -> Option<Correlation> {
+    let ranks = |values: Vec<f64>| -> Vec<f64> {
+        let below = |x: f64| values.iter().filter(|&&value| value < x).count() as f64;
+        let equal = |x: f64| values.iter().filter(|&&value| value == x).count() as f64;
+        values.iter().map(|&x| below(x) + (equal(x) + 1.0) / 2.0).collect()
+    };
+    let (x, y) = (pairs.iter().map(|p| p.0).collect(), pairs.iter().map(|p| p.1).collect());
+    pearson(&ranks(x).into_iter().zip(ranks(y)).collect::<Vec<_>>())
+}
+
 /// The chance that at least one of `k` samples is right, without bias from `n` samples of which
 /// `n_correct` are right: `1 - C(n - c, k) / C(n, k)` (Chen et al., 2021, equation 1).
 /// `None` when `k` is 0 or above `n`.
@@ -265,6 +277,16 @@ mod tests {
         assert!((pearson(&falling).expect("defined").r + 1.0).abs() < 1e-12);
         assert_eq!(pearson(&[(1.0, 2.0); 8]), None);
         assert_eq!(pearson(&falling[..3]), None);
+    }
+
+    #[test]
+    fn ranks_ignore_distances() {
+        let pairs = [(-26.0, 0.01), (-4.9, 0.04), (-2.0, 0.05), (-1.0, 0.06), (0.0, 0.9)];
+        assert!((spearman(&pairs).expect("defined").r - 1.0).abs() < 1e-12);
+        assert!(pearson(&pairs).expect("defined").r < 0.7);
+        // Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: r = 4.5 / sqrt(4.5 * 5).
+        let tied = spearman(&[(0.0, 1.0), (5.0, 2.0), (5.0, 3.0), (9.0, 4.0)]).expect("defined");
+        assert!((tied.r - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]

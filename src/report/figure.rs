@@ -43,8 +43,8 @@ pub struct FigureLine {
 /// Shares as bars below each other, on an axis from 0 to 100 per cent.
 pub fn bars(title: &str, bars: &[FigureBar]) -> String {
     const ROW: f64 = 19.0;
-    const LABEL: f64 = 190.0;
-    let (width, height) = (560.0, 34.0 + ROW * bars.len() as f64 + 20.0);
+    const LABEL: f64 = 236.0;
+    let (width, height) = (620.0, 34.0 + ROW * bars.len() as f64 + 20.0);
     let at = |share: f64| LABEL + share.clamp(0.0, 1.0) * (width - LABEL - 60.0);
     let mut svg = open(title, width, height);
     let bottom = height - 20.0;
@@ -147,8 +147,11 @@ fn close(mut svg: String) -> String {
 
 fn label_x(svg: &mut String, label: &str) {
     let (x, y) = (f64::midpoint(LEFT, WIDTH - RIGHT), HEIGHT + 6.0);
-    let _ =
-        write!(svg, r#"<text class="tick" x="{x:.1}" y="{y:.1}" text-anchor="middle">{}</text>"#, escape(label));
+    let _ = write!(
+        svg,
+        r#"<text class="tick" x="{x:.1}" y="{y:.1}" text-anchor="middle">{}</text>"#,
+        escape(label)
+    );
     debug_assert!(TOP < HEIGHT);
 }
 

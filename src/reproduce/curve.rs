@@ -21,8 +21,7 @@ pub fn curve(work: &Work, name: &str) -> Result<Vec<(f64, f64)>> {
 /// # Errors
 /// When its records cannot be read.
 pub fn last(work: &Work, name: &str, metric: &str) -> Result<Option<f64>> {
-    let values: Vec<f64> =
-        records(work, name)?.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
+    let values: Vec<f64> = records(work, name)?.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
     let few = (values.len() / 10).max(1).min(values.len());
     let end = &values[values.len() - few..];
     Ok((!end.is_empty()).then(|| end.iter().sum::<f64>() / end.len() as f64))

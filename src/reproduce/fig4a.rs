@@ -45,7 +45,8 @@ pub fn measure(work: &Work) -> Result<Measured> {
     let asked = Questions { world: World::Numbers, path: &numbers.questions_heldout };
     let distil = |name: &str, teacher: &Path| -> Result<(Answers, Traces)> {
         let explained = format!("traces-{name}");
-        let (rows, traces) = work.explain(&explained, World::Numbers, teacher, &numbers.questions_train, n)?;
+        let (rows, traces) =
+            work.explain(&explained, World::Numbers, teacher, &numbers.questions_train, n)?;
         let (_, answers) = work.distilled(name, ("both-base", &base), (&rows, traces.n), &[], &asked)?;
         Ok((answers, traces))
     };
@@ -131,7 +132,10 @@ pub fn section(seeds: &[(u64, Measured)]) -> Section {
         (average(&|m| at(m).0) / 1000.0, average(&|m| at(m).1))
     };
     let figure = [
-        FigureLine { label: "direct RL on Countdown".into(), points: (0..n_points).map(mean_point).collect() },
+        FigureLine {
+            label: "direct RL on Countdown".into(),
+            points: (0..n_points).map(mean_point).collect(),
+        },
         FigureLine {
             label: "student of the RLT teacher of the other world".into(),
             points: vec![(0.0, base.accuracy), (distillation / 1000.0, rlt.accuracy)],
@@ -184,6 +188,7 @@ pub fn section(seeds: &[(u64, Measured)]) -> Section {
         findings,
         ours,
         data,
+        seeds: seeds.iter().map(|(seed, _)| *seed).collect(),
     }
 }
 

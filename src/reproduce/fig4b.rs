@@ -8,7 +8,7 @@ use super::stages::{Answers, Start};
 use super::table::Table;
 use super::work::{StageKind, Work};
 use crate::error::Result;
-use crate::evaluate::metrics::{Correlation, mean, pearson};
+use crate::evaluate::metrics::{Correlation, mean, pearson, spearman};
 use crate::report::figure::cloud;
 
 /// What a group of traces is like.
@@ -58,6 +58,9 @@ const EXPLANATIONS: [Explanation; 3] = [
     ("share of steps that are right", |group| group.right_steps),
 ];
 
+/// A measure of how one rises with the other.
+type Correlate = fn(&[(f64, f64)]) -> Option<Correlation>;
+
 /// The table, the figure and what holds.
 pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
     let n_groups = seeds.first().map_or(0, |(_, rows)| rows.len());
@@ -66,8 +69,14 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
         mean(of(i).map(|row| value(&row.group)).collect::<Vec<_>>().into_iter())
     };
     let pooled: Vec<Pooled> = (0..n_groups).map(|i| Pooled::of(of(i).map(|row| &row.answers))).collect();
-    let mut ours =
-        Table::new(&["group", "mean reward", "tokens", "right steps", "student's accuracy (95 %)", "each seed"]);
+    let mut ours = Table::new(&[
+        "group",
+        "mean reward",
+        "tokens",
+        "right steps",
+        "student's accuracy (95 %)",
+        "each seed",
+    ]);
     let mut data =
         Table::new(&["group", "seed", "traces", "mean_reward", "mean_tokens", "right_steps", "accuracy"]);
     for (i, pooled) in pooled.iter().enumerate() {
@@ -95,23 +104,40 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
     let points = |value: fn(&Group) -> f64| -> Vec<(f64, f64)> {
         pooled.iter().enumerate().map(|(i, pooled)| (average(i, value), pooled.accuracy)).collect()
     };
-    let of_seed = |rows: &[Row], value: fn(&Group) -> f64| {
-        pearson(&rows.iter().map(|row| (value(&row.group), row.answers.accuracy())).collect::<Vec<_>>())
+    let of_seed = |rows: &[Row], value: fn(&Group) -> f64, correlate: Correlate| {
+        let pairs: Vec<(f64, f64)> =
+            rows.iter().map(|row| (value(&row.group), row.answers.accuracy())).collect();
+        correlate(&pairs)
     };
-    let mut findings = Vec::new();
-    for (index, (words, value)) in EXPLANATIONS.into_iter().enumerate() {
-        let correlation = pearson(&points(value));
-        let each: Vec<String> =
-            seeds.iter().map(|(_, rows)| of_seed(rows, value).map_or("n/a".into(), |c| format!("{:.2}", c.r))).collect();
-        let numbers = format!("Pearson {}; each seed {}", text(correlation), each.join(", "));
-        let r = correlation.map_or(0.0, |c| c.r);
-        let (claim, outcome) = if index == 0 {
-            ("A student's accuracy follows the mean reward of its traces, r above 0.8".to_owned(), Outcome::of(r > 0.8, r > 0.5))
-        } else {
-            let reward = pearson(&points(EXPLANATIONS[0].1)).map_or(0.0, |c| c.r);
-            (format!("It follows the reward more closely than the rival, {words}"), Outcome::of(reward > r.abs() + 0.1, reward > r.abs()))
-        };
-        findings.push(Finding::new(&claim, outcome, numbers));
+    let numbers = |name: &str, value: fn(&Group) -> f64, correlate: Correlate| {
+        let each: Vec<String> = seeds
+            .iter()
+            .map(|(_, rows)| of_seed(rows, value, correlate).map_or("n/a".into(), |c| format!("{:.2}", c.r)))
+            .collect();
+        format!("{name} {}; each seed {}", text(correlate(&points(value))), each.join(", "))
+    };
+    let r = |value: fn(&Group) -> f64, correlate: Correlate| correlate(&points(value)).map_or(0.0, |c| c.r);
+    let (_, reward) = EXPLANATIONS[0];
+    let (line, rank) = (r(reward, pearson), r(reward, spearman));
+    let mut findings = vec![
+        Finding::new(
+            "A student's accuracy follows the mean reward of its traces along a line, r above 0.8",
+            Outcome::of(line > 0.8, line > 0.5),
+            numbers("Pearson", reward, pearson),
+        ),
+        Finding::new(
+            "It rises with the reward's rank, r above 0.8",
+            Outcome::of(rank > 0.8, rank > 0.5),
+            numbers("Spearman", reward, spearman),
+        ),
+    ];
+    for (words, value) in &EXPLANATIONS[1..] {
+        let rival = r(*value, spearman).abs();
+        findings.push(Finding::new(
+            &format!("It follows the reward more closely than the rival, {words}"),
+            Outcome::of(rank > rival + 0.1, rank > rival),
+            format!("{}; {}", numbers("Pearson", *value, pearson), numbers("Spearman", *value, spearman)),
+        ));
     }
     Section {
         name: "fig4b",
@@ -123,16 +149,22 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
         ),
         paper: paper(),
         paper_note: "16 groups; the paper does not report the rivals.",
-        figure: cloud("Accuracy of a group's student against the group's mean reward", "mean RLT reward, nats", &points(|g| g.reward)),
+        figure: cloud(
+            "Accuracy of a group's student against the group's mean reward",
+            "mean RLT reward, nats",
+            &points(|g| g.reward),
+        ),
         caption: "Each point a group, both axes averaged over seeds by rank; dashed: least squares.".into(),
         findings,
         ours,
         data,
+        seeds: seeds.iter().map(|(seed, _)| *seed).collect(),
     }
 }
 
 fn text(correlation: Option<Correlation>) -> String {
-    correlation.map_or_else(|| "not defined".into(), |c| format!("{:.2} ({:.2} to {:.2})", c.r, c.low, c.high))
+    correlation
+        .map_or_else(|| "not defined".into(), |c| format!("{:.2} ({:.2} to {:.2})", c.r, c.low, c.high))
 }
 
 fn paper() -> Table {

@@ -36,7 +36,6 @@ pub fn write(run_dir: &Path, options: &Options, made: &[Section], times: &[Timed
             page.render(context! {
                 style => include_str!("../report/style.css"),
                 sections => Serde(&sections),
-                seeds => options.seeds,
                 scale => options.scale.name,
                 minutes => format!("{:.0}", seconds / 60.0),
                 stages => times.len(),

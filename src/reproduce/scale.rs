@@ -9,8 +9,8 @@ pub struct Scale {
     pub name: &'static str,
     /// Rows of the market world.
     pub market: Sizes,
-    /// Rows of both worlds together in figure 4a: as many market rows as `market` has times the first number over
-    /// the second, and as many Countdown rows as `numbers` has.
+    /// Rows of the Countdown world; figure 4a's base model and warm-up read as many rows of the market world beside
+    /// them.
     pub numbers: Sizes,
     /// The models, teachers and students alike.
     pub shape: ModelShape,

@@ -77,13 +77,21 @@ pub struct Section {
     pub caption: String,
     /// Claim by claim.
     pub findings: Vec<Finding>,
+    /// The seeds it was measured under.
+    pub seeds: Vec<u64>,
 }
 
 impl Section {
+    /// `1 seed`, `3 seeds`.
+    pub fn seeds_text(&self) -> String {
+        let n = self.seeds.len();
+        format!("{n} seed{}", if n == 1 { "" } else { "s" })
+    }
+
     /// `table.md`: the table, then claim by claim.
     pub fn to_markdown(&self) -> String {
         let mut text = format!("# {}\n\n{}\n\n{}", self.title, self.story, self.ours.to_markdown());
-        text.push_str("\nThe paper's:\n\n");
+        text.push_str(&format!("\n{}. The paper's:\n\n", self.seeds_text()));
         text.push_str(&self.paper.to_markdown());
         text.push_str(&format!("\n{}\n\n", self.paper_note));
         for Finding { claim, outcome, numbers } in &self.findings {

@@ -478,7 +478,10 @@ mod tests {
         };
         let wrong = record(style.student_answer("steps", "Tom has 3 eggs."), false);
         let trace = answered(&row, &wrong, style, false).unwrap();
-        assert_eq!((trace.solution.as_str(), trace.reasoning_trace.as_deref()), ("Tom has 3 eggs.", Some("steps")));
+        assert_eq!(
+            (trace.solution.as_str(), trace.reasoning_trace.as_deref()),
+            ("Tom has 3 eggs.", Some("steps"))
+        );
         assert!(answered(&row, &wrong, style, true).is_none());
         assert!(answered(&row, &record("no sections".into(), true), style, false).is_none());
         assert!(answered(&row, &record(style.student_answer("steps", "s"), true), style, true).is_some());

@@ -148,8 +148,7 @@ pub fn student(work: &Work, source: Source, set: Set) -> Result<(PathBuf, String
     // As many passes as the paper's small set has.
     overrides.extend((set == Set::Small).then(|| "sft.epochs=5".to_owned()));
     let held_out = Questions { world: World::Market, path: &files.questions_heldout };
-    let (model, answers) =
-        work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
+    let (model, answers) = work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
     let complete = traces.complete();
     let row = Row { set, source, answers, n_traces: traces.n.min(limit), complete: Some(complete) };
     Ok((model, name, row))
@@ -174,14 +173,19 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
         .iter()
         .enumerate()
         .map(|(i, row)| {
-            (row.set, row.source, Pooled::of(seeds.iter().filter_map(|(_, rows)| Some(&rows.get(i)?.answers))))
+            (
+                row.set,
+                row.source,
+                Pooled::of(seeds.iter().filter_map(|(_, rows)| Some(&rows.get(i)?.answers))),
+            )
         })
         .collect();
     let mean_over_seeds = |i: usize, value: &dyn Fn(&Row) -> f64| {
         seeds.iter().filter_map(|(_, rows)| rows.get(i)).map(value).sum::<f64>() / seeds.len().max(1) as f64
     };
     let mut ours = Table::new(&["students of", "traces", "complete", "right answers (95 %)", "each seed"]);
-    let mut data = Table::new(&["set", "traces_of", "seed", "accuracy", "low", "high", "questions", "traces"]);
+    let mut data =
+        Table::new(&["set", "traces_of", "seed", "accuracy", "low", "high", "questions", "traces"]);
     for (i, (set, source, pooled)) in pooled.iter().enumerate() {
         let complete = rows[i].complete.map(|_| mean_over_seeds(i, &|row| row.complete.unwrap_or(0.0)));
         ours.push([
@@ -249,6 +253,7 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
         findings: findings(&pooled),
         ours,
         data,
+        seeds: seeds.iter().map(|(seed, _)| *seed).collect(),
     }
 }
 

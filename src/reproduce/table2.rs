@@ -70,7 +70,8 @@ pub fn measure(work: &Work) -> Result<Vec<(ColdStart, Row)>> {
 pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
     let rows = seeds.first().map_or(&[][..], |(_, rows)| rows);
     let of = |i: usize| seeds.iter().filter_map(move |(_, rows)| Some(&rows.get(i)?.1));
-    let steps: Vec<f64> = rows.first().map_or_else(Vec::new, |(_, row)| row.curve.iter().map(|p| p.0).collect());
+    let steps: Vec<f64> =
+        rows.first().map_or_else(Vec::new, |(_, row)| row.curve.iter().map(|p| p.0).collect());
     let mean_curve = |i: usize| -> Vec<(f64, f64)> {
         let at = |k: usize| {
             let values: Vec<f64> = of(i).filter_map(|row| Some(row.curve.get(k)?.1)).collect();
@@ -123,6 +124,7 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
         findings: findings(&ends),
         ours,
         data,
+        seeds: seeds.iter().map(|(seed, _)| *seed).collect(),
     }
 }
 
@@ -149,7 +151,10 @@ fn findings(ends: &[(ColdStart, Vec<(f64, f64)>, Pooled)]) -> Vec<Finding> {
             ),
         ))
     };
-    [Set::Full, Set::Scarce].iter().flat_map(|&set| others.iter().filter_map(move |&other| compare(set, other))).collect()
+    [Set::Full, Set::Scarce]
+        .iter()
+        .flat_map(|&set| others.iter().filter_map(move |&other| compare(set, other)))
+        .collect()
 }
 
 fn paper() -> Table {

@@ -74,7 +74,8 @@ pub enum Set {
 
 impl Set {
     /// Every set.
-    pub const ALL: [Self; 4] = [Self::Textbook, Self::TeacherSft, Self::QuestionsTrain, Self::QuestionsHeldout];
+    pub const ALL: [Self; 4] =
+        [Self::Textbook, Self::TeacherSft, Self::QuestionsTrain, Self::QuestionsHeldout];
 
     /// The file's stem. It keys the set's random stream.
     pub fn name(self) -> &'static str {

@@ -110,9 +110,7 @@ impl World {
     /// not of this world.
     pub fn right_steps(self, question: &str, explanation: &str) -> Option<f64> {
         match self {
-            Self::Market => {
-                Story::parse(question).map(|story| explanation::right_steps(&story, explanation))
-            }
+            Self::Market => Story::parse(question).map(|story| explanation::right_steps(&story, explanation)),
             Self::Numbers => Problem::parse(question)
                 .map(|problem| countdown::explanation::right_steps(&problem, explanation)),
         }

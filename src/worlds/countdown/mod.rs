@@ -179,7 +179,11 @@ pub fn grade(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
         Some(Problem { numbers: numbers(left), target: numbers(right).first().copied()? })
     });
     let Some(problem) = problem else {
-        return Verdict { formatted: true, reason: "the gold answer has no target".into(), ..Verdict::default() };
+        return Verdict {
+            formatted: true,
+            reason: "the gold answer has no target".into(),
+            ..Verdict::default()
+        };
     };
     let judgement = problem.judge(section);
     Verdict {
