@@ -64,9 +64,10 @@ impl What {
 impl ReproduceArgs {
     /// Runs the recipes and prints their tables.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let (scale, folder) = match self.quick {
-            true => (Scale::quick(), "runs/reproduce-quick"),
-            false => (Scale::full(), "runs/reproduce"),
+        let (scale, folder) = if self.quick {
+            (Scale::quick(), "runs/reproduce-quick")
+        } else {
+            (Scale::full(), "runs/reproduce")
         };
         let run_dir = self.run_dir.clone().unwrap_or_else(|| folder.into());
         let options = Options { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };

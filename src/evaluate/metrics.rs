@@ -118,7 +118,7 @@ pub fn spearman(pairs: &[(f64, f64)]) -> Option<Correlation> {
     let ranks = |values: Vec<f64>| -> Vec<f64> {
         let below = |x: f64| values.iter().filter(|&&value| value < x).count() as f64;
         let equal = |x: f64| values.iter().filter(|&&value| value == x).count() as f64;
-        values.iter().map(|&x| below(x) + (equal(x) + 1.0) / 2.0).collect()
+        values.iter().map(|&x| below(x) + 0.5 * equal(x) + 0.5).collect()
     };
     let (x, y) = (pairs.iter().map(|p| p.0).collect(), pairs.iter().map(|p| p.1).collect());
     pearson(&ranks(x).into_iter().zip(ranks(y)).collect::<Vec<_>>())

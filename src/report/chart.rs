@@ -36,7 +36,7 @@ pub(super) const WIDTH: f64 = 380.0;
 pub(super) const HEIGHT: f64 = 200.0;
 pub(super) const LEFT: f64 = 44.0;
 pub(super) const RIGHT: f64 = 10.0;
-pub(super) const TOP: f64 = 18.0;
+const TOP: f64 = 18.0;
 const BOTTOM: f64 = 24.0;
 
 /// More steps than this are averaged in bins: more would not be seen.

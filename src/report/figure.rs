@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::chart::{Frame, HEIGHT, LEFT, RIGHT, TOP, Unit, WIDTH};
+use super::chart::{Frame, HEIGHT, LEFT, RIGHT, Unit, WIDTH};
 use super::number::{escape, percent, round_up};
 
 /// Colours on a ground of their own, so that the figure reads on a dark page as well.
@@ -152,7 +152,6 @@ fn label_x(svg: &mut String, label: &str) {
         r#"<text class="tick" x="{x:.1}" y="{y:.1}" text-anchor="middle">{}</text>"#,
         escape(label)
     );
-    debug_assert!(TOP < HEIGHT);
 }
 
 /// The range of some values with a little room on both sides.

@@ -3,8 +3,9 @@
 use super::curve::last;
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
-use super::stages::{Answers, Questions, Start, Traces};
+use super::stages::{Answers, Questions, Start};
 use super::table::Table;
+use super::traces::Traces;
 use super::work::Work;
 use crate::error::Result;
 use crate::report::figure::{FigureBar, bars};

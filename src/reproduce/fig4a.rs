@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::curve::{curve, sum, tokens_sampled};
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
-use super::stages::{Answers, Questions, Traces};
+use super::stages::{Answers, Questions};
 use super::table::Table;
+use super::traces::Traces;
 use super::work::{StageKind, Work};
 use crate::error::{Error, Result};
 use crate::report::figure::{FigureLine, lines};
@@ -62,7 +63,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
     let base_answers = work.answers("both-base", &base, &asked)?;
     let mut points = vec![(0.0, base_answers.accuracy())];
     points.extend(curve(work, "both-direct")?.into_iter().map(|(step, share)| (at_step(step), share)));
-    let of_teacher = twice(tokens_sampled(work, "both-rlt", completions)?).last();
+    let of_teacher = twice(tokens_sampled(work, "both-rlt", completions)?).next_back();
     Ok(Measured {
         distillation_tokens: traces_rlt.tokens + sum(work, "student-both-rlt-countdown", "tokens")?,
         teacher_tokens: of_teacher.map_or(0.0, |(_, tokens)| tokens),

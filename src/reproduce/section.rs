@@ -1,5 +1,7 @@
 //! What a recipe comes to: tables, a figure and what holds.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::table::Table;
@@ -90,12 +92,12 @@ impl Section {
 
     /// `table.md`: the table, then claim by claim.
     pub fn to_markdown(&self) -> String {
-        let mut text = format!("# {}\n\n{}\n\n{}", self.title, self.story, self.ours.to_markdown());
-        text.push_str(&format!("\n{}. The paper's:\n\n", self.seeds_text()));
-        text.push_str(&self.paper.to_markdown());
-        text.push_str(&format!("\n{}\n\n", self.paper_note));
+        let Self { title, story, ours, paper, paper_note, .. } = self;
+        let (ours, paper, seeds) = (ours.to_markdown(), paper.to_markdown(), self.seeds_text());
+        let mut text =
+            format!("# {title}\n\n{story}\n\n{ours}\n{seeds}. The paper's:\n\n{paper}\n{paper_note}\n\n");
         for Finding { claim, outcome, numbers } in &self.findings {
-            text.push_str(&format!("- {claim}: **{}** ({numbers}).\n", outcome.words()));
+            let _ = writeln!(text, "- {claim}: **{}** ({numbers}).", outcome.words());
         }
         text
     }

@@ -24,6 +24,9 @@ const COLD_STARTS: [ColdStart; 10] = [
     (Set::Scarce, Source::Rlt),
 ];
 
+/// A cold start's way through RL (step, accuracy) and its answers at the end.
+type Way = (ColdStart, Vec<(f64, f64)>, Pooled);
+
 /// A student of table 1.
 type ColdStart = (Set, Source);
 
@@ -88,7 +91,7 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
     let mut ours = Table { columns: headings, rows: Vec::new() };
     let mut data = Table::new(&["cold_start", "seed", "step", "accuracy"]);
     let mut figure = Vec::new();
-    let mut ends = Vec::new();
+    let mut ends: Vec<Way> = Vec::new();
     for (i, (source, _)) in rows.iter().enumerate() {
         let (before, after) =
             (Pooled::of(of(i).map(|row| &row.before)), Pooled::of(of(i).map(|row| &row.after)));
@@ -128,7 +131,7 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
     }
 }
 
-fn findings(ends: &[(ColdStart, Vec<(f64, f64)>, Pooled)]) -> Vec<Finding> {
+fn findings(ends: &[Way]) -> Vec<Finding> {
     let of = |set: Set, source: Source| ends.iter().find(|(from, ..)| *from == (set, source));
     let others = [
         (Source::Nothing, "no cold start"),

@@ -145,15 +145,15 @@ mod tests {
     #[test]
     fn the_examples_in_the_documentation_are_questions() {
         let page = include_str!("../../docs/WORLDS.md");
-        let mut quotes = vec![String::new()];
-        for line in page.lines() {
-            match (line.strip_prefix("> "), quotes.last_mut()) {
-                (Some(text), Some(quote)) if quote.is_empty() => text.clone_into(quote),
-                (Some(text), Some(quote)) => *quote = format!("{quote} {text}"),
-                _ if quotes.last().is_some_and(|quote| !quote.is_empty()) => quotes.push(String::new()),
-                _ => {}
-            }
-        }
+        // Each run of quoted lines is one question.
+        let quotes: Vec<String> = page
+            .lines()
+            .map(|line| line.strip_prefix("> "))
+            .collect::<Vec<_>>()
+            .split(Option::is_none)
+            .map(|lines| lines.iter().flatten().copied().collect::<Vec<_>>().join(" "))
+            .filter(|quote| !quote.is_empty())
+            .collect();
         let story = Story::parse(&quotes[0]).expect("a story");
         assert!(page.replace('\n', " ").contains(&story.solution()), "{}", story.solution());
         let problem = Problem::parse(&quotes[1]).expect("a problem");
