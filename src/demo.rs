@@ -16,22 +16,18 @@ use rlt_model::Decoder;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::write_atomic;
-use crate::config::{Config, DataConfig};
-use crate::dataset::{JsonlWriter, TraceRow, read_questions};
+use crate::config::Config;
+use crate::dataset::TraceRow;
 use crate::error::{Error, Result};
-use crate::evaluate::task::{Task, Thought, run_task};
-use crate::evaluate::{EvalOptions, EvalReport, write_report};
-use crate::explain::explain;
+use crate::evaluate::task::Task;
+use crate::evaluate::write_report;
+pub use crate::miniature::ExplanationFigures;
+use crate::miniature::{Explained, Miniature, figures, write_student_rows};
 use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle};
+use crate::prompts::ChatText;
 use crate::report::{self, DemoSummary, Explanations, Sample, Stage, Student};
-use crate::reward::diagnostics::solution_overlap;
-use crate::run_dir::RunDir;
-use crate::sampling::Sampler;
 use crate::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
-use crate::traces::{conversation_columns, flaw};
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
-use crate::{grpo, sft};
 
 const BASE: &str = include_str!("../configs/demo/base.toml");
 const TEACHER_SFT: &str = include_str!("../configs/demo/teacher_sft.toml");
@@ -72,17 +68,6 @@ pub struct DemoResult {
     pub rewards: (f64, f64),
     /// The page.
     pub report: PathBuf,
-}
-
-/// Figures of a set of explanations.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-pub struct ExplanationFigures {
-    /// Share of each kind, by name.
-    pub kinds: Vec<(String, f64)>,
-    /// Mean share of the solution that the explanation repeats in one run of tokens.
-    pub solution_overlap: f64,
-    /// Mean length, tokens.
-    pub tokens: f64,
 }
 
 /// Runs all stages in `options.run_dir`. Each trained stage goes on where an interrupted one stopped.
@@ -173,28 +158,25 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
+    fn miniature(&self) -> Miniature<'_> {
+        let &DemoOptions { ref run_dir, seed, .. } = self.options;
+        Miniature { dir: run_dir, seed, progress: self.progress, stop: self.stop }
+    }
+
     /// A stage's configuration, in its folder of the run directory.
     fn config(&self, name: &str, toml: &str, model: &Path, data: &Path) -> Result<Config> {
         let overrides = if name == "rlt" { &self.options.overrides[..] } else { &[] };
-        let mut config = Config::parse(&format!("configs/demo/{name}.toml"), toml, overrides)?;
-        config.run_dir = self.options.run_dir.join(name);
-        config.seed = self.options.seed;
-        model.clone_into(&mut config.model.path);
-        data.clone_into(&mut config.data.path);
-        Ok(config)
+        self.miniature().config(name, toml, overrides, model, data)
     }
 
     fn fine_tune(&self, name: &str, toml: &str, model: &Path, data: &Path) -> Result<PathBuf> {
-        let config = self.config(name, toml, model, data)?;
-        let dir = RunDir::open(&config)?;
-        Ok(sft::train(&config, &dir.path, self.progress, self.stop)?.model)
+        self.miniature().fine_tune(&self.config(name, toml, model, data)?)
     }
 
     fn reinforce(&self, name: &str, teacher: &Path, student: &Path, questions: &Path) -> Result<PathBuf> {
         let mut config = self.config(name, RLT, teacher, questions)?;
         student.clone_into(&mut config.model.student);
-        let dir = RunDir::open(&config)?;
-        Ok(grpo::train(&config, &dir.path, self.progress, self.stop)?.model)
+        self.miniature().reinforce(&config)
     }
 
     /// The reward of the first and of the last step, from the run's own records.
@@ -207,61 +189,29 @@ impl Demo<'_> {
     }
 
     /// A teacher's traces of some rows.
-    fn traces(
-        &self,
-        teacher: &Path,
-        rows: &Path,
-        n: usize,
-    ) -> Result<(Vec<TraceRow>, PromptStyle, ChatText)> {
-        let config = self.config("rlt", RLT, teacher, rows)?;
-        let style = PromptStyle::resolve(&config.prompts)?;
-        let chat = ChatText::from_dir(teacher)?;
-        let decoder = Decoder::load_frozen(teacher)?;
-        let rows = read_questions(&DataConfig { max_rows: n, ..config.data.clone() })?;
-        let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
-        let traces = explain(&sampler, &rows, 1, self.progress)?;
-        Ok((traces, style, chat))
+    fn traces(&self, teacher: &Path, rows: &Path, n: usize) -> Result<Explained> {
+        let mut config = self.config("rlt", RLT, teacher, rows)?;
+        config.data.max_rows = n;
+        self.miniature().explain(&config, 1)
     }
 
     /// Writes the rows that a student learns from, and says what they are like.
     fn explain(&self, file: &str, teacher: &Path, files: &DatasetFiles) -> Result<ExplanationFigures> {
-        let (traces, style, chat) = self.traces(teacher, &files.questions_train, EXPLAINED_QUESTIONS)?;
-        let mut out = JsonlWriter::create(&self.options.run_dir.join(file))?;
-        let (whole, flawed): (Vec<_>, Vec<_>) =
-            traces.iter().partition(|trace| flaw(trace, &style).is_none());
-        for trace in whole {
-            out.write(&conversation_columns(trace, &style))?;
-        }
-        out.finish()?;
-        if !flawed.is_empty() {
-            let (n, all) = (flawed.len(), traces.len());
+        let explained = self.traces(teacher, &files.questions_train, EXPLAINED_QUESTIONS)?;
+        let traces = &explained.traces;
+        let n = write_student_rows(&self.options.run_dir.join(file), traces, &explained.style)?;
+        if n > 0 {
+            let all = traces.len();
             self.progress
                 .note(&format!("{file} leaves out {n} of {all} explanations: not finished, or empty"));
         }
-        self.figures(&traces, &chat)
-    }
-
-    fn figures(&self, traces: &[TraceRow], chat: &ChatText) -> Result<ExplanationFigures> {
-        let n = traces.len() as f64;
-        let mut kinds: Vec<(String, f64)> =
-            crate::worlds::Kind::ALL.iter().map(|kind| (kind.name().to_owned(), 0.0)).collect();
-        let (mut overlap, mut tokens) = (0.0, 0.0);
-        for trace in traces {
-            if let Some(kind) = self.world.classify(&trace.question.question, &trace.explanation) {
-                let entry = kinds.iter_mut().find(|(name, _)| name == kind.name());
-                entry.expect("every kind is listed").1 += 1.0 / n;
-            }
-            let think = chat.tokenizer.encode(&trace.explanation)?;
-            let solution = chat.tokenizer.encode(&trace.question.solution)?;
-            overlap += f64::from(solution_overlap(&think, &solution)) / n;
-            tokens += think.len() as f64 / n;
-        }
-        Ok(ExplanationFigures { kinds, solution_overlap: overlap, tokens })
+        figures(self.world, traces, &explained.chat)
     }
 
     /// A few explanations with everything the report shows of them.
     fn shown(&self, teacher: &Path, student: &Path, files: &DatasetFiles) -> Result<Vec<Sample>> {
-        let (traces, style, chat) = self.traces(teacher, &files.questions_heldout, SHOWN_QUESTIONS)?;
+        let Explained { traces, style, chat } =
+            self.traces(teacher, &files.questions_heldout, SHOWN_QUESTIONS)?;
         let reward = self.config("rlt", RLT, teacher, &files.questions_heldout)?.reward;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style: &style, teacher: &chat, student: &student_chat };
@@ -284,18 +234,9 @@ impl Demo<'_> {
         config.sampling.max_running = 256;
         config.sampling.max_new_tokens = 200;
         config.data.max_rows = EVAL_QUESTIONS;
-        let style = PromptStyle::resolve(&config.prompts)?;
-        let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?;
-        let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let task = Task::world_rows(self.world, &config.data)?;
-        let options = EvalOptions {
-            n_samples: EVAL_SAMPLES,
-            pass_ks: vec![1],
-            seed: config.seed,
-            ..EvalOptions::default()
-        };
-        let (summary, records) = run_task(&sampler, &task, Thought::Free, &options, self.progress)?;
+        let (mut report, records) = self.miniature().evaluate(&config, label, &task, EVAL_SAMPLES)?;
+        let summary = &report.summary;
         let student = Student {
             name: name.into(),
             label: label.into(),
@@ -305,17 +246,7 @@ impl Demo<'_> {
             n: (summary.n_questions * summary.n_samples) as u64,
             emphasis: name == "rlt",
         };
-        let report = EvalReport {
-            model: label.into(),
-            task: task.name.clone(),
-            split: task.split.clone(),
-            seed: config.seed,
-            temperature: EVAL_TEMPERATURE,
-            max_new_tokens: config.sampling.max_new_tokens,
-            thought: Thought::Free,
-            summary,
-            per_question_file: format!("eval-{name}_questions.jsonl").into(),
-        };
+        report.per_question_file = format!("eval-{name}_questions.jsonl").into();
         write_report(
             &self.options.run_dir.join("evaluations").join(format!("eval-{name}.json")),
             &report,

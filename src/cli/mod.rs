@@ -17,6 +17,7 @@ mod plan;
 mod render;
 mod replay;
 mod report;
+mod reproduce;
 mod score;
 mod select;
 mod sft;
@@ -58,6 +59,7 @@ enum Command {
     Render(render::RenderArgs),
     Replay(replay::ReplayArgs),
     Report(report::ReportArgs),
+    Reproduce(reproduce::ReproduceArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
     Sft(sft::SftArgs),
@@ -78,6 +80,7 @@ impl Command {
             Self::Render(args) => args.run(context),
             Self::Replay(args) => args.run(context),
             Self::Report(args) => args.run(context),
+            Self::Reproduce(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
             Self::Sft(args) => args.run(context),

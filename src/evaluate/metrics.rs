@@ -51,6 +51,79 @@ pub fn bootstrap_interval(question_means: &[f64], n_resamples: usize, seed: u64)
     Interval { low: at(0.025), high: at(0.975) }
 }
 
+/// As [`bootstrap_interval`] for an experiment that was run under several seeds: seeds are drawn with replacement, and
+/// questions within each drawn seed, so that what differs between training runs counts as well. With few seeds it
+/// is still narrower than it should be: look at the seeds themselves. One seed gives [`bootstrap_interval`].
+pub fn bootstrap_by_seed(seeds: &[Vec<f64>], n_resamples: usize, seed: u64) -> Interval {
+    let [first, _, ..] = seeds else {
+        return bootstrap_interval(seeds.first().map_or(&[][..], Vec::as_slice), n_resamples, seed);
+    };
+    let same = |means: &Vec<f64>| means.iter().all(|mean| Some(mean) == first.first());
+    if n_resamples == 0 || seeds.iter().any(Vec::is_empty) || seeds.iter().all(same) {
+        return bootstrap_interval(&seeds.concat(), n_resamples, seed);
+    }
+    let mut means: Vec<f64> = (0..n_resamples as u64)
+        .map(|resample| {
+            let mut stream = Stream::new(seed, "bootstrap seeds", resample);
+            let drawn = (0..seeds.len()).map(|_| {
+                let means = stream.pick(seeds);
+                mean((0..means.len()).map(|_| means[stream.below(means.len())]))
+            });
+            mean(drawn.collect::<Vec<_>>().into_iter())
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[(share * (n_resamples - 1) as f64).round() as usize];
+    Interval { low: at(0.025), high: at(0.975) }
+}
+
+/// Pearson's correlation with its 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Correlation {
+    /// Pearson's r, -1 to 1.
+    pub r: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Pearson's correlation of `pairs`, its interval by Fisher's transformation: atanh(r) is about normal with a
+/// standard deviation of 1 / sqrt(n - 3) (Fisher, 1915). `None` for fewer than four pairs, or when either side does
+/// not vary.
+pub fn pearson(pairs: &[(f64, f64)]) -> Option<Correlation> {
+    let n = pairs.len();
+    if n < 4 {
+        return None;
+    }
+    let (mean_x, mean_y) = (mean(pairs.iter().map(|p| p.0)), mean(pairs.iter().map(|p| p.1)));
+    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+    for (x, y) in pairs {
+        let (x, y) = (x - mean_x, y - mean_y);
+        xx += x * x;
+        yy += y * y;
+        xy += x * y;
+    }
+    let r = (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0);
+    if !r.is_finite() {
+        return None;
+    }
+    let half = Z_95 / ((n - 3) as f64).sqrt();
+    Some(Correlation { r, low: (r.atanh() - half).tanh(), high: (r.atanh() + half).tanh() })
+}
+
+/// Spearman's rank correlation of `pairs`: [`pearson`] of their ranks, equal values sharing the mean of theirs. It asks
+/// whether one rises with the other, not whether it does so along a line.
+pub fn spearman(pairs: &[(f64, f64)]) -> Option<Correlation> {
+    let ranks = |values: Vec<f64>| -> Vec<f64> {
+        let below = |x: f64| values.iter().filter(|&&value| value < x).count() as f64;
+        let equal = |x: f64| values.iter().filter(|&&value| value == x).count() as f64;
+        values.iter().map(|&x| below(x) + 0.5 * equal(x) + 0.5).collect()
+    };
+    let (x, y) = (pairs.iter().map(|p| p.0).collect(), pairs.iter().map(|p| p.1).collect());
+    pearson(&ranks(x).into_iter().zip(ranks(y)).collect::<Vec<_>>())
+}
+
 /// The chance that at least one of `k` samples is right, without bias from `n` samples of which
 /// `n_correct` are right: `1 - C(n - c, k) / C(n, k)` (Chen et al., 2021, equation 1).
 /// `None` when `k` is 0 or above `n`.
@@ -175,6 +248,45 @@ mod tests {
         assert_eq!(bootstrap_interval(&[1.0; 10], 1000, 1), wilson_interval(10, 10));
         assert_eq!(bootstrap_interval(&[0.0; 10], 1000, 1), wilson_interval(0, 10));
         assert_eq!(bootstrap_interval(&[], 1000, 1), wilson_interval(0, 0));
+    }
+
+    #[test]
+    fn seeds_that_differ_widen_the_interval() {
+        let seed = |accuracy: f64| -> Vec<f64> {
+            (0..200).map(|i| f64::from(u8::from(f64::from(i) < 200.0 * accuracy))).collect()
+        };
+        let width = |interval: Interval| interval.high - interval.low;
+        let alike = bootstrap_by_seed(&[seed(0.6), seed(0.6), seed(0.6)], 2000, 1);
+        let apart = bootstrap_by_seed(&[seed(0.4), seed(0.6), seed(0.8)], 2000, 1);
+        assert!(alike.low < 0.6 && 0.6 < alike.high);
+        // The extreme draws are three times the same seed.
+        assert!(width(apart) > 3.0 * width(alike), "{apart:?} {alike:?}");
+        assert_eq!(bootstrap_by_seed(&[seed(0.6)], 500, 1), bootstrap_interval(&seed(0.6), 500, 1));
+        assert_eq!(bootstrap_by_seed(&[vec![1.0; 9], vec![1.0; 9]], 500, 1), wilson_interval(18, 18));
+    }
+
+    #[test]
+    fn pearson_by_hand() {
+        // x - mean: -1.5 -0.5 0.5 1.5; y - mean: -1.5 0.5 -0.5 1.5; r = (2.25 - 0.25 - 0.25 + 2.25) / 5.
+        let correlation = pearson(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]).expect("defined");
+        assert!((correlation.r - 0.8).abs() < 1e-12);
+        // atanh(0.8) = 1.0986; -+ 1.96 / sqrt(1).
+        assert!((correlation.low - (1.098_612_f64 - Z_95).tanh()).abs() < 1e-6);
+        assert!((correlation.high - (1.098_612_f64 + Z_95).tanh()).abs() < 1e-6);
+        let falling: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i), -2.0 * f64::from(i))).collect();
+        assert!((pearson(&falling).expect("defined").r + 1.0).abs() < 1e-12);
+        assert_eq!(pearson(&[(1.0, 2.0); 8]), None);
+        assert_eq!(pearson(&falling[..3]), None);
+    }
+
+    #[test]
+    fn ranks_ignore_distances() {
+        let pairs = [(-26.0, 0.01), (-4.9, 0.04), (-2.0, 0.05), (-1.0, 0.06), (0.0, 0.9)];
+        assert!((spearman(&pairs).expect("defined").r - 1.0).abs() < 1e-12);
+        assert!(pearson(&pairs).expect("defined").r < 0.7);
+        // Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: r = 4.5 / sqrt(4.5 * 5).
+        let tied = spearman(&[(0.0, 1.0), (5.0, 2.0), (5.0, 3.0), (9.0, 4.0)]).expect("defined");
+        assert!((tied.r - 4.5 / 22.5_f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]

@@ -32,10 +32,10 @@ pub(super) enum Unit {
 }
 
 /// Size and margins in SVG units, about one pixel each.
-const WIDTH: f64 = 380.0;
-const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 44.0;
-const RIGHT: f64 = 10.0;
+pub(super) const WIDTH: f64 = 380.0;
+pub(super) const HEIGHT: f64 = 200.0;
+pub(super) const LEFT: f64 = 44.0;
+pub(super) const RIGHT: f64 = 10.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 24.0;
 
@@ -249,21 +249,21 @@ impl Point {
 }
 
 /// The ranges of step and value that fill the plot.
-struct Frame {
-    x: Range<f64>,
-    y: Range<f64>,
+pub(super) struct Frame {
+    pub x: Range<f64>,
+    pub y: Range<f64>,
 }
 
 impl Frame {
-    fn px(&self, step: f64) -> f64 {
+    pub fn px(&self, step: f64) -> f64 {
         LEFT + (step - self.x.start) / (self.x.end - self.x.start) * (WIDTH - LEFT - RIGHT)
     }
 
-    fn py(&self, value: f64) -> f64 {
+    pub fn py(&self, value: f64) -> f64 {
         TOP + (self.y.end - value) / (self.y.end - self.y.start) * (HEIGHT - TOP - BOTTOM)
     }
 
-    fn draw_axes(&self, svg: &mut String, unit: Unit) {
+    pub fn draw_axes(&self, svg: &mut String, unit: Unit) {
         let bottom = HEIGHT - BOTTOM;
         for (value, label) in ticks(self.y.start, self.y.end) {
             let label = if unit == Unit::Share { percent(value) } else { label };
@@ -313,7 +313,7 @@ impl Frame {
         let _ = write!(svg, r#"<path class="{class}" d="{}"/>"#, self.path(points));
     }
 
-    fn path(&self, points: &[(f64, f64)]) -> String {
+    pub fn path(&self, points: &[(f64, f64)]) -> String {
         let mut path = String::new();
         for (index, &(step, value)) in points.iter().enumerate() {
             let command = if index == 0 { 'M' } else { 'L' };

@@ -7,6 +7,7 @@ mod chart;
 mod comparison;
 mod curves;
 mod explanations;
+pub mod figure;
 mod forensics;
 mod number;
 mod page;

@@ -24,6 +24,11 @@ pub(super) fn compact(value: f64) -> String {
     signed(value, &text)
 }
 
+/// Text inside XML.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
 /// Three decimals, always signed, for figures that are compared or added: `+1.204`.
 pub(super) fn nats(value: f64) -> String {
     let sign = if value < 0.0 { "\u{2212}" } else { "+" };

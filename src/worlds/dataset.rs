@@ -59,8 +59,34 @@ impl Mixture {
 /// Numbers of operations in the questions that teacher and students work on.
 const QUESTION_OPERATIONS: [(usize, u32); 4] = [(4, 1), (5, 1), (6, 1), (7, 1)];
 
-/// Name of the held-out set: it keys the set's random stream.
-const HELDOUT: &str = "questions_heldout";
+/// A file of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// `textbook.jsonl`.
+    Textbook,
+    /// `teacher_sft.jsonl`.
+    TeacherSft,
+    /// `questions_train.jsonl`.
+    QuestionsTrain,
+    /// `questions_heldout.jsonl`.
+    QuestionsHeldout,
+}
+
+impl Set {
+    /// Every set.
+    pub const ALL: [Self; 4] =
+        [Self::Textbook, Self::TeacherSft, Self::QuestionsTrain, Self::QuestionsHeldout];
+
+    /// The file's stem. It keys the set's random stream.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Textbook => "textbook",
+            Self::TeacherSft => "teacher_sft",
+            Self::QuestionsTrain => "questions_train",
+            Self::QuestionsHeldout => "questions_heldout",
+        }
+    }
+}
 
 /// Rows per file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,22 +162,30 @@ fn question_row(story: &Story, kind: Kind, explanation: &str) -> Value {
 
 /// The first `n` rows of `questions_heldout.jsonl` under `seed`, without the file.
 pub fn heldout_questions(seed: u64, n: usize) -> Vec<QuestionRow> {
-    let row = |index: usize| {
-        let (story, kind, explanation) =
-            sample_row(&Mixture::questions(), Side::HeldOut, seed, HELDOUT, index as u64);
-        let Value::Object(columns) = question_row(&story, kind, &explanation) else {
-            unreachable!("a row is an object")
-        };
-        QuestionRow {
-            question: story.question(),
-            solution: story.solution(),
-            reasoning_trace: Some(explanation),
-            system: None,
-            columns,
-            row: index + 1,
-        }
+    question_rows((0..n).map(|index| market_row(Set::QuestionsHeldout, seed, index as u64)))
+}
+
+/// Written rows as they are read back.
+pub(super) fn question_rows(rows: impl Iterator<Item = Value>) -> Vec<QuestionRow> {
+    let row = |(index, row): (usize, Value)| {
+        let text = |column: &str| row[column].as_str().unwrap_or_default().to_owned();
+        let (question, solution) = (text("question"), text("solution"));
+        let reasoning_trace = Some(text("reasoning_trace"));
+        let Value::Object(columns) = row else { unreachable!("a row is an object") };
+        QuestionRow { question, solution, reasoning_trace, system: None, columns, row: index + 1 }
     };
-    (0..n).map(row).collect()
+    rows.enumerate().map(row).collect()
+}
+
+fn market_row(set: Set, seed: u64, index: u64) -> Value {
+    let (mixture, side) = match set {
+        Set::Textbook => (Mixture::textbook(), Side::Train),
+        Set::TeacherSft => (Mixture::teacher_sft(), Side::Train),
+        Set::QuestionsTrain => (Mixture::questions(), Side::Train),
+        Set::QuestionsHeldout => (Mixture::questions(), Side::HeldOut),
+    };
+    let (story, kind, explanation) = sample_row(&mixture, side, seed, set.name(), index);
+    question_row(&story, kind, &explanation)
 }
 
 /// Writes the world's files into `folder` (made when missing). The same seed and sizes give the
@@ -160,20 +194,31 @@ pub fn heldout_questions(seed: u64, n: usize) -> Vec<QuestionRow> {
 /// # Errors
 /// When a folder or file cannot be written.
 pub fn write_dataset(folder: &Path, seed: u64, sizes: &Sizes, shape: &ModelShape) -> Result<DatasetFiles> {
+    write_sets(folder, sizes, shape, |set, index| market_row(set, seed, index))
+}
+
+/// Writes the files of a world whose rows are `row`'s, and its model folder.
+pub(super) fn write_sets(
+    folder: &Path,
+    sizes: &Sizes,
+    shape: &ModelShape,
+    row: impl Fn(Set, u64) -> Value,
+) -> Result<DatasetFiles> {
     let files = DatasetFiles::new(folder);
-    let sets = [
-        (&files.textbook, "textbook", Mixture::textbook(), Side::Train, sizes.textbook),
-        (&files.teacher_sft, "teacher_sft", Mixture::teacher_sft(), Side::Train, sizes.teacher_sft),
-        (&files.questions_train, "questions_train", Mixture::questions(), Side::Train, sizes.questions_train),
-        (&files.questions_heldout, HELDOUT, Mixture::questions(), Side::HeldOut, sizes.questions_heldout),
-    ];
-    for (path, name, mixture, side, n_rows) in sets {
+    for set in Set::ALL {
+        let (path, n_rows) = match set {
+            Set::Textbook => (&files.textbook, sizes.textbook),
+            Set::TeacherSft => (&files.teacher_sft, sizes.teacher_sft),
+            Set::QuestionsTrain => (&files.questions_train, sizes.questions_train),
+            Set::QuestionsHeldout => (&files.questions_heldout, sizes.questions_heldout),
+        };
         let mut lines = Vec::new();
         for index in 0..n_rows as u64 {
-            let (story, kind, explanation) = sample_row(&mixture, side, seed, name, index);
-            let mut row = question_row(&story, kind, &explanation);
-            if name == "textbook" {
-                row["text"] = student_text(&story.question(), &explanation, &story.solution()).into();
+            let mut row = row(set, index);
+            if set == Set::Textbook {
+                let text = |column: &str| row[column].as_str().unwrap_or_default();
+                let text = student_text(text("question"), text("reasoning_trace"), text("solution"));
+                row["text"] = text.into();
             }
             writeln!(lines, "{row}").expect("memory takes every line");
         }

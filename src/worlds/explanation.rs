@@ -59,7 +59,7 @@ impl Kind {
     pub fn write(self, story: &Story, stream: &mut Stream) -> String {
         let lines = match self {
             Self::Full => steps(story, &story.values()),
-            Self::Skipping => skipping(story, stream),
+            Self::Skipping => without_some(steps(story, &story.values()), stream),
             Self::Wrong => steps(story, &values_with_a_slip(story, stream)),
             Self::Restatement => {
                 let mut lines = restatements(story).to_vec();
@@ -67,8 +67,8 @@ impl Kind {
                 lines.truncate(1 + stream.below(2));
                 lines
             }
-            Self::Rambling => rambling(steps(story, &story.values()), story, stream),
-            Self::Other => rambling(Vec::new(), story, stream),
+            Self::Rambling => with_remarks(steps(story, &story.values()), remarks(story).to_vec(), stream),
+            Self::Other => with_remarks(Vec::new(), remarks(story).to_vec(), stream),
         };
         lines.join(LINE_BREAK)
     }
@@ -88,9 +88,9 @@ fn steps(story: &Story, values: &[u32]) -> Vec<String> {
         .collect()
 }
 
-/// The full steps without one to half of them.
-fn skipping(story: &Story, stream: &mut Stream) -> Vec<String> {
-    let mut lines: Vec<Option<String>> = steps(story, &story.values()).into_iter().map(Some).collect();
+/// Lines without one to half of them; a single line stays.
+pub(super) fn without_some(lines: Vec<String>, stream: &mut Stream) -> Vec<String> {
+    let mut lines: Vec<Option<String>> = lines.into_iter().map(Some).collect();
     let n = lines.len();
     if n >= 2 {
         let mut order: Vec<usize> = (0..n).collect();
@@ -151,9 +151,12 @@ fn remarks(story: &Story) -> [String; 5] {
     ]
 }
 
-/// `lines` with one to three remarks among them.
-fn rambling(mut lines: Vec<String>, story: &Story, stream: &mut Stream) -> Vec<String> {
-    let mut remarks = remarks(story).to_vec();
+/// `lines` with one to three of `remarks` among them.
+pub(super) fn with_remarks(
+    mut lines: Vec<String>,
+    mut remarks: Vec<String>,
+    stream: &mut Stream,
+) -> Vec<String> {
     stream.shuffle(&mut remarks);
     remarks.truncate(1 + stream.below(3));
     for remark in remarks {
@@ -191,6 +194,30 @@ fn parse_step(line: &str) -> Option<WrittenStep> {
     })
 }
 
+impl WrittenStep {
+    /// Whether this is operation `i` of the story, carried out rightly.
+    fn is(&self, story: &Story, values: &[u32], i: usize) -> bool {
+        let operation = story.operations[i];
+        self.operation == operation
+            && (self.sign.as_str(), self.operand) == operation.sign_and_operand()
+            && self.before == values[i]
+            && self.after == values[i + 1]
+    }
+}
+
+/// Share of the story's operations, 0 to 1, that `explanation` carries out rightly and in order.
+pub fn right_steps(story: &Story, explanation: &str) -> f64 {
+    let values = story.values();
+    let (mut next, mut n_right) = (0, 0);
+    for step in explanation.trim().split(LINE_BREAK).filter_map(parse_step) {
+        if let Some(i) = (next..story.operations.len()).find(|&i| step.is(story, &values, i)) {
+            next = i + 1;
+            n_right += 1;
+        }
+    }
+    f64::from(n_right) / story.operations.len() as f64
+}
+
 /// The kind of `explanation` for `story`. Surrounding white space does not count.
 pub fn classify(story: &Story, explanation: &str) -> Kind {
     let values = story.values();
@@ -202,14 +229,7 @@ pub fn classify(story: &Story, explanation: &str) -> Kind {
     for line in explanation.trim().split(LINE_BREAK) {
         if let Some(step) = parse_step(line) {
             n_steps += 1;
-            let fits = |i: &usize| -> bool {
-                let operation = story.operations[*i];
-                step.operation == operation
-                    && (step.sign.as_str(), step.operand) == operation.sign_and_operand()
-                    && step.before == values[*i]
-                    && step.after == values[*i + 1]
-            };
-            match (next..story.operations.len()).find(fits) {
+            match (next..story.operations.len()).find(|&i| step.is(story, &values, i)) {
                 Some(i) => next = i + 1,
                 None => wrong = true,
             }
@@ -287,6 +307,15 @@ mod tests {
                 .count();
             assert_eq!(false_steps, 1);
         }
+    }
+
+    #[test]
+    fn right_steps_by_hand() {
+        let full = Kind::Full.write(&story(), &mut Stream::new(0, "test", 0));
+        assert_eq!(right_steps(&story(), &full), 1.0);
+        assert_eq!(right_steps(&story(), &full.replace("88 / 2 = 44", "88 / 2 = 45")), 0.75);
+        assert_eq!(right_steps(&story(), "She loses half: 88 / 2 = 44."), 0.25);
+        assert_eq!(right_steps(&story(), "Mia has 44 shells."), 0.0);
     }
 
     #[test]

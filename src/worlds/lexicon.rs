@@ -269,6 +269,22 @@ mod tests {
     }
 
     #[test]
+    fn countdown_is_whole_tokens_but_for_its_brackets() {
+        use super::super::countdown::dataset::sample_row;
+        use super::super::dataset::Set;
+        let words = words();
+        for i in 0..2000 {
+            let (solved, _, explanation) = sample_row(Set::ALL[i as usize % 4], 2, i);
+            for text in [solved.problem.question(), solved.solution(), explanation] {
+                for piece in pieces(&text) {
+                    let known = piece.len() == 1 || piece == " (" || words.contains(piece);
+                    assert!(known, "{piece:?} in {text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn sequences_are_short() {
         for i in 0..500 {
             let mut stream = Stream::new(2, "lengths", i);

@@ -1,16 +1,18 @@
 //! Synthetic reasoning worlds: small enough for a laptop, hard enough that explanations matter.
 //!
-//! One world so far, `market`: short stories about a pile of things that grows, shrinks, doubles
-//! and halves. A single step is easy for a tiny model, the final answer cannot be guessed without
-//! the steps, and explanations come in every quality, so a teacher has something to learn.
-//! docs/WORLDS.md describes it with its measurements.
+//! `market`: short stories about a pile of things that grows, shrinks, doubles and halves. A single step is
+//! easy for a tiny model, the final answer cannot be guessed without the steps, and explanations come in every
+//! quality, so a teacher has something to learn. `numbers`: Countdown in the words of `market`, the world out of
+//! which nothing is trained (the paper's figure 4a). docs/WORLDS.md describes both with their measurements.
 //!
+//! - [`countdown`]: problems, explanations and files of `numbers`;
 //! - [`story`]: questions, their text and structure, and the split into train and held-out;
 //! - [`explanation`]: texts of every [`explanation::Kind`] and the judge that names the kind;
 //! - [`lexicon`]: tokenizer, chat template and `config.json`;
 //! - [`dataset`]: mixtures and files;
 //! - [`random`]: the seeded streams behind all of it.
 
+pub mod countdown;
 pub mod dataset;
 pub mod explanation;
 pub mod lexicon;
@@ -19,6 +21,7 @@ pub mod story;
 
 use std::path::Path;
 
+pub use countdown::Problem;
 pub use dataset::{DatasetFiles, Sizes};
 pub use explanation::Kind;
 pub use lexicon::ModelShape;
@@ -33,16 +36,19 @@ use crate::{Error, Result};
 pub enum World {
     /// Stories of two-digit piles.
     Market,
+    /// Countdown with two to four small numbers.
+    Numbers,
 }
 
 impl World {
     /// Every world.
-    pub const ALL: [Self; 1] = [Self::Market];
+    pub const ALL: [Self; 2] = [Self::Market, Self::Numbers];
 
     /// The name in configurations and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Market => "market",
+            Self::Numbers => "numbers",
         }
     }
 
@@ -71,6 +77,7 @@ impl World {
     ) -> Result<DatasetFiles> {
         match self {
             Self::Market => dataset::write_dataset(folder, seed, sizes, shape),
+            Self::Numbers => countdown::dataset::write_dataset(folder, seed, sizes, shape),
         }
     }
 
@@ -78,6 +85,7 @@ impl World {
     pub fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow> {
         match self {
             Self::Market => dataset::heldout_questions(seed, n),
+            Self::Numbers => countdown::dataset::heldout_questions(seed, n),
         }
     }
 
@@ -85,6 +93,7 @@ impl World {
     pub fn grade(self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
         match self {
             Self::Market => grade_integer(completion, gold, tags),
+            Self::Numbers => countdown::grade(completion, gold, tags),
         }
     }
 
@@ -92,6 +101,18 @@ impl World {
     pub fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
         match self {
             Self::Market => Story::parse(question).map(|story| explanation::classify(&story, explanation)),
+            Self::Numbers => Problem::parse(question)
+                .map(|problem| countdown::explanation::classify(&problem, explanation)),
+        }
+    }
+
+    /// Share of the question's steps, 0 to 1, that an explanation takes rightly; `None` when the question is
+    /// not of this world.
+    pub fn right_steps(self, question: &str, explanation: &str) -> Option<f64> {
+        match self {
+            Self::Market => Story::parse(question).map(|story| explanation::right_steps(&story, explanation)),
+            Self::Numbers => Problem::parse(question)
+                .map(|problem| countdown::explanation::right_steps(&problem, explanation)),
         }
     }
 }
@@ -122,11 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn the_example_in_the_documentation_is_a_story() {
+    fn the_examples_in_the_documentation_are_questions() {
         let page = include_str!("../../docs/WORLDS.md");
-        let quoted: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
-        let story = Story::parse(&quoted.join(" ")).expect("a story");
+        // Each run of quoted lines is one question.
+        let quotes: Vec<String> = page
+            .lines()
+            .map(|line| line.strip_prefix("> "))
+            .collect::<Vec<_>>()
+            .split(Option::is_none)
+            .map(|lines| lines.iter().flatten().copied().collect::<Vec<_>>().join(" "))
+            .filter(|quote| !quote.is_empty())
+            .collect();
+        let story = Story::parse(&quotes[0]).expect("a story");
         assert!(page.replace('\n', " ").contains(&story.solution()), "{}", story.solution());
+        let problem = Problem::parse(&quotes[1]).expect("a problem");
+        assert!(page.contains("`(3 + 7) x 8 = 80.`") && problem.judge("(3 + 7) x 8 = 80.").equal);
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! `rlt reproduce`: the paper in miniature.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use rlt::Result;
+use rlt::reproduce::scale::Scale;
+use rlt::reproduce::{Options, Recipe, Reproduced, run};
+use serde_json::{Value, json};
+
+use super::common::Context;
+use super::interrupt::stop_flag;
+
+/// The paper's tables, figures and ablations in miniature on this CPU, ending in tables and one page
+///
+/// Each writes table.csv, table.md and figure.svg, and a section of index.html. An interrupted call goes on with
+/// the same command, to the same tables; what a recipe shares with another is done once.
+#[derive(Debug, Args)]
+pub struct ReproduceArgs {
+    /// Which table or figure
+    #[arg(value_enum)]
+    what: What,
+    /// Seeds 1 to N; what differs between training runs shows only with several
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Fewer questions, steps and groups
+    #[arg(long)]
+    quick: bool,
+    /// Where it writes; without it runs/reproduce, or runs/reproduce-quick
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum What {
+    /// Whose traces make the best students
+    Table1,
+    /// Which student is the best cold start of RL
+    Table2,
+    /// A world that the teacher's RL never saw
+    Fig4a,
+    /// Whether a higher reward means better students
+    Fig4b,
+    /// What each part of the method is for
+    Ablations,
+    /// All of them
+    All,
+}
+
+impl What {
+    fn recipes(self) -> Vec<Recipe> {
+        match self {
+            Self::Table1 => vec![Recipe::Table1],
+            Self::Table2 => vec![Recipe::Table2],
+            Self::Fig4a => vec![Recipe::Fig4a],
+            Self::Fig4b => vec![Recipe::Fig4b],
+            Self::Ablations => vec![Recipe::Ablations],
+            Self::All => Recipe::ALL.to_vec(),
+        }
+    }
+}
+
+impl ReproduceArgs {
+    /// Runs the recipes and prints their tables.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let (scale, folder) = if self.quick {
+            (Scale::quick(), "runs/reproduce-quick")
+        } else {
+            (Scale::full(), "runs/reproduce")
+        };
+        let run_dir = self.run_dir.clone().unwrap_or_else(|| folder.into());
+        let options = Options { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
+        let result = run(&options, &context.progress, stop_flag()?)?;
+        context.answer(&text(&result), &as_json(&result))
+    }
+}
+
+fn text(result: &Reproduced) -> String {
+    let mut text = String::new();
+    for section in &result.sections {
+        let _ = writeln!(text, "{}\n\n{}", section.title, section.ours.to_text());
+        for finding in &section.findings {
+            let _ = writeln!(text, "- {}: {} ({})", finding.claim, finding.outcome.words(), finding.numbers);
+        }
+        text.push('\n');
+    }
+    let seconds: f64 = result.times.iter().map(|timed| timed.wall_s).sum();
+    let _ = writeln!(text, "{} stages took {:.0} min", result.times.len(), seconds / 60.0);
+    let _ = write!(text, "page: {}", result.page.display());
+    text
+}
+
+fn as_json(result: &Reproduced) -> Value {
+    let wall_s: f64 = result.times.iter().map(|timed| timed.wall_s).sum();
+    json!({ "sections": result.sections, "stages": result.times.len(), "wall_s": wall_s, "page": result.page })
+}

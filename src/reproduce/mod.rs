@@ -1,0 +1,172 @@
+//! The paper in miniature: its tables, figures and ablations, each a recipe over what the public commands do.
+//!
+//! A recipe has a `measure`, which runs the stages of one seed, and a `section`, which makes tables, a figure and
+//! findings of all seeds. [`work`] runs a stage once and remembers its result, [`stages`] and [`traces`] are those that
+//! recipes share, [`scale`] says how much of everything. Stages write ordinary run directories under
+//! `RUNS/work/seed-S/`; the sections go to `RUNS/NAME/` and to one page, `RUNS/index.html`.
+//!
+//! Where this differs from the paper: docs/EXPERIMENTS.md.
+
+pub mod ablations;
+pub mod curve;
+pub mod fig4a;
+pub mod fig4b;
+pub mod page;
+pub mod pool;
+pub mod pooled;
+pub mod scale;
+pub mod section;
+pub mod stages;
+pub mod table;
+pub mod table1;
+pub mod table2;
+pub mod traces;
+pub mod work;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use crate::checkpoint::write_atomic;
+use crate::error::{Error, Result};
+use crate::miniature::Miniature;
+use crate::progress::Progress;
+use scale::Scale;
+use section::Section;
+use table::Table;
+use work::{Ledger, Timed, Work};
+
+/// A table or figure of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// Students of different traces.
+    Table1,
+    /// Students as cold starts of RL.
+    Table2,
+    /// Another world, teacher unchanged.
+    Fig4a,
+    /// Reward against students.
+    Fig4b,
+    /// What each part is for.
+    Ablations,
+}
+
+impl Recipe {
+    /// In the order of the page.
+    pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
+
+    /// On the command line, and its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table1 => "table1",
+            Self::Table2 => "table2",
+            Self::Fig4a => "fig4a",
+            Self::Fig4b => "fig4b",
+            Self::Ablations => "ablations",
+        }
+    }
+
+    /// The section of this recipe, from every seed.
+    fn section(self, works: &[Work]) -> Result<Section> {
+        match self {
+            Self::Table1 => of_seeds(works, table1::measure, table1::section),
+            Self::Table2 => of_seeds(works, table2::measure, table2::section),
+            Self::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
+            Self::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
+            Self::Ablations => of_seeds(works, ablations::measure, ablations::section),
+        }
+    }
+}
+
+fn of_seeds<T>(
+    works: &[Work],
+    measure: impl Fn(&Work) -> Result<T>,
+    section: impl Fn(&[(u64, T)]) -> Section,
+) -> Result<Section> {
+    let seeds: Vec<(u64, T)> =
+        works.iter().map(|work| Ok((work.miniature.seed, measure(work)?))).collect::<Result<_>>()?;
+    Ok(section(&seeds))
+}
+
+/// What is reproduced, how often and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which tables and figures.
+    pub recipes: Vec<Recipe>,
+    /// Seeds 1 to this.
+    pub seeds: u64,
+    /// How much of everything.
+    pub scale: Scale,
+    /// Where everything goes.
+    pub run_dir: PathBuf,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Reproduced {
+    /// One a recipe.
+    pub sections: Vec<Section>,
+    /// Every stage.
+    pub times: Vec<Timed>,
+    /// The page.
+    pub page: PathBuf,
+}
+
+/// Runs the recipes, each for all seeds, and writes what they come to as soon as it is known. Stages that an earlier
+/// call has completed are not run again.
+///
+/// # Errors
+/// [`Error::Usage`] without a seed or a recipe, or when the folder holds stages of other settings; what the stages
+/// report; [`Error::Interrupted`] after `stop`.
+pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Result<Reproduced> {
+    if options.seeds == 0 || options.recipes.is_empty() {
+        return Err(Error::Usage("nothing to reproduce: name a recipe and at least one seed".into()));
+    }
+    let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
+        .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
+        .collect();
+    let ledger = Ledger::default();
+    let works: Vec<Work> = folders
+        .iter()
+        .map(|(seed, dir)| Work {
+            miniature: Miniature { dir, seed: *seed, progress, stop },
+            scale: &options.scale,
+            ledger: &ledger,
+        })
+        .collect();
+    ledger.plan(|| options.recipes.iter().try_for_each(|recipe| recipe.section(&works).map(drop)))?;
+    let mut sections = Vec::new();
+    for recipe in &options.recipes {
+        let section = recipe.section(&works)?;
+        write_section(&options.run_dir.join(section.name), &section)?;
+        sections.push(section);
+    }
+    let times = ledger.times();
+    write_atomic(&options.run_dir.join("times.csv"), times_table(&times).to_csv().as_bytes())?;
+    let page = page::write(&options.run_dir, options, &sections, &times)?;
+    Ok(Reproduced { sections, times, page })
+}
+
+/// `table.csv`, `table.md` and `figure.svg`.
+fn write_section(folder: &Path, section: &Section) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    for (name, text) in [
+        ("table.csv", section.data.to_csv()),
+        ("table.md", section.to_markdown()),
+        ("figure.svg", section.figure.clone()),
+    ] {
+        write_atomic(&folder.join(name), text.as_bytes())?;
+    }
+    let json = serde_json::to_string(section).map_err(|e| Error::Failed(e.to_string()))?;
+    write_atomic(&folder.join("section.json"), json.as_bytes())
+}
+
+/// Every stage with its time.
+pub fn times_table(times: &[Timed]) -> Table {
+    let mut table = Table::new(&["stage", "kind", "wall_s", "cpu_s"]);
+    for Timed { name, kind, wall_s, cpu_s } in times {
+        let kind = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+        let cpu = cpu_s.map_or_else(String::new, |cpu_s| format!("{cpu_s:.1}"));
+        table.push([name.clone(), kind.unwrap_or_default(), format!("{wall_s:.1}"), cpu]);
+    }
+    table
+}

@@ -1,0 +1,147 @@
+//! The paper in miniature at a scale where nothing is learnt but every stage runs: the files, the tables, what
+//! happens after an interruption, and the recipes of the real scale.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rlt::progress::{Progress, Silent};
+use rlt::reproduce::scale::Scale;
+use rlt::reproduce::{Options, Recipe, run};
+use rlt::worlds::{ModelShape, Sizes, World};
+use rlt::{Error, Result};
+use rlt_model::Decoder;
+use rlt_model::config::ModelConfig;
+
+fn options(recipes: &[Recipe], seeds: u64, run_dir: &Path) -> Options {
+    Options { recipes: recipes.to_vec(), seeds, scale: Scale::tiny(), run_dir: run_dir.into() }
+}
+
+fn reproduce(options: &Options) -> Result<PathBuf> {
+    Ok(run(options, &Silent, &AtomicBool::new(false))?.page)
+}
+
+/// Sets the flag after so many units of work of whatever kind.
+struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
+
+impl Progress for StopAfter<'_> {
+    fn start(&self, _: &str, _: u64, _: &str) {}
+    fn advance(&self, n: u64, _: &str) {
+        let before = self.0.load(Ordering::SeqCst);
+        self.0.store(before.saturating_sub(n as usize), Ordering::SeqCst);
+        if before <= n as usize {
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+    fn finish(&self, _: &str) {}
+    fn note(&self, _: &str) {}
+}
+
+#[test]
+fn every_recipe_writes_its_files_and_one_page_shows_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = reproduce(&options(&Recipe::ALL, 2, dir.path())).unwrap();
+    let html = fs::read_to_string(page).unwrap();
+    for recipe in Recipe::ALL {
+        let name = recipe.name();
+        assert!(html.contains(&format!("id=\"{name}\"")), "{name} is not on the page");
+        let folder = dir.path().join(name);
+        let csv = fs::read_to_string(folder.join("table.csv")).unwrap();
+        assert!(csv.lines().count() > 3, "{csv}");
+        let columns = csv.lines().next().unwrap().split(',').count();
+        assert!(columns >= 4, "{csv}");
+        assert!(fs::read_to_string(folder.join("table.md")).unwrap().contains("|---|"));
+        assert!(fs::read_to_string(folder.join("figure.svg")).unwrap().starts_with("<svg"));
+    }
+    // Both seeds were measured, and each stage once.
+    let times = fs::read_to_string(dir.path().join("times.csv")).unwrap();
+    let names: Vec<&str> = times.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    assert!(names.contains(&"seed-1/base") && names.contains(&"seed-2/base"));
+    let unique: std::collections::BTreeSet<&&str> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+    // A recipe alone leaves the others' sections on the page.
+    let page = reproduce(&options(&[Recipe::Fig4b], 2, dir.path())).unwrap();
+    assert!(fs::read_to_string(page).unwrap().contains("id=\"table1\""));
+}
+
+#[test]
+fn stopped_anywhere_and_called_again_gives_the_same_tables() {
+    let whole = tempfile::tempdir().unwrap();
+    reproduce(&options(&[Recipe::Fig4b], 1, whole.path())).unwrap();
+    let pieces = tempfile::tempdir().unwrap();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let stop = AtomicBool::new(false);
+        let watcher = StopAfter(AtomicUsize::new(3 * attempts), &stop);
+        match run(&options(&[Recipe::Fig4b], 1, pieces.path()), &watcher, &stop) {
+            Ok(_) => break,
+            Err(Error::Interrupted(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(attempts > 2, "{attempts} attempts");
+    for file in ["table.csv", "table.md", "figure.svg"] {
+        let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
+        assert_eq!(read(pieces.path()), read(whole.path()), "{file}");
+    }
+}
+
+#[test]
+fn a_folder_of_another_scale_is_refused_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    reproduce(&options(&[Recipe::Fig4b], 1, dir.path())).unwrap();
+    let mut other = options(&[Recipe::Fig4b], 1, dir.path());
+    other.scale.pool_samples = 6;
+    let error = reproduce(&other).unwrap_err();
+    assert!(matches!(error, Error::Usage(_)));
+    assert!(error.to_string().contains("made with other settings (`4 samples, 4 groups`"), "{error}");
+}
+
+#[test]
+fn wrong_calls_end_in_one_line() {
+    for arguments in [&["reproduce"][..], &["reproduce", "table3"], &["reproduce", "all", "--seeds", "0"]] {
+        let output = assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = dir.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let output = assert_cmd::Command::cargo_bin("rlt")
+        .unwrap()
+        .args(["-q", "reproduce", "fig4b", "--quick", "--run-dir"])
+        .arg(&blocked)
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn the_recipes_of_the_real_scale_can_be_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = Sizes { textbook: 16, teacher_sft: 4, questions_train: 8, questions_heldout: 2 };
+    let shape = ModelShape { context: 40_000, ..ModelShape::default() };
+    let files = World::Market.write_dataset(dir.path(), 1, &sizes, &shape).unwrap();
+    let config = ModelConfig::from_dir(&files.model).unwrap();
+    Decoder::random(&config, 1).save(&files.model).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper");
+    let mut n = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let model = files.model.display();
+        let output = assert_cmd::Command::cargo_bin("rlt")
+            .unwrap()
+            .args(["-q", "plan", "--memory", "4000", "--config"])
+            .arg(&path)
+            .args([format!("model.path={model}"), format!("model.student={model}")])
+            .arg(format!("data.path={}", files.textbook.display()))
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {message}", path.display());
+        n += 1;
+    }
+    assert_eq!(n, 9);
+}
