@@ -212,11 +212,14 @@ impl Demo<'_> {
     fn shown(&self, teacher: &Path, student: &Path, files: &DatasetFiles) -> Result<Vec<Sample>> {
         let Explained { traces, style, chat } =
             self.traces(teacher, &files.questions_heldout, SHOWN_QUESTIONS)?;
-        let reward = self.config("rlt", RLT, teacher, &files.questions_heldout)?.reward;
+        let config = self.config("rlt", RLT, teacher, &files.questions_heldout)?;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style: &style, teacher: &chat, student: &student_chat };
-        let (teacher, student) = (Decoder::load_frozen(teacher)?, Decoder::load_frozen(student)?);
-        let scored = score_traces(&traces, &formats, &teacher, &student, &reward, 8192, self.progress)?;
+        let load = |model: &Path| -> Result<Decoder> {
+            Ok(Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into()))
+        };
+        let (teacher, student) = (load(teacher)?, load(student)?);
+        let scored = score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, self.progress)?;
         let row = |(trace, (sample, scored)): (&TraceRow, &(Option<RltSample>, ScoredSample))| {
             let mut columns = trace.to_columns();
             columns.extend(score_columns(sample.as_ref(), scored, &chat));

@@ -110,7 +110,7 @@ impl Miniature<'_> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let teacher = &config.model.path;
         let chat = ChatText::from_dir(teacher)?;
-        let decoder = Decoder::load_frozen(teacher)?;
+        let decoder = Decoder::load_frozen(teacher)?.in_arithmetic(config.model.arithmetic.into());
         let rows = read_questions(&config.data)?;
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let traces = explain(&sampler, &rows, n, self.progress)?;
@@ -132,7 +132,7 @@ impl Miniature<'_> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let model = &config.model.path;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?;
+        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let options =
             EvalOptions { n_samples, pass_ks: vec![1], seed: config.seed, ..EvalOptions::default() };

@@ -131,13 +131,13 @@ pub fn plan(config: &Config, command: Command, progress: &dyn Progress) -> Resul
 }
 
 fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Models> {
-    let lora = config.lora.settings();
+    let (lora, arithmetic) = (config.lora.settings(), config.model.arithmetic.into());
     let file = if config.model.from_scratch { Dtype::F32 } else { dtype(&config.model.path)? };
-    let policy = Shape::new(model.clone(), lora.is_some() && file == Dtype::Bf16, lora);
+    let policy = Shape::new(model.clone(), lora.is_some() && file == Dtype::Bf16, lora, arithmetic);
     let student = if command == Command::Train && config.reward.kind == RewardKind::Rlt {
         let path = &config.model.student;
         let file = dtype(path)?;
-        Some((Shape::new(ModelConfig::from_dir(path)?, file == Dtype::Bf16, None), file.size()))
+        Some((Shape::new(ModelConfig::from_dir(path)?, file == Dtype::Bf16, None, arithmetic), file.size()))
     } else {
         None
     };
@@ -146,7 +146,7 @@ fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Mode
         path if has_reference && !path.as_os_str().is_empty() => {
             let file = dtype(path)?;
             let stays = config.reference_sync_every() == 0;
-            let shape = Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None);
+            let shape = Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None, arithmetic);
             Some((shape, file.size()))
         }
         _ => None,

@@ -1,5 +1,6 @@
 //! A decoder by its shape alone: what its passes ask of memory, and how much they compute.
 
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::adapter::{LoraSettings, adapter_slots};
 use rlt_model::batch::ScoringGroup;
 use rlt_model::config::ModelConfig;
@@ -10,6 +11,8 @@ use super::pool::{Block, Pool};
 
 /// Output features of a panel of packed weights.
 const PANEL: usize = 32;
+/// Keys of a tile of attention in bf16.
+const TILE_KEYS: usize = 128;
 /// Features of frozen weights that the backward pass widens at a time.
 const WIDENED: usize = 1024;
 /// Logits that the head holds at a time, and how many rows it takes.
@@ -26,6 +29,8 @@ pub struct Shape {
     /// Whether matrices are kept in bf16.
     bf16: bool,
     lora: Option<LoraSettings>,
+    /// Number format of the products.
+    arithmetic: Arithmetic,
 }
 
 /// Rows that go through a model together.
@@ -39,22 +44,26 @@ pub struct MicroBatch {
     pub keys: u64,
     /// Panels of keys that attention packs: whole ones for every segment.
     pub panels: usize,
+    /// Tiles of keys that attention in bf16 lays out.
+    pub tiles: usize,
 }
 
 impl MicroBatch {
     /// What a packed batch of `groups` comes to.
     pub fn of(groups: &[ScoringGroup]) -> Self {
-        let mut batch = Self { rows: 0, targets: 0, keys: 0, panels: 0 };
+        let mut batch = Self { rows: 0, targets: 0, keys: 0, panels: 0, tiles: 0 };
         for group in groups {
             batch.rows += group.n_rows();
             let prefix = group.prefix.len();
             batch.keys += triangle(prefix);
             batch.panels += prefix.div_ceil(PANEL);
+            batch.tiles += prefix.div_ceil(TILE_KEYS);
             for continuation in &group.continuations {
                 let n = continuation.n_rows();
                 batch.targets += continuation.n_scored();
                 batch.keys += (prefix * n) as u64 + triangle(n);
                 batch.panels += n.div_ceil(PANEL);
+                batch.tiles += n.div_ceil(TILE_KEYS);
             }
         }
         batch
@@ -65,6 +74,11 @@ impl MicroBatch {
         let prompt = |&length: &usize| ScoringGroup::single(vec![0; length], vec![length - 1..length]);
         Self { targets: 0, ..Self::of(&lengths.iter().map(prompt).collect::<Vec<_>>()) }
     }
+}
+
+/// Elements of a factor of a product in bf16, two numbers each, filled up to whole tiles.
+fn half_words(columns: usize, inner: usize) -> usize {
+    columns.next_multiple_of(PANEL) * inner.next_multiple_of(PANEL) / 2
 }
 
 /// `1 + 2 + .. + n`.
@@ -81,8 +95,13 @@ struct Matrix {
 
 impl Shape {
     /// A decoder of `config`, of bf16 weights or f32 ones, with or without an adapter.
-    pub fn new(config: ModelConfig, bf16: bool, lora: Option<LoraSettings>) -> Self {
-        Self { config, bf16, lora }
+    pub fn new(
+        config: ModelConfig,
+        bf16: bool,
+        lora: Option<LoraSettings>,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        Self { config, bf16, lora, arithmetic }
     }
 
     /// The shape as it is read only: without an adapter.
@@ -151,7 +170,27 @@ impl Shape {
     }
 
     fn packed_elements(&self, n: usize, k: usize) -> usize {
-        if self.bf16 { 0 } else { n.next_multiple_of(PANEL) * k }
+        match self.arithmetic {
+            Arithmetic::Bf16 => half_words(n, k),
+            // Weights kept in bf16 lie in the panels that products read.
+            Arithmetic::F32 if self.bf16 => 0,
+            Arithmetic::F32 => n.next_multiple_of(PANEL) * k,
+        }
+    }
+
+    /// Takes, for a moment, what the gradient of the input of a product by n x k weights lays out.
+    fn lay_out_backward(&self, pool: &mut Pool, n: usize, k: usize) {
+        match (self.arithmetic, self.bf16) {
+            (Arithmetic::F32, false) => {}
+            (Arithmetic::F32, true) => pool.touch(k * WIDENED.min(n.next_multiple_of(PANEL))),
+            (Arithmetic::Bf16, false) => pool.touch(half_words(k, n)),
+            (Arithmetic::Bf16, true) => {
+                let n = WIDENED.min(n.next_multiple_of(PANEL));
+                let wide = pool.take(k * n);
+                pool.touch(half_words(k, n));
+                pool.give(wide);
+            }
+        }
     }
 
     /// The forward product of `m` rows, beside its output.
@@ -166,10 +205,12 @@ impl Shape {
 
     /// The gradient of a product's input; returns it.
     fn product_backward(&self, pool: &mut Pool, matrix: &Matrix, m: usize) -> Block {
-        let dx = pool.take(m * matrix.k);
-        if self.bf16 {
-            pool.touch(matrix.k * WIDENED.min(matrix.n.next_multiple_of(PANEL)));
+        if self.arithmetic == Arithmetic::Bf16 && matrix.terms.is_empty() {
+            // The input, for the gradient of the weights.
+            pool.touch(half_words(matrix.k, m));
         }
+        let dx = pool.take(m * matrix.k);
+        self.lay_out_backward(pool, matrix.n, matrix.k);
         for &n in &matrix.terms {
             let u = pool.take(m * self.rank());
             pool.touch(m * n);
@@ -191,9 +232,15 @@ impl Shape {
             saved.push(pool.take(m * self.qkv()));
         }
         saved.extend([pool.take(m * q), pool.take(m * c.n_heads)]);
-        // Attention packs keys and values by panels.
-        let of_head = batch.panels * PANEL * c.n_kv_heads;
-        let packed = [c.head_dim, c.head_dim.next_multiple_of(PANEL)].map(|cols| pool.take(of_head * cols));
+        // Attention packs keys and values by panels, or rounds them by tiles.
+        let padded = c.head_dim.next_multiple_of(PANEL);
+        let packed: Vec<Block> = match self.arithmetic {
+            Arithmetic::F32 => {
+                let of_head = batch.panels * PANEL * c.n_kv_heads;
+                [c.head_dim, padded].map(|cols| pool.take(of_head * cols)).into()
+            }
+            Arithmetic::Bf16 => vec![pool.take(batch.tiles * c.n_kv_heads * TILE_KEYS * padded)],
+        };
         pool.give_all(packed);
         saved.push(pool.take(m * d));
         self.product(pool, &attention_out, m);
@@ -236,7 +283,7 @@ impl Shape {
             pool.touch(self.packed_elements(v, d));
             if learns {
                 let dh = pool.take(rows * d);
-                pool.touch(if self.bf16 { d * WIDENED } else { 0 });
+                self.lay_out_backward(pool, v, d);
                 pool.give(dh);
             }
             pool.give_all(blocks);
@@ -301,7 +348,11 @@ impl Shape {
         }
         packed.push(pool.take(self.packed_elements(c.vocab_size, c.hidden_size)));
 
-        let page = c.n_layers * c.n_kv_heads * 2 * c.head_dim * PAGE_TOKENS;
+        let of_token = match self.arithmetic {
+            Arithmetic::F32 => 2 * c.head_dim,
+            Arithmetic::Bf16 => (c.head_dim + c.head_dim.next_multiple_of(PANEL)) / 2,
+        };
+        let page = c.n_layers * c.n_kv_heads * of_token * PAGE_TOKENS;
         let mut rest = prompts;
         while !rest.is_empty() {
             // Prompts that run at the same time; the first ones are computed together.
@@ -399,5 +450,10 @@ impl Shape {
     /// Whether matrices are kept in bf16.
     pub fn is_bf16(&self) -> bool {
         self.bf16
+    }
+
+    /// The number format of the products.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 }

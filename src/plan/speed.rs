@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use rlt_engine::Tensor;
-use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
+use rlt_engine::matmul::Output;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 
 use super::shape::Shape;
@@ -28,10 +28,11 @@ pub fn measure(shape: &Shape, running: usize) -> Speed {
     let n = widest.min(4096);
     let (x, w, dy) = (Tensor::full(ROWS, k, 0.5), Tensor::full(n, k, 0.25), Tensor::full(ROWS, n, 0.125));
     let (mut y, mut dx, mut dw) = (Tensor::zeros(ROWS, n), Tensor::zeros(ROWS, k), Tensor::zeros(n, k));
+    let arithmetic = shape.arithmetic();
     let mut batch = || {
-        matmul_nt(&x, &w, &mut y, Output::Replace);
-        matmul_nn(&dy, &w, &mut dx, Output::Replace);
-        matmul_tn(&dy, &x, &mut dw, Output::Accumulate);
+        arithmetic.nt(&x, &w, &mut y, Output::Replace);
+        arithmetic.nn(&dy, &w, &mut dx, Output::Replace);
+        arithmetic.tn(&dy, &x, &mut dw, Output::Accumulate);
     };
     let of_batch = best_seconds(&mut batch);
 
@@ -42,7 +43,7 @@ pub fn measure(shape: &Shape, running: usize) -> Speed {
     } else {
         Tensor::full(n, k, 0.25)
     };
-    let weights = PackedWeight::new(&weights);
+    let weights = PackedWeight::for_arithmetic(&weights, arithmetic);
     let (x, mut y) = (Tensor::full(running, k, 0.5), Tensor::zeros(running, n));
     let of_step = best_seconds(&mut || matmul_packed(&x, &weights, &mut y, Output::Replace));
     Speed {

@@ -39,8 +39,9 @@ impl Work<'_> {
         let Explained { traces, style, chat } = &explained;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style, teacher: chat, student: &student_chat };
-        let teacher = Decoder::load_frozen(&config.model.path)?;
-        let student = Decoder::load_frozen(student)?;
+        let arithmetic = config.model.arithmetic.into();
+        let teacher = Decoder::load_frozen(&config.model.path)?.in_arithmetic(arithmetic);
+        let student = Decoder::load_frozen(student)?.in_arithmetic(arithmetic);
         let progress = self.miniature.progress;
         let scored =
             score_traces(traces, &formats, &teacher, &student, &config.reward, TOKENS_PER_BATCH, progress)?;
