@@ -1,7 +1,7 @@
 //! A decoder by its shape alone: what its passes ask of memory, and how much they compute.
 
 use rlt_model::adapter::{LoraSettings, adapter_slots};
-use rlt_model::batch::ScoringGroup;
+use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::parameters::{Slot, slots};
@@ -62,7 +62,10 @@ impl MicroBatch {
 
     /// Prompts of these lengths, all but the last token of each.
     pub fn prompts(lengths: &[usize]) -> Self {
-        let prompt = |&length: &usize| ScoringGroup::single(vec![0; length], vec![length - 1..length]);
+        let prompt = |&length: &usize| ScoringGroup {
+            prefix: Vec::new(),
+            continuations: vec![Continuation::whole(vec![0; length])],
+        };
         Self { targets: 0, ..Self::of(&lengths.iter().map(prompt).collect::<Vec<_>>()) }
     }
 }
