@@ -19,7 +19,7 @@ use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 
 fn main() {
     divan::main();
@@ -78,7 +78,7 @@ fn decode_64_tokens_after_256(bencher: Bencher, sequences: usize) {
     };
     bencher
         .counter(ItemsCount::new(64 * sequences))
-        .bench_local(|| generate(&decoder, &requests, &params, 0, &mut |_| ()));
+        .bench_local(|| generate(&decoder, &requests, &params, 0, Stop::never(), &mut |_| ()));
 }
 
 #[divan::bench(sample_count = 3)]

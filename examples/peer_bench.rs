@@ -25,7 +25,7 @@ use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 
 /// Prompt tokens of the generating works, and new tokens of each completion.
 const PROMPT: usize = 256;
@@ -178,7 +178,8 @@ impl Bench {
             .map(|i| GenerationRequest { prompt: self.ids(i, PROMPT), n: 1, stream: [0, i as u64] })
             .collect();
         self.time("generate", shape, sequences * NEW, |bench| {
-            let completions = generate(&bench.decoder, &requests, &Self::sampling(NEW), 0, &mut |_| ())?;
+            let completions =
+                generate(&bench.decoder, &requests, &Self::sampling(NEW), 0, Stop::never(), &mut |_| ())?;
             assert!(completions.iter().flatten().all(|c| c.ids.len() == NEW), "no completion ends early");
             Ok(())
         })
@@ -278,7 +279,8 @@ impl Bench {
                     stream: [step, q as u64],
                 })
                 .collect();
-            let completions = generate(&bench.decoder, &requests, &Self::sampling(new), 0, &mut |_| ())?;
+            let completions =
+                generate(&bench.decoder, &requests, &Self::sampling(new), 0, Stop::never(), &mut |_| ())?;
             let reward = |ids: &[u32]| ids.iter().filter(|id| **id % 7 == 0).count() as f32 / 100.0;
             let advantages: Vec<f32> = completions
                 .iter()

@@ -2,7 +2,7 @@
 
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::adapter::{LoraSettings, adapter_slots};
-use rlt_model::batch::ScoringGroup;
+use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::parameters::{Slot, slots};
@@ -71,7 +71,10 @@ impl MicroBatch {
 
     /// Prompts of these lengths, all but the last token of each.
     pub fn prompts(lengths: &[usize]) -> Self {
-        let prompt = |&length: &usize| ScoringGroup::single(vec![0; length], vec![length - 1..length]);
+        let prompt = |&length: &usize| ScoringGroup {
+            prefix: Vec::new(),
+            continuations: vec![Continuation::whole(vec![0; length])],
+        };
         Self { targets: 0, ..Self::of(&lengths.iter().map(prompt).collect::<Vec<_>>()) }
     }
 }

@@ -149,16 +149,13 @@ fn lengths(config: &Config, context: usize) -> Result<Vec<Lengths>> {
     }
     let mut rows = Vec::new();
     for row in read_questions(&config.data)? {
-        let row = match &student {
-            Some(student) => {
-                let sequence = style.student_sequence(student, &row, &Think::empty())?;
-                let (before, after) = (sequence.prefix.len(), sequence.solution.end);
-                Lengths { prompt: style.teacher_prompt(&chat, &row)?.len(), before, after }
-            }
-            None => {
-                let prompt = style.student_question_prompt(&chat, &row)?.len();
-                Lengths { prompt, before: 0, after: 0 }
-            }
+        let row = if let Some(student) = &student {
+            let sequence = style.student_sequence(student, &row, &Think::empty())?;
+            let (before, after) = (sequence.prefix.len(), sequence.solution.end);
+            Lengths { prompt: style.teacher_prompt(&chat, &row)?.len(), before, after }
+        } else {
+            let prompt = style.student_question_prompt(&chat, &row)?.len();
+            Lengths { prompt, before: 0, after: 0 }
         };
         if row.prompt <= limit {
             rows.push(row);
