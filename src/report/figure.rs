@@ -13,8 +13,10 @@ const STYLE: &str = "text{font:10px system-ui,sans-serif;fill:#1d1f23}.tick{fill
     stroke-dasharray:4 3}";
 
 /// One colour a line, in their order.
-const COLOURS: [&str; 8] =
-    ["#3b7dd8", "#e2681e", "#2e9d5b", "#9247c2", "#d0364a", "#159aa5", "#9a6b2f", "#7a828e"];
+const COLOURS: [&str; 10] = [
+    "#3b7dd8", "#e2681e", "#2e9d5b", "#9247c2", "#d0364a", "#159aa5", "#9a6b2f", "#7a828e", "#c24f96",
+    "#5b6b1f",
+];
 
 /// A share with its interval.
 #[derive(Debug, Clone, PartialEq)]

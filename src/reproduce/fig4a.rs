@@ -151,15 +151,17 @@ pub fn section(seeds: &[(u64, Measured)]) -> Section {
         percent(average(&|m| m.traces_pre_rl.complete())),
         percent(average(&|m| m.traces_rlt.complete()))
     );
+    // As well as somebody who has learnt nothing is no success.
+    let learnt = rlt.is_above(&base);
     let findings = vec![
         Finding::new(
             "Traces of the unchanged teacher do as well as direct RL, at equal tokens, or better",
-            Outcome::of(rlt.interval.high >= equal, rlt.accuracy > base.accuracy),
+            Outcome::of(learnt && rlt.interval.high >= equal, rlt.accuracy > base.accuracy),
             format!("{} against {}", rlt.text(), percent(equal)),
         ),
         Finding::new(
             "They do as well as direct RL to its end, or better",
-            Outcome::of(rlt.interval.high >= direct.interval.low, rlt.accuracy > base.accuracy),
+            Outcome::of(learnt && rlt.interval.high >= direct.interval.low, rlt.accuracy > base.accuracy),
             format!(
                 "{} against {}, which took {} thousand tokens; distillation took {}, and {} with the teacher's own RL",
                 rlt.text(),
@@ -211,18 +213,19 @@ impl Work<'_> {
         Ok(DatasetFiles::new(&self.at("numbers")))
     }
 
-    /// Textbook and warm-up rows of both worlds: of each as many as the Countdown world has.
+    /// Textbook and warm-up rows of both worlds: those of the Countdown world, and half as many of the market's,
+    /// which are twice as long.
     fn both_worlds(&self) -> Result<(PathBuf, PathBuf)> {
         let (market, numbers) = (self.market()?, self.numbers()?);
         let sizes = self.scale.numbers;
         self.stage(StageKind::Rows, "both", &format!("{sizes:?}"), |folder| {
             let sets = [
-                ("textbook.jsonl", [&market.textbook, &numbers.textbook], sizes.textbook),
-                ("teacher_sft.jsonl", [&market.teacher_sft, &numbers.teacher_sft], sizes.teacher_sft),
+                ("textbook.jsonl", &numbers.textbook, &market.textbook, sizes.textbook),
+                ("teacher_sft.jsonl", &numbers.teacher_sft, &market.teacher_sft, sizes.teacher_sft),
             ];
-            for (name, files, n) in sets {
+            for (name, numbers, market, n) in sets {
                 let mut rows = String::new();
-                for file in files {
+                for (file, n) in [(numbers, n), (market, n / 2)] {
                     let text = fs::read_to_string(file)
                         .map_err(|source| Error::Io { path: file.clone(), source })?;
                     text.split_inclusive('\n').take(n).for_each(|line| rows.push_str(line));

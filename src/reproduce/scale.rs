@@ -9,8 +9,8 @@ pub struct Scale {
     pub name: &'static str,
     /// Rows of the market world.
     pub market: Sizes,
-    /// Rows of the Countdown world; figure 4a's base model and warm-up read as many rows of the market world beside
-    /// them.
+    /// Rows of the Countdown world. Figure 4a's base model and warm-up read half as many rows of the market world
+    /// beside them.
     pub numbers: Sizes,
     /// The models, teachers and students alike.
     pub shape: ModelShape,
@@ -55,8 +55,8 @@ impl Scale {
             name: "full",
             market: Sizes::default(),
             numbers: Sizes {
-                textbook: 24_000,
-                teacher_sft: 6_000,
+                textbook: 40_000,
+                teacher_sft: 10_000,
                 questions_train: 2_000,
                 questions_heldout: 500,
             },
@@ -89,7 +89,7 @@ impl Scale {
     pub fn quick() -> Self {
         Self {
             name: "quick",
-            numbers: Sizes { textbook: 18_000, teacher_sft: 4_000, ..Self::full().numbers },
+            numbers: Sizes { textbook: 36_000, teacher_sft: 8_000, ..Self::full().numbers },
             explained: 1000,
             eval_questions: 200,
             eval_samples: 1,

@@ -36,7 +36,7 @@ use crate::{Error, Result};
 pub enum World {
     /// Stories of two-digit piles.
     Market,
-    /// Countdown with two to four small numbers.
+    /// Countdown with two or three small numbers.
     Numbers,
 }
 
