@@ -219,7 +219,8 @@ impl Demo<'_> {
             Ok(Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into()))
         };
         let (teacher, student) = (load(teacher)?, load(student)?);
-        let scored = score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, self.progress)?;
+        let scored =
+            score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, self.progress)?;
         let row = |(trace, (sample, scored)): (&TraceRow, &(Option<RltSample>, ScoredSample))| {
             let mut columns = trace.to_columns();
             columns.extend(score_columns(sample.as_ref(), scored, &chat));

@@ -146,7 +146,8 @@ fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Mode
         path if has_reference && !path.as_os_str().is_empty() => {
             let file = dtype(path)?;
             let stays = config.reference_sync_every() == 0;
-            let shape = Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None, arithmetic);
+            let shape =
+                Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None, arithmetic);
             Some((shape, file.size()))
         }
         _ => None,

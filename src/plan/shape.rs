@@ -98,12 +98,7 @@ struct Matrix {
 
 impl Shape {
     /// A decoder of `config`, of bf16 weights or f32 ones, with or without an adapter.
-    pub fn new(
-        config: ModelConfig,
-        bf16: bool,
-        lora: Option<LoraSettings>,
-        arithmetic: Arithmetic,
-    ) -> Self {
+    pub fn new(config: ModelConfig, bf16: bool, lora: Option<LoraSettings>, arithmetic: Arithmetic) -> Self {
         Self { config, bf16, lora, arithmetic }
     }
 
@@ -353,7 +348,8 @@ impl Shape {
 
         let of_token = match self.arithmetic {
             Arithmetic::F32 => 2 * c.head_dim,
-            Arithmetic::Bf16 => (c.head_dim + c.head_dim.next_multiple_of(PANEL)) / 2,
+            // Halves of elements; values are filled up to whole panels.
+            Arithmetic::Bf16 => c.head_dim.div_ceil(2) + c.head_dim.next_multiple_of(PANEL) / 2,
         };
         let page = c.n_layers * c.n_kv_heads * of_token * PAGE_TOKENS;
         let mut rest = prompts;

@@ -13,7 +13,7 @@ use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::{Decoder, Gradients, Stop};
 
 fn folder(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/parity");
@@ -29,10 +29,15 @@ fn groups(vocab: usize) -> Vec<ScoringGroup> {
     let ids = |from: usize, n: usize| -> Vec<u32> {
         (0..n).map(|i| ((from * 31 + i * 17 + i * i) % (vocab - 3) + 3) as u32).collect()
     };
-    let continuations = (0..3).map(|c| Continuation { ids: ids(c, 20 + 9 * c), scored: vec![0..20 + 9 * c] });
+    let continuation = |ids: Vec<u32>| {
+        let all = 0..ids.len();
+        Continuation { ids, scored: vec![all] }
+    };
+    let continuations = (0..3).map(|c| continuation(ids(c, 20 + 9 * c)));
+    let all_but_the_first = 1..70;
     vec![
         ScoringGroup { prefix: ids(7, 37), continuations: continuations.collect() },
-        ScoringGroup::single(ids(9, 70), vec![1..70]),
+        ScoringGroup::single(ids(9, 70), vec![all_but_the_first]),
     ]
 }
 
@@ -131,11 +136,11 @@ fn what_is_recorded_while_sampling_is_what_training_computes() {
         max_running: 4,
     };
     let requests = [GenerationRequest { prompt: prompt.clone(), n: 4, stream: [0, 0] }];
-    let groups_of = generate(&decoder, &requests, &params, 11, &mut |_| ()).unwrap();
+    let groups_of = generate(&decoder, &requests, &params, 11, Stop::never(), &mut |_| ()).unwrap();
     let mut worst = 0.0_f32;
     for completion in &groups_of[0] {
-        let n = completion.ids.len();
-        let continuation = Continuation { ids: completion.ids.clone(), scored: vec![0..n] };
+        let all = 0..completion.ids.len();
+        let continuation = Continuation { ids: completion.ids.clone(), scored: vec![all] };
         let group = ScoringGroup { prefix: prompt.clone(), continuations: vec![continuation] };
         let again = decoder.token_logprobs(&[group], 0.7, 1 << 20).unwrap();
         for (a, b) in completion.logprobs.iter().zip(&again[0][0]) {
