@@ -36,7 +36,7 @@ const OBJECTIVES: [&[&str]; 6] = [
     &["grpo.objective=rloo"],
 ];
 
-/// Fine-tuning and every objective, with and without LoRA, and both with moments in bf16; with LoRA the first objective
+/// Fine-tuning and every objective, with and without LoRA, and both with moments and products in bf16; with LoRA the first objective
 /// only, unless `all`.
 fn victims(all: bool) -> Vec<Victim> {
     let sft = ["sft.epochs=1", "eval.every=4"];
@@ -44,7 +44,8 @@ fn victims(all: bool) -> Vec<Victim> {
     let mut victims = Vec::new();
     for (command, config, overrides) in [("sft", "short-sft.toml", &sft[..]), ("train", "short-rl.toml", &rl)]
     {
-        let overrides = overrides.iter().chain(&["optimizer.moments=bf16"]).copied().collect();
+        let overrides =
+            overrides.iter().chain(&["optimizer.moments=bf16", "model.arithmetic=bf16"]).copied().collect();
         victims.push(Victim { command, config, overrides });
     }
     for lora in [&[][..], &LORA] {
