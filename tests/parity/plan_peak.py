@@ -241,7 +241,8 @@ def main():
             rows = [json.loads(line) for line in open(run_dir / "metrics.jsonl")]
             walls = [0.0] + [row["wall_s"] for row in rows]
             steps = [after - before for before, after in zip(walls, walls[1:])]
-            parts = [f"{k} {v:.0f} s" for k, v in rows[-1].items() if k in ("generate_s", "score_s", "update_s")]
+            shown = ("generate_s", "score_s", "update_s", "completion_tokens_mean")
+            parts = [f"{k} {v:.0f}" for k, v in rows[-1].items() if k in shown]
             said = ", ".join(f"{k} {v:.0f} s" for k, v in plan["step_s"].items())
             print(f"    {steps[-1]:.0f} s for the last step ({', '.join(parts)}); planned {said}")
         if options.trace:
