@@ -270,6 +270,6 @@ mod tests {
         let file = find(name, None).unwrap();
         assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Solution, 1));
         assert!(find(name, Some(&path)).unwrap_err().to_string().contains("has its own"));
-        assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market)"));
+        assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market, numbers)"));
     }
 }

