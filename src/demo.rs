@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use rlt_model::Decoder;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::write_atomic;
@@ -27,6 +26,7 @@ use crate::progress::Progress;
 use crate::prompts::ChatText;
 use crate::report::{self, DemoSummary, Explanations, Sample, Stage, Student};
 use crate::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
+use crate::training::run::frozen_model;
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
 
 const BASE: &str = include_str!("../configs/demo/base.toml");
@@ -215,9 +215,7 @@ impl Demo<'_> {
         let config = self.config("rlt", RLT, teacher, &files.questions_heldout)?;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style: &style, teacher: &chat, student: &student_chat };
-        let load = |model: &Path| -> Result<Decoder> {
-            Ok(Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into()))
-        };
+        let load = |model| frozen_model(&config.model, model);
         let (teacher, student) = (load(teacher)?, load(student)?);
         let scored =
             score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, self.progress)?;

@@ -4,8 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use rlt_model::Decoder;
-
 use crate::config::Config;
 use crate::dataset::{JsonlWriter, QuestionRow, TraceRow, read_questions};
 use crate::error::Result;
@@ -18,6 +16,7 @@ use crate::reward::diagnostics::solution_overlap;
 use crate::run_dir::RunDir;
 use crate::sampling::Sampler;
 use crate::traces::{conversation_columns, flaw};
+use crate::training::run::frozen_model;
 use crate::worlds::{Kind, World};
 use crate::{grpo, sft};
 
@@ -110,7 +109,7 @@ impl Miniature<'_> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let teacher = &config.model.path;
         let chat = ChatText::from_dir(teacher)?;
-        let decoder = Decoder::load_frozen(teacher)?.in_arithmetic(config.model.arithmetic.into());
+        let decoder = frozen_model(&config.model, teacher)?;
         let rows = read_questions(&config.data)?;
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let traces = explain(&sampler, &rows, n, self.progress)?;
@@ -132,7 +131,7 @@ impl Miniature<'_> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let model = &config.model.path;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
+        let decoder = frozen_model(&config.model, model)?;
         let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
         let options =
             EvalOptions { n_samples, pass_ks: vec![1], seed: config.seed, ..EvalOptions::default() };

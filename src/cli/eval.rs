@@ -14,8 +14,8 @@ use rlt::evaluate::task::{Task, Thought, find_task, resume_task};
 use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, write_report};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
+use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use rlt_model::Decoder;
 use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
@@ -79,7 +79,7 @@ impl EvalArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let tasks = self.tasks(&config)?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
+        let decoder = frozen_model(&config.model, model)?;
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         // A place that cannot be written is found before the work, not after it.

@@ -10,8 +10,8 @@ use rlt::explain::explain_each;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
+use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use rlt_model::Decoder;
 use serde::Serialize;
 use serde_json::json;
 
@@ -66,7 +66,7 @@ impl ExplainArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let rows = read_questions(&DataConfig { path: data.clone(), ..config.data.clone() })?;
         let chat = ChatText::from_dir(model)?;
-        let decoder = Decoder::load_frozen(model)?.in_arithmetic(config.model.arithmetic.into());
+        let decoder = frozen_model(&config.model, model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
         let mut out = RowWriter::create(&self.out)?;

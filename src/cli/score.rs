@@ -8,8 +8,8 @@ use rlt::config::{AddedRewards, Config, DataConfig};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::Formats;
 use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
+use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use rlt_model::Decoder;
 use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
@@ -56,11 +56,9 @@ impl ScoreArgs {
         ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
-        let load = |dir: &Path| -> Result<Decoder> {
-            Ok(Decoder::load_frozen(dir)?.in_arithmetic(config.model.arithmetic.into()))
-        };
-        let teacher = load(teacher_dir)?;
-        let own_student = if student_dir == teacher_dir { None } else { Some(load(student_dir)?) };
+        let teacher = frozen_model(&config.model, teacher_dir)?;
+        let own_student = (student_dir != teacher_dir).then(|| frozen_model(&config.model, student_dir));
+        let own_student = own_student.transpose()?;
         let student = own_student.as_ref().unwrap_or(&teacher);
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
         let work = json!({

@@ -13,6 +13,7 @@ use crate::score::added::{Adding, Sum, Written, is_right};
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
 use crate::scorer::Stoppable;
 use crate::traces;
+use crate::training::run::frozen_model;
 
 /// A question in training.
 pub(super) struct Question {
@@ -55,8 +56,7 @@ impl Judge {
             RewardKind::Rlt => {
                 let chat = ChatText::from_dir(&config.model.student)?;
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
-                let student = Decoder::load_frozen(&config.model.student)?;
-                let student = student.in_arithmetic(config.model.arithmetic.into());
+                let student = frozen_model(&config.model, &config.model.student)?;
                 Ok(Self::Rlt { student: Box::new(student), chat: Box::new(chat) })
             }
         }

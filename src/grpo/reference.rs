@@ -9,7 +9,7 @@ use rlt_model::tokenizer::Tokenizer;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::prompts::ChatText;
-use crate::training::run::Weights;
+use crate::training::run::{Weights, frozen_model};
 
 /// A run with a KL term starts with the model in `model.reference`, else with its own copy of the model; beside an
 /// adapter, that is the base model itself.
@@ -28,8 +28,7 @@ pub(crate) fn begin_reference(
         weights.reference = None;
     } else if let Some(path) = config.fixed_reference() {
         check_vocabulary(path, chat)?;
-        let arithmetic = weights.decoder.arithmetic();
-        weights.reference = Some(Decoder::load_frozen(path)?.in_arithmetic(arithmetic));
+        weights.reference = Some(frozen_model(&config.model, path)?);
     } else if weights.decoder.adapter().is_some() {
         weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use rlt_model::Decoder;
-
 use super::fig4b::Group;
 use super::work::Work;
 use crate::config::Config;
@@ -14,6 +12,7 @@ use crate::prompts::ChatText;
 use crate::score::{Formats, score_traces};
 use crate::traces::flaw;
 use crate::traces::select::reward_groups;
+use crate::training::run::frozen_model;
 use crate::worlds::World;
 
 /// Tokens that are scored at once.
@@ -39,9 +38,8 @@ impl Work<'_> {
         let Explained { traces, style, chat } = &explained;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style, teacher: chat, student: &student_chat };
-        let arithmetic = config.model.arithmetic.into();
-        let teacher = Decoder::load_frozen(&config.model.path)?.in_arithmetic(arithmetic);
-        let student = Decoder::load_frozen(student)?.in_arithmetic(arithmetic);
+        let teacher = frozen_model(&config.model, &config.model.path)?;
+        let student = frozen_model(&config.model, student)?;
         let progress = self.miniature.progress;
         let scored =
             score_traces(traces, &formats, &teacher, &student, &config.reward, TOKENS_PER_BATCH, progress)?;

@@ -75,17 +75,6 @@ impl Start {
 const SCARCE_PART: usize = 3;
 
 impl Work<'_> {
-    pub(super) fn config(
-        &self,
-        name: &str,
-        toml: &str,
-        overrides: &[String],
-        model: &Path,
-        data: &Path,
-    ) -> Result<Config> {
-        self.miniature.config(name, toml, overrides, model, data)
-    }
-
     /// The market world's files and its model folder.
     ///
     /// # Errors
@@ -116,7 +105,7 @@ impl Work<'_> {
         })?;
         self.trained(
             StageKind::Base,
-            &self.config(name, BASE, overrides, &self.at(&folder).join("model"), textbook)?,
+            &self.miniature.config(name, BASE, overrides, &self.at(&folder).join("model"), textbook)?,
         )
     }
 
@@ -157,7 +146,7 @@ impl Work<'_> {
     /// # Errors
     /// What the stage reports.
     pub fn warm_up(&self, name: &str, base: &Path, rows: &Path) -> Result<PathBuf> {
-        self.trained(StageKind::Sft, &self.config(name, TEACHER_SFT, &[], base, rows)?)
+        self.trained(StageKind::Sft, &self.miniature.config(name, TEACHER_SFT, &[], base, rows)?)
     }
 
     /// The RLT teacher.
@@ -175,7 +164,7 @@ impl Work<'_> {
     pub fn rlt(&self, name: &str, teacher: &Path, student: &Path, overrides: &[String]) -> Result<PathBuf> {
         let mut all = self.rl_size(self.scale.rl_steps);
         all.extend_from_slice(overrides);
-        let mut config = self.config(name, RLT, &all, teacher, &self.market()?.questions_train)?;
+        let mut config = self.miniature.config(name, RLT, &all, teacher, &self.market()?.questions_train)?;
         student.clone_into(&mut config.model.student);
         self.trained(StageKind::Rl, &config)
     }
@@ -201,7 +190,7 @@ impl Work<'_> {
         held_out: &Path,
         steps: usize,
     ) -> Result<PathBuf> {
-        let mut config = self.config(name, CORRECTNESS, &self.rl_size(steps), model, questions)?;
+        let mut config = self.miniature.config(name, CORRECTNESS, &self.rl_size(steps), model, questions)?;
         config.eval.every = self.scale.watched_every;
         config.eval.max_rows = self.scale.watched_questions;
         held_out.clone_into(&mut config.eval.data);
@@ -238,7 +227,7 @@ impl Work<'_> {
     /// # Errors
     /// What the stage reports.
     pub fn student(&self, name: &str, base: &Path, rows: &Path, overrides: &[String]) -> Result<PathBuf> {
-        self.trained(StageKind::Sft, &self.config(name, STUDENT, overrides, base, rows)?)
+        self.trained(StageKind::Sft, &self.miniature.config(name, STUDENT, overrides, base, rows)?)
     }
 
     /// The student `name` of `own` (its base model, with the name of its answers) from `rows`, so many of them, and
@@ -263,7 +252,7 @@ impl Work<'_> {
     }
 
     pub(super) fn answering(&self, name: &str, model: &Path, questions: &Path) -> Result<Config> {
-        let mut config = self.config(name, STUDENT, &[], model, questions)?;
+        let mut config = self.miniature.config(name, STUDENT, &[], model, questions)?;
         config.sampling.temperature = ANSWER_TEMPERATURE;
         config.sampling.max_running = 256;
         config.sampling.max_new_tokens = ANSWER_TOKENS;

@@ -54,7 +54,7 @@ impl Work<'_> {
         questions: &Path,
         n: usize,
     ) -> Result<(PathBuf, Traces)> {
-        let mut config = self.config(name, RLT, &[], teacher, questions)?;
+        let mut config = self.miniature.config(name, RLT, &[], teacher, questions)?;
         config.data.max_rows = n;
         let traces = self.stage(StageKind::Traces, name, &config.to_toml()?, |folder| {
             let explained = self.miniature.explain(&config, 1)?;
@@ -92,7 +92,7 @@ impl Work<'_> {
     /// # Errors
     /// What the stage reports.
     pub fn pool_config(&self, name: &str, teacher: &Path, questions: &Path) -> Result<Config> {
-        let mut config = self.config(name, RLT, &[], teacher, questions)?;
+        let mut config = self.miniature.config(name, RLT, &[], teacher, questions)?;
         config.data.max_rows = self.scale.pool_questions;
         Ok(config)
     }

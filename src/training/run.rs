@@ -53,6 +53,14 @@ pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result
     Ok(decoder.in_arithmetic(model.arithmetic.into()))
 }
 
+/// A model that a run or a command only reads, with products as `model.arithmetic` says.
+///
+/// # Errors
+/// What the folder's files report.
+pub fn frozen_model(model: &ModelPaths, folder: &Path) -> Result<Decoder> {
+    Ok(Decoder::load_frozen(folder)?.in_arithmetic(model.arithmetic.into()))
+}
+
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
     config: &'a Config,

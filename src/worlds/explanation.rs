@@ -241,13 +241,30 @@ pub fn classify(story: &Story, explanation: &str) -> Kind {
             return Kind::Other;
         }
     }
-    match () {
-        () if wrong => Kind::Wrong,
-        () if restated_early => Kind::Restatement,
-        () if n_steps == 0 => Kind::Other,
-        () if n_steps < story.operations.len() => Kind::Skipping,
-        () if n_remarks > 0 => Kind::Rambling,
-        () => Kind::Full,
+    Read { wrong, restated_early, n_steps, n_remarks }.kind(story.operations.len())
+}
+
+/// What an explanation's lines have come to.
+pub(super) struct Read {
+    /// A step is wrong.
+    pub wrong: bool,
+    /// The answer was stated before its steps.
+    pub restated_early: bool,
+    pub n_steps: usize,
+    pub n_remarks: usize,
+}
+
+impl Read {
+    /// The kind of an explanation that needs so many steps.
+    pub(super) fn kind(&self, n_needed: usize) -> Kind {
+        match () {
+            () if self.wrong => Kind::Wrong,
+            () if self.restated_early => Kind::Restatement,
+            () if self.n_steps == 0 => Kind::Other,
+            () if self.n_steps < n_needed => Kind::Skipping,
+            () if self.n_remarks > 0 => Kind::Rambling,
+            () => Kind::Full,
+        }
     }
 }
 

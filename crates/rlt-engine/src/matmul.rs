@@ -7,6 +7,8 @@
 //!
 //! Shape legend: M rows (tokens), N output features, K input features.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::bf16::Bf16Panels;
@@ -152,23 +154,31 @@ pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
 pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
     match w.bf16_panels() {
-        Some(panels) => widened_nn(dy, panels, w.rows(), out, mode),
+        Some(panels) => by_widened(panels, w, mode, |features, wide, mode| {
+            let (dy, inner) = (View::of(dy).offset(0, features.start), features.len());
+            blocked(out, mode, dy, View::of(wide).transposed(), inner);
+        }),
         None => blocked(out, mode, View::of(dy), View::of(w), dy.cols()),
     }
 }
 
-/// Panels that are widened at a time (1024 output features).
-const WIDENED_PANELS: usize = 1024 / PANEL;
+/// Output features of frozen weights that are widened at a time: whole chunks of a product in bf16, too.
+const WIDENED_FEATURES: usize = 1024;
 
-/// [`matmul_nn`] by weights of `n` output features kept in bf16.
-fn widened_nn(dy: &Tensor, panels: &Bf16Panels, n: usize, out: &mut Tensor, mut mode: Output) {
-    for first in (0..panels.n_panels()).step_by(WIDENED_PANELS) {
-        let some = first..panels.n_panels().min(first + WIDENED_PANELS);
-        let width = some.len() * PANEL;
-        let mut wide = Tensor::scratch(out.cols(), width);
+/// A product over the output features of weights `w` kept in bf16, in parts: `multiply(features, wide, mode)` gets
+/// these features' weights widened and transposed (in_features x whole panels, zero beyond the last feature).
+pub(crate) fn by_widened(
+    panels: &Bf16Panels,
+    w: &Tensor,
+    mut mode: Output,
+    mut multiply: impl FnMut(Range<usize>, &Tensor, Output),
+) {
+    for first in (0..w.rows()).step_by(WIDENED_FEATURES) {
+        let features = first..w.rows().min(first + WIDENED_FEATURES);
+        let some = first / PANEL..features.end.div_ceil(PANEL);
+        let mut wide = Tensor::scratch(w.cols(), some.len() * PANEL);
         panels.widen_transposed(some, wide.data_mut());
-        let features = width.min(n - first * PANEL);
-        blocked(out, mode, View::of(dy).offset(0, first * PANEL), View::of(&wide).transposed(), features);
+        multiply(features, &wide, mode);
         mode = Output::Accumulate;
     }
 }

@@ -8,7 +8,7 @@
 //! 10 x 8 = 80.
 //! ```
 
-use super::super::explanation::{Kind, LINE_BREAK, with_remarks, without_some};
+use super::super::explanation::{Kind, LINE_BREAK, Read, with_remarks, without_some};
 use super::super::random::Stream;
 use super::{Problem, Solved, Step};
 
@@ -87,14 +87,9 @@ pub fn classify(problem: &Problem, explanation: &str) -> Kind {
             return Kind::Other;
         }
     }
-    match () {
-        () if wrong => Kind::Wrong,
-        () if restated_early => Kind::Restatement,
-        () if n_steps == 0 => Kind::Other,
-        () if n_steps < n_needed => Kind::Skipping,
-        () if jumped || pool != [problem.target] => Kind::Wrong,
-        () if n_remarks > 0 => Kind::Rambling,
-        () => Kind::Full,
+    match (Read { wrong, restated_early, n_steps, n_remarks }).kind(n_needed) {
+        Kind::Full | Kind::Rambling if jumped || pool != [problem.target] => Kind::Wrong,
+        kind => kind,
     }
 }
 
