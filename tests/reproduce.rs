@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rlt::progress::{Progress, Silent};
 use rlt::reproduce::scale::Scale;
@@ -84,6 +86,56 @@ fn stopped_anywhere_and_called_again_gives_the_same_tables() {
     for file in ["table.csv", "table.md", "figure.svg"] {
         let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
         assert_eq!(read(pieces.path()), read(whole.path()), "{file}");
+    }
+}
+
+/// Where the child of [`killed_anywhere_and_called_again_gives_the_same_tables`] works. Absent in an ordinary test run.
+const RUN_DIR: &str = "RLT_TEST_KILLED_RECIPE_DIR";
+
+/// Not a test of its own: the body of the process that is killed.
+#[test]
+fn child() {
+    if let Some(run_dir) = std::env::var_os(RUN_DIR) {
+        reproduce(&options(&[Recipe::Fig4b], 1, Path::new(&run_dir))).unwrap();
+    }
+}
+
+#[test]
+fn killed_anywhere_and_called_again_gives_the_same_tables() {
+    let whole = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    reproduce(&options(&[Recipe::Fig4b], 1, whole.path())).unwrap();
+    let whole_run = started.elapsed();
+    let pieces = tempfile::tempdir().unwrap();
+    let mut kills = 0;
+    loop {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child"])
+            .env(RUN_DIR, pieces.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Ever longer, so that it ends; a stage that was cut off begins anew.
+        let deadline = Instant::now() + whole_run.mul_f64(0.07 * f64::from(kills + 1));
+        let status = loop {
+            match child.try_wait().unwrap() {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                status => break status,
+            }
+        };
+        if let Some(status) = status {
+            assert!(status.success(), "after {kills} kills: {status}");
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    assert!(kills > 1, "{kills} kills");
+    for file in ["table.csv", "table.md", "figure.svg"] {
+        let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
+        assert_eq!(read(pieces.path()), read(whole.path()), "{file} after {kills} kills");
     }
 }
 

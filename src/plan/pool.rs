@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rlt_engine::tensor::block_elements;
+use rlt_engine::tensor::{block_elements, blocks_serving};
 
 /// Huge pages: a large block is touched by whole ones.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
@@ -13,6 +13,7 @@ const OWN_MEMORY_ELEMENTS: usize = 1 << 20;
 #[derive(Debug)]
 #[must_use]
 pub struct Block {
+    /// Its own elements, which may be more than were asked for.
     class: usize,
     touched: u64,
 }
@@ -40,10 +41,21 @@ impl Pool {
             class if class >= OWN_MEMORY_ELEMENTS => (4 * elements as u64).next_multiple_of(HUGE_PAGE_BYTES),
             _ => 4 * elements as u64,
         };
-        let before = self.free.get_mut(&class).and_then(Vec::pop).unwrap_or(0);
+        let (class, before) = self.recycled(class).unwrap_or((class, 0));
         let touched = before.max(bytes);
         self.hold(touched - before);
         Block { class, touched }
+    }
+
+    /// Elements and bytes touched of the smallest free block that serves.
+    fn recycled(&mut self, class: usize) -> Option<(usize, u64)> {
+        let (&size, _) = self.free.range(blocks_serving(class)).next()?;
+        let blocks = self.free.get_mut(&size)?;
+        let touched = blocks.pop()?;
+        if blocks.is_empty() {
+            self.free.remove(&size);
+        }
+        Some((size, touched))
     }
 
     /// Hands a block back.

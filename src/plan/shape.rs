@@ -180,10 +180,10 @@ impl Shape {
     fn lay_out_backward(&self, pool: &mut Pool, n: usize, k: usize) {
         match (self.arithmetic, self.bf16) {
             (Arithmetic::F32, false) => {}
-            (Arithmetic::F32, true) => pool.touch(k * WIDENED.min(n.next_multiple_of(PANEL))),
+            (Arithmetic::F32, true) => pool.touch(k * WIDENED.min(n)),
             (Arithmetic::Bf16, false) => pool.touch(half_words(k, n)),
             (Arithmetic::Bf16, true) => {
-                let n = WIDENED.min(n.next_multiple_of(PANEL));
+                let n = WIDENED.min(n);
                 let wide = pool.take(k * n);
                 pool.touch(half_words(k, n));
                 pool.give(wide);
@@ -233,10 +233,7 @@ impl Shape {
         // Attention packs keys and values by panels, or rounds them by tiles.
         let padded = c.head_dim.next_multiple_of(PANEL);
         let packed: Vec<Block> = match self.arithmetic {
-            Arithmetic::F32 => {
-                let of_head = batch.panels * PANEL * c.n_kv_heads;
-                [c.head_dim, padded].map(|cols| pool.take(of_head * cols)).into()
-            }
+            Arithmetic::F32 => [c.head_dim, padded].map(|cols| self.key_panels(pool, batch, cols)).into(),
             Arithmetic::Bf16 => vec![pool.take(batch.tiles * c.n_kv_heads * TILE_KEYS * padded)],
         };
         pool.give_all(packed);
@@ -253,8 +250,13 @@ impl Shape {
         (out, saved)
     }
 
-    fn block_backward(&self, pool: &mut Pool, m: usize, saved: Vec<Block>) {
-        let c = &self.config;
+    /// Keys or values by panels, `cols` numbers each.
+    fn key_panels(&self, pool: &mut Pool, batch: MicroBatch, cols: usize) -> Block {
+        pool.take(batch.panels * PANEL * self.config.n_kv_heads * cols)
+    }
+
+    fn block_backward(&self, pool: &mut Pool, batch: MicroBatch, saved: Vec<Block>) {
+        let (c, m) = (&self.config, batch.rows);
         let [qkv, attention_out, gate_up, down] = self.matrices();
         let activated = pool.take(m * c.intermediate_size);
         let dactivated = self.product_backward(pool, &down, m);
@@ -266,6 +268,10 @@ impl Shape {
         pool.give(dnormed);
         let dattended = self.product_backward(pool, &attention_out, m);
         let dqkv = pool.take(m * self.qkv());
+        if self.arithmetic == Arithmetic::F32 {
+            let packed = [(); 2].map(|()| self.key_panels(pool, batch, c.head_dim));
+            pool.give_all(packed);
+        }
         pool.give(dattended);
         let normed = pool.take(m * c.hidden_size);
         let dnormed = self.product_backward(pool, &qkv, m);
@@ -325,7 +331,7 @@ impl Shape {
                 pool.give(out);
                 saved
             });
-            self.block_backward(pool, m, saved);
+            self.block_backward(pool, batch, saved);
             pool.give(input);
         }
         pool.give_all(around.into_iter().chain([dx, x]));

@@ -31,11 +31,10 @@ impl Arithmetic {
         match (self, w.bf16_panels()) {
             (Self::F32, _) => matmul_nn(dy, w, out, mode),
             (Self::Bf16, None) => product(&Left::of_rows(dy), &Pairs::of_columns(w), out, mode),
-            // Their panels lie across the inner dimension here.
             (Self::Bf16, Some(panels)) => {
                 assert_eq!(dy.cols(), w.rows(), "inner dimension of a product");
                 by_widened(panels, w, mode, |features, wide, mode| {
-                    product(&Left::of_some_columns(dy, features), &Pairs::of_rows(wide), out, mode);
+                    product(&Left::of_some_columns(dy, features), &Pairs::of_columns(wide), out, mode);
                 });
             }
         }

@@ -15,7 +15,7 @@ use pulp::{Simd, bytemuck};
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
-use crate::tile::{PANEL, prefetch};
+use crate::tile::{Ahead, PANEL};
 
 /// Words of one input feature in a panel. Word `i` holds output feature `i` of the panel in its lower and
 /// feature `i + 16` in its upper half, so that a vector of words widens to two vectors of neighbours.
@@ -59,10 +59,6 @@ impl Bf16Panels {
         Self { words: Arc::new(buffer), rows, cols }
     }
 
-    pub(crate) fn n_panels(&self) -> usize {
-        self.rows.div_ceil(PANEL)
-    }
-
     /// The words of one panel, `cols x WORDS`.
     pub(crate) fn panel(&self, panel: usize) -> &[u32] {
         bytemuck::cast_slice(&self.words[panel * self.cols * WORDS..][..self.cols * WORDS])
@@ -78,19 +74,18 @@ impl Bf16Panels {
         }
     }
 
-    /// Some panels, widened and transposed: `out` (in_features x the panels' output features) gets input
-    /// feature `k` of all of them in its row `k`.
-    pub(crate) fn widen_transposed(&self, panels: Range<usize>, out: &mut [f32]) {
-        let width = panels.len() * PANEL;
-        assert_eq!(out.len(), self.cols * width, "elements of {} widened panels", panels.len());
-        out.par_chunks_mut(width * 16).enumerate().for_each(|(chunk, rows)| {
-            for (index, panel) in panels.clone().enumerate() {
-                let words = self.panel(panel).chunks_exact(WORDS).skip(chunk * 16);
-                for (row, words) in rows.chunks_exact_mut(width).zip(words) {
-                    let (lower, upper) = row[index * PANEL..(index + 1) * PANEL].split_at_mut(WORDS);
-                    for ((lower, upper), word) in lower.iter_mut().zip(upper).zip(words) {
-                        *lower = f32::from_bits(word << 16);
-                        *upper = f32::from_bits(word & UPPER);
+    /// Some rows, the first of which begins a panel, widened into `out`, one after another.
+    pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) {
+        assert_eq!((rows.start % PANEL, out.len()), (0, rows.len() * self.cols), "widened rows");
+        let first = rows.start / PANEL;
+        out.par_chunks_mut((PANEL * self.cols).max(1)).enumerate().for_each(|(panel, out)| {
+            // Some columns of all rows at a time: their words stay in the first-level cache.
+            for (square, words) in self.panel(first + panel).chunks(PANEL * WORDS).enumerate() {
+                for (feature, row) in out.chunks_exact_mut(self.cols).enumerate() {
+                    let (word, upper) = (feature % WORDS, feature >= WORDS);
+                    let shift = if upper { 0 } else { 16 };
+                    for (out, words) in row[square * PANEL..].iter_mut().zip(words.chunks_exact(WORDS)) {
+                        *out = f32::from_bits((words[word] << shift) & UPPER);
                     }
                 }
             }
@@ -100,7 +95,7 @@ impl Bf16Panels {
     /// All rows, widened, one after another.
     pub(crate) fn to_f32(&self) -> Vec<f32> {
         let mut all = vec![0.0; self.rows * self.cols];
-        all.par_chunks_mut(self.cols.max(1)).enumerate().for_each(|(row, out)| self.copy_row(row, out));
+        self.widen(0..self.rows, &mut all);
         all
     }
 }
@@ -121,26 +116,20 @@ pub(crate) fn rounded(x: f32) -> u32 {
 #[inline(always)]
 pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
-    a: [&[f32]; MR],
+    left: impl Fn(usize, usize) -> f32,
     words: &[u32],
     stride: usize,
     depth: usize,
-    ahead: Option<&[u32]>,
+    ahead: Ahead<u32>,
 ) -> [[S::f32s; NV]; MR] {
     let width = NV * S::F32_LANES / 2;
     assert!(depth == 0 || words.len() >= (depth - 1) * stride + width, "columns of a tile");
-    for row in a {
-        assert!(row.len() >= depth, "rows of a tile");
-    }
     let (shift, upper) = (simd.splat_u32s(16), simd.splat_u32s(UPPER));
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     for k in 0..depth {
-        // SAFETY: both lie inside their slices by the assertions above; checks in this loop would cost a
-        // third of the speed.
+        ahead.ask(words, k, stride, width);
+        // SAFETY: inside its slice by the assertion above; a check in this loop would cost a third of the speed.
         let (words, _) = S::as_simd_u32s(unsafe { words.get_unchecked(k * stride..k * stride + width) });
-        if let Some(ahead) = ahead {
-            prefetch(ahead, k * stride, width);
-        }
         let columns: [S::f32s; NV] = std::array::from_fn(|v| {
             let bits = if v < NV / 2 {
                 simd.wrapping_dyn_shl_u32s(words[v], shift)
@@ -150,8 +139,7 @@ pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
             simd.transmute_f32s_u32s(bits)
         });
         for r in 0..MR {
-            // SAFETY: as above.
-            let x = simd.splat_f32s(unsafe { *a[r].get_unchecked(k) });
+            let x = simd.splat_f32s(left(r, k));
             for v in 0..NV {
                 sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
             }

@@ -5,15 +5,33 @@
 //! arrives, and it arrives faster where the hardware's prefetching does not stop at every 4 KiB page.
 
 use std::collections::BTreeMap;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::{Arc, Mutex};
+
+use pulp::bytemuck;
 
 use crate::slab::{Block, Slab};
 
-/// The memory of a tensor.
+/// A cache line: what tile registers are filled from must not straddle two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Line([f32; Line::ELEMENTS]);
+
+impl Line {
+    const ELEMENTS: usize = 16;
+}
+
+// SAFETY: sixteen f32 without padding, of which zero bits are zeros.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above; any bits are f32.
+unsafe impl bytemuck::Pod for Line {}
+
+/// The memory of a tensor: of whole cache lines, unless it was handed in.
 pub(crate) enum Buffer {
-    /// Small, or handed in from outside.
+    /// Handed in from outside.
     Owned(Vec<f32>),
+    /// Small, and how many of its elements are in use.
+    Small(Vec<Line>, usize),
     /// A recycled block and how many of its elements are in use.
     Recycled(Block, usize),
 }
@@ -31,6 +49,7 @@ impl Deref for Buffer {
     fn deref(&self) -> &[f32] {
         match self {
             Self::Owned(values) => values,
+            Self::Small(lines, len) => &bytemuck::cast_slice(lines)[..*len],
             Self::Recycled(block, len) => &block.elements()[..*len],
         }
     }
@@ -41,6 +60,7 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         match self {
             Self::Owned(values) => values,
+            Self::Small(lines, len) => &mut bytemuck::cast_slice_mut(lines)[..*len],
             Self::Recycled(block, len) => &mut block.elements_mut()[..*len],
         }
     }
@@ -76,15 +96,20 @@ pub(crate) fn block_elements(elements: usize) -> usize {
     if elements < SMALLEST_ELEMENTS { 0 } else { size_class(elements) }
 }
 
+/// Elements of the free blocks that serve where a block of `class` elements is asked for. Completions differ in
+/// length from step to step: would each size keep blocks of its own, memory would grow with the number of sizes met.
+pub(crate) fn serving(class: usize) -> RangeInclusive<usize> {
+    class..=class + class / 4
+}
+
 /// A buffer of `elements` initialised but unspecified values.
 pub(crate) fn take(elements: usize) -> Buffer {
     if elements < SMALLEST_ELEMENTS {
-        return Buffer::Owned(vec![0.0; elements]);
+        return Buffer::Small(vec![Line([0.0; Line::ELEMENTS]); elements.div_ceil(Line::ELEMENTS)], elements);
     }
     let class = size_class(elements);
     let mut pool = pool();
-    let recycled = pool.free.get_mut(&class).and_then(Vec::pop);
-    let block = recycled.unwrap_or_else(|| pool.cut(class));
+    let block = pool.recycled(class).unwrap_or_else(|| pool.cut(class));
     Buffer::Recycled(block, elements)
 }
 
@@ -96,6 +121,17 @@ pub(crate) fn give(buffer: Buffer) {
 }
 
 impl Pool {
+    /// The smallest free block that serves.
+    fn recycled(&mut self, class: usize) -> Option<Block> {
+        let (&size, _) = self.free.range(serving(class)).next()?;
+        let blocks = self.free.get_mut(&size)?;
+        let block = blocks.pop();
+        if blocks.is_empty() {
+            self.free.remove(&size);
+        }
+        block
+    }
+
     /// A new block of `class` elements.
     fn cut(&mut self, class: usize) -> Block {
         if class >= SLAB_ELEMENTS / 4 {
@@ -150,6 +186,21 @@ mod tests {
     }
 
     #[test]
+    fn a_free_block_that_is_a_little_larger_serves() {
+        // Sizes that no other test asks for.
+        let large = take(5_100_000);
+        let address = large.as_ptr();
+        give(large);
+        let much_smaller = take(3_900_000);
+        assert_ne!(much_smaller.as_ptr(), address);
+        let smaller = take(4_300_000);
+        assert_eq!((smaller.len(), smaller.as_ptr()), (4_300_000, address));
+        give(smaller);
+        let again = take(5_100_000);
+        assert_eq!(again.as_ptr(), address);
+    }
+
+    #[test]
     fn buffers_of_a_slab_do_not_overlap() {
         let mut buffers: Vec<Buffer> = (0..600).map(|i| take(SMALLEST_ELEMENTS + 500 * (i % 7))).collect();
         for (i, buffer) in buffers.iter_mut().enumerate() {
@@ -166,5 +217,12 @@ mod tests {
         assert!(!pool().free.contains_key(&(SMALLEST_ELEMENTS - 1)));
         assert_eq!(*take(3), [0.0; 3]);
         assert!(take(0).is_empty());
+    }
+
+    #[test]
+    fn buffers_are_of_whole_cache_lines() {
+        for elements in [1, 100, SMALLEST_ELEMENTS, 12_345] {
+            assert_eq!(take(elements).as_ptr().addr() % size_of::<Line>(), 0, "{elements} elements");
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::bf16::{rounded, tile_bf16};
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
-use crate::tile::{PANEL, tile};
+use crate::tile::{Ahead, PANEL, left_rows, tile};
 
 /// Tokens of a page.
 pub const PAGE_TOKENS: usize = 64;
@@ -386,16 +386,21 @@ impl<'a> HeadRun<'a> {
         let (hd, scale) = (self.shape.head_dim, self.shape.scale());
         let &PageHead { numbers, count, .. } = page;
         let ahead = ahead.map(|page| page.numbers);
-        let sums = match (numbers, ahead) {
-            (Numbers::F32 { keys, .. }, Some(Numbers::F32 { keys: next, .. })) => {
-                tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, Some(next))
+        let left = left_rows(queries, hd);
+        let sums = match numbers {
+            Numbers::F32 { keys, .. } => {
+                let next = match ahead {
+                    Some(Numbers::F32 { keys, .. }) => Ahead::Far(keys),
+                    _ => Ahead::Nothing,
+                };
+                tile::<S, Q, KV>(simd, left, keys, PAGE_TOKENS, hd, next)
             }
-            (Numbers::F32 { keys, .. }, _) => tile::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS, hd, None),
-            (Numbers::Bf16 { keys, .. }, Some(Numbers::Bf16 { keys: next, .. })) => {
-                tile_bf16::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS / 2, hd, Some(next))
-            }
-            (Numbers::Bf16 { keys, .. }, _) => {
-                tile_bf16::<S, Q, KV>(simd, queries, keys, PAGE_TOKENS / 2, hd, None)
+            Numbers::Bf16 { keys, .. } => {
+                let next = match ahead {
+                    Some(Numbers::Bf16 { keys, .. }) => Ahead::Far(keys),
+                    _ => Ahead::Nothing,
+                };
+                tile_bf16::<S, Q, KV>(simd, left, keys, PAGE_TOKENS / 2, hd, next)
             }
         };
         let mut weights = [[0.0_f32; PAGE_TOKENS]; Q];
@@ -403,9 +408,10 @@ impl<'a> HeadRun<'a> {
             let (vectors, _) = S::as_mut_simd_f32s(&mut weights[q]);
             vectors.copy_from_slice(&sums[q]);
             let before = running.max[first + q];
-            let max = before.max(simd::max(&weights[q][..count]) * scale);
+            let seen = simd::first_blocks(weights[q].as_chunks_mut().0, count);
+            let max = before.max(simd::max_of_blocks(simd, seen) * scale);
             let mut lanes = simd::NO_LANES;
-            simd::exp_scaled(&mut weights[q][..count], scale, max, &mut lanes);
+            simd::exp_blocks_scaled(seen, scale, max, &mut lanes);
             let correction = simd::exp(before - max);
             running.max[first + q] = max;
             running.sum[first + q] = running.sum[first + q].mul_add(correction, simd::sum_lanes(lanes));
@@ -413,7 +419,7 @@ impl<'a> HeadRun<'a> {
                 *value *= correction;
             }
         }
-        let weights: [&[f32]; Q] = std::array::from_fn(|q| &weights[q][..]);
+        let weights_of: [&[f32]; Q] = std::array::from_fn(|q| &weights[q][..]);
         let out = &mut running.values[first * hd..(first + Q) * hd];
         let values = match numbers {
             Numbers::F32 { values, .. } => values,
@@ -422,10 +428,11 @@ impl<'a> HeadRun<'a> {
                 for column in (0..hd).step_by(PANEL) {
                     let words = |values: &'a [u32]| &values[column / 2..];
                     let ahead = match ahead {
-                        Some(Numbers::Bf16 { values, .. }) => Some(words(values)),
-                        _ => None,
+                        Some(Numbers::Bf16 { values, .. }) => Ahead::Far(words(values)),
+                        _ => Ahead::Nothing,
                     };
-                    let sums = tile_bf16::<S, Q, VV2>(simd, weights, words(values), stride, count, ahead);
+                    let left = left_rows(weights_of, count);
+                    let sums = tile_bf16::<S, Q, VV2>(simd, left, words(values), stride, count, ahead);
                     if column + PANEL <= hd {
                         add_values(simd, out, hd, column, &sums);
                         continue;
@@ -442,15 +449,29 @@ impl<'a> HeadRun<'a> {
         // 32 columns at a time where there are as many keep more sums in flight.
         let (pairs, whole) = (hd - hd % 32, hd - hd % 16);
         let ahead = |column: usize| match ahead {
-            Some(Numbers::F32 { values, .. }) => Some(&values[column..]),
-            _ => None,
+            Some(Numbers::F32 { values, .. }) => Ahead::Far(&values[column..]),
+            _ => Ahead::Nothing,
         };
         for column in (0..pairs).step_by(32) {
-            let sums = tile::<S, Q, VV2>(simd, weights, &values[column..], hd, count, ahead(column));
+            let sums = tile::<S, Q, VV2>(
+                simd,
+                left_rows(weights_of, count),
+                &values[column..],
+                hd,
+                count,
+                ahead(column),
+            );
             add_values(simd, out, hd, column, &sums);
         }
         for column in (pairs..whole).step_by(16) {
-            let sums = tile::<S, Q, VV>(simd, weights, &values[column..], hd, count, ahead(column));
+            let sums = tile::<S, Q, VV>(
+                simd,
+                left_rows(weights_of, count),
+                &values[column..],
+                hd,
+                count,
+                ahead(column),
+            );
             add_values(simd, out, hd, column, &sums);
         }
         for column in whole..hd {

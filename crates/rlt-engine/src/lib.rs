@@ -33,6 +33,7 @@ mod narrow;
 pub mod norm;
 pub mod packed;
 mod parallel;
+mod product;
 pub mod random;
 pub mod rope;
 pub mod sample;

@@ -1,6 +1,8 @@
 //! Vector building blocks. They are plain loops over fixed-size blocks that the compiler
 //! vectorises inside [`vectorized`], which picks the widest instructions the CPU has at run time.
 
+use pulp::Simd;
+
 /// Runs `work` compiled for the best instruction set of this CPU (AVX-512, AVX2 + FMA, NEON ..).
 #[inline(always)]
 pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
@@ -16,7 +18,7 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Lanes of the accumulators below: a fixed number, so sums have the same shape on every CPU.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// Makes one of the lane accumulators, pairwise and in a fixed order.
 #[inline(always)]
@@ -95,6 +97,56 @@ pub(crate) fn max(x: &[f32]) -> f32 {
     fold_lanes(lanes, larger)
 }
 
+/// As [`max`], of whole blocks.
+#[inline(always)]
+pub(crate) fn max_of_blocks<S: Simd>(simd: S, blocks: &[Lanes]) -> f32 {
+    let (vectors, _) = S::as_simd_f32s(blocks.as_flattened());
+    let mut max = [simd.splat_f32s(f32::NEG_INFINITY); 2];
+    // A block is at least two vectors.
+    for two in vectors.as_chunks::<2>().0 {
+        max = [simd.max_f32s(two[0], max[0]), simd.max_f32s(two[1], max[1])];
+    }
+    simd.reduce_max_f32s(simd.max_f32s(max[0], max[1]))
+}
+
+/// Puts negative infinity in the place of all but the first `n` elements in the block that holds the `n`-th, and
+/// returns the blocks up to it: neither a maximum nor a sum of exponentials sees the filling.
+#[inline(always)]
+pub(crate) fn first_blocks(blocks: &mut [Lanes], n: usize) -> &mut [Lanes] {
+    let seen = &mut blocks[..n.div_ceil(LANES)];
+    if let (Some(last), rest @ 1..) = (seen.last_mut(), n % LANES) {
+        for (i, x) in last.iter_mut().enumerate() {
+            *x = if i < rest { *x } else { f32::NEG_INFINITY };
+        }
+    }
+    seen
+}
+
+/// Replaces each `x` of whole blocks by `exp(x * scale - shift)`, which must not exceed 1, and adds them to `lanes`.
+/// `scale` is above 0.
+#[inline(always)]
+pub(crate) fn exp_blocks_scaled(blocks: &mut [Lanes], scale: f32, shift: f32, lanes: &mut Lanes) {
+    let mut sum = *lanes;
+    for block in blocks {
+        let powers = exp_block(block, scale, shift);
+        add_lanes(&mut sum, &powers);
+        *block = powers;
+    }
+    *lanes = sum;
+}
+
+/// As [`exp_blocks_scaled`], of any number of `x`.
+#[inline(always)]
+pub(crate) fn exp_scaled(x: &mut [f32], scale: f32, shift: f32, lanes: &mut Lanes) {
+    let (blocks, rest) = x.as_chunks_mut();
+    exp_blocks_scaled(blocks, scale, shift, lanes);
+    if !rest.is_empty() {
+        let powers = exp_block(&filled_up(rest), scale, shift);
+        add_lanes(lanes, &powers);
+        rest.copy_from_slice(&powers[..rest.len()]);
+    }
+}
+
 /// Lane accumulators of a sum.
 pub(crate) type Lanes = [f32; LANES];
 
@@ -104,10 +156,10 @@ pub(crate) const NO_LANES: Lanes = [0.0; LANES];
 /// A block of exponentials: `exp(x * scale - shift)`. The difference is taken before the change of base, which
 /// would round large values a second time.
 #[inline(always)]
-fn exp_block(block: &[f32], scale: f32, shift: f32) -> [f32; LANES] {
+fn exp_block(block: &Lanes, scale: f32, shift: f32) -> [f32; LANES] {
     let mut powers = [0.0; LANES];
     for i in 0..LANES {
-        powers[i] = exp2_below_one(block[i].mul_add(scale, -shift) * std::f32::consts::LOG2_E);
+        powers[i] = exp_below_one(block[i].mul_add(scale, -shift));
     }
     powers
 }
@@ -119,32 +171,11 @@ fn add_lanes(lanes: &mut Lanes, block: &[f32; LANES]) {
     }
 }
 
-/// Replaces each `x` by `exp(x * scale - shift)`, which must not exceed 1, and adds them to `lanes`. `scale` is
-/// above 0.
-#[inline(always)]
-pub(crate) fn exp_scaled(x: &mut [f32], scale: f32, shift: f32, lanes: &mut Lanes) {
-    let mut sum = *lanes;
-    let mut blocks = x.chunks_exact_mut(LANES);
-    for block in &mut blocks {
-        let powers = exp_block(block, scale, shift);
-        add_lanes(&mut sum, &powers);
-        block.copy_from_slice(&powers);
-    }
-    let rest = blocks.into_remainder();
-    if !rest.is_empty() {
-        let powers = exp_block(&filled_up(rest), scale, shift);
-        add_lanes(&mut sum, &powers);
-        rest.copy_from_slice(&powers[..rest.len()]);
-    }
-    *lanes = sum;
-}
-
 /// Sum of `exp(x * scale - shift)`, none of which may exceed 1, leaving `x` as it is. `scale` is above 0.
 #[inline(always)]
 pub(crate) fn sum_exp_scaled(x: &[f32], scale: f32, shift: f32) -> f32 {
     let mut lanes = NO_LANES;
-    let blocks = x.chunks_exact(LANES);
-    let rest = blocks.remainder();
+    let (blocks, rest) = x.as_chunks();
     for block in blocks {
         add_lanes(&mut lanes, &exp_block(block, scale, shift));
     }
@@ -205,12 +236,18 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { y }
 }
 
-/// 2^t for t of at most a little above 0, with a relative error below 3e-7; 0 below -126, NaN for NaN. What a
-/// softmax needs, in fewer operations than [`exp`].
+/// e^x for x of at most a little above 0; 0 below -88, NaN for NaN.
+#[inline(always)]
+pub(crate) fn exp_below_one(x: f32) -> f32 {
+    exp2_below_one(x * std::f32::consts::LOG2_E)
+}
+
+/// 2^t for t of at most a little above 0, with a relative error below 3e-7 from -126 on; 0 below -126.5, NaN for NaN.
+/// What a softmax needs, in fewer operations than [`exp`].
 #[inline(always)]
 fn exp2_below_one(t: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    let clamped = if t < -126.0 { -126.0 } else { t };
+    let clamped = if t < -127.0 { -127.0 } else { t };
     let shifted = clamped + ROUND;
     let r = clamped - (shifted - ROUND);
     // Taylor's series: (ln 2)^k / k!.
@@ -221,9 +258,8 @@ fn exp2_below_one(t: f32) -> f32 {
     p = p.mul_add(r, 2.402_265e-1);
     p = p.mul_add(r, std::f32::consts::LN_2);
     p = p.mul_add(r, 1.0);
-    // 2^n goes into the exponent: n + 127 is at least 1.
-    let y = p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    if t < -126.0 { 0.0 } else { y }
+    // 2^n goes into the exponent, whose field n + 127 is 0, and with it the power, for n = -127.
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// Logistic function 1 / (1 + e^-x).
@@ -269,13 +305,21 @@ mod tests {
 
     #[test]
     fn reductions_cover_blocks_and_rests() {
-        for n in [0, 1, 31, 32, 33, 100] {
+        for n in [0_usize, 1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..n).map(|i| i as f32 * 0.5 - 3.0).collect();
             let expected: f32 = x.iter().map(|v| v * v).sum();
             assert!((dot(&x, &x) - expected).abs() <= 1e-3 * (1.0 + expected));
             assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-            let (mut y, mut lanes) = (x.clone(), NO_LANES);
-            exp_scaled(&mut y, 0.1, 5.0, &mut lanes);
+            let mut y = x.clone();
+            y.resize(n.next_multiple_of(LANES), 7.0);
+            let blocks = first_blocks(y.as_chunks_mut().0, n);
+            assert_eq!(max_of_blocks(pulp::Scalar, blocks), max(&x));
+            let (mut lanes, mut blocks_lanes) = (NO_LANES, NO_LANES);
+            exp_blocks_scaled(blocks, 0.1, 5.0, &mut blocks_lanes);
+            let mut z = x.clone();
+            exp_scaled(&mut z, 0.1, 5.0, &mut lanes);
+            assert_eq!((&z[..], lanes), (&y[..n], blocks_lanes));
+            assert!(y[n..].iter().all(|y| *y == 0.0));
             let sum = sum_lanes(lanes);
             assert_eq!(sum.to_bits(), sum_exp_scaled(&x, 0.1, 5.0).to_bits());
             let exact: f64 = x.iter().map(|v| (f64::from(*v) * 0.1 - 5.0).exp()).sum();

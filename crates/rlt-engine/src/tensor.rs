@@ -240,6 +240,11 @@ pub fn block_elements(elements: usize) -> usize {
     buffer::block_elements(elements)
 }
 
+/// Elements of the free blocks that serve a tensor whose own block would have `class` elements.
+pub fn blocks_serving(class: usize) -> std::ops::RangeInclusive<usize> {
+    buffer::serving(class)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

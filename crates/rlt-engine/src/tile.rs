@@ -1,41 +1,74 @@
-//! The register tile of decoding: a few rows times a panel of contiguous columns.
+//! The register tile of products in f32: a few rows times a panel of contiguous columns.
 
 use pulp::Simd;
 
 /// Columns of a panel of [`crate::packed::PackedWeight`].
 pub(crate) const PANEL: usize = 32;
 
-/// `sum_k a[r][k] * b[k * b_stride ..]` for `MR` rows and `NV` vectors of columns, in the order of
-/// k: an element's bits do not depend on `MR`, on the other rows, or on the columns beside it.
-///
-/// `ahead` is what will be read after `b`, in the same shape: it is asked for line by line while this
-/// tile computes, so that it arrives meanwhile.
+/// What a tile asks for while it computes, so that it arrives meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) enum Ahead<'a, T> {
+    Nothing,
+    /// Its own right factor, some steps ahead: it comes from the second-level cache.
+    Near,
+    /// What is read after this tile, in the same shape: it comes from memory.
+    Far(&'a [T]),
+}
+
+/// Steps that [`Ahead::Near`] looks ahead.
+const NEAR_STEPS: usize = 16;
+
+impl<'a, T> From<Option<&'a [T]>> for Ahead<'a, T> {
+    fn from(next: Option<&'a [T]>) -> Self {
+        next.map_or(Self::Nothing, Self::Far)
+    }
+}
+
+impl<T> Ahead<'_, T> {
+    /// In step `k` of a tile that reads `width` elements of `right` every `stride`.
+    #[inline(always)]
+    pub(crate) fn ask(self, right: &[T], k: usize, stride: usize, width: usize) {
+        match self {
+            Self::Nothing => {}
+            Self::Near => prefetch::<T, true>(right, (k + NEAR_STEPS) * stride, width),
+            Self::Far(next) => prefetch::<T, false>(next, k * stride, width),
+        }
+    }
+}
+
+/// Rows of a left factor as [`tile`] reads them.
+#[inline(always)]
+pub(crate) fn left_rows<const MR: usize>(rows: [&[f32]; MR], depth: usize) -> impl Fn(usize, usize) -> f32 {
+    for row in rows {
+        assert!(row.len() >= depth, "rows of a tile");
+    }
+    // SAFETY: a tile asks for k below its depth only; checks in its loop would cost a third of the speed.
+    #[inline(always)]
+    move |r, k| unsafe { *rows[r].get_unchecked(k) }
+}
+
+/// `sum_k left(r, k) * right[k * stride ..]` for `MR` rows and `NV` vectors of columns, k below `depth`, in the
+/// order of k: an element's bits do not depend on `MR`, on the other rows, or on the columns beside it. Give `left` as a
+/// closure marked `#[inline(always)]`.
 #[inline(always)]
 pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
-    a: [&[f32]; MR],
-    b: &[f32],
-    b_stride: usize,
+    left: impl Fn(usize, usize) -> f32,
+    right: &[f32],
+    stride: usize,
     depth: usize,
-    ahead: Option<&[f32]>,
+    ahead: Ahead<f32>,
 ) -> [[S::f32s; NV]; MR] {
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     let width = NV * S::F32_LANES;
-    assert!(depth == 0 || b.len() >= (depth - 1) * b_stride + width, "columns of a tile");
-    for row in a {
-        assert!(row.len() >= depth, "rows of a tile");
-    }
+    assert!(depth == 0 || right.len() >= (depth - 1) * stride + width, "columns of a tile");
     for k in 0..depth {
-        // SAFETY: both lie inside their slices by the two assertions above; checks in this loop
-        // would cost a third of the speed.
-        let columns = unsafe { b.get_unchecked(k * b_stride..k * b_stride + width) };
+        // SAFETY: inside its slice by the assertion above; a check in this loop would cost a third of the speed.
+        let columns = unsafe { right.get_unchecked(k * stride..k * stride + width) };
         let (columns, _) = S::as_simd_f32s(columns);
-        if let Some(ahead) = ahead {
-            prefetch(ahead, k * b_stride, width);
-        }
+        ahead.ask(right, k, stride, width);
         for r in 0..MR {
-            // SAFETY: as above.
-            let x = simd.splat_f32s(unsafe { *a[r].get_unchecked(k) });
+            let x = simd.splat_f32s(left(r, k));
             for v in 0..NV {
                 sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
             }
@@ -59,33 +92,41 @@ pub(crate) fn rows_by_panel<S: Simd, const MR: usize, const NV: usize>(
     // running index would live in memory, through the whole product.
     let mut first = 0;
     while let Some(some) = rows[first..].first_chunk::<MR>() {
-        let sums = tile::<S, MR, NV>(simd, *some, panel, stride, depth, None);
+        let sums = tile::<S, MR, NV>(simd, left_rows(*some, depth), panel, stride, depth, Ahead::Nothing);
         for r in 0..MR {
             put(first + r, sums[r]);
         }
         first += MR;
     }
     while let Some(some) = rows[first..].first_chunk::<4>() {
-        let sums = tile::<S, 4, NV>(simd, *some, panel, stride, depth, None);
+        let sums = tile::<S, 4, NV>(simd, left_rows(*some, depth), panel, stride, depth, Ahead::Nothing);
         for r in 0..4 {
             put(first + r, sums[r]);
         }
         first += 4;
     }
     for (row, some) in rows.iter().enumerate().skip(first) {
-        let [sums] = tile::<S, 1, NV>(simd, [some], panel, stride, depth, None);
+        let [sums] = tile::<S, 1, NV>(simd, left_rows([some], depth), panel, stride, depth, Ahead::Nothing);
         put(row, sums);
     }
 }
 
-/// Asks for `width` values of four bytes of `ahead` from `offset` on, without waiting for them.
+/// Asks for `width` values of four bytes of `ahead` from `offset` on, without waiting for them: to the first-level
+/// cache (`NEAR`) or the second.
 #[inline(always)]
-pub(crate) fn prefetch<T>(ahead: &[T], offset: usize, width: usize) {
+pub(crate) fn prefetch<T, const NEAR: bool>(ahead: &[T], offset: usize, width: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..width).step_by(16) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let at = ahead.as_ptr().wrapping_add(offset + line).cast();
         // SAFETY: a prefetch of any address changes nothing but caches.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(offset + line).cast()) };
+        unsafe {
+            if NEAR {
+                _mm_prefetch::<_MM_HINT_T0>(at);
+            } else {
+                _mm_prefetch::<_MM_HINT_T1>(at);
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (ahead, offset, width);

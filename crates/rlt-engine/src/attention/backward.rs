@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use super::backward_bf16::FamilyHead;
+use super::key_panels::KeyPanels;
 use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
 use crate::arithmetic::Arithmetic;
-use crate::matmul::{Output, View, gemm};
+use crate::matmul::Output;
 use crate::parallel::SharedMut;
+use crate::product::{Product, Right, View};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -45,22 +47,27 @@ pub fn attention_backward(
     };
     tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
     let inputs = Inputs { dout, qkv, out, log_sums, layout, shape };
-    tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
-        if arithmetic == Arithmetic::Bf16 {
+    match arithmetic {
+        Arithmetic::F32 => {
+            let keys = KeyPanels::across(qkv, layout, shape, |head| shape.key_col(head));
+            let values = KeyPanels::across(qkv, layout, shape, |head| shape.value_col(head));
+            tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
+                for &index in family {
+                    for first in (0..layout.segments()[index].len).step_by(TILE_QUERIES) {
+                        for r in 0..shape.queries_per_kv() {
+                            let head = kv_head * shape.queries_per_kv() + r;
+                            // SAFETY: this task alone touches this family's rows of these heads.
+                            unsafe { inputs.tile([&keys, &values], index, first, head, scratch, dqkv_ptr) };
+                        }
+                    }
+                }
+            });
+        }
+        Arithmetic::Bf16 => tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
             // SAFETY: this task alone touches this family's rows of these heads.
             unsafe { FamilyHead::new(&inputs, family, *kv_head).add_gradients(scratch, dqkv_ptr) };
-            return;
-        }
-        for &index in family {
-            for first in (0..layout.segments()[index].len).step_by(TILE_QUERIES) {
-                for r in 0..shape.queries_per_kv() {
-                    let head = kv_head * shape.queries_per_kv() + r;
-                    // SAFETY: this task alone touches this family's rows of these heads.
-                    unsafe { inputs.tile(index, first, head, scratch, dqkv_ptr) };
-                }
-            }
-        }
-    });
+        }),
+    }
     dqkv
 }
 
@@ -76,13 +83,13 @@ pub(super) struct Inputs<'a> {
 /// Buffers of one thread: probabilities and their gradients, a tile each.
 pub(super) struct Scratch {
     /// Queries x [`TILE_KEYS`].
-    pub p: Vec<f32>,
-    pub dp: Vec<f32>,
+    pub p: Tensor,
+    pub dp: Tensor,
 }
 
 impl Scratch {
     fn new() -> Self {
-        Self { p: vec![0.0; TILE_QUERIES * TILE_KEYS], dp: vec![0.0; TILE_QUERIES * TILE_KEYS] }
+        Self { p: Tensor::scratch(TILE_QUERIES, TILE_KEYS), dp: Tensor::scratch(TILE_QUERIES, TILE_KEYS) }
     }
 
     /// Turns scores and the gradients of probabilities into probabilities and the gradients of scores:
@@ -91,14 +98,15 @@ impl Scratch {
         simd::vectorized(
             #[inline(always)]
             || {
-                for i in 0..n {
+                let tiles = self.p.data_mut().chunks_exact_mut(TILE_KEYS);
+                let tiles = tiles.zip(self.dp.data_mut().chunks_exact_mut(TILE_KEYS));
+                for (i, (p, dp)) in tiles.take(n).enumerate() {
                     let visible = keys.visible(i);
-                    let p = &mut self.p[i * TILE_KEYS..i * TILE_KEYS + keys.len];
-                    let dp = &mut self.dp[i * TILE_KEYS..i * TILE_KEYS + keys.len];
+                    let (p, dp) = (&mut p[..keys.len], &mut dp[..keys.len]);
                     p[visible..].fill(0.0);
                     dp[visible..].fill(0.0);
                     for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
-                        *p = simd::exp(p.mul_add(scale, -rows.log_sums[i]));
+                        *p = simd::exp_below_one(p.mul_add(scale, -rows.log_sums[i]));
                         *dp = *p * (*dp - rows.deltas[i]) * scale;
                     }
                 }
@@ -141,47 +149,59 @@ impl Inputs<'_> {
     ///
     /// # Safety
     /// No other task may touch these rows and heads of `dqkv`.
-    unsafe fn tile(&self, segment: usize, first: usize, head: usize, scratch: &mut Scratch, dqkv: SharedMut) {
+    unsafe fn tile(
+        &self,
+        [all_keys, all_values]: [&KeyPanels; 2],
+        segment: usize,
+        first: usize,
+        head: usize,
+        scratch: &mut Scratch,
+        dqkv: SharedMut,
+    ) {
         let shape = self.shape;
         let hd = shape.head_dim;
         let segments = self.layout.segments();
         let n = TILE_QUERIES.min(segments[segment].len - first);
         let kv_head = head / shape.queries_per_kv();
-        let (scale, cols) = (shape.scale(), self.qkv.cols());
+        let cols = self.qkv.cols();
         let row0 = segments[segment].start + first;
-        let view = |t: &Tensor, row: usize, col: usize| View {
-            data: t.data()[row * t.cols() + col..].as_ptr(),
-            row_stride: t.cols() as isize,
-            col_stride: 1,
-        };
-        let q = view(self.qkv, row0, head * hd);
-        let dout = view(self.dout, row0, head * hd);
-        // SAFETY of every offset below: row and column lie inside the matrix.
-        let at = |row: usize, col: usize| unsafe { dqkv.get().add(row * cols + col) };
+        let (q, dout) = (view(self.qkv, row0, head * hd), view(self.dout, row0, head * hd));
+        // SAFETY: row and column lie inside the matrix.
+        let at = |row: usize, col: usize| SharedMut(unsafe { dqkv.get().add(row * cols + col) });
 
         let sums = RowSums::new(self, row0, n, head);
         for keys in self.layout.key_tiles(segment, first, n) {
             let key_row = segments[keys.segment].start + keys.first;
-            let k = view(self.qkv, key_row, shape.key_col(kv_head));
-            let v = view(self.qkv, key_row, shape.value_col(kv_head));
-            let stride = TILE_KEYS as isize;
-            let (p, dp) = (scratch.p.as_mut_ptr(), scratch.dp.as_mut_ptr());
-            // SAFETY: views lie inside their matrices, tiles inside the scratch buffers.
+            let [k_across, v_across] = [all_keys, all_values].map(|panels| Right::Panels {
+                data: panels.from(kv_head, keys),
+                elements: panels.panel_elements(),
+            });
+            let (p, dp) =
+                (SharedMut(scratch.p.data_mut().as_mut_ptr()), SharedMut(scratch.dp.data_mut().as_mut_ptr()));
+            // SAFETY: a tile of scores lies inside its buffer.
             unsafe {
-                gemm((n, keys.len, hd), p, stride, Output::Replace, q, k.transposed(), 1.0);
-                gemm((n, keys.len, hd), dp, stride, Output::Replace, dout, v.transposed(), 1.0);
+                let scores = (n, keys.len, hd);
+                Product::new(scores, q, k_across, p, TILE_KEYS, Output::Replace).compute_all();
+                Product::new(scores, dout, v_across, dp, TILE_KEYS, Output::Replace).compute_all();
             }
-            scratch.softmax_backward(keys, n, &sums, scale);
-            let p = View { data: scratch.p.as_ptr(), row_stride: stride, col_stride: 1 };
-            let ds = View { data: scratch.dp.as_ptr(), row_stride: stride, col_stride: 1 };
-            let (add, cols) = (Output::Accumulate, cols as isize);
+            scratch.softmax_backward(keys, n, &sums, shape.scale());
+            let (p, ds) = (View::of(&scratch.p), View::of(&scratch.dp));
+            let k = view(self.qkv, key_row, shape.key_col(kv_head));
             let (dk, dv) = (at(key_row, shape.key_col(kv_head)), at(key_row, shape.value_col(kv_head)));
-            // SAFETY: as above; the written rows and columns belong to this task.
+            let (of_keys, of_queries) = ((keys.len, hd, n), (n, hd, keys.len));
+            let dq = at(row0, head * hd);
+            // SAFETY: the written rows and columns belong to this task.
             unsafe {
-                gemm((keys.len, hd, n), dv, cols, add, p.transposed(), dout, 1.0);
-                gemm((n, hd, keys.len), at(row0, head * hd), cols, add, ds, k, 1.0);
-                gemm((keys.len, hd, n), dk, cols, add, ds.transposed(), q, 1.0);
+                let add = Output::Accumulate;
+                Product::new(of_keys, p.transposed(), Right::Rows(dout), dv, cols, add).compute_all();
+                Product::new(of_queries, ds, Right::Rows(k), dq, cols, add).compute_all();
+                Product::new(of_keys, ds.transposed(), Right::Rows(q), dk, cols, add).compute_all();
             }
         }
     }
+}
+
+/// `x` from an element on.
+fn view(x: &Tensor, row: usize, col: usize) -> View<'_> {
+    View::rows(&x.data()[row * x.cols() + col..], x.cols())
 }

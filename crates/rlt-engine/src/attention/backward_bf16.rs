@@ -100,7 +100,7 @@ impl<'a> FamilyHead<'a> {
             let key_row = segments[keys.segment].start + keys.first;
             let [key_columns, value_columns, keys_inner] = self.keys.get(self.kv_head, keys);
             let m = keys.len;
-            let (p, dp) = (scratch.p.as_mut_ptr(), scratch.dp.as_mut_ptr());
+            let (p, dp) = (scratch.p.data_mut().as_mut_ptr(), scratch.dp.data_mut().as_mut_ptr());
             // SAFETY: a tile of the scratch buffers.
             unsafe {
                 small_product(kernel, q_rows, components, key_columns, (n, m), p, TILE_KEYS, Output::Replace);
@@ -116,7 +116,8 @@ impl<'a> FamilyHead<'a> {
                 );
             }
             scratch.softmax_backward(keys, n, &sums, scale);
-            let (p, ds) = (View::new(&scratch.p, TILE_KEYS, n, m), View::new(&scratch.dp, TILE_KEYS, n, m));
+            let (p, ds) =
+                (View::new(scratch.p.data(), TILE_KEYS, n, m), View::new(scratch.dp.data(), TILE_KEYS, n, m));
             // SAFETY: row and column lie inside the matrix, and these rows and heads belong to this task.
             let at = |row: usize, col: usize| unsafe { dqkv.get().add(row * cols + col) };
             let (dq, dk, dv) = (

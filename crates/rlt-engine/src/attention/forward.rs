@@ -1,20 +1,28 @@
 //! Forward pass of packed attention: the tasks, the running softmax, and the products of a tile in f32
 //! ([`super::forward_bf16`] has the others).
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::forward_bf16::{Factors, attend_bf16};
+use super::key_panels::{KeyPanels, value_cols};
 use super::key_tiles::{Factor, KeyTiles};
 use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
 use crate::arithmetic::Arithmetic;
 use crate::parallel::SharedMut;
-use crate::simd::{self, Lanes, NO_LANES};
+use crate::simd::{self, LANES, Lanes, NO_LANES};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, rows_by_panel};
 
-/// Queries of a tile, of each query head: a multiple of the rows of a register tile.
-pub(super) const TILE_QUERIES: usize = 48;
+/// Queries of a tile, of each query head: a multiple of the rows of a register tile, or of a block in bf16.
+pub(super) fn tile_queries(arithmetic: Arithmetic) -> usize {
+    match arithmetic {
+        Arithmetic::F32 => 48,
+        Arithmetic::Bf16 => 64,
+    }
+}
 
 /// Attends within `layout`. `qkv` is the packed matrix (rows x [`AttentionShape::qkv_cols`]).
 ///
@@ -37,8 +45,8 @@ pub fn attention(
 
     let mut tiles: Vec<QueryTile> = Vec::new();
     for (index, segment) in layout.segments().iter().enumerate() {
-        for first in (0..segment.len).step_by(TILE_QUERIES) {
-            let n = TILE_QUERIES.min(segment.len - first);
+        for first in (0..segment.len).step_by(tile_queries(arithmetic)) {
+            let n = tile_queries(arithmetic).min(segment.len - first);
             tiles.extend((0..shape.n_kv_heads).map(|kv_head| QueryTile {
                 qkv,
                 layout,
@@ -54,13 +62,13 @@ pub fn attention(
     // Each task writes the rows of its own tile and the columns of its own heads only.
     match arithmetic {
         Arithmetic::F32 => {
-            let packed = PackedKeyValues::new(qkv, layout, shape);
+            let keys = &KeyPanels::across(qkv, layout, shape, |head| shape.key_col(head));
+            let values = &KeyPanels::inner(qkv, layout, shape, |head| shape.value_col(head));
             let arch = pulp::Arch::new();
             tasks.for_each_init(
-                || Scratch::new(shape),
+                || Scratch::new(shape, arithmetic),
                 |scratch, &tile| {
-                    let packed = &packed;
-                    arch.dispatch(Attend { tile, packed, scratch, out: out_ptr, log_sums: sums_ptr });
+                    arch.dispatch(Attend { tile, keys, values, scratch, out: out_ptr, log_sums: sums_ptr });
                 },
             );
         }
@@ -69,7 +77,7 @@ pub fn attention(
             let factors = [Factor::KeysAcross, Factor::ValuesInner];
             let keys = KeyTiles::new(qkv, layout, shape, segments, 0..shape.n_kv_heads, factors);
             tasks.for_each_init(
-                || (Scratch::new(shape), Factors::new(shape)),
+                || (Scratch::new(shape, arithmetic), Factors::new(shape)),
                 |(scratch, factors), &tile| {
                     attend_bf16(tile, &keys, scratch, factors);
                     // SAFETY: see above.
@@ -79,71 +87,6 @@ pub fn attention(
         }
     }
     (out, log_sums)
-}
-
-/// Keys and values of all rows, laid out as the products read them: by key/value head and panel of 32
-/// keys. Every segment begins a new panel; what lies beyond its last key is never looked at.
-struct PackedKeyValues {
-    /// Per panel: head_dim x 32.
-    keys: Tensor,
-    /// Per panel: 32 x [`value_cols`], the columns beyond head_dim zero.
-    values: Tensor,
-    /// Panels of one head.
-    n_panels: usize,
-    /// First panel of each segment.
-    first_panel: Vec<usize>,
-}
-
-/// Columns of a packed value: whole panels.
-pub(super) fn value_cols(shape: AttentionShape) -> usize {
-    shape.head_dim.next_multiple_of(PANEL)
-}
-
-impl PackedKeyValues {
-    fn new(qkv: &Tensor, layout: &Layout, shape: AttentionShape) -> Self {
-        let hd = shape.head_dim;
-        let mut first_panel = Vec::with_capacity(layout.segments().len());
-        // First row and number of rows of each panel.
-        let mut rows = Vec::new();
-        for segment in layout.segments() {
-            first_panel.push(rows.len());
-            let firsts = (0..segment.len).step_by(PANEL);
-            rows.extend(firsts.map(|first| (segment.start + first, PANEL.min(segment.len - first))));
-        }
-        let n_panels = rows.len();
-        let (key_size, value_size) = (hd * PANEL, value_cols(shape) * PANEL);
-        let mut keys = Tensor::scratch(shape.n_kv_heads * n_panels, key_size);
-        let mut values = if value_cols(shape) == hd {
-            Tensor::scratch(shape.n_kv_heads * n_panels, value_size)
-        } else {
-            Tensor::zeros(shape.n_kv_heads * n_panels, value_size)
-        };
-        let panels =
-            keys.data_mut().par_chunks_mut(key_size).zip(values.data_mut().par_chunks_mut(value_size));
-        panels.enumerate().with_min_len(8).for_each(|(index, (keys, values))| {
-            let (kv_head, (first, n)) = (index / n_panels, rows[index % n_panels]);
-            for i in 0..n {
-                let row = qkv.row(first + i);
-                let key = &row[shape.key_col(kv_head)..][..hd];
-                for (column, value) in keys.chunks_exact_mut(PANEL).zip(key) {
-                    column[i] = *value;
-                }
-                values[i * value_cols(shape)..][..hd].copy_from_slice(&row[shape.value_col(kv_head)..][..hd]);
-            }
-        });
-        Self { keys, values, n_panels, first_panel }
-    }
-
-    /// Keys of one panel of a segment.
-    fn keys(&self, kv_head: usize, segment: usize, panel: usize) -> &[f32] {
-        self.keys.row(kv_head * self.n_panels + self.first_panel[segment] + panel)
-    }
-
-    /// Values of a segment from one panel on.
-    fn values(&self, kv_head: usize, segment: usize, panel: usize) -> &[f32] {
-        let first = kv_head * self.n_panels + self.first_panel[segment] + panel;
-        &self.values.data()[first * self.values.cols()..]
-    }
 }
 
 /// Consecutive queries of a segment, of all query heads that share one key/value head.
@@ -185,9 +128,9 @@ impl QueryTile<'_> {
 /// Buffers of one thread, for the rows of a tile.
 pub(super) struct Scratch {
     /// Rows x [`TILE_KEYS`].
-    pub scores: Vec<f32>,
+    pub scores: Tensor,
     /// Rows x [`value_cols`].
-    pub out: Vec<f32>,
+    pub out: Tensor,
     /// Largest scaled score so far.
     maxima: Vec<f32>,
     /// What turns sums at the last maximum into sums at the present one.
@@ -197,11 +140,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    fn new(shape: AttentionShape) -> Self {
-        let rows = TILE_QUERIES * shape.queries_per_kv();
+    fn new(shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+        let rows = tile_queries(arithmetic) * shape.queries_per_kv();
         Self {
-            scores: vec![0.0; rows * TILE_KEYS],
-            out: vec![0.0; rows * value_cols(shape)],
+            scores: Tensor::scratch(rows, TILE_KEYS),
+            out: Tensor::scratch(rows, value_cols(shape)),
             maxima: vec![0.0; rows],
             corrections: vec![0.0; rows],
             sums: vec![NO_LANES; rows],
@@ -212,34 +155,38 @@ impl Scratch {
     pub(super) fn begin(&mut self, rows: usize, shape: AttentionShape) {
         self.maxima[..rows].fill(f32::NEG_INFINITY);
         self.sums[..rows].fill(NO_LANES);
-        self.out[..rows * value_cols(shape)].fill(0.0);
+        self.out.data_mut()[..rows * value_cols(shape)].fill(0.0);
     }
 
     /// Turns the scores of a tile of keys into exponentials by a running maximum and sum (online softmax), and
-    /// leaves in `corrections` what the sums so far are multiplied by. What is done row by row is done in several
+    /// leaves in `corrections` what the sums so far are multiplied by, for some rows. What is done row by row is done in several
     /// passes over the rows: within a pass they do not wait for one another.
     #[inline(always)]
-    pub(super) fn softmax(&mut self, tile: QueryTile, keys: KeyTile) {
-        let (rows, scale) = (tile.rows(), tile.shape.scale());
+    pub(super) fn softmax<S: Simd>(&mut self, simd: S, tile: QueryTile, rows: Range<usize>, keys: KeyTile) {
+        let scale = tile.shape.scale();
         let Self { scores, maxima, corrections, sums, .. } = self;
-        let (maxima, corrections, sums) = (&mut maxima[..rows], &mut corrections[..rows], &mut sums[..rows]);
-        let visible = |row: usize| keys.visible(row % tile.n);
-        for row in 0..rows {
-            corrections[row] = simd::max(&scores[row * TILE_KEYS..][..visible(row)]) * scale;
+        let (scores, _) = scores.data_mut().as_chunks_mut::<LANES>();
+        // Of each query, head after head.
+        let visible = || (0..tile.n).cycle().map(|i| keys.visible(i));
+        let whole = keys.len.div_ceil(LANES);
+        for (row, visible) in rows.clone().zip(visible()) {
+            let seen = simd::first_blocks(&mut scores[row * (TILE_KEYS / LANES)..][..whole], visible);
+            corrections[row] = simd::max_of_blocks(simd, seen) * scale;
         }
-        for (max, correction) in maxima.iter_mut().zip(corrections.iter_mut()) {
+        for (max, correction) in maxima[rows.clone()].iter_mut().zip(&mut corrections[rows.clone()]) {
             let now = max.max(*correction);
             *correction = simd::exp(*max - now);
             *max = now;
         }
-        for row in 0..rows {
+        for (row, visible) in rows.zip(visible()) {
             let (correction, mut sum) = (corrections[row], sums[row]);
             for lane in &mut sum {
                 *lane *= correction;
             }
-            let (seen, unseen) = scores[row * TILE_KEYS..][..keys.len].split_at_mut(visible(row));
-            simd::exp_scaled(seen, scale, maxima[row], &mut sum);
-            unseen.fill(0.0);
+            let blocks = &mut scores[row * (TILE_KEYS / LANES)..][..whole];
+            let (seen, unseen) = blocks.split_at_mut(visible.div_ceil(LANES));
+            simd::exp_blocks_scaled(seen, scale, maxima[row], &mut sum);
+            unseen.fill(NO_LANES);
             sums[row] = sum;
         }
     }
@@ -250,7 +197,7 @@ impl Scratch {
     /// The tile's rows and heads of both outputs must be the caller's alone.
     #[inline(always)]
     pub(super) unsafe fn finish(&self, tile: QueryTile, out: SharedMut, log_sums: SharedMut) {
-        let (shape, vd) = (tile.shape, value_cols(tile.shape));
+        let shape = tile.shape;
         let hd = shape.head_dim;
         for row in 0..tile.rows() {
             let (at, head) = (tile.first_row() + row % tile.n, tile.head(row));
@@ -259,7 +206,7 @@ impl Scratch {
             // SAFETY: this row's columns of this head lie inside the outputs and are the caller's.
             unsafe {
                 let to = out.get().add((at * shape.n_heads + head) * hd);
-                for (c, value) in self.out[row * vd..][..hd].iter().enumerate() {
+                for (c, value) in self.out.row(row)[..hd].iter().enumerate() {
                     *to.add(c) = value * inverse;
                 }
                 *log_sums.get().add(at * shape.n_heads + head) = self.maxima[row] + sum.ln();
@@ -271,7 +218,8 @@ impl Scratch {
 /// The attention of one tile of queries.
 struct Attend<'a> {
     tile: QueryTile<'a>,
-    packed: &'a PackedKeyValues,
+    keys: &'a KeyPanels,
+    values: &'a KeyPanels,
     scratch: &'a mut Scratch,
     out: SharedMut,
     log_sums: SharedMut,
@@ -295,14 +243,14 @@ impl WithSimd for Attend<'_> {
 impl Attend<'_> {
     #[inline(always)]
     fn attend<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
-        let Self { tile, packed, scratch, out, log_sums } = self;
+        let Self { tile, keys: all_keys, values: all_values, scratch, out, log_sums } = self;
         let (shape, rows, vd) = (tile.shape, tile.rows(), value_cols(tile.shape));
         let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
         scratch.begin(rows, shape);
         for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n) {
-            for panel in 0..keys.len.div_ceil(PANEL) {
-                let k = packed.keys(tile.kv_head, keys.segment, keys.first / PANEL + panel);
-                let scores = &mut scratch.scores;
+            let panels = all_keys.from(tile.kv_head, keys).chunks_exact(all_keys.panel_elements());
+            for (panel, k) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
+                let scores = scratch.scores.data_mut();
                 rows_by_panel::<S, MR, NV>(
                     simd,
                     &queries,
@@ -316,12 +264,13 @@ impl Attend<'_> {
                     },
                 );
             }
-            scratch.softmax(tile, keys);
+            scratch.softmax(simd, tile, 0..rows, keys);
             let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
+            let values = values.data_mut();
             let probabilities: Vec<&[f32]> =
-                scores.chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
+                scores.data().chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
             for column in (0..vd).step_by(PANEL) {
-                let v = &packed.values(tile.kv_head, keys.segment, keys.first / PANEL)[column..];
+                let v = &all_values.from(tile.kv_head, keys)[column..];
                 rows_by_panel::<S, MR, NV>(
                     simd,
                     &probabilities,

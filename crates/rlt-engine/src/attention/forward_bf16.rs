@@ -1,14 +1,19 @@
 //! A tile of attention's forward pass with products in bf16.
 
-use pulp::bytemuck;
+use std::ops::Range;
 
-use super::forward::{QueryTile, Scratch, TILE_QUERIES, value_cols};
+use pulp::{Simd, WithSimd, bytemuck};
+
+use super::forward::{QueryTile, Scratch, tile_queries};
+use super::key_panels::value_cols;
 use super::key_tiles::{KeyTiles, head_view};
-use super::{AttentionShape, TILE_KEYS};
+use super::{AttentionShape, KeyTile, TILE_KEYS};
+use crate::arithmetic::Arithmetic;
 use crate::buffer::{self, Buffer};
 use crate::matmul::Output;
 use crate::narrow::{Kernel, Left, View, small_product};
 use crate::simd;
+use crate::tile::PANEL;
 
 /// Left factors of one thread, and what a product with values comes to.
 pub(super) struct Factors {
@@ -22,9 +27,10 @@ pub(super) struct Factors {
 
 impl Factors {
     pub(super) fn new(shape: AttentionShape) -> Self {
-        let of_head = TILE_QUERIES * shape.head_dim.next_multiple_of(32) / 2;
-        let words = shape.queries_per_kv() * of_head + TILE_QUERIES * TILE_KEYS / 2;
-        Self { words: buffer::take(words), of_head, products: buffer::take(TILE_QUERIES * value_cols(shape)) }
+        let queries = tile_queries(Arithmetic::Bf16);
+        let of_head = queries * shape.head_dim.next_multiple_of(32) / 2;
+        let words = shape.queries_per_kv() * of_head + queries * TILE_KEYS / 2;
+        Self { words: buffer::take(words), of_head, products: buffer::take(queries * value_cols(shape)) }
     }
 }
 
@@ -37,7 +43,7 @@ impl Drop for Factors {
 
 /// As the f32 tile of [`super::forward`]; [`Scratch::finish`] writes the result.
 pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scratch, factors: &mut Factors) {
-    let kernel = Kernel::of_this_cpu();
+    let (kernel, arch) = (Kernel::of_this_cpu(), pulp::Arch::new());
     let (shape, n, vd, of_head) = (tile.shape, tile.n, value_cols(tile.shape), factors.of_head);
     let per_kv = shape.queries_per_kv();
     let words: &mut [u32] = bytemuck::cast_slice_mut(&mut factors.words);
@@ -52,9 +58,11 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
     kernel.on(|| {
         for tile_of_keys in tile.layout.key_tiles(tile.index, tile.first, n) {
             let [keys, values] = keys.get(tile.kv_head, tile_of_keys);
-            let m = tile_of_keys.len;
+            // Rows of scores have room for whole panels, which need not be put together elsewhere.
+            let whole = tile_of_keys.len.next_multiple_of(PANEL);
+            // Head by head: the scores of one stay in the first-level cache.
             for (head, queries) in queries.chunks_exact(of_head).enumerate() {
-                let scores = scratch.scores[head * n * TILE_KEYS..][..n * TILE_KEYS].as_mut_ptr();
+                let scores = scratch.scores.data_mut()[head * n * TILE_KEYS..][..n * TILE_KEYS].as_mut_ptr();
                 // SAFETY: n rows of scores.
                 unsafe {
                     small_product(
@@ -62,20 +70,16 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                         queries,
                         components,
                         keys,
-                        (n, m),
+                        (n, whole),
                         scores,
                         TILE_KEYS,
                         Output::Replace,
                     );
                 }
-            }
-            simd::vectorized(
-                #[inline(always)]
-                || scratch.softmax(tile, tile_of_keys),
-            );
-            for head in 0..per_kv {
-                let scores = &scratch.scores[head * n * TILE_KEYS..];
-                let inner = Left::of_rows(View::new(scores, TILE_KEYS, n, m)).lay_out_all(probabilities);
+                arch.dispatch(Softmax { scratch, tile, rows: head * n..(head + 1) * n, keys: tile_of_keys });
+                let scores = &scratch.scores.data()[head * n * TILE_KEYS..];
+                // Probabilities beyond the last key are zero.
+                let inner = Left::of_rows(View::new(scores, TILE_KEYS, n, whole)).lay_out_all(probabilities);
                 let products = factors.products.as_mut_ptr();
                 // SAFETY: n rows of products, whole panels.
                 unsafe {
@@ -90,7 +94,7 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                         Output::Replace,
                     );
                 }
-                let out = scratch.out[head * n * vd..][..n * vd].chunks_exact_mut(vd);
+                let out = scratch.out.data_mut()[head * n * vd..][..n * vd].chunks_exact_mut(vd);
                 let corrections = &scratch.corrections[head * n..];
                 simd::vectorized(
                     #[inline(always)]
@@ -107,4 +111,21 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
             }
         }
     });
+}
+
+/// [`Scratch::softmax`] by the instructions that this processor has.
+struct Softmax<'a> {
+    scratch: &'a mut Scratch,
+    tile: QueryTile<'a>,
+    rows: Range<usize>,
+    keys: KeyTile,
+}
+
+impl WithSimd for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.scratch.softmax(simd, self.tile, self.rows, self.keys);
+    }
 }

@@ -13,6 +13,7 @@ mod backward;
 mod backward_bf16;
 mod forward;
 mod forward_bf16;
+mod key_panels;
 mod key_tiles;
 
 pub use backward::attention_backward;

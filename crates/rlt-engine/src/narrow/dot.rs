@@ -2,7 +2,7 @@
 //! `vcvtneps2bf16` (subnormal numbers become zero, which the products would make of them anyway).
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_storeu_si256, _mm512_cvtepu16_epi32,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
     _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
     _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
@@ -80,20 +80,45 @@ fn bf16s(words: __m512i) -> __m512bh {
     unsafe { std::mem::transmute(words) }
 }
 
+/// Rounds rows of runs of 32 numbers, `stride` numbers apart, into tiles of a left factor, one after another.
+///
+/// # Safety
+/// The processor must have AVX-512 BF16, the rows be readable, and `words` have room for `runs` tiles.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn round_rows(
+    numbers: *const f32,
+    stride: usize,
+    (rows, runs): (usize, usize),
+    words: *mut u32,
+) {
+    for r in 0..rows {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            round_run(numbers.add(r * stride), runs, words.add(r * TILE_WORDS), TILE_ROWS * TILE_WORDS);
+        }
+    }
+}
+
 /// Rounds runs of 32 numbers, `stride` words apart.
 ///
 /// # Safety
 /// The processor must have AVX-512 BF16, and `words` room for 16 words of every run.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn round_runs(runs: &[[f32; NUMBERS]], words: *mut u32, stride: usize) {
-    for (index, run) in runs.iter().enumerate() {
-        for half in 0..2 {
-            // SAFETY: half a run is 16 numbers and becomes 8 words.
-            unsafe {
-                let numbers = _mm512_loadu_ps(run.as_ptr().add(16 * half));
-                let to = words.add(index * stride + 8 * half);
-                _mm256_storeu_si256(to.cast(), halves(_mm512_cvtneps_pbh(numbers)));
-            }
+    // SAFETY: passed on to the caller.
+    unsafe { round_run(runs.as_ptr().cast(), runs.len(), words, stride) };
+}
+
+/// # Safety
+/// As [`round_runs`], of `32 * runs` numbers.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+unsafe fn round_run(numbers: *const f32, runs: usize, words: *mut u32, stride: usize) {
+    for run in 0..runs {
+        // SAFETY: a run is 32 numbers and becomes 16 words.
+        unsafe {
+            let half = |half: usize| _mm512_loadu_ps(numbers.add(run * NUMBERS + 16 * half));
+            _mm512_storeu_si512(words.add(run * stride).cast(), all(_mm512_cvtne2ps_pbh(half(1), half(0))));
         }
     }
 }
@@ -116,6 +141,13 @@ pub(super) unsafe fn round_pairs<const N: usize>(first: &[f32; N], second: &[f32
             _mm512_storeu_si512(words.as_mut_ptr().add(at).cast(), both);
         }
     }
+}
+
+/// The same bits, as words.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn all(numbers: __m512bh) -> __m512i {
+    // SAFETY: both are 64 bytes, and any bits are integers.
+    unsafe { std::mem::transmute(numbers) }
 }
 
 /// The same bits, as half words.

@@ -9,7 +9,7 @@ use pulp::bytemuck;
 use rayon::prelude::*;
 
 use super::product::LaidOut;
-use super::rounding::{NUMBERS, pair, round_pairs, round_row};
+use super::rounding::{NUMBERS, pair, round_pairs, round_row, round_rows};
 use super::transpose::transpose;
 use super::view::View;
 use super::{TILE_ROWS, TILE_WORDS};
@@ -121,12 +121,9 @@ impl<'a> Left<'a> {
         if rows.len() < TILE_ROWS || !whole {
             words.fill(0);
         }
-        for (r, row) in rows.enumerate() {
-            // As many numbers as the words have room for.
-            let numbers = &self.x.row(row)[from..];
-            let numbers = &numbers[..numbers.len().min(words.len() / TILE_ROWS * 2)];
-            round_row(numbers, &mut words[r * TILE_WORDS..], TILE);
-        }
+        // As many numbers as the words have room for.
+        let columns = from..self.x.cols().min(from + words.len() / TILE_ROWS * 2);
+        round_rows(self.x, rows, columns, words);
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use crate::buffer;
 use crate::matmul::Output;
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
-use crate::tile::PANEL;
+use crate::tile::{PANEL, prefetch};
 
 /// Rows of a task at most: with a chunk of the inner dimension they stay in the second-level cache.
 const MOST_ROWS: usize = 256;
@@ -23,7 +23,7 @@ const FEWEST_ROWS: usize = 64;
 
 /// Tiles of the inner dimension (32 numbers each) that are added up at a time: a panel of them stays in the
 /// first-level cache.
-const CHUNK_TILES: usize = 16;
+const CHUNK_TILES: usize = 8;
 
 /// Work (multiply-adds) below which one thread does everything.
 const SERIAL_WORK: usize = 1 << 20;
@@ -98,19 +98,22 @@ impl Task<'_> {
             self.a.lay_out(self.rows.clone(), first, chunk, bytemuck::cast_slice_mut(&mut laid_out));
             let left: &[u32] = bytemuck::cast_slice(&laid_out);
             let add = first > 0 || self.mode == Output::Accumulate;
-            for panel in self.panels.clone() {
-                let b = self.b.panel(panel, first);
+            // Two panels stay in the first-level cache while the rows pass by.
+            for pair in self.panels.clone().step_by(2) {
                 for block in (0..blocks).step_by(2) {
-                    let row = self.rows.start + block * TILE_ROWS;
-                    let rows = (2 * TILE_ROWS).min(self.rows.end - row);
-                    let lower = (block + 1).min(blocks - 1);
-                    let a = [&left[block * of_block(chunk)..], &left[lower * of_block(chunk)..]];
-                    let (n, column) = (self.b.columns(), panel * PANEL);
-                    let size = (rows, PANEL.min(n - column));
-                    // SAFETY: passed on to the caller.
-                    unsafe {
-                        let to = self.out.get().add(row * n + column);
-                        write_block(kernel, a, b, chunk, add, size, to, n);
+                    for panel in pair..(pair + 2).min(self.panels.end) {
+                        let b = self.b.panel(panel, first);
+                        let row = self.rows.start + block * TILE_ROWS;
+                        let rows = (2 * TILE_ROWS).min(self.rows.end - row);
+                        let lower = (block + 1).min(blocks - 1);
+                        let a = [&left[block * of_block(chunk)..], &left[lower * of_block(chunk)..]];
+                        let (n, column) = (self.b.columns(), panel * PANEL);
+                        let size = (rows, PANEL.min(n - column));
+                        // SAFETY: passed on to the caller.
+                        unsafe {
+                            let to = self.out.get().add(row * n + column);
+                            write_block(kernel, a, b, chunk, add, size, to, n);
+                        }
                     }
                 }
             }
@@ -175,6 +178,11 @@ unsafe fn write_block(
     stride: usize,
 ) {
     if columns == PANEL && rows.is_multiple_of(kernel.row_step()) {
+        // The output of a large product lies in no cache: asked for now, it has arrived when the sums are done.
+        for r in 0..rows {
+            // SAFETY: passed on to the caller.
+            prefetch::<f32, true>(unsafe { std::slice::from_raw_parts(to.add(r * stride), PANEL) }, 0, PANEL);
+        }
         // SAFETY: passed on to the caller.
         unsafe { kernel.block(&Block { a, b, tiles, rows, out: to, stride, add }) };
         return;

@@ -1,12 +1,36 @@
 //! Runs of f32, rounded to bf16 and put into words.
 
+use std::ops::Range;
+
 use pulp::bytemuck;
 
-use super::TILE_WORDS;
+use super::view::View;
+use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::rounded;
 
 /// Numbers of a tile's row.
 pub(super) const NUMBERS: usize = 2 * TILE_WORDS;
+
+/// Rounds some columns of at most 16 rows into tiles of a left factor, one after another. What lies beyond the last row
+/// and the last pair of columns is left alone.
+#[inline(always)]
+pub(super) fn round_rows(x: View, rows: Range<usize>, columns: Range<usize>, words: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if columns.len().is_multiple_of(NUMBERS) && super::dot::is_available() {
+        let runs = columns.len() / NUMBERS;
+        assert!(rows.len() <= TILE_ROWS && words.len() >= runs * TILE_ROWS * TILE_WORDS, "words of rows");
+        if let Some(last) = rows.clone().last() {
+            assert!(x.row(last).len() >= columns.end, "columns of rows");
+            let first = x.row(rows.start)[columns.start..].as_ptr();
+            // SAFETY: the instructions are there, the rows lie inside the view, and the words have room.
+            unsafe { super::dot::round_rows(first, x.stride(), (rows.len(), runs), words.as_mut_ptr()) };
+        }
+        return;
+    }
+    for (r, row) in rows.enumerate() {
+        round_row(&x.row(row)[columns.clone()], &mut words[r * TILE_WORDS..], TILE_ROWS * TILE_WORDS);
+    }
+}
 
 /// Rounds a row, two neighbours a word: 16 words for each run of 32 numbers, the runs `stride` words apart. Half a
 /// word beyond the last number is zero; the words after it are left alone.

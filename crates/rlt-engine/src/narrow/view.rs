@@ -46,6 +46,11 @@ impl<'a> View<'a> {
         self.cols
     }
 
+    /// Elements between its rows.
+    pub(super) fn stride(self) -> usize {
+        self.stride
+    }
+
     #[inline(always)]
     pub(super) fn row(self, row: usize) -> &'a [f32] {
         &self.data[row * self.stride..][..self.cols]

@@ -1,0 +1,92 @@
+//! Keys or values in f32, laid out by panels of 32 keys as the products of attention read them.
+
+use rayon::prelude::*;
+
+use super::{AttentionShape, KeyTile, Layout};
+use crate::tensor::Tensor;
+use crate::tile::PANEL;
+
+/// Keys, or values, of all rows: by key/value head and panel. Every segment begins a new panel; what lies beyond its
+/// last key is never looked at.
+pub(super) struct KeyPanels {
+    /// One panel a row.
+    panels: Tensor,
+    /// Panels of one head.
+    n_panels: usize,
+    /// First panel of each segment.
+    first_panel: Vec<usize>,
+}
+
+/// Columns of a value in [`KeyPanels::inner`]: whole panels.
+pub(super) fn value_cols(shape: AttentionShape) -> usize {
+    shape.head_dim.next_multiple_of(PANEL)
+}
+
+impl KeyPanels {
+    /// A column for each key, as `. K^T` reads them: head_dim x 32. `column` is where a head begins in a row.
+    pub(super) fn across(
+        qkv: &Tensor,
+        layout: &Layout,
+        shape: AttentionShape,
+        column: impl Fn(usize) -> usize + Sync,
+    ) -> Self {
+        Self::new(layout, shape, shape.head_dim * PANEL, |panel, kv_head, i, row| {
+            let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
+            for (column, value) in panel.chunks_exact_mut(PANEL).zip(key) {
+                column[i] = *value;
+            }
+        })
+    }
+
+    /// A row for each key, as `. V` reads them: 32 x [`value_cols`], the columns beyond head_dim zero.
+    pub(super) fn inner(
+        qkv: &Tensor,
+        layout: &Layout,
+        shape: AttentionShape,
+        column: impl Fn(usize) -> usize + Sync,
+    ) -> Self {
+        let width = value_cols(shape);
+        Self::new(layout, shape, width * PANEL, |panel, kv_head, i, row| {
+            let (value, filling) = panel[i * width..(i + 1) * width].split_at_mut(shape.head_dim);
+            value.copy_from_slice(&qkv.row(row)[column(kv_head)..][..shape.head_dim]);
+            filling.fill(0.0);
+        })
+    }
+
+    /// `put(panel, kv_head, i, row)` writes key `i` of a panel, which is `row` of the batch.
+    fn new(
+        layout: &Layout,
+        shape: AttentionShape,
+        size: usize,
+        put: impl Fn(&mut [f32], usize, usize, usize) + Sync,
+    ) -> Self {
+        let mut first_panel = Vec::with_capacity(layout.segments().len());
+        // First row and number of rows of each panel.
+        let mut rows = Vec::new();
+        for segment in layout.segments() {
+            first_panel.push(rows.len());
+            let firsts = (0..segment.len).step_by(PANEL);
+            rows.extend(firsts.map(|first| (segment.start + first, PANEL.min(segment.len - first))));
+        }
+        let n_panels = rows.len();
+        let mut panels = Tensor::scratch(shape.n_kv_heads * n_panels, size);
+        panels.data_mut().par_chunks_mut(size).enumerate().with_min_len(8).for_each(|(index, panel)| {
+            let (kv_head, (first, n)) = (index / n_panels, rows[index % n_panels]);
+            for i in 0..n {
+                put(panel, kv_head, i, first + i);
+            }
+        });
+        Self { panels, n_panels, first_panel }
+    }
+
+    /// Elements of a panel.
+    pub(super) fn panel_elements(&self) -> usize {
+        self.panels.cols()
+    }
+
+    /// The panels of a tile of keys, and all after them.
+    pub(super) fn from(&self, kv_head: usize, keys: KeyTile) -> &[f32] {
+        let first = kv_head * self.n_panels + self.first_panel[keys.segment] + keys.first / PANEL;
+        &self.panels.data()[first * self.panels.cols()..]
+    }
+}

@@ -1,0 +1,155 @@
+//! Matrix products in f32, `out[M,N] (+)= left[M,D] . right[D,N]`: which part of which matrix is in which cache when.
+//!
+//! The right factor comes in panels of 32 columns, the inner dimension in chunks of 256. A chunk's sums run in
+//! the order of k and are added to the output chunk after chunk, so the bits of an element depend neither on the
+//! other rows and columns, nor on their number, nor on how they are cut into tasks.
+
+use std::ops::{Range, RangeInclusive};
+
+use rayon::prelude::*;
+
+use crate::bf16::Bf16Panels;
+use crate::matmul::Output;
+use crate::parallel::SharedMut;
+use crate::tensor::Tensor;
+use crate::tile::PANEL;
+
+mod part;
+#[cfg(test)]
+mod tests;
+
+use part::Part;
+
+/// Rows up to which a product waits for its weights: the next panel is asked for while one is computed.
+const FEW_ROWS: usize = 64;
+
+/// A matrix in memory: the elements between rows and between columns, one of which is 1.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Rows that begin `stride` elements apart, the first of them at the front of `data`.
+    pub(crate) fn rows(data: &'a [f32], stride: usize) -> Self {
+        Self { data, row_stride: stride, col_stride: 1 }
+    }
+
+    pub(crate) fn of(tensor: &'a Tensor) -> Self {
+        Self::rows(tensor.data(), tensor.cols())
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self { row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    fn lies_in_columns(self) -> bool {
+        self.row_stride == 1 && self.col_stride != 1
+    }
+
+    /// Elements from `(row, col)` on; none beyond the end.
+    fn from(self, row: usize, col: usize) -> &'a [f32] {
+        self.data.get(row * self.row_stride + col * self.col_stride..).unwrap_or_default()
+    }
+}
+
+/// A right factor.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// As it lies, row after row.
+    Rows(View<'a>),
+    /// Panel after panel, each of so many elements: depth x 32.
+    Panels { data: &'a [f32], elements: usize },
+    /// Panels of numbers in bf16.
+    Bf16(&'a Bf16Panels),
+}
+
+/// A product, and where it goes.
+pub(crate) struct Product<'a> {
+    /// Rows and columns of the output, and the inner dimension.
+    shape: (usize, usize, usize),
+    left: View<'a>,
+    right: Right<'a>,
+    /// First element of the output.
+    out: SharedMut,
+    /// Elements between rows of the output.
+    out_stride: usize,
+    mode: Output,
+}
+
+/// Writes or adds a whole product to `out`, in parallel where it is worth it.
+pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right, depth: usize) {
+    let (m, n) = (out.rows(), out.cols());
+    let panels = n.div_ceil(PANEL);
+    let out = SharedMut(out.data_mut().as_mut_ptr());
+    let product = Product::new((m, n, depth), left, right, out, n, mode);
+    if m * n * depth < SERIAL_WORK {
+        // SAFETY: the whole output is ours.
+        return unsafe { product.compute_all() };
+    }
+    // How it is cut into tasks changes no element.
+    let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
+    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted, TASK_ROWS, 4) };
+    let tasks_m = m.div_ceil(task_rows);
+    let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
+    let tasks_n = panels.div_ceil(task_panels);
+    (0..tasks_m * tasks_n).into_par_iter().for_each(|index| {
+        let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * task_panels);
+        let (rows, panels) = (row..m.min(row + task_rows), panel..panels.min(panel + task_panels));
+        // SAFETY: the rows and columns of a task are written by it alone.
+        unsafe { product.compute(rows, panels) };
+    });
+}
+
+/// Multiply-adds below which one thread does everything.
+const SERIAL_WORK: usize = 1 << 18;
+
+/// Tasks of a product: enough of them for threads that are not equally fast.
+const TASKS_PER_THREAD: usize = 2;
+
+/// Rows of a task: so few that they stay in the second-level cache, so many that the right factor is worth fetching.
+const TASK_ROWS: RangeInclusive<usize> = 48..=240;
+
+/// Panels of a task, at least.
+const TASK_PANELS: usize = 4;
+
+/// Cuts `n` into even parts, a multiple of `parts` where that keeps them within `limits`: what a part holds, a multiple
+/// of `step`.
+fn even(n: usize, parts: usize, limits: RangeInclusive<usize>, step: usize) -> usize {
+    let parts = parts * n.div_ceil(parts * limits.end());
+    n.div_ceil(parts).max(*limits.start()).next_multiple_of(step)
+}
+
+impl<'a> Product<'a> {
+    /// `out` points to the first of m rows of n columns, `out_stride` apart; `shape` is (m, n, inner dimension).
+    pub(crate) fn new(
+        shape: (usize, usize, usize),
+        left: View<'a>,
+        right: Right<'a>,
+        out: SharedMut,
+        out_stride: usize,
+        mode: Output,
+    ) -> Self {
+        Self { shape, left, right, out, out_stride, mode }
+    }
+
+    /// Computes everything, on this thread.
+    ///
+    /// # Safety
+    /// `out` must have the shape's rows and columns, and they be the caller's alone.
+    pub(crate) unsafe fn compute_all(&self) {
+        let (m, n, _) = self.shape;
+        // SAFETY: passed on to the caller.
+        unsafe { self.compute(0..m, 0..n.div_ceil(PANEL)) };
+    }
+
+    /// Computes some rows of some panels of columns.
+    ///
+    /// # Safety
+    /// `out` must have the shape's rows and columns, and these rows and columns be the caller's alone.
+    unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>) {
+        pulp::Arch::new().dispatch(Part { product: self, rows, panels });
+    }
+}
