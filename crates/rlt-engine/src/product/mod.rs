@@ -20,7 +20,7 @@ mod tests;
 
 use part::Part;
 
-/// Rows up to which a product waits for its weights: the next panel is asked for while one is computed.
+/// Rows up to which a product waits for its weights: a panel is read once, for all of them.
 const FEW_ROWS: usize = 64;
 
 /// A matrix in memory: the elements between rows and between columns, one of which is 1.
@@ -104,7 +104,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
 }
 
 /// Multiply-adds below which one thread does everything.
-const SERIAL_WORK: usize = 1 << 18;
+const SERIAL_WORK: usize = 1 << 16;
 
 /// Tasks of a product: enough of them for threads that are not equally fast.
 const TASKS_PER_THREAD: usize = 2;

@@ -206,7 +206,7 @@ impl Part<'_> {
         panel: usize,
         left: impl Fn(usize, usize) -> f32,
     ) {
-        let (m, n, _) = self.product.shape;
+        let (_, n, _) = self.product.shape;
         let (first, depth) = (chunk.range.start, chunk.range.len());
         let columns = PANEL.min(n - panel * PANEL);
         // SAFETY: the rows and these columns lie inside `out`, and only this task writes them.
@@ -218,8 +218,6 @@ impl Part<'_> {
         for r in 0..MR {
             prefetch::<_, true>(out(r), 0, columns);
         }
-        let next =
-            (m <= FEW_ROWS && row == self.rows.start && panel + 1 < self.panels.end).then_some(panel + 1);
         let sums = match self.product.right {
             Right::Rows(rows) => {
                 let (right, stride) = if columns == PANEL {
@@ -230,14 +228,12 @@ impl Part<'_> {
                 tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near)
             }
             Right::Panels { data, elements } => {
-                let of = |panel: usize| &data[panel * elements + first * PANEL..];
-                let ahead = next.map_or(Ahead::Near, |next| Ahead::Far(of(next)));
-                tile::<S, MR, NV>(simd, left, of(panel), PANEL, depth, ahead)
+                let right = &data[panel * elements + first * PANEL..];
+                tile::<S, MR, NV>(simd, left, right, PANEL, depth, Ahead::Near)
             }
             Right::Bf16(panels) => {
-                let of = |panel: usize| &panels.panel(panel)[first * PANEL / 2..];
-                let ahead = next.map_or(Ahead::Near, |next| Ahead::Far(of(next)));
-                tile_bf16::<S, MR, NV>(simd, left, of(panel), PANEL / 2, depth, ahead)
+                let right = &panels.panel(panel)[first * PANEL / 2..];
+                tile_bf16::<S, MR, NV>(simd, left, right, PANEL / 2, depth, Ahead::Near)
             }
         };
         put::<S, MR, NV>(simd, sums, columns, chunk.mode, out);
