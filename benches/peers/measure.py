@@ -56,9 +56,11 @@ def known_programs(arguments: argparse.Namespace) -> list[Program]:
         Program("matrix products", script("gemm.py"), ("gemm",), environment=blas),
         Program("PyTorch", script("train_torch.py"), ("train_step",), environment=blas),
         Program("transformers", script("infer_transformers.py"), ("generate", "logprobs"), environment=blas),
-        Program("official method", script("score_official.py"), ("score", "score_recorded"), environment=blas),
         Program("TRL", script("grpo_trl.py"), ("grpo_step",), environment=blas),
     ]
+    for name, dtype in (("official method", "float32"), ("official method bfloat16", "bfloat16")):
+        command = script("score_official.py", "--dtype", dtype)
+        programs.append(Program(name, command, ("score", "score_recorded"), environment=blas))
     for mode in ("bf16", "compile", "bf16-compile"):
         command = script("train_torch.py", "--mode", mode)
         programs.append(Program(f"PyTorch {mode}", command, ("train_step",), environment=blas))

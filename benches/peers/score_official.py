@@ -1,4 +1,4 @@
-"""The RLT reward by the method of the official scorer: PyTorch f32, one sequence at a time.
+"""The RLT reward by the method of the official scorer: PyTorch, one sequence at a time, in f32 or bf16.
 
 For every completion the teacher reads prompt, solution and thought, the student prompt, thought and solution; each
 forward gives the logits of all positions, of which a log-softmax over the whole vocabulary is taken before the
@@ -19,7 +19,7 @@ ALPHA, LAMBDA = 0.01, 3.0
 
 def token_logprobs(model, ids_T: torch.Tensor, first: int, last: int) -> torch.Tensor:
     """Log-probabilities of the tokens ``first`` to ``last`` (exclusive) of one sequence."""
-    logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0] / works.TEMPERATURE
+    logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0].float() / works.TEMPERATURE
     logprobs_TV = torch.log_softmax(logits_TV, dim=-1)
     return logprobs_TV[first - 1 : last - 1].gather(-1, ids_T[first:last, None]).squeeze(-1)
 
@@ -54,13 +54,17 @@ def rewards(teacher, student, completions: int, think: int):
 
 @torch.inference_mode()
 def main() -> None:
-    arguments = works.parse_program_arguments(__doc__)
+    arguments = works.parse_program_arguments(
+        __doc__,
+        dtype={"default": "float32", "choices": ["float32", "bfloat16"]},
+    )
+    program = "official method" if arguments.dtype == "float32" else f"official method {arguments.dtype}"
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     teacher, student = (
         AutoModelForCausalLM.from_pretrained(
-            arguments.model, dtype=torch.float32, attn_implementation="sdpa"
+            arguments.model, dtype=getattr(torch, arguments.dtype), attn_implementation="sdpa"
         ).eval()
         for _ in range(2)
     )
@@ -71,7 +75,7 @@ def main() -> None:
         measured = timing.repeat(work, arguments.runs or works.RUNS[item.name], warm_ups=0)
         works.print_result(
             item,
-            "official method",
+            program,
             measured,
             peak_rss_mb=timing.peak_memory_mb(),
             completion_s=round(measured["median_s"] / item.dims[0], 4),
