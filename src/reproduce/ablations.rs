@@ -213,7 +213,8 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
             high: pooled.interval.high,
             emphasis: row.variant == Variant::Whole,
         });
-        measured.push((row.variant, pooled, numbers));
+        let repeated = of(i).map(|row| row.traces.figures.solution_overlap).collect();
+        measured.push(Measured { variant: row.variant, student: pooled, tokens: numbers[1], repeated });
     }
     Section {
         name: "ablations",
@@ -234,43 +235,63 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
     }
 }
 
-fn findings(measured: &[(Variant, Pooled, [f64; 3])]) -> Vec<Finding> {
-    let of = |variant: Variant| measured.iter().find(|(known, ..)| *known == variant);
-    let Some((_, whole, [_, tokens, repeated])) = of(Variant::Whole) else { return Vec::new() };
+/// What the findings are about.
+struct Measured {
+    variant: Variant,
+    student: Pooled,
+    /// Mean length of an explanation.
+    tokens: f64,
+    /// Share of the solution that explanations repeat, seed by seed.
+    repeated: Vec<f64>,
+}
+
+impl Measured {
+    fn repeated_text(&self) -> String {
+        let shares: Vec<String> = self.repeated.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
+        shares.join(", ")
+    }
+}
+
+fn findings(measured: &[Measured]) -> Vec<Finding> {
+    let of = |variant: Variant| measured.iter().find(|known| known.variant == variant);
+    let Some(whole) = of(Variant::Whole) else { return Vec::new() };
     let mut findings = Vec::new();
-    if let Some((_, student, [_, _, without])) = of(Variant::NoKl) {
-        let more = without - repeated;
+    if let Some(without) = of(Variant::NoKl) {
+        let more: Vec<f64> = without.repeated.iter().zip(&whole.repeated).map(|(a, b)| a - b).collect();
         findings.push(Finding::new(
             "Without r_KL the teacher repeats the solution",
-            Outcome::of(more > 0.1, more > 0.0),
+            Outcome::of(more.iter().all(|more| *more > 0.1), more.iter().sum::<f64>() > 0.0),
             format!(
-                "{} of it against {}; student {} against {}",
-                percent(*without),
-                percent(*repeated),
-                student.text(),
-                whole.text()
+                "{} % of it against {}, each seed; student {} against {}",
+                without.repeated_text(),
+                whole.repeated_text(),
+                without.student.text(),
+                whole.student.text()
             ),
         ));
     }
-    if let Some((_, student, [_, without, _])) = of(Variant::NoExtremes) {
+    if let Some(without) = of(Variant::NoExtremes) {
+        let longer = without.tokens / whole.tokens;
         findings.push(Finding::new(
             "Without minimum and maximum the explanations grow longer",
-            Outcome::of(without / tokens > 1.1, without / tokens > 1.02),
+            Outcome::of(longer > 1.1, longer > 1.02),
             format!(
-                "{without:.0} tokens against {tokens:.0}; student {} against {}",
-                student.text(),
-                whole.text()
+                "{:.0} tokens against {:.0}; student {} against {}",
+                without.tokens,
+                whole.tokens,
+                without.student.text(),
+                whole.student.text()
             ),
         ));
     }
     for variant in
         [Variant::NoWarmUp, Variant::K3, Variant::FullKl, Variant::WeakerStudent, Variant::StrongerStudent]
     {
-        let Some((_, student, _)) = of(variant) else { continue };
+        let Some(Measured { student, .. }) = of(variant) else { continue };
         findings.push(Finding::new(
             &format!("The whole method does better than with the change: {}", variant.label()),
-            Outcome::of(whole.is_above(student), whole.accuracy > student.accuracy),
-            format!("{} against {}", whole.text(), student.text()),
+            Outcome::of(whole.student.is_above(student), whole.student.accuracy > student.accuracy),
+            format!("{} against {}", whole.student.text(), student.text()),
         ));
     }
     findings
