@@ -225,6 +225,9 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
                 are empty. Rewards of different definitions do not compare."
             .into(),
         paper: paper(),
+        tried: "Each row is one change with everything else as it is: lambda was not tuned again for \
+                another D_j, nor the steps for other groups. Worlds in which an explanation can grow \
+                longer were not tried; here it is one line a step.",
         paper_note: "In words; the other rows here are ours.",
         figure: bars("Held-out accuracy of the student, by how its teacher was trained", &figure),
         caption: "Bars: mean over seeds. Whiskers: 95 % interval (seeds drawn, then questions within each).".into(),

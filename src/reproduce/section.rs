@@ -79,6 +79,8 @@ pub struct Section {
     pub caption: String,
     /// Claim by claim.
     pub findings: Vec<Finding>,
+    /// What was tried where a claim does not hold, and what was not.
+    pub tried: &'static str,
     /// The seeds it was measured under.
     pub seeds: Vec<u64>,
 }
@@ -99,6 +101,7 @@ impl Section {
         for Finding { claim, outcome, numbers } in &self.findings {
             let _ = writeln!(text, "- {claim}: **{}** ({numbers}).", outcome.words());
         }
+        let _ = writeln!(text, "\n{}", self.tried);
         text
     }
 }

@@ -246,6 +246,9 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
                 raw or without the wrong ones. \"Complete\" is the share of traces that show every step, all right."
             .into(),
         paper: paper(),
+        tried: "The first version had the usual base model only, which answers half of its questions and \
+                so gives RL on right answers plenty to reward. Tried since: a weak base model, which has \
+                read a third of the textbook. Other strengths were not.",
         paper_note: "Qwen2.5-7B students, per cent. 1K is the small set; the 32B student is larger than the 7B \
                      teacher. The traces of Bespoke are DeepSeek-R1's after post-processing.",
         figure: bars("Held-out accuracy of students, by the source of their traces", &pooled.iter().map(bar).collect::<Vec<_>>()),

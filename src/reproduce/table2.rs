@@ -121,6 +121,9 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
                 steps. What counts is accuracy at equal steps."
             .into(),
         paper: paper(),
+        tried: "From the usual base model RL without any cold start goes far, which leaves a cold start \
+                little to win. Tried since: the weak base model of table 1. Fewer questions, a smaller \
+                learning rate and more steps were not.",
         paper_note: "RL after a cold start, 7B, per cent.",
         figure: lines("Held-out accuracy in RL, by cold start", "steps of RL", &figure),
         caption: "Mean over seeds, on the questions that are asked during training (step 0: all held-out questions).".into(),
