@@ -23,6 +23,14 @@ fn reproduce(options: &Options) -> Result<PathBuf> {
     Ok(run(options, &Silent, &AtomicBool::new(false))?.page)
 }
 
+/// Byte for byte, figure 4b.
+fn assert_same_tables(pieces: &Path, whole: &Path) {
+    for file in ["table.csv", "table.md", "figure.svg"] {
+        let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
+        assert_eq!(read(pieces), read(whole), "{file}");
+    }
+}
+
 /// Sets the flag after so many units of work of whatever kind.
 struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
 
@@ -83,10 +91,7 @@ fn stopped_anywhere_and_called_again_gives_the_same_tables() {
         }
     }
     assert!(attempts > 2, "{attempts} attempts");
-    for file in ["table.csv", "table.md", "figure.svg"] {
-        let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
-        assert_eq!(read(pieces.path()), read(whole.path()), "{file}");
-    }
+    assert_same_tables(pieces.path(), whole.path());
 }
 
 /// Where the child of [`killed_anywhere_and_called_again_gives_the_same_tables`] works. Absent in an ordinary test run.
@@ -133,10 +138,7 @@ fn killed_anywhere_and_called_again_gives_the_same_tables() {
         kills += 1;
     }
     assert!(kills > 1, "{kills} kills");
-    for file in ["table.csv", "table.md", "figure.svg"] {
-        let read = |dir: &Path| fs::read(dir.join("fig4b").join(file)).unwrap();
-        assert_eq!(read(pieces.path()), read(whole.path()), "{file} after {kills} kills");
-    }
+    assert_same_tables(pieces.path(), whole.path());
 }
 
 #[test]

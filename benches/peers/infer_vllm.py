@@ -35,7 +35,7 @@ def random_prompts(generator: random.Random, sequences: int, length: int, vocabu
 def main() -> None:
     arguments = works.parse_program_arguments(
         __doc__,
-        dtype={"default": "float32", "choices": ["float32", "bfloat16"]},
+        **works.DTYPE_OPTION,
         **{"cache-gib": {"type": int, "default": 2, "help": "key/value cache in GiB (default 2)"}},
     )
     # vLLM reads these while it is imported.
@@ -58,7 +58,7 @@ def main() -> None:
     )
     generator = random.Random(0)
     vocabulary = works.LARGE_VOCABULARY
-    program = "vLLM" if arguments.dtype == "float32" else f"vLLM {arguments.dtype}"
+    program = works.at_precision("vLLM", arguments.dtype)
 
     for item in arguments.items:
         if item.name == "generate":

@@ -58,15 +58,16 @@ def known_programs(arguments: argparse.Namespace) -> list[Program]:
         Program("transformers", script("infer_transformers.py"), ("generate", "logprobs"), environment=blas),
         Program("TRL", script("grpo_trl.py"), ("grpo_step",), environment=blas),
     ]
-    for name, dtype in (("official method", "float32"), ("official method bfloat16", "bfloat16")):
-        command = script("score_official.py", "--dtype", dtype)
+    for dtype in works.DTYPES:
+        name, command = works.at_precision("official method", dtype), script("score_official.py", "--dtype", dtype)
         programs.append(Program(name, command, ("score", "score_recorded"), environment=blas))
     for mode in ("bf16", "compile", "bf16-compile"):
         command = script("train_torch.py", "--mode", mode)
         programs.append(Program(f"PyTorch {mode}", command, ("train_step",), environment=blas))
     if arguments.vllm_python:
         preload = {"LD_PRELOAD": arguments.vllm_preload} if arguments.vllm_preload else {}
-        for name, dtype in (("vLLM", "float32"), ("vLLM bfloat16", "bfloat16")):
+        for dtype in works.DTYPES:
+            name = works.at_precision("vLLM", dtype)
             command = script("infer_vllm.py", "--dtype", dtype, python=arguments.vllm_python)
             programs.append(Program(name, command, ("generate", "logprobs"), True, True, preload))
     return programs

@@ -54,11 +54,8 @@ def rewards(teacher, student, completions: int, think: int):
 
 @torch.inference_mode()
 def main() -> None:
-    arguments = works.parse_program_arguments(
-        __doc__,
-        dtype={"default": "float32", "choices": ["float32", "bfloat16"]},
-    )
-    program = "official method" if arguments.dtype == "float32" else f"official method {arguments.dtype}"
+    arguments = works.parse_program_arguments(__doc__, **works.DTYPE_OPTION)
+    program = works.at_precision("official method", arguments.dtype)
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

@@ -103,6 +103,16 @@ def parse_program_arguments(description: str, **extra) -> argparse.Namespace:
     return parser.parse_args()
 
 
+# The option of programs that know two precisions.
+DTYPES = ("float32", "bfloat16")
+DTYPE_OPTION = {"dtype": {"default": DTYPES[0], "choices": DTYPES}}
+
+
+def at_precision(program: str, dtype: str) -> str:
+    """The name of ``program`` at a precision; f32 goes without saying."""
+    return program if dtype == DTYPES[0] else f"{program} {dtype}"
+
+
 def print_result(item: Item, program: str, measured: dict, **fields) -> None:
     """Prints the JSON line of one item; ``measured`` comes from ``timing.repeat``."""
     line = {"name": item.name, "shape": item.shape, "program": program}

@@ -452,27 +452,12 @@ impl<'a> HeadRun<'a> {
             Some(Numbers::F32 { values, .. }) => Ahead::Far(&values[column..]),
             _ => Ahead::Nothing,
         };
+        let sizes = (hd, count);
         for column in (0..pairs).step_by(32) {
-            let sums = tile::<S, Q, VV2>(
-                simd,
-                left_rows(weights_of, count),
-                &values[column..],
-                hd,
-                count,
-                ahead(column),
-            );
-            add_values(simd, out, hd, column, &sums);
+            add_weighted::<S, Q, VV2>(simd, weights_of, values, ahead(column), sizes, column, out);
         }
         for column in (pairs..whole).step_by(16) {
-            let sums = tile::<S, Q, VV>(
-                simd,
-                left_rows(weights_of, count),
-                &values[column..],
-                hd,
-                count,
-                ahead(column),
-            );
-            add_values(simd, out, hd, column, &sums);
+            add_weighted::<S, Q, VV>(simd, weights_of, values, ahead(column), sizes, column, out);
         }
         for column in whole..hd {
             for q in 0..Q {
@@ -481,6 +466,22 @@ impl<'a> HeadRun<'a> {
             }
         }
     }
+}
+
+/// Weighs some columns of `count` values (`hd` columns each) and adds them as [`add_values`] does.
+#[inline(always)]
+fn add_weighted<S: Simd, const Q: usize, const VV: usize>(
+    simd: S,
+    weights: [&[f32]; Q],
+    values: &[f32],
+    ahead: Ahead<f32>,
+    (hd, count): (usize, usize),
+    column: usize,
+    out: &mut [f32],
+) {
+    let left = left_rows(weights, count);
+    let sums = tile::<S, Q, VV>(simd, left, &values[column..], hd, count, ahead);
+    add_values(simd, out, hd, column, &sums);
 }
 
 /// Adds weighted values to each query's sums (`Q` x head_dim), from `column` on.

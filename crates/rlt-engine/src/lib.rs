@@ -27,6 +27,8 @@ pub mod embedding;
 pub mod head;
 pub mod kv;
 pub mod low_rank;
+#[cfg(test)]
+mod made_up;
 pub mod matmul;
 pub mod moment;
 mod narrow;

@@ -89,11 +89,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn numbers(rows: usize, cols: usize, salt: usize) -> Tensor {
-        let value = |i: usize| ((i * 7919 + salt * 104_729) % 2003) as f32 / 1000.0 - 1.0;
-        Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
-    }
+    use crate::made_up::numbers;
 
     #[test]
     fn a_row_does_not_depend_on_the_number_of_rows() {

@@ -4,9 +4,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "says what was skipped and how close it came")]
 
-use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::convert::Infallible;
+
+use common::parity_folder;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::config::ModelConfig;
@@ -14,15 +16,6 @@ use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
 use rlt_model::{Decoder, Gradients, Stop};
-
-fn folder(name: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/parity");
-    if root.is_dir() {
-        return Some(root.join(name));
-    }
-    eprintln!("skipped: ../shared is absent");
-    None
-}
 
 /// A prompt that three completions share, and a sequence on its own.
 fn groups(vocab: usize) -> Vec<ScoringGroup> {
@@ -57,7 +50,7 @@ fn norm(values: impl Iterator<Item = f32>) -> f64 {
 #[test]
 fn gradients_are_those_of_f32_up_to_the_rounding_of_bf16() {
     for name in ["qwen2_tied_f32", "qwen3_untied_f32_sharded", "llama3_untied_bf16"] {
-        let Some(dir) = folder(name) else { return };
+        let Some(dir) = parity_folder(name) else { return };
         let exact = Decoder::load(&dir).unwrap();
         let rounded = Decoder::load(&dir).unwrap().in_arithmetic(Arithmetic::Bf16);
         let groups = groups(exact.config().vocab_size);
@@ -84,7 +77,7 @@ fn gradients_are_those_of_f32_up_to_the_rounding_of_bf16() {
 
 #[test]
 fn a_model_kept_in_bf16_gives_the_bits_of_its_widened_copy() {
-    let Some(dir) = folder("llama3_untied_bf16") else { return };
+    let Some(dir) = parity_folder("llama3_untied_bf16") else { return };
     let of = |decoder: Decoder| {
         let decoder = decoder.in_arithmetic(Arithmetic::Bf16);
         let groups = groups(decoder.config().vocab_size);
@@ -95,7 +88,7 @@ fn a_model_kept_in_bf16_gives_the_bits_of_its_widened_copy() {
 
 #[test]
 fn results_depend_neither_on_the_threads_nor_on_the_batch() {
-    let Some(dir) = folder("qwen3_untied_f32_sharded") else { return };
+    let Some(dir) = parity_folder("qwen3_untied_f32_sharded") else { return };
     let decoder = Decoder::load(&dir).unwrap().in_arithmetic(Arithmetic::Bf16);
     let groups = groups(decoder.config().vocab_size);
     let of = |threads: usize| {
@@ -121,7 +114,7 @@ fn results_depend_neither_on_the_threads_nor_on_the_batch() {
 
 #[test]
 fn what_is_recorded_while_sampling_is_what_training_computes() {
-    let Some(dir) = folder("qwen2_tied_f32") else { return };
+    let Some(dir) = parity_folder("qwen2_tied_f32") else { return };
     let decoder = Decoder::load(&dir).unwrap().in_arithmetic(Arithmetic::Bf16);
     let vocab = ModelConfig::from_dir(&dir).unwrap().vocab_size;
     let prompt = groups(vocab)[0].prefix.clone();

@@ -3,8 +3,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "says what was skipped and how close it came")]
 
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::path::Path;
+
+use common::parity_folder;
 use rlt_engine::{Tensor, head};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::decoder::Keep;
@@ -13,15 +16,6 @@ use rlt_model::weights::Weights;
 use rlt_model::{Decoder, Gradients};
 
 const FAMILIES: [&str; 3] = ["qwen2_tied_f32", "qwen3_untied_f32_sharded", "llama3_untied_bf16"];
-
-fn folder(name: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/parity");
-    if root.is_dir() {
-        return Some(root.join(name));
-    }
-    eprintln!("skipped: ../shared is absent");
-    None
-}
 
 /// The two sequences of the golden file, without their padding.
 fn sequences(dir: &Path) -> Vec<Vec<u32>> {
@@ -54,7 +48,7 @@ fn packed(sequences: &[Vec<u32>]) -> (PackedBatch, Vec<ScoringGroup>) {
 #[test]
 fn logits_equal_those_of_transformers() {
     for name in FAMILIES {
-        let Some(dir) = folder(name) else { return };
+        let Some(dir) = parity_folder(name) else { return };
         let decoder = Decoder::load(&dir).unwrap();
         let golden = Weights::open_file(&dir.join("golden.safetensors")).unwrap();
         let shape = golden.shape("logits").unwrap().to_vec();
@@ -80,7 +74,7 @@ fn logits_equal_those_of_transformers() {
 #[test]
 fn loss_and_gradients_equal_those_of_pytorch() {
     for name in FAMILIES {
-        let Some(dir) = folder(name) else { return };
+        let Some(dir) = parity_folder(name) else { return };
         let decoder = Decoder::load(&dir).unwrap();
         let golden: serde_json::Value =
             serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
@@ -137,7 +131,7 @@ fn compare_gradients(
 
 #[test]
 fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
-    let Some(dir) = folder("qwen3_untied_f32_sharded") else { return };
+    let Some(dir) = parity_folder("qwen3_untied_f32_sharded") else { return };
     let decoder = Decoder::load(&dir).unwrap();
     let ids = &sequences(&dir)[0];
     let (prefix, rest) = ids.split_at(40);
@@ -182,7 +176,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
 
 #[test]
 fn results_do_not_depend_on_threads_or_batch_order_bit_for_bit() {
-    let Some(dir) = folder("qwen2_tied_f32") else { return };
+    let Some(dir) = parity_folder("qwen2_tied_f32") else { return };
     let decoder = Decoder::load(&dir).unwrap();
     let ids = sequences(&dir);
     let many: Vec<Vec<u32>> =

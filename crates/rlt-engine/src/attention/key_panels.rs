@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{AttentionShape, KeyTile, Layout};
+use super::{AttentionShape, KeyRuns, KeyTile, Layout};
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
@@ -11,10 +11,8 @@ use crate::tile::PANEL;
 pub(super) struct KeyPanels {
     /// One panel a row.
     panels: Tensor,
-    /// Panels of one head.
-    n_panels: usize,
-    /// First panel of each segment.
-    first_panel: Vec<usize>,
+    /// A run of keys a panel, those of one head.
+    keys: KeyRuns,
 }
 
 /// Columns of a value in [`KeyPanels::inner`]: whole panels.
@@ -60,23 +58,16 @@ impl KeyPanels {
         size: usize,
         put: impl Fn(&mut [f32], usize, usize, usize) + Sync,
     ) -> Self {
-        let mut first_panel = Vec::with_capacity(layout.segments().len());
-        // First row and number of rows of each panel.
-        let mut rows = Vec::new();
-        for segment in layout.segments() {
-            first_panel.push(rows.len());
-            let firsts = (0..segment.len).step_by(PANEL);
-            rows.extend(firsts.map(|first| (segment.start + first, PANEL.min(segment.len - first))));
-        }
-        let n_panels = rows.len();
+        let keys = KeyRuns::new(layout, 0..layout.segments().len(), PANEL);
+        let n_panels = keys.rows.len();
         let mut panels = Tensor::scratch(shape.n_kv_heads * n_panels, size);
         panels.data_mut().par_chunks_mut(size).enumerate().with_min_len(8).for_each(|(index, panel)| {
-            let (kv_head, (first, n)) = (index / n_panels, rows[index % n_panels]);
+            let (kv_head, (first, n)) = (index / n_panels, keys.rows[index % n_panels]);
             for i in 0..n {
                 put(panel, kv_head, i, first + i);
             }
         });
-        Self { panels, n_panels, first_panel }
+        Self { panels, keys }
     }
 
     /// Elements of a panel.
@@ -86,7 +77,7 @@ impl KeyPanels {
 
     /// The panels of a tile of keys, and all after them.
     pub(super) fn from(&self, kv_head: usize, keys: KeyTile) -> &[f32] {
-        let first = kv_head * self.n_panels + self.first_panel[keys.segment] + keys.first / PANEL;
+        let first = kv_head * self.keys.rows.len() + self.keys.of(keys, PANEL);
         &self.panels.data()[first * self.panels.cols()..]
     }
 }

@@ -3,7 +3,7 @@
 use pulp::bytemuck;
 use rayon::prelude::*;
 
-use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
+use super::{AttentionShape, KeyRuns, KeyTile, Layout, TILE_KEYS};
 use crate::buffer::{self, Buffer};
 use crate::narrow::{LaidOut, Pairs, View};
 use crate::tensor::Tensor;
@@ -29,10 +29,8 @@ pub(super) struct KeyTiles<'a, const N: usize> {
     /// By head, then tile by tile.
     words: Buffer,
     first_head: usize,
-    /// Tiles of one head.
-    n_tiles: usize,
-    /// First tile of each segment of the layout; nothing for those that are left out.
-    first_tile: Vec<Option<usize>>,
+    /// A run of keys a tile, those of one head.
+    runs: KeyRuns,
 }
 
 /// Words of one factor: both ends are filled up to 32.
@@ -50,20 +48,12 @@ impl<'a, const N: usize> KeyTiles<'a, N> {
         kv_heads: std::ops::Range<usize>,
         factors: [Factor; N],
     ) -> Self {
-        let mut first_tile = vec![None; layout.segments().len()];
-        // First row and number of keys of each tile.
-        let mut tiles = Vec::new();
-        for index in segments {
-            let segment = layout.segments()[index];
-            first_tile[index] = Some(tiles.len());
-            let firsts = (0..segment.len).step_by(TILE_KEYS);
-            tiles.extend(firsts.map(|first| (segment.start + first, TILE_KEYS.min(segment.len - first))));
-        }
-        let (n_tiles, size) = (tiles.len(), factor_words(shape));
+        let runs = KeyRuns::new(layout, segments, TILE_KEYS);
+        let (n_tiles, size) = (runs.rows.len(), factor_words(shape));
         let mut words = buffer::take(kv_heads.len() * n_tiles * N * size);
         let all: &mut [u32] = bytemuck::cast_slice_mut(&mut words);
         all.par_chunks_mut((N * size).max(1)).enumerate().with_min_len(4).for_each(|(index, words)| {
-            let (kv_head, (row, n)) = (kv_heads.start + index / n_tiles, tiles[index % n_tiles]);
+            let (kv_head, (row, n)) = (kv_heads.start + index / n_tiles, runs.rows[index % n_tiles]);
             let view = |column| head_view(qkv, row, column, n, shape.head_dim);
             let (k, v) = (view(shape.key_col(kv_head)), view(shape.value_col(kv_head)));
             for (factor, words) in factors.iter().zip(words.chunks_exact_mut(size)) {
@@ -75,14 +65,13 @@ impl<'a, const N: usize> KeyTiles<'a, N> {
                 };
             }
         });
-        Self { layout, shape, factors, words, first_head: kv_heads.start, n_tiles, first_tile }
+        Self { layout, shape, factors, words, first_head: kv_heads.start, runs }
     }
 
     /// The factors of one tile, in the order that was asked for. All keys of the tile were laid out, of which a
     /// tile of queries may see fewer.
     pub(super) fn get(&self, kv_head: usize, keys: KeyTile) -> [LaidOut<'_>; N] {
-        let first = self.first_tile[keys.segment].expect("a segment that was laid out");
-        let tile = (kv_head - self.first_head) * self.n_tiles + first + keys.first / TILE_KEYS;
+        let tile = (kv_head - self.first_head) * self.runs.rows.len() + self.runs.of(keys, TILE_KEYS);
         let size = factor_words(self.shape);
         let words: &[u32] = bytemuck::cast_slice(&self.words);
         let n = TILE_KEYS.min(self.layout.segments()[keys.segment].len - keys.first);

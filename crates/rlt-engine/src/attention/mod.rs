@@ -129,6 +129,32 @@ impl Layout {
     }
 }
 
+/// Segments cut into runs of so many keys, each segment beginning a new run.
+struct KeyRuns {
+    /// First row in the batch and number of keys of each run.
+    rows: Vec<(usize, usize)>,
+    /// First run of each segment of the layout; nothing for those that are left out.
+    first: Vec<Option<usize>>,
+}
+
+impl KeyRuns {
+    /// Of some `segments` of `layout`, `size` keys a run.
+    fn new(layout: &Layout, segments: impl Iterator<Item = usize>, size: usize) -> Self {
+        let (mut rows, mut first) = (Vec::new(), vec![None; layout.segments.len()]);
+        for index in segments {
+            let Segment { start, len, .. } = layout.segments[index];
+            first[index] = Some(rows.len());
+            rows.extend((0..len).step_by(size).map(|at| (start + at, size.min(len - at))));
+        }
+        Self { rows, first }
+    }
+
+    /// The run that a tile of keys begins with, if runs are of `size` keys.
+    fn of(&self, keys: KeyTile, size: usize) -> usize {
+        self.first[keys.segment].expect("a segment that was laid out") + keys.first / size
+    }
+}
+
 /// Keys of a tile: whole panels.
 const TILE_KEYS: usize = 4 * PANEL;
 

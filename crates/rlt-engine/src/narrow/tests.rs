@@ -2,18 +2,9 @@ use super::kernel::Kernel;
 use super::product::product_by;
 use super::{Left, Pairs};
 use crate::arithmetic::Arithmetic;
+use crate::made_up::{numbers, transposed};
 use crate::matmul::Output;
 use crate::tensor::Tensor;
-
-fn numbers(rows: usize, cols: usize, salt: usize) -> Tensor {
-    let value = |i: usize| ((i * 7919 + salt * 104_729) % 2003) as f32 / 1000.0 - 1.0;
-    Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
-}
-
-fn transposed(x: &Tensor) -> Tensor {
-    let value = |i: usize| x.row(i % x.rows())[i / x.rows()];
-    Tensor::from_vec(x.cols(), x.rows(), (0..x.len()).map(value).collect())
-}
 
 /// `x` rounded to bf16, by the definition: the nearer of its two neighbours, the even one on a tie.
 fn rounded(x: f32) -> f64 {

@@ -1,17 +1,8 @@
 //! Products of every layout and size, and what their bits depend on.
 
 use super::*;
+use crate::made_up::{numbers, transposed};
 use crate::packed::PackedWeight;
-
-fn numbers(rows: usize, cols: usize, salt: usize) -> Tensor {
-    let value = |i: usize| ((i * 7919 + salt * 104_729) % 2003) as f32 / 1000.0 - 1.0;
-    Tensor::from_vec(rows, cols, (0..rows * cols).map(value).collect())
-}
-
-fn transpose(x: &Tensor) -> Tensor {
-    let value = |i: usize| x.row(i % x.rows())[i / x.rows()];
-    Tensor::from_vec(x.cols(), x.rows(), (0..x.len()).map(value).collect())
-}
 
 /// Every layout of both factors against sums in f64, to twice what f32 can lose in as many additions.
 #[test]
@@ -20,7 +11,7 @@ fn products_of_every_layout_are_right() {
         [(1, 1, 1), (3, 40, 0), (7, 33, 17), (29, 96, 300), (131, 64, 256), (70, 330, 600), (300, 200, 257)]
     {
         let (a, b, before) = (numbers(m, depth, 1), numbers(depth, n, 2), numbers(m, n, 3));
-        let (a_columns, b_columns) = (transpose(&a), transpose(&b));
+        let (a_columns, b_columns) = (transposed(&a), transposed(&b));
         let packed = (depth > 0).then(|| PackedWeight::new(&b_columns));
         for mode in [Output::Replace, Output::Accumulate] {
             let check = |what: &str, out: &Tensor| {
@@ -67,7 +58,7 @@ fn a_row_s_bits_depend_on_it_alone() {
         out
     };
     let all = product(&a, View::of(&a), 2);
-    let columns = transpose(&a);
+    let columns = transposed(&a);
     for threads in [1, 3, 8] {
         assert!(
             product(&a, View::of(&columns).transposed(), threads).data() == all.data(),
@@ -95,7 +86,7 @@ fn narrower_vectors_give_the_same_bits() {
     let Some(narrow) = pulp::x86::V3::try_new() else { return };
     for (m, n, depth) in [(7, 33, 17), (131, 300, 513)] {
         let (a, b) = (numbers(m, depth, 1), numbers(depth, n, 2));
-        let columns = transpose(&a);
+        let columns = transposed(&a);
         for left in [View::of(&a), View::of(&columns).transposed()] {
             let mut outs = [(); 2].map(|()| numbers(m, n, 3));
             let [this, other] = &mut outs;
