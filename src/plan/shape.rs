@@ -1,6 +1,7 @@
 //! A decoder by its shape alone: what its passes ask of memory, and how much they compute.
 
 use rlt_engine::arithmetic::Arithmetic;
+use rlt_engine::row_blocks::block_rows;
 use rlt_model::adapter::{LoraSettings, adapter_slots};
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
@@ -82,6 +83,22 @@ impl MicroBatch {
 /// Elements of a factor of a product in bf16, two numbers each, filled up to whole tiles.
 fn half_words(columns: usize, inner: usize) -> usize {
     columns.next_multiple_of(PANEL) * inner.next_multiple_of(PANEL) / 2
+}
+
+/// A chain of row-wise operations over `m` rows: `work(pool, rows)`, for as many blocks of rows as run at the same time,
+/// takes and returns what one of them holds. Where rows are cut into blocks, each has copies of `copied` numbers a row
+/// besides.
+fn chain(pool: &mut Pool, m: usize, copied: &[usize], mut work: impl FnMut(&mut Pool, usize) -> Vec<Block>) {
+    let rows = block_rows(m).min(m);
+    let at_once = m.div_ceil(rows.max(1)).min(rayon::current_num_threads());
+    let mut held = Vec::new();
+    for _ in 0..at_once {
+        if rows < m {
+            held.extend(copied.iter().map(|columns| pool.take(rows * columns)));
+        }
+        held.extend(work(pool, rows));
+    }
+    pool.give_all(held);
 }
 
 /// `1 + 2 + .. + n`.
@@ -191,9 +208,27 @@ impl Shape {
         }
     }
 
+    /// Takes the packed weights of a block that is only read.
+    fn packed_block(&self, pool: &mut Pool) -> Vec<Block> {
+        let mut packed = Vec::new();
+        for matrix in self.matrices() {
+            packed.push(pool.take(self.packed_elements(matrix.n, matrix.k)));
+            for n in matrix.terms {
+                packed.push(pool.take(self.rank().next_multiple_of(PANEL) * matrix.k));
+                packed.push(pool.take(n.next_multiple_of(PANEL) * self.rank()));
+            }
+        }
+        packed
+    }
+
     /// The forward product of `m` rows, beside its output.
     fn product(&self, pool: &mut Pool, matrix: &Matrix, m: usize) {
         pool.touch(self.packed_elements(matrix.n, matrix.k));
+        self.terms(pool, matrix, m);
+    }
+
+    /// The low-rank terms of a product of `m` rows.
+    fn terms(&self, pool: &mut Pool, matrix: &Matrix, m: usize) {
         for &n in &matrix.terms {
             let u = pool.take(m * self.rank());
             pool.touch(m * n);
@@ -209,18 +244,14 @@ impl Shape {
         }
         let dx = pool.take(m * matrix.k);
         self.lay_out_backward(pool, matrix.n, matrix.k);
-        for &n in &matrix.terms {
-            let u = pool.take(m * self.rank());
-            pool.touch(m * n);
-            pool.give(u);
-        }
+        self.terms(pool, matrix, m);
         dx
     }
 
     /// One block forward: its output and what is saved of it.
     fn block_forward(&self, pool: &mut Pool, batch: MicroBatch) -> (Block, Vec<Block>) {
         let (c, m) = (&self.config, batch.rows);
-        let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
+        let (d, f) = (c.hidden_size, c.intermediate_size);
         let [qkv, attention_out, gate_up, down] = self.matrices();
         let normed = pool.take(m * d);
         let mut saved = vec![pool.take(m), pool.take(m * self.qkv())];
@@ -229,14 +260,7 @@ impl Shape {
         if c.qk_norm {
             saved.push(pool.take(m * self.qkv()));
         }
-        saved.extend([pool.take(m * q), pool.take(m * c.n_heads)]);
-        // Attention packs keys and values by panels, or rounds them by tiles.
-        let padded = c.head_dim.next_multiple_of(PANEL);
-        let packed: Vec<Block> = match self.arithmetic {
-            Arithmetic::F32 => [c.head_dim, padded].map(|cols| self.key_panels(pool, batch, cols)).into(),
-            Arithmetic::Bf16 => vec![pool.take(batch.tiles * c.n_kv_heads * TILE_KEYS * padded)],
-        };
-        pool.give_all(packed);
+        saved.extend(self.attention(pool, batch));
         saved.push(pool.take(m * d));
         self.product(pool, &attention_out, m);
         let normed = pool.take(m * d);
@@ -248,6 +272,20 @@ impl Shape {
         self.product(pool, &down, m);
         pool.give(activated);
         (out, saved)
+    }
+
+    /// Attention forward: its output, and the logs of its denominators.
+    fn attention(&self, pool: &mut Pool, batch: MicroBatch) -> [Block; 2] {
+        let c = &self.config;
+        let out = [c.n_heads * c.head_dim, c.n_heads].map(|cols| pool.take(batch.rows * cols));
+        // Keys and values are packed by panels, or rounded by tiles.
+        let padded = c.head_dim.next_multiple_of(PANEL);
+        let packed: Vec<Block> = match self.arithmetic {
+            Arithmetic::F32 => [c.head_dim, padded].map(|cols| self.key_panels(pool, batch, cols)).into(),
+            Arithmetic::Bf16 => vec![pool.take(batch.tiles * c.n_kv_heads * TILE_KEYS * padded)],
+        };
+        pool.give_all(packed);
+        out
     }
 
     /// Keys or values by panels, `cols` numbers each.
@@ -294,15 +332,46 @@ impl Shape {
         }
     }
 
+    /// The blocks of a forward pass that keeps nothing, beside their input, in whose place they leave their output; of the
+    /// last block only keys and values, unless it is wanted whole.
+    fn read_blocks(&self, pool: &mut Pool, batch: MicroBatch, whole_last: bool) {
+        let (c, m) = (&self.config, batch.rows);
+        let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
+        let [qkv_weights, attention_out, gate_up, down] = &self.matrices();
+        for layer in 0..c.n_layers {
+            let packed = self.packed_block(pool);
+            let qkv = pool.take(m * self.qkv());
+            chain(pool, m, &[d, self.qkv()], |pool, rows| {
+                let normed = [rows * d, rows].map(|elements| pool.take(elements));
+                self.terms(pool, qkv_weights, rows);
+                normed.into()
+            });
+            if layer + 1 == c.n_layers && !whole_last {
+                pool.give_all(packed.into_iter().chain([qkv]));
+                return;
+            }
+            let attended = self.attention(pool, batch);
+            pool.give(qkv);
+            chain(pool, m, &[d, q], |pool, rows| {
+                self.terms(pool, attention_out, rows);
+                let (normed, inverse) = (pool.take(rows * d), pool.take(rows));
+                let between = pool.take(rows * 2 * f);
+                self.terms(pool, gate_up, rows);
+                pool.give(normed);
+                let activated = pool.take(rows * f);
+                pool.give(between);
+                self.terms(pool, down, rows);
+                vec![inverse, activated]
+            });
+            pool.give_all(packed.into_iter().chain(attended));
+        }
+    }
+
     /// Log-probabilities of a batch.
     pub fn score(&self, pool: &mut Pool, batch: MicroBatch) {
         let (m, d) = (batch.rows, self.config.hidden_size);
-        let mut x = pool.take(m * d);
-        for _ in 0..self.config.n_layers {
-            let (out, saved) = self.block_forward(pool, batch);
-            pool.give_all(saved);
-            pool.give(std::mem::replace(&mut x, out));
-        }
+        let x = pool.take(m * d);
+        self.read_blocks(pool, batch, true);
         let hidden = pool.take(m * d);
         pool.give(x);
         self.head(pool, batch.targets, false);
@@ -342,13 +411,7 @@ impl Shape {
         let c = &self.config;
         let mut packed: Vec<Block> = Vec::new();
         for _ in 0..c.n_layers {
-            let matrices = self.matrices();
-            packed.extend(matrices.iter().map(|m| pool.take(self.packed_elements(m.n, m.k))));
-            let terms = matrices.iter().flat_map(|m| m.terms.iter().map(move |n| (m.k, *n)));
-            for (k, n) in terms.collect::<Vec<_>>() {
-                packed.push(pool.take(self.rank().next_multiple_of(PANEL) * k));
-                packed.push(pool.take(n.next_multiple_of(PANEL) * self.rank()));
-            }
+            packed.extend(self.packed_block(pool));
         }
         packed.push(pool.take(self.packed_elements(c.vocab_size, c.hidden_size)));
 
@@ -372,8 +435,8 @@ impl Shape {
             (now, rest) = rest.split_at(together);
             let batch = MicroBatch::prompts(now);
             let x = pool.take(batch.rows * c.hidden_size);
-            let (out, saved) = self.block_forward(pool, batch);
-            pool.give_all(saved.into_iter().chain([out, x]));
+            self.read_blocks(pool, batch, false);
+            pool.give(x);
             let sequences = (together * n).min(running);
             let mut pages: Vec<Block> = Vec::new();
             for prompt in now {

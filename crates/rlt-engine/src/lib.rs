@@ -38,6 +38,7 @@ mod parallel;
 mod product;
 pub mod random;
 pub mod rope;
+pub mod row_blocks;
 pub mod sample;
 mod simd;
 mod slab;

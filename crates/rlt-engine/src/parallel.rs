@@ -1,6 +1,30 @@
 //! Splitting row-wise work over threads.
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
+
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` with every operation inside it on this thread alone: for callers that hand rows to threads themselves.
+pub(crate) fn on_this_thread<R>(work: impl FnOnce() -> R) -> R {
+    /// Also when `work` panics.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _before = Before(ALONE.replace(true));
+    work()
+}
+
+/// Whether this runs inside [`on_this_thread`].
+pub(crate) fn is_alone() -> bool {
+    ALONE.get()
+}
 
 /// Below this many elements a parallel region costs more than it saves.
 const SERIAL_ELEMENTS: usize = 16 * 1024;
@@ -18,7 +42,7 @@ where
     if cols == 0 || out.is_empty() {
         return;
     }
-    if out.len() <= SERIAL_ELEMENTS {
+    if out.len() <= SERIAL_ELEMENTS || is_alone() {
         return work(0, out);
     }
     let rows = (GRAIN_ELEMENTS / cols).max(1);
@@ -33,7 +57,7 @@ where
     if cols == 0 || out.is_empty() {
         return;
     }
-    if out.len() <= SERIAL_ELEMENTS {
+    if out.len() <= SERIAL_ELEMENTS || is_alone() {
         return work(0, out, out2);
     }
     let rows = (GRAIN_ELEMENTS / cols).max(1);

@@ -188,27 +188,21 @@ impl Decoder {
         [heads(0, c.n_heads), heads(c.n_heads, c.n_kv_heads), heads(0, c.n_heads + c.n_kv_heads)]
     }
 
-    /// Turns the bare projections of a block into query, key and value rows: adds the bias, applies
-    /// head norms and rotation. Returns the rows before the head norms where there are any.
-    pub(crate) fn finish_qkv(
+    /// Applies head norms and rotation to query, key and value rows.
+    pub(crate) fn place_heads(
         &self,
         block: &BlockParameters,
         qkv: &mut Tensor,
         positions: &[u32],
         rope: &RopeTable,
-    ) -> Option<Tensor> {
-        if let Some(bias) = &block.qkv_bias {
-            add_bias(qkv, bias);
-        }
+    ) {
         let [queries, keys, rotated] = self.head_columns();
-        let mut before_norm = None;
-        if let (Some(q), Some(k)) = (&block.query_norm, &block.key_norm) {
-            before_norm = Some(qkv.clone());
-            head_norm(qkv, queries, q, self.config.rms_norm_eps);
-            head_norm(qkv, keys, k, self.config.rms_norm_eps);
+        for (heads, norm) in [(queries, &block.query_norm), (keys, &block.key_norm)] {
+            if let Some(norm) = norm {
+                head_norm(qkv, heads, norm, self.config.rms_norm_eps);
+            }
         }
         rotate(qkv, rotated, positions, rope, Rotation::Forward);
-        before_norm
     }
 
     /// The first part of a block: from its input (rows x hidden) to query, key and value rows.
@@ -217,7 +211,11 @@ impl Decoder {
         let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, self.config.rms_norm_eps);
         let mut qkv = self.projection(layer, Site::Qkv).forward(&normed);
         drop(normed);
-        let qkv_before_norm = self.finish_qkv(block, &mut qkv, positions, rope);
+        if let Some(bias) = &block.qkv_bias {
+            add_bias(&mut qkv, bias);
+        }
+        let qkv_before_norm = self.config.qk_norm.then(|| qkv.clone());
+        self.place_heads(block, &mut qkv, positions, rope);
         BlockQkv { inverse_attention, qkv_before_norm, qkv }
     }
 
@@ -351,31 +349,8 @@ impl Decoder {
         Activations { inputs, blocks, last: x, inverse_final, hidden }
     }
 
-    /// Hidden states after the final norm (rows x hidden), keeping nothing else.
-    pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
-        let rope = self.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.parameters.embedding);
-        for layer in 0..self.config.n_layers {
-            x = self.block_forward(layer, &x, &batch.layout, &rope).0;
-        }
-        rms_norm(&x, &self.parameters.final_norm, self.config.rms_norm_eps).0
-    }
-
-    /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows. What comes after the last
-    /// block's is not computed.
-    pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
-        let rope = self.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.parameters.embedding);
-        let last = self.config.n_layers - 1;
-        for layer in 0..last {
-            let (out, saved) = self.block_forward(layer, &x, &batch.layout, &rope);
-            see_qkv(layer, &saved.qkv);
-            x = out;
-        }
-        see_qkv(last, &self.block_qkv(last, &x, batch.layout.positions(), &rope).qkv);
-    }
-
-    fn rope_for(&self, layout: &Layout) -> Arc<RopeTable> {
+    /// The rotary table for the positions of a batch.
+    pub(crate) fn rope_for(&self, layout: &Layout) -> Arc<RopeTable> {
         self.rope(layout.positions().iter().max().map_or(0, |p| *p as usize + 1))
     }
 

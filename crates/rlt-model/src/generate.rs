@@ -108,7 +108,7 @@ pub fn generate(
         let weights = DecodeWeights::new(decoder);
         while !stop.is_asked() && batch.admit(decoder, &weights) {
             while !batch.running.is_empty() && !stop.is_asked() {
-                batch.advance(decoder, &weights, stop);
+                batch.advance(&weights, stop);
                 on_progress(batch.progress);
                 if batch.has_room() {
                     break;
@@ -269,7 +269,7 @@ impl<'a> Batch<'a> {
         }
         let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
         let last: Vec<u32> = requests.iter().map(last).collect();
-        let logits = weights.step(decoder, &last, &mut prompts.iter_mut().collect::<Vec<_>>());
+        let logits = weights.step(&last, &mut prompts.iter_mut().collect::<Vec<_>>());
         let logits = logits.to_host();
         let logits = logits.chunks(decoder.config().vocab_size);
         for ((request, prompt), logits) in requests.into_iter().zip(prompts).zip(logits) {
@@ -328,7 +328,7 @@ impl<'a> Batch<'a> {
 
     /// Takes some steps with every running sequence: all threads with all of them together, or, where
     /// there are enough, each thread with its own.
-    fn advance(&mut self, decoder: &Decoder, weights: &DecodeWeights, stop: Stop) {
+    fn advance(&mut self, weights: &DecodeWeights, stop: Stop) {
         let n_threads = rayon::current_num_threads();
         let mut waiting = std::mem::take(&mut self.running);
         let n_shares = if waiting.len() >= n_threads * SEQUENCES_OF_A_THREAD { n_threads } else { 1 };
@@ -342,7 +342,7 @@ impl<'a> Batch<'a> {
         shares.par_iter_mut().for_each(|share| {
             // What was drawn is dropped when it stops, so threads may stop at different steps.
             for _ in (0..STEPS_OF_A_ROUND).take_while(|_| !stop.is_asked()) {
-                self.step(decoder, weights, share);
+                self.step(weights, share);
             }
         });
         for share in shares {
@@ -355,13 +355,13 @@ impl<'a> Batch<'a> {
     }
 
     /// Computes the newest token of every sequence of a share and draws the next one.
-    fn step(&self, decoder: &Decoder, weights: &DecodeWeights, share: &mut Share) {
+    fn step(&self, weights: &DecodeWeights, share: &mut Share) {
         if share.running.is_empty() {
             return;
         }
         let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
         let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
-        let logits = weights.step(decoder, &ids, &mut sequences);
+        let logits = weights.step(&ids, &mut sequences);
         let host = logits.to_host();
         let rows = share.running.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
         let drawn: Vec<_> = rows.map(|(running, row)| self.draw_one(running, row)).collect();

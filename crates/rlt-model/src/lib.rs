@@ -15,6 +15,8 @@ mod files;
 pub mod folder;
 pub mod generate;
 pub mod gradients;
+mod inference;
+mod packed_block;
 pub mod parameters;
 mod projection;
 mod scored;

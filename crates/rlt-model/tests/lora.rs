@@ -5,8 +5,10 @@ use std::convert::Infallible;
 use std::path::Path;
 
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt};
 use rlt_engine::random::RandomStream;
+use rlt_engine::row_blocks::block_rows;
 use rlt_model::Stop;
 use rlt_model::adapter::{Adapter, LoraSettings, Target, adapter_slots};
 use rlt_model::adapter_folder::AdapterConfig;
@@ -116,6 +118,24 @@ fn log_probabilities_are_those_of_the_merged_model() {
             }
             assert_eq!(without, flat(base(family).token_logprobs(&groups(), 0.8, 1000).unwrap()));
             assert!(ours.iter().zip(&without).any(|(a, b)| (a - b).abs() > 0.01));
+        }
+    }
+}
+
+/// Reading goes through the blocks some rows at a time, training through all of them at once.
+#[test]
+fn log_probabilities_are_those_of_the_training_pass_bit_for_bit() {
+    for (family, arithmetic) in FAMILIES.into_iter().zip([Arithmetic::F32, Arithmetic::Bf16].repeat(2)) {
+        for decoder in [base(family), adapted(family, &SOME)] {
+            let decoder = decoder.in_arithmetic(arithmetic);
+            let groups: Vec<ScoringGroup> = (0..7).flat_map(|_| groups()).collect();
+            let batch = PackedBatch::new(&groups);
+            assert!(batch.n_rows() > 3 * block_rows(batch.n_rows()), "several blocks");
+            let nothing = |_, logprobs: &[f32]| Ok::<_, Infallible>(vec![0.0; logprobs.len()]);
+            let mut grads = Gradients::zeros(&decoder);
+            let trained =
+                decoder.train_micro_batch(&batch, 0.8, Keep::Activations, &mut grads, nothing).unwrap();
+            assert_eq!(decoder.logprobs(&batch, 0.8), trained, "{family:?}, {arithmetic:?}");
         }
     }
 }

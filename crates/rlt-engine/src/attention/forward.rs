@@ -125,6 +125,12 @@ impl QueryTile<'_> {
     }
 }
 
+/// How many of a tile's keys each query sees, head after head.
+#[inline(always)]
+pub(super) fn visible_keys(tile: QueryTile, keys: KeyTile) -> impl Iterator<Item = usize> {
+    (0..tile.n).cycle().map(move |i| keys.visible(i))
+}
+
 /// Buffers of one thread, for the rows of a tile.
 pub(super) struct Scratch {
     /// Rows x [`TILE_KEYS`].
@@ -132,11 +138,11 @@ pub(super) struct Scratch {
     /// Rows x [`value_cols`].
     pub out: Tensor,
     /// Largest scaled score so far.
-    maxima: Vec<f32>,
+    pub maxima: Vec<f32>,
     /// What turns sums at the last maximum into sums at the present one.
     pub corrections: Vec<f32>,
     /// Softmax denominators so far.
-    sums: Vec<Lanes>,
+    pub sums: Vec<Lanes>,
 }
 
 impl Scratch {
@@ -159,36 +165,61 @@ impl Scratch {
     }
 
     /// Turns the scores of a tile of keys into exponentials by a running maximum and sum (online softmax), and
-    /// leaves in `corrections` what the sums so far are multiplied by, for some rows. What is done row by row is done in several
+    /// leaves in `corrections` what the sums so far are multiplied by. What is done row by row is done in several
     /// passes over the rows: within a pass they do not wait for one another.
     #[inline(always)]
-    pub(super) fn softmax<S: Simd>(&mut self, simd: S, tile: QueryTile, rows: Range<usize>, keys: KeyTile) {
-        let scale = tile.shape.scale();
-        let Self { scores, maxima, corrections, sums, .. } = self;
-        let (scores, _) = scores.data_mut().as_chunks_mut::<LANES>();
-        // Of each query, head after head.
-        let visible = || (0..tile.n).cycle().map(|i| keys.visible(i));
+    fn softmax<S: Simd>(&mut self, simd: S, tile: QueryTile, keys: KeyTile) {
+        let (rows, scale) = (0..tile.rows(), tile.shape.scale());
+        self.raise_maxima(simd, tile, rows.clone(), keys);
         let whole = keys.len.div_ceil(LANES);
-        for (row, visible) in rows.clone().zip(visible()) {
-            let seen = simd::first_blocks(&mut scores[row * (TILE_KEYS / LANES)..][..whole], visible);
-            corrections[row] = simd::max_of_blocks(simd, seen) * scale;
+        for (row, visible) in rows.zip(visible_keys(tile, keys)) {
+            let (max, mut sum) = (self.maxima[row], self.corrected_sum(row));
+            let blocks = &mut self.scores_of(row)[..whole];
+            let (seen, unseen) = blocks.split_at_mut(visible.div_ceil(LANES));
+            simd::exp_blocks_scaled(seen, scale, max, &mut sum);
+            unseen.fill(NO_LANES);
+            self.sums[row] = sum;
         }
-        for (max, correction) in maxima[rows.clone()].iter_mut().zip(&mut corrections[rows.clone()]) {
+    }
+
+    /// Takes the scores of a tile of keys into the maxima of some rows, and puts negative infinity in the place of
+    /// scores that are not to be seen, up to the end of a block.
+    #[inline(always)]
+    pub(super) fn raise_maxima<S: Simd>(
+        &mut self,
+        simd: S,
+        tile: QueryTile,
+        rows: Range<usize>,
+        keys: KeyTile,
+    ) {
+        let scale = tile.shape.scale();
+        for (row, visible) in rows.clone().zip(visible_keys(tile, keys)) {
+            let seen = simd::first_blocks(self.scores_of(row), visible);
+            let max = simd::max_of_blocks(simd, seen);
+            self.corrections[row] = max * scale;
+        }
+        for (max, correction) in self.maxima[rows.clone()].iter_mut().zip(&mut self.corrections[rows]) {
             let now = max.max(*correction);
             *correction = simd::exp(*max - now);
             *max = now;
         }
-        for (row, visible) in rows.zip(visible()) {
-            let (correction, mut sum) = (corrections[row], sums[row]);
-            for lane in &mut sum {
-                *lane *= correction;
-            }
-            let blocks = &mut scores[row * (TILE_KEYS / LANES)..][..whole];
-            let (seen, unseen) = blocks.split_at_mut(visible.div_ceil(LANES));
-            simd::exp_blocks_scaled(seen, scale, maxima[row], &mut sum);
-            unseen.fill(NO_LANES);
-            sums[row] = sum;
+    }
+
+    /// The sum of a row so far, at its present maximum.
+    #[inline(always)]
+    pub(super) fn corrected_sum(&self, row: usize) -> Lanes {
+        let (correction, mut sum) = (self.corrections[row], self.sums[row]);
+        for lane in &mut sum {
+            *lane *= correction;
         }
+        sum
+    }
+
+    /// The blocks of a row of scores.
+    #[inline(always)]
+    pub(super) fn scores_of(&mut self, row: usize) -> &mut [Lanes] {
+        const BLOCKS: usize = TILE_KEYS / LANES;
+        &mut self.scores.data_mut().as_chunks_mut().0[row * BLOCKS..][..BLOCKS]
     }
 
     /// Writes what a tile has come to.
@@ -264,7 +295,7 @@ impl Attend<'_> {
                     },
                 );
             }
-            scratch.softmax(simd, tile, 0..rows, keys);
+            scratch.softmax(simd, tile, keys);
             let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
             let values = values.data_mut();
             let probabilities: Vec<&[f32]> =

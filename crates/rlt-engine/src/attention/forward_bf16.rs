@@ -1,18 +1,21 @@
 //! A tile of attention's forward pass with products in bf16.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd, bytemuck};
 
-use super::forward::{QueryTile, Scratch, tile_queries};
+use super::forward::{QueryTile, Scratch, tile_queries, visible_keys};
 use super::key_panels::value_cols;
 use super::key_tiles::{KeyTiles, head_view};
 use super::{AttentionShape, KeyTile, TILE_KEYS};
 use crate::arithmetic::Arithmetic;
 use crate::buffer::{self, Buffer};
 use crate::matmul::Output;
-use crate::narrow::{Kernel, Left, View, small_product};
-use crate::simd;
+use crate::narrow::{
+    Kernel, Left, TILE_WORDS, WithRounding, left_row_mut, small_product, vectorized_with_rounding,
+};
+use crate::simd::{self, LANES, Lanes};
 use crate::tile::PANEL;
 
 /// Left factors of one thread, and what a product with values comes to.
@@ -76,10 +79,16 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                         Output::Replace,
                     );
                 }
-                arch.dispatch(Softmax { scratch, tile, rows: head * n..(head + 1) * n, keys: tile_of_keys });
-                let scores = &scratch.scores.data()[head * n * TILE_KEYS..];
-                // Probabilities beyond the last key are zero.
-                let inner = Left::of_rows(View::new(scores, TILE_KEYS, n, whole)).lay_out_all(probabilities);
+                let rows = head * n..(head + 1) * n;
+                arch.dispatch(Maxima { scratch, tile, rows: rows.clone(), keys: tile_of_keys });
+                let inner = whole / PANEL;
+                vectorized_with_rounding(Probabilities {
+                    scratch,
+                    tile,
+                    rows,
+                    keys: tile_of_keys,
+                    words: probabilities,
+                });
                 let products = factors.products.as_mut_ptr();
                 // SAFETY: n rows of products, whole panels.
                 unsafe {
@@ -113,19 +122,53 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
     });
 }
 
-/// [`Scratch::softmax`] by the instructions that this processor has.
-struct Softmax<'a> {
+/// [`Scratch::raise_maxima`] by the instructions that this processor has.
+struct Maxima<'a> {
     scratch: &'a mut Scratch,
     tile: QueryTile<'a>,
     rows: Range<usize>,
     keys: KeyTile,
 }
 
-impl WithSimd for Softmax<'_> {
+impl WithSimd for Maxima<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.scratch.softmax(simd, self.tile, self.rows, self.keys);
+        self.scratch.raise_maxima(simd, self.tile, self.rows, self.keys);
+    }
+}
+
+/// Exponentials of one head's scores, added to the sums and laid out as a left factor: those of keys that are not to
+/// be seen are zero.
+struct Probabilities<'a> {
+    scratch: &'a mut Scratch,
+    tile: QueryTile<'a>,
+    rows: Range<usize>,
+    keys: KeyTile,
+    words: &'a mut [u32],
+}
+
+impl WithRounding for Probabilities<'_> {
+    #[inline(always)]
+    fn with_rounding(self, round: impl Fn(&Lanes, &mut [u32; TILE_WORDS]) + Copy) {
+        let Self { scratch, tile, rows, keys, words } = self;
+        // Powers of two, which the processor has.
+        let scale = tile.shape.scale() * LOG2_E;
+        let whole = keys.len.div_ceil(LANES);
+        for ((i, row), visible) in rows.enumerate().zip(visible_keys(tile, keys)) {
+            let shift = scratch.maxima[row] * LOG2_E;
+            let mut sum = scratch.corrected_sum(row);
+            let seen = visible.div_ceil(LANES);
+            let scores = &scratch.scores_of(row)[..seen];
+            let to = left_row_mut(words, whole, i);
+            for (block, to) in scores.iter().zip(to) {
+                round(&simd::coarse_exp2_block(block, scale, shift, &mut sum), to);
+            }
+            for to in left_row_mut(words, whole, i).skip(seen) {
+                to.fill(0);
+            }
+            scratch.sums[row] = sum;
+        }
     }
 }

@@ -8,12 +8,17 @@ use std::arch::x86_64::{
 };
 
 use super::kernel::Block;
-use super::rounding::NUMBERS;
+use super::rounding::{NUMBERS, WithRounding};
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::tile::PANEL;
 
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
 }
 
 /// # Safety
@@ -121,6 +126,21 @@ unsafe fn round_run(numbers: *const f32, runs: usize, words: *mut u32, stride: u
             _mm512_storeu_si512(words.add(run * stride).cast(), all(_mm512_cvtne2ps_pbh(half(1), half(0))));
         }
     }
+}
+
+/// Runs `work` with what of AVX-512 comes with AVX-512 BF16.
+///
+/// # Safety
+/// The processor must have it.
+#[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512cd,avx512dq,avx512vl")]
+pub(super) unsafe fn with_rounding(work: impl WithRounding) {
+    work.with_rounding(
+        #[inline(always)]
+        |run, words| {
+            // SAFETY: the instructions are there by the caller's promise; a run is 32 numbers and becomes 16 words.
+            unsafe { round_run(run.as_ptr(), 1, words.as_mut_ptr(), TILE_WORDS) };
+        },
+    );
 }
 
 /// Rounds two rows into words of a number of each; `N` is a multiple of 16.

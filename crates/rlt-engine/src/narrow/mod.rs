@@ -21,15 +21,16 @@ mod transpose;
 mod view;
 
 pub(crate) use kernel::Kernel;
-pub(crate) use operand::{Left, Pairs};
+pub(crate) use operand::{Left, Pairs, left_row_mut};
 pub(crate) use product::{LaidOut, product, small_product};
+pub(crate) use rounding::{WithRounding, vectorized_with_rounding};
 pub(crate) use view::View;
 
 #[cfg(test)]
 mod tests;
 
 /// Words of a tile row: 64 bytes, 32 numbers.
-const TILE_WORDS: usize = 16;
+pub(crate) const TILE_WORDS: usize = 16;
 
 /// Rows of a tile of the left factor.
 const TILE_ROWS: usize = 16;

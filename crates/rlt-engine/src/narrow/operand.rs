@@ -134,6 +134,17 @@ impl<'a> Left<'a> {
     }
 }
 
+/// The tiles' parts of a row of a left factor that was laid out in `tiles` tiles of the inner dimension.
+#[inline(always)]
+pub(crate) fn left_row_mut(
+    words: &mut [u32],
+    tiles: usize,
+    row: usize,
+) -> impl Iterator<Item = &mut [u32; TILE_WORDS]> {
+    let block = &mut words[row / TILE_ROWS * tiles * TILE..][..tiles * TILE];
+    block.as_chunks_mut().0.iter_mut().skip(row % TILE_ROWS).step_by(TILE_ROWS)
+}
+
 /// The right factor: panels of 32 columns; in a panel, word after word of the inner dimension, of all columns.
 pub(crate) struct Pairs {
     words: Buffer,

@@ -11,7 +11,7 @@ use super::operand::{Left, Pairs};
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::buffer;
 use crate::matmul::Output;
-use crate::parallel::SharedMut;
+use crate::parallel::{SharedMut, is_alone};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, prefetch};
 
@@ -48,7 +48,7 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
         return;
     }
     // A few tasks for each thread, first by rows: where rows are shared, each task lays them out again.
-    let wanted = 2 * rayon::current_num_threads();
+    let wanted = if is_alone() { 1 } else { 2 * rayon::current_num_threads() };
     let task_rows = m.div_ceil(wanted).next_multiple_of(2 * TILE_ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
     let tasks_m = m.div_ceil(task_rows).max(1);
     let panels_per_task = panels.div_ceil(wanted.div_ceil(tasks_m)).max(1);
@@ -67,7 +67,7 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
         // SAFETY: the rows and columns of a task are written by it alone.
         kernel.on(|| unsafe { task.run(kernel) });
     };
-    if m * b.columns() * a.width() < SERIAL_WORK / 2 {
+    if m * b.columns() * a.width() < SERIAL_WORK / 2 || is_alone() {
         (0..tasks_m * tasks_n).for_each(task);
     } else {
         (0..tasks_m * tasks_n).into_par_iter().for_each(task);

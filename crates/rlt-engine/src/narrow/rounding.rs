@@ -7,9 +7,35 @@ use pulp::bytemuck;
 use super::view::View;
 use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::rounded;
+use crate::simd;
 
 /// Numbers of a tile's row.
 pub(super) const NUMBERS: usize = 2 * TILE_WORDS;
+
+/// Work that rounds runs of numbers, which come out of its own computations, into words.
+pub(crate) trait WithRounding {
+    /// Runs it; `round` makes 16 words of 32 numbers. Mark it `#[inline(always)]`.
+    fn with_rounding(self, round: impl Fn(&[f32; NUMBERS], &mut [u32; TILE_WORDS]) + Copy);
+}
+
+/// Runs `work` compiled for the instructions of this processor, as [`simd::vectorized`] does.
+#[inline(always)]
+pub(crate) fn vectorized_with_rounding(work: impl WithRounding) {
+    #[cfg(target_arch = "x86_64")]
+    if super::dot::is_available() {
+        // SAFETY: the instructions are there.
+        return unsafe { super::dot::with_rounding(work) };
+    }
+    simd::vectorized(
+        #[inline(always)]
+        || {
+            work.with_rounding(
+                #[inline(always)]
+                |run, words| round_runs(std::slice::from_ref(run), words, TILE_WORDS),
+            );
+        },
+    );
+}
 
 /// Rounds some columns of at most 16 rows into tiles of a left factor, one after another. What lies beyond the last row
 /// and the last pair of columns is left alone.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::bf16::Bf16Panels;
 use crate::matmul::Output;
-use crate::parallel::SharedMut;
+use crate::parallel::{SharedMut, is_alone};
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
@@ -85,7 +85,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     let panels = n.div_ceil(PANEL);
     let out = SharedMut(out.data_mut().as_mut_ptr());
     let product = Product::new((m, n, depth), left, right, out, n, mode);
-    if m * n * depth < SERIAL_WORK {
+    if m * n * depth < SERIAL_WORK || is_alone() {
         // SAFETY: the whole output is ours.
         return unsafe { product.compute_all() };
     }

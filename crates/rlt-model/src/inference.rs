@@ -1,0 +1,57 @@
+//! The forward pass that keeps nothing for a backward pass, over packed batches.
+//!
+//! Between two layers of attention every operation is row-wise, so a few rows at a time go through all of them and
+//! what lies between the operations stays in the cache. The bits are those of [`Decoder::forward`].
+
+use rlt_engine::Tensor;
+use rlt_engine::attention::{Layout, attention};
+use rlt_engine::embedding::embed;
+use rlt_engine::norm::rms_norm;
+use rlt_engine::rope::RopeTable;
+
+use crate::batch::PackedBatch;
+use crate::decoder::Decoder;
+use crate::packed_block::PackedBlock;
+
+impl Decoder {
+    /// Hidden states after the final norm (rows x hidden), keeping nothing else.
+    pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
+        let rope = self.rope_for(&batch.layout);
+        let mut x = embed(&batch.ids, &self.parameters().embedding);
+        for layer in 0..self.config().n_layers {
+            let block = PackedBlock::new(self, layer);
+            let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
+            self.rest_of_block(&block, qkv, &batch.layout, &mut x);
+        }
+        rms_norm(&x, &self.parameters().final_norm, self.config().rms_norm_eps).0
+    }
+
+    /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows. What comes after the last
+    /// block's is not computed.
+    pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
+        let rope = self.rope_for(&batch.layout);
+        let mut x = embed(&batch.ids, &self.parameters().embedding);
+        for layer in 0..self.config().n_layers {
+            let block = PackedBlock::new(self, layer);
+            let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
+            see_qkv(layer, &qkv);
+            if layer + 1 < self.config().n_layers {
+                self.rest_of_block(&block, qkv, &batch.layout, &mut x);
+            }
+        }
+    }
+
+    /// Query, key and value rows of a block's input.
+    fn qkv_rows(&self, block: &PackedBlock, x: &Tensor, layout: &Layout, rope: &RopeTable) -> Tensor {
+        x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x| {
+            block.before_attention(x, &layout.positions()[rows], rope)
+        })
+    }
+
+    /// Attention and what follows it: turns the block's input `x` into its output.
+    fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
+        let (attended, _) = attention(&qkv, layout, self.attention_shape(), self.arithmetic());
+        drop(qkv);
+        x.update_row_blocks(&attended, |attended, x| block.after_attention(attended, x));
+    }
+}
