@@ -70,3 +70,16 @@ fn neither_batches_nor_threads_change_a_row() {
         }
     }
 }
+
+#[test]
+fn bf16_is_close_and_not_equal() {
+    let (_, exact, _) = logprobs(ROWS, &[]);
+    let (_, rounded, answer) = logprobs(ROWS, &["--arithmetic", "bf16"]);
+    assert_eq!(answer["arithmetic"], "bf16");
+    let all = |rows: &[Value]| -> Vec<f64> {
+        rows.iter().flat_map(|row| row["logprobs"].as_array().unwrap()).filter_map(Value::as_f64).collect()
+    };
+    let (exact, rounded) = (all(&exact), all(&rounded));
+    assert!(exact != rounded, "nothing was rounded");
+    assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.02), "{exact:?} {rounded:?}");
+}

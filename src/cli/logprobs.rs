@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rlt::Result;
+use rlt::config::Products;
 use rlt::dataset::{JsonlWriter, read_records};
 use rlt::logprobs::{logprobs_each, row_ids};
 use rlt_model::Decoder;
@@ -29,6 +31,15 @@ pub struct LogprobsArgs {
     /// Tokens computed at a time; more is faster up to a point and takes more memory
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
     tokens_per_batch: usize,
+    /// Number format of the matrix products: bf16 is faster where the processor has AMX or AVX-512 BF16, and right to
+    /// about three digits
+    #[arg(long, default_value = "f32", value_parser = products())]
+    arithmetic: Products,
+}
+
+/// As `model.arithmetic` has it.
+fn products() -> impl TypedValueParser<Value = Products> {
+    PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| serde_json::from_value(json!(name)))
 }
 
 impl LogprobsArgs {
@@ -36,7 +47,7 @@ impl LogprobsArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let model = model_folder(&self.model)?;
         let records = read_records(&self.data, 0)?;
-        let decoder = Decoder::load_frozen(model)?;
+        let decoder = Decoder::load_frozen(model)?.in_arithmetic(self.arithmetic.into());
         let rows = row_ids(&records, model, &decoder)?;
 
         let mut out = JsonlWriter::create(&self.out)?;
@@ -56,7 +67,13 @@ impl LogprobsArgs {
         let (rows, out) = (rows.len(), self.out.display());
         context.answer(
             &format!("scored {rows} rows ({tokens} tokens{mean_text}) in {out}"),
-            &json!({ "rows": rows, "tokens": tokens, "logprob_mean": mean, "out": self.out }),
+            &json!({
+                "rows": rows,
+                "tokens": tokens,
+                "logprob_mean": mean,
+                "arithmetic": self.arithmetic,
+                "out": self.out,
+            }),
         )
     }
 }

@@ -221,12 +221,6 @@ impl Shape {
         packed
     }
 
-    /// The forward product of `m` rows, beside its output.
-    fn product(&self, pool: &mut Pool, matrix: &Matrix, m: usize) {
-        pool.touch(self.packed_elements(matrix.n, matrix.k));
-        self.terms(pool, matrix, m);
-    }
-
     /// The low-rank terms of a product of `m` rows.
     fn terms(&self, pool: &mut Pool, matrix: &Matrix, m: usize) {
         for &n in &matrix.terms {
@@ -252,25 +246,26 @@ impl Shape {
     fn block_forward(&self, pool: &mut Pool, batch: MicroBatch) -> (Block, Vec<Block>) {
         let (c, m) = (&self.config, batch.rows);
         let (d, f) = (c.hidden_size, c.intermediate_size);
-        let [qkv, attention_out, gate_up, down] = self.matrices();
+        let [qkv, attention_out, gate_up, down] = &self.matrices();
+        let packed = self.packed_block(pool);
         let normed = pool.take(m * d);
         let mut saved = vec![pool.take(m), pool.take(m * self.qkv())];
-        self.product(pool, &qkv, m);
+        self.terms(pool, qkv, m);
         pool.give(normed);
         if c.qk_norm {
             saved.push(pool.take(m * self.qkv()));
         }
         saved.extend(self.attention(pool, batch));
         saved.push(pool.take(m * d));
-        self.product(pool, &attention_out, m);
+        self.terms(pool, attention_out, m);
+        let out = pool.take(m * d);
         let normed = pool.take(m * d);
         saved.extend([pool.take(m), pool.take(m * 2 * f)]);
-        self.product(pool, &gate_up, m);
+        self.terms(pool, gate_up, m);
         pool.give(normed);
         let activated = pool.take(m * f);
-        let out = pool.take(m * d);
-        self.product(pool, &down, m);
-        pool.give(activated);
+        self.terms(pool, down, m);
+        pool.give_all(packed.into_iter().chain([activated]));
         (out, saved)
     }
 
@@ -359,9 +354,8 @@ impl Shape {
                 self.terms(pool, gate_up, rows);
                 pool.give(normed);
                 let activated = pool.take(rows * f);
-                pool.give(between);
                 self.terms(pool, down, rows);
-                vec![inverse, activated]
+                vec![inverse, between, activated]
             });
             pool.give_all(packed.into_iter().chain(attended));
         }

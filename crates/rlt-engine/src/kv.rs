@@ -287,7 +287,11 @@ impl<'a> HeadRun<'a> {
     fn page_heads(&self) -> Vec<PageHead<'a>> {
         let per_kv = self.shape.queries_per_kv();
         let per_head = self.run.len() * per_kv;
-        let mut all = Vec::new();
+        let prefix = &self.sequences[self.run.start].prefix;
+        let own = |sequence: usize| &self.sequences[sequence].own;
+        let tokens = self.run.clone().map(|sequence| own(sequence).len + 1).chain([prefix.len]);
+        let pages: usize = tokens.map(|n| n.div_ceil(PAGE_TOKENS)).sum();
+        let mut all = Vec::with_capacity(pages * self.kv_heads.len());
         let mut add = |pages: &'a KvPages, n: usize, queries: Range<usize>| {
             for page in 0..n.div_ceil(PAGE_TOKENS) {
                 for (i, head) in self.kv_heads.clone().enumerate() {
@@ -298,10 +302,9 @@ impl<'a> HeadRun<'a> {
                 }
             }
         };
-        let prefix = &self.sequences[self.run.start].prefix;
         add(prefix, prefix.len, 0..per_head);
         for (i, sequence) in self.run.clone().enumerate() {
-            let own = &self.sequences[sequence].own;
+            let own = own(sequence);
             add(own, own.len + 1, i * per_kv..(i + 1) * per_kv);
         }
         all

@@ -38,12 +38,13 @@ impl<'a> DecodeWeights<'a> {
         let rope = self.decoder.rope(positions.iter().max().map_or(0, |p| *p as usize + 1));
         let mut x = embed(ids, &parameters.embedding);
         for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = block.before_attention(&x, &positions, &rope);
+            let qkv = block.before_attention(&x, &positions, &rope, false).qkv;
             for (row, sequence) in sequences.iter_mut().enumerate() {
                 sequence.own.store(layer, &qkv, row, 1);
             }
             let attended = decode_attention(&qkv, sequences, layer, self.decoder.attention_shape());
-            block.after_attention(&attended, &mut x);
+            block.add_attended(&attended, &mut x);
+            block.add_feed_forward(&mut x);
         }
         for sequence in sequences {
             sequence.own.advance(1);

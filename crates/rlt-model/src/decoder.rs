@@ -9,7 +9,7 @@ use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward};
 use rlt_engine::head::OutputMatrix;
-use rlt_engine::matmul::{add_bias, add_bias_backward};
+use rlt_engine::matmul::add_bias_backward;
 use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
@@ -21,6 +21,7 @@ use crate::adapter::{Adapter, Site};
 use crate::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use crate::config::ModelConfig;
 use crate::gradients::{BlockGradients, Gradients};
+use crate::packed_block::{BeforeAttention, PackedBlock};
 use crate::parameters::{BlockParameters, Parameters};
 use crate::projection::Projection;
 use crate::stop::Stop;
@@ -48,13 +49,6 @@ struct BlockActivations {
     middle: Tensor,
     inverse_mlp: Tensor,
     gate_up: Tensor,
-}
-
-/// Query, key and value rows of a block, rotated, and what the backward pass needs besides.
-struct BlockQkv {
-    inverse_attention: Tensor,
-    qkv_before_norm: Option<Tensor>,
-    qkv: Tensor,
 }
 
 /// What the backward pass needs of a whole forward pass.
@@ -205,20 +199,6 @@ impl Decoder {
         rotate(qkv, rotated, positions, rope, Rotation::Forward);
     }
 
-    /// The first part of a block: from its input (rows x hidden) to query, key and value rows.
-    fn block_qkv(&self, layer: usize, x: &Tensor, positions: &[u32], rope: &RopeTable) -> BlockQkv {
-        let block = &self.parameters.blocks[layer];
-        let (normed, inverse_attention) = rms_norm(x, &block.attention_norm, self.config.rms_norm_eps);
-        let mut qkv = self.projection(layer, Site::Qkv).forward(&normed);
-        drop(normed);
-        if let Some(bias) = &block.qkv_bias {
-            add_bias(&mut qkv, bias);
-        }
-        let qkv_before_norm = self.config.qk_norm.then(|| qkv.clone());
-        self.place_heads(block, &mut qkv, positions, rope);
-        BlockQkv { inverse_attention, qkv_before_norm, qkv }
-    }
-
     /// Forward pass of one block over `x` (rows x hidden). Returns the output and what the
     /// backward pass needs.
     fn block_forward(
@@ -228,23 +208,14 @@ impl Decoder {
         layout: &Layout,
         rope: &RopeTable,
     ) -> (Tensor, BlockActivations) {
-        let block = &self.parameters.blocks[layer];
-        let eps = self.config.rms_norm_eps;
-        let BlockQkv { inverse_attention, qkv_before_norm, qkv } =
-            self.block_qkv(layer, x, layout.positions(), rope);
+        let block = PackedBlock::new(self, layer);
+        let BeforeAttention { inverse: inverse_attention, bare: qkv_before_norm, qkv } =
+            block.before_attention(x, layout.positions(), rope, true);
         let (attended, log_sums) = attention(&qkv, layout, self.attention_shape(), self.arithmetic);
         let mut middle = x.clone();
-        self.projection(layer, Site::AttentionOut).add(&attended, &mut middle);
-        if let Some(bias) = &block.attention_out_bias {
-            add_bias(&mut middle, bias);
-        }
-
-        let (normed, inverse_mlp) = rms_norm(&middle, &block.mlp_norm, eps);
-        let gate_up = self.projection(layer, Site::GateUp).forward(&normed);
-        drop(normed);
-        let activated = swiglu(&gate_up);
+        block.add_attended(&attended, &mut middle);
         let mut out = middle.clone();
-        self.projection(layer, Site::Down).add(&activated, &mut out);
+        let (inverse_mlp, gate_up) = block.add_feed_forward(&mut out);
         let saved = BlockActivations {
             inverse_attention,
             qkv_before_norm,

@@ -44,7 +44,7 @@ impl Decoder {
     /// Query, key and value rows of a block's input.
     fn qkv_rows(&self, block: &PackedBlock, x: &Tensor, layout: &Layout, rope: &RopeTable) -> Tensor {
         x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x| {
-            block.before_attention(x, &layout.positions()[rows], rope)
+            block.before_attention(x, &layout.positions()[rows], rope, false).qkv
         })
     }
 
@@ -52,6 +52,9 @@ impl Decoder {
     fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
         let (attended, _) = attention(&qkv, layout, self.attention_shape(), self.arithmetic());
         drop(qkv);
-        x.update_row_blocks(&attended, |attended, x| block.after_attention(attended, x));
+        x.update_row_blocks(&attended, |attended, x| {
+            block.add_attended(attended, x);
+            block.add_feed_forward(x);
+        });
     }
 }

@@ -1,5 +1,5 @@
-//! A block of a decoder that is only read: its matrices packed for products, and the two chains of row-wise
-//! operations around its attention.
+//! A block's forward pass but for its attention: its matrices packed for products, and the two chains of row-wise
+//! operations. Training, reading and decoding all come here.
 
 use rlt_engine::Tensor;
 use rlt_engine::matmul::add_bias;
@@ -35,31 +35,53 @@ impl<'a> PackedBlock<'a> {
         }
     }
 
-    /// What comes before attention: from the block's input (rows x hidden) to query, key and value rows.
-    pub(crate) fn before_attention(&self, x: &Tensor, positions: &[u32], rope: &RopeTable) -> Tensor {
-        let block = &self.decoder.parameters().blocks[self.layer];
-        let (normed, _) = rms_norm(x, &block.attention_norm, self.decoder.config().rms_norm_eps);
+    /// What comes before attention, from the block's input (rows x hidden). What query, key and value rows are before the
+    /// norms of heads is kept where it is wanted and there are any.
+    pub(crate) fn before_attention(
+        &self,
+        x: &Tensor,
+        positions: &[u32],
+        rope: &RopeTable,
+        keep_bare: bool,
+    ) -> BeforeAttention {
+        let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
+        let (normed, inverse) = rms_norm(x, &block.attention_norm, config.rms_norm_eps);
         let mut qkv = self.qkv.forward(&normed);
+        drop(normed);
         if let Some(bias) = &block.qkv_bias {
             add_bias(&mut qkv, bias);
         }
+        let bare = (keep_bare && config.qk_norm).then(|| qkv.clone());
         self.decoder.place_heads(block, &mut qkv, positions, rope);
-        qkv
+        BeforeAttention { inverse, bare, qkv }
     }
 
-    /// What comes after it: from the block's input `x` (rows x hidden) and what was attended to the block's output,
-    /// in the place of `x`.
-    pub(crate) fn after_attention(&self, attended: &Tensor, x: &mut Tensor) {
-        let block = &self.decoder.parameters().blocks[self.layer];
+    /// Adds what was attended to (rows x heads * head_dim) to the residual stream.
+    pub(crate) fn add_attended(&self, attended: &Tensor, x: &mut Tensor) {
         self.attention_out.add(attended, x);
-        if let Some(bias) = &block.attention_out_bias {
+        if let Some(bias) = &self.decoder.parameters().blocks[self.layer].attention_out_bias {
             add_bias(x, bias);
         }
-        let (normed, _) = rms_norm(x, &block.mlp_norm, self.decoder.config().rms_norm_eps);
+    }
+
+    /// Adds the feed-forward layer's output to the residual stream. Returns the inverse root mean squares of its norm and
+    /// its gate and up rows.
+    pub(crate) fn add_feed_forward(&self, x: &mut Tensor) -> (Tensor, Tensor) {
+        let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
+        let (normed, inverse) = rms_norm(x, &block.mlp_norm, config.rms_norm_eps);
         let gate_up = self.gate_up.forward(&normed);
         drop(normed);
-        let activated = swiglu(&gate_up);
-        drop(gate_up);
-        self.down.add(&activated, x);
+        self.down.add(&swiglu(&gate_up), x);
+        (inverse, gate_up)
     }
+}
+
+/// What comes before the attention of a block.
+pub(crate) struct BeforeAttention {
+    /// Inverse root mean squares of the norm, rows x 1.
+    pub inverse: Tensor,
+    /// Query, key and value rows before the norms of heads.
+    pub bare: Option<Tensor>,
+    /// Query, key and value rows, rotated.
+    pub qkv: Tensor,
 }

@@ -51,15 +51,6 @@ impl PackedProjection {
 }
 
 impl Projection<'_> {
-    pub(crate) fn forward(self, x: &Tensor) -> Tensor {
-        PackedProjection::new(self).forward(x)
-    }
-
-    /// As [`Self::forward`], added to `y`.
-    pub(crate) fn add(self, x: &Tensor, y: &mut Tensor) {
-        PackedProjection::new(self).add(x, y);
-    }
-
     /// Backward pass: adds the gradient of the weight or of the terms, returns the input's.
     pub(crate) fn backward(self, dy: &Tensor, x: &Tensor, gradient: MatrixGradient) -> Tensor {
         let terms = match gradient {
