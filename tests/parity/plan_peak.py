@@ -80,6 +80,9 @@ RUNS = {
         "sampling.max_running=16", "grpo.tokens_per_microbatch=3072", "memory.idle=release",
     ],
 }
+# Some of them again, their products in bf16, which lays factors out in memory of their own.
+for name in "sft, all weights", "grpo, moving reference", "grpo, LoRA", "gspo, k1, full divergence":
+    RUNS[f"{name}; bf16"] = [*RUNS[name], "model.arithmetic=bf16"]
 # The same for a large model; both models are bf16 and frozen, and every sequence fills 2,048 tokens.
 LARGE = {
     "sft": [

@@ -207,6 +207,12 @@ pub(crate) fn sum_weighted_difference(
     x_rest.iter().zip(y_rest).fold(sum_lanes(lanes), |sum, (&x, &y)| sum + term(x, y))
 }
 
+/// A polynomial at `r`; the coefficient of the highest power comes first.
+#[inline(always)]
+fn polynomial<const N: usize>(r: f32, coefficients: [f32; N]) -> f32 {
+    coefficients[1..].iter().fold(coefficients[0], |p, c| p.mul_add(r, *c))
+}
+
 /// e^x with a relative error below 3e-7; 0 below -87.3, infinity above 88.7, NaN for NaN.
 ///
 /// Written so that a loop over it becomes vector code: range reduction by a rounding addition,
@@ -220,13 +226,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let n = shifted - ROUND;
     let r = n.mul_add(-0.693_359_4, clamped);
     let r = n.mul_add(2.121_944_4e-4, r);
-    let mut p = 1.388_794_8e-3_f32;
-    p = p.mul_add(r, 8.333_345e-3);
-    p = p.mul_add(r, 4.166_664_6e-2);
-    p = p.mul_add(r, 1.666_666_6e-1);
-    p = p.mul_add(r, 0.5);
-    p = p.mul_add(r, 1.0);
-    p = p.mul_add(r, 1.0);
+    let p = polynomial(r, [1.388_794_8e-3, 8.333_345e-3, 4.166_664_6e-2, 1.666_666_6e-1, 0.5, 1.0, 1.0]);
     // 2^n in two halves, so that n = 128 does not overflow the exponent field.
     let n = shifted.to_bits() as i32 - ROUND.to_bits() as i32;
     let half = n >> 1;
@@ -248,13 +248,9 @@ pub(crate) fn exp_below_one(x: f32) -> f32 {
 fn exp2_below_one(t: f32) -> f32 {
     let (n, r) = whole_and_rest(t);
     // Taylor's series: (ln 2)^k / k!.
-    let mut p = 1.540_353e-4_f32;
-    p = p.mul_add(r, 1.333_355_8e-3);
-    p = p.mul_add(r, 9.618_129e-3);
-    p = p.mul_add(r, 5.550_411e-2);
-    p = p.mul_add(r, 2.402_265e-1);
-    p = p.mul_add(r, std::f32::consts::LN_2);
-    p = p.mul_add(r, 1.0);
+    let coefficients =
+        [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
+    let p = polynomial(r, coefficients);
     p * power_of_two(n)
 }
 
@@ -280,12 +276,7 @@ fn power_of_two(n: f32) -> f32 {
 fn coarse_exp2_below_one(t: f32) -> f32 {
     let (n, r) = whole_and_rest(t);
     // The best polynomial of its degree that is 1 at 0.
-    let mut p = 9.582_856e-3_f32;
-    p = p.mul_add(r, 5.590_643e-2);
-    p = p.mul_add(r, 2.402_41e-1);
-    p = p.mul_add(r, 6.931_242e-1);
-    p = p.mul_add(r, 1.0);
-    p * power_of_two(n)
+    polynomial(r, [9.582_856e-3, 5.590_643e-2, 2.402_41e-1, 6.931_242e-1, 1.0]) * power_of_two(n)
 }
 
 /// Replaces `x` of a whole block by `exp(x * scale - shift)`, coarsely: `scale` and `shift` are those of base 2.
