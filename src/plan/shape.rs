@@ -327,23 +327,23 @@ impl Shape {
         }
     }
 
-    /// The blocks of a forward pass that keeps nothing, beside their input, in whose place they leave their output; of the
-    /// last block only keys and values, unless it is wanted whole.
-    fn read_blocks(&self, pool: &mut Pool, batch: MicroBatch, whole_last: bool) {
+    /// The blocks of a forward pass that keeps nothing, beside their input, in whose place they leave their output. Of
+    /// prompts, whose continuations are `decoded` next, the weights are packed already, and of the last block only keys and
+    /// values are wanted.
+    fn read_blocks(&self, pool: &mut Pool, batch: MicroBatch, decoded: bool) {
         let (c, m) = (&self.config, batch.rows);
         let (d, f, q) = (c.hidden_size, c.intermediate_size, c.n_heads * c.head_dim);
         let [qkv_weights, attention_out, gate_up, down] = &self.matrices();
         for layer in 0..c.n_layers {
-            let packed = self.packed_block(pool);
+            let packed = if decoded { Vec::new() } else { self.packed_block(pool) };
             let qkv = pool.take(m * self.qkv());
             chain(pool, m, &[d, self.qkv()], |pool, rows| {
                 let normed = [rows * d, rows].map(|elements| pool.take(elements));
                 self.terms(pool, qkv_weights, rows);
                 normed.into()
             });
-            if layer + 1 == c.n_layers && !whole_last {
-                pool.give_all(packed.into_iter().chain([qkv]));
-                return;
+            if decoded && layer + 1 == c.n_layers {
+                return pool.give(qkv);
             }
             let attended = self.attention(pool, batch);
             pool.give(qkv);
@@ -365,7 +365,7 @@ impl Shape {
     pub fn score(&self, pool: &mut Pool, batch: MicroBatch) {
         let (m, d) = (batch.rows, self.config.hidden_size);
         let x = pool.take(m * d);
-        self.read_blocks(pool, batch, true);
+        self.read_blocks(pool, batch, false);
         let hidden = pool.take(m * d);
         pool.give(x);
         self.head(pool, batch.targets, false);
@@ -429,7 +429,7 @@ impl Shape {
             (now, rest) = rest.split_at(together);
             let batch = MicroBatch::prompts(now);
             let x = pool.take(batch.rows * c.hidden_size);
-            self.read_blocks(pool, batch, false);
+            self.read_blocks(pool, batch, true);
             pool.give(x);
             let sequences = (together * n).min(running);
             let mut pages: Vec<Block> = Vec::new();

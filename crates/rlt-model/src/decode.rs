@@ -1,15 +1,16 @@
-//! One decoding step: a new token of every sequence goes through the decoder.
+//! What decoding computes: keys and values of prompts, and a new token of every sequence.
 
 use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
 use rlt_engine::kv::{KvSequence, decode_attention};
 use rlt_engine::norm::rms_norm;
 
+use crate::batch::PackedBatch;
 use crate::decoder::Decoder;
 use crate::packed_block::PackedBlock;
 use crate::projection::{PackedProjection, Projection};
 
-/// The matrices of a decoder, packed for products of few rows.
+/// The matrices of a decoder, packed once for all that is decoded.
 pub(crate) struct DecodeWeights<'a> {
     decoder: &'a Decoder,
     blocks: Vec<PackedBlock<'a>>,
@@ -26,6 +27,20 @@ impl<'a> DecodeWeights<'a> {
             arithmetic: decoder.arithmetic(),
         };
         Self { decoder, blocks, head: PackedProjection::new(head) }
+    }
+
+    /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows of whole prompts. What comes after the last
+    /// block's is not computed.
+    pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
+        let rope = self.decoder.rope_for(&batch.layout);
+        let mut x = embed(&batch.ids, &self.decoder.parameters().embedding);
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let qkv = self.decoder.qkv_rows(block, &x, &batch.layout, &rope);
+            see_qkv(layer, &qkv);
+            if layer + 1 < self.blocks.len() {
+                self.decoder.rest_of_block(block, qkv, &batch.layout, &mut x);
+            }
+        }
     }
 
     /// Computes one new token of every sequence (`ids[i]` continues `sequences[i]`), stores its keys

@@ -259,7 +259,7 @@ impl<'a> Batch<'a> {
             decoder.arithmetic(),
         ));
         let mut prompts: Vec<_> = requests.iter().map(|_| KvSequence::after(nothing.clone())).collect();
-        decoder.keys_and_values(&batch, |layer, qkv| {
+        weights.keys_and_values(&batch, |layer, qkv| {
             prompts.par_iter_mut().zip(&firsts).for_each(|(prompt, rows)| {
                 prompt.own.store(layer, qkv, rows.start, rows.len());
             });

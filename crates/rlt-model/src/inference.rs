@@ -26,30 +26,21 @@ impl Decoder {
         rms_norm(&x, &self.parameters().final_norm, self.config().rms_norm_eps).0
     }
 
-    /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows. What comes after the last
-    /// block's is not computed.
-    pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
-        let rope = self.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.parameters().embedding);
-        for layer in 0..self.config().n_layers {
-            let block = PackedBlock::new(self, layer);
-            let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
-            see_qkv(layer, &qkv);
-            if layer + 1 < self.config().n_layers {
-                self.rest_of_block(&block, qkv, &batch.layout, &mut x);
-            }
-        }
-    }
-
     /// Query, key and value rows of a block's input.
-    fn qkv_rows(&self, block: &PackedBlock, x: &Tensor, layout: &Layout, rope: &RopeTable) -> Tensor {
+    pub(crate) fn qkv_rows(
+        &self,
+        block: &PackedBlock,
+        x: &Tensor,
+        layout: &Layout,
+        rope: &RopeTable,
+    ) -> Tensor {
         x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x| {
             block.before_attention(x, &layout.positions()[rows], rope, false).qkv
         })
     }
 
     /// Attention and what follows it: turns the block's input `x` into its output.
-    fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
+    pub(crate) fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
         let (attended, _) = attention(&qkv, layout, self.attention_shape(), self.arithmetic());
         drop(qkv);
         x.update_row_blocks(&attended, |attended, x| {

@@ -161,13 +161,11 @@ impl WithRounding for Probabilities<'_> {
             let mut sum = scratch.corrected_sum(row);
             let seen = visible.div_ceil(LANES);
             let scores = &scratch.scores_of(row)[..seen];
-            let to = left_row_mut(words, whole, i);
-            for (block, to) in scores.iter().zip(to) {
+            let mut to = left_row_mut(words, whole, i);
+            for (block, to) in scores.iter().zip(&mut to) {
                 round(&simd::coarse_exp2_block(block, scale, shift, &mut sum), to);
             }
-            for to in left_row_mut(words, whole, i).skip(seen) {
-                to.fill(0);
-            }
+            to.for_each(|unseen| unseen.fill(0));
             scratch.sums[row] = sum;
         }
     }
