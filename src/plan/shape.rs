@@ -47,15 +47,27 @@ pub struct MicroBatch {
     pub panels: usize,
     /// Tiles of keys that attention in bf16 lays out.
     pub tiles: usize,
+    /// Groups: each is a family of segments, over which attention goes backward by itself.
+    pub families: usize,
+    /// Panels of the longest of them.
+    pub family_panels: usize,
 }
 
 impl MicroBatch {
     /// What a packed batch of `groups` comes to.
     pub fn of(groups: &[ScoringGroup]) -> Self {
-        let mut batch = Self { rows: 0, targets: 0, keys: 0, panels: 0, tiles: 0 };
+        let mut batch = Self {
+            rows: 0,
+            targets: 0,
+            keys: 0,
+            panels: 0,
+            tiles: 0,
+            families: groups.len(),
+            family_panels: 0,
+        };
         for group in groups {
             batch.rows += group.n_rows();
-            let prefix = group.prefix.len();
+            let (prefix, before) = (group.prefix.len(), batch.panels);
             batch.keys += triangle(prefix);
             batch.panels += prefix.div_ceil(PANEL);
             batch.tiles += prefix.div_ceil(TILE_KEYS);
@@ -66,6 +78,7 @@ impl MicroBatch {
                 batch.panels += n.div_ceil(PANEL);
                 batch.tiles += n.div_ceil(TILE_KEYS);
             }
+            batch.family_panels = batch.family_panels.max(batch.panels - before);
         }
         batch
     }
@@ -238,7 +251,10 @@ impl Shape {
         }
         let dx = pool.take(m * matrix.k);
         self.lay_out_backward(pool, matrix.n, matrix.k);
+        // Gradients inside the terms wait for the input.
+        let through: Vec<Block> = matrix.terms.iter().map(|_| pool.take(m * self.rank())).collect();
         self.terms(pool, matrix, m);
+        pool.give_all(through);
         dx
     }
 
@@ -276,24 +292,20 @@ impl Shape {
         // Keys and values are packed by panels, or rounded by tiles.
         let padded = c.head_dim.next_multiple_of(PANEL);
         let packed: Vec<Block> = match self.arithmetic {
-            Arithmetic::F32 => [c.head_dim, padded].map(|cols| self.key_panels(pool, batch, cols)).into(),
+            Arithmetic::F32 => [c.head_dim, padded]
+                .map(|columns| pool.take(batch.panels * PANEL * c.n_kv_heads * columns))
+                .into(),
             Arithmetic::Bf16 => vec![pool.take(batch.tiles * c.n_kv_heads * TILE_KEYS * padded)],
         };
         pool.give_all(packed);
         out
     }
 
-    /// Keys or values by panels, `cols` numbers each.
-    fn key_panels(&self, pool: &mut Pool, batch: MicroBatch, cols: usize) -> Block {
-        pool.take(batch.panels * PANEL * self.config.n_kv_heads * cols)
-    }
-
     fn block_backward(&self, pool: &mut Pool, batch: MicroBatch, saved: Vec<Block>) {
         let (c, m) = (&self.config, batch.rows);
         let [qkv, attention_out, gate_up, down] = self.matrices();
-        let activated = pool.take(m * c.intermediate_size);
+        // The activations come to lie where their gradient was.
         let dactivated = self.product_backward(pool, &down, m);
-        pool.give(activated);
         pool.give(dactivated);
         let normed = pool.take(m * c.hidden_size);
         let dnormed = self.product_backward(pool, &gate_up, m);
@@ -302,8 +314,15 @@ impl Shape {
         let dattended = self.product_backward(pool, &attention_out, m);
         let dqkv = pool.take(m * self.qkv());
         if self.arithmetic == Arithmetic::F32 {
-            let packed = [(); 2].map(|()| self.key_panels(pool, batch, c.head_dim));
-            pool.give_all(packed);
+            // Of each task: keys and values across, keys once more, and the gradients of both.
+            let tasks = (batch.families * c.n_kv_heads).min(rayon::current_num_threads());
+            let padded = c.head_dim.next_multiple_of(PANEL);
+            let columns = [c.head_dim, c.head_dim, padded, padded, padded];
+            let held: Vec<Block> = (0..tasks)
+                .flat_map(|_| columns)
+                .map(|columns| pool.take(batch.family_panels * PANEL * columns))
+                .collect();
+            pool.give_all(held);
         }
         pool.give(dattended);
         let normed = pool.take(m * c.hidden_size);

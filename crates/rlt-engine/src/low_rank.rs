@@ -83,23 +83,35 @@ fn scaled_columns(y: &Tensor, first: usize, n: usize, scale: f32) -> Tensor {
     out
 }
 
-/// Backward pass of [`PackedLowRank::add`]: from the gradient `dy` of its output (M x all columns) adds the
-/// gradients of A and B to those of `grad` and the input's to `dx` (M x K).
+/// First half of the backward pass of [`PackedLowRank::add`]: from the gradient `dy` of its output (M x all columns)
+/// adds the input's to `dx` (M x K). Returns the gradient of `x A^T` (M x R) for [`low_rank_gradients`].
 ///
-/// With `u = x A^T` and `d = s dy` in the term's columns: `dB = d^T u`, `dA = (d B)^T x`, `dx = (d B) A`.
+/// With `d = s dy` in the term's columns: `dx = (d B) A`.
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn low_rank_backward(term: &LowRank, dy: &Tensor, x: &Tensor, grad: &mut LowRank, dx: &mut Tensor) {
+#[must_use]
+pub fn low_rank_input_gradient(term: &LowRank, dy: &Tensor, dx: &mut Tensor) -> Tensor {
+    let d = scaled_columns(dy, term.first_column, term.b.rows(), term.scale);
+    let mut du = Tensor::scratch(dy.rows(), term.a.rows());
+    matmul_nn(&d, &term.b, &mut du, Output::Replace);
+    matmul_nn(&du, &term.a, dx, Output::Accumulate);
+    du
+}
+
+/// Second half: adds the gradients of A and B to those of `grad`, given the input `x` (M x K) and what the first half
+/// returned.
+///
+/// With `u = x A^T` and `d = s dy` in the term's columns: `dB = d^T u`, `dA = (d B)^T x`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn low_rank_gradients(term: &LowRank, dy: &Tensor, x: &Tensor, du: &Tensor, grad: &mut LowRank) {
     let mut u = Tensor::scratch(x.rows(), term.a.rows());
     matmul_nt(x, &term.a, &mut u, Output::Replace);
     let d = scaled_columns(dy, term.first_column, term.b.rows(), term.scale);
     matmul_tn(&d, &u, &mut grad.b, Output::Accumulate);
-    let mut du = u;
-    matmul_nn(&d, &term.b, &mut du, Output::Replace);
-    drop(d);
-    matmul_tn(&du, x, &mut grad.a, Output::Accumulate);
-    matmul_nn(&du, &term.a, dx, Output::Accumulate);
+    matmul_tn(du, x, &mut grad.a, Output::Accumulate);
 }
 
 /// `W + s B A` in f32: a matrix with its terms merged into it.

@@ -99,10 +99,15 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) {
 pub fn add_bias_backward(dy: &Tensor, grad: &mut Tensor) {
     assert_eq!(dy.cols(), grad.len(), "bias gradient length");
     add_column_sums(dy.rows(), grad.data_mut(), |rows, partial| {
-        for row in rows {
-            for (p, v) in partial.iter_mut().zip(dy.row(row)) {
-                *p += v;
-            }
-        }
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for row in rows {
+                    for (p, v) in partial.iter_mut().zip(dy.row(row)) {
+                        *p += v;
+                    }
+                }
+            },
+        );
     });
 }

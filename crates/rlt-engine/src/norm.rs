@@ -1,6 +1,6 @@
 //! RMS normalisation: `y = x / sqrt(mean(x^2) + eps) * weight`, over whole rows or over heads.
 
-use crate::parallel::{add_column_sums, for_row_blocks, for_row_blocks2};
+use crate::parallel::{add_column_sums, for_row_blocks, for_row_blocks2, update_rows_adding_column_sums};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -53,12 +53,17 @@ pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
     let d = x.cols();
     let mut y = Tensor::scratch(x.rows(), d);
     for_row_blocks(y.data_mut(), d, |first, y| {
-        for (i, y) in y.chunks_exact_mut(d).enumerate() {
-            let r = inverse.data()[first + i];
-            for ((y, x), w) in y.iter_mut().zip(x.row(first + i)).zip(weight.data()) {
-                *y = x * r * w;
-            }
-        }
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for (i, y) in y.chunks_exact_mut(d).enumerate() {
+                    let r = inverse.data()[first + i];
+                    for ((y, x), w) in y.iter_mut().zip(x.row(first + i)).zip(weight.data()) {
+                        *y = x * r * w;
+                    }
+                }
+            },
+        );
     });
     y
 }
@@ -74,30 +79,35 @@ pub fn rms_norm_backward(
     dweight: Option<&mut Tensor>,
 ) {
     let d = x.cols();
-    for_row_blocks(dx.data_mut(), d, |first, dx| {
+    let rows = |first: usize, dx: &mut [f32], mut dweight: Option<&mut [f32]>| {
         simd::vectorized(
             #[inline(always)]
             || {
                 let mut own = vec![0.0; d];
                 for (i, dx) in dx.chunks_exact_mut(d).enumerate() {
                     let row = first + i;
-                    backward_vector(&mut own, dy.row(row), x.row(row), weight.data(), inverse.data()[row]);
+                    let (dy, x, r) = (dy.row(row), x.row(row), inverse.data()[row]);
+                    backward_vector(&mut own, dy, x, weight.data(), r);
                     for (dx, own) in dx.iter_mut().zip(&own) {
                         *dx += own;
+                    }
+                    let Some(dweight) = &mut dweight else { continue };
+                    for ((p, dy), x) in dweight.iter_mut().zip(dy).zip(x) {
+                        *p += dy * x * r;
                     }
                 }
             },
         );
-    });
-    let Some(dweight) = dweight else { return };
-    add_column_sums(x.rows(), dweight.data_mut(), |rows, partial| {
-        for row in rows {
-            let r = inverse.data()[row];
-            for ((p, dy), x) in partial.iter_mut().zip(dy.row(row)).zip(x.row(row)) {
-                *p += dy * x * r;
-            }
+    };
+    match dweight {
+        // While a row is at hand.
+        Some(dweight) => {
+            update_rows_adding_column_sums(dx.data_mut(), dweight.data_mut(), |first, dx, sums| {
+                rows(first, dx, Some(sums));
+            });
         }
-    });
+        None => for_row_blocks(dx.data_mut(), d, |first, dx| rows(first, dx, None)),
+    }
 }
 
 /// A run of heads inside the rows of a packed query/key/value matrix.

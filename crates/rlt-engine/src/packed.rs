@@ -38,8 +38,11 @@ impl PackedWeight {
         if let Some(panels) = weight.bf16_panels() {
             return Self { rows, cols, packed: Packed::Bf16(panels.clone()) };
         }
-        let mut panels = Tensor::zeros(rows.div_ceil(PANEL), cols * PANEL);
+        let mut panels = Tensor::scratch(rows.div_ceil(PANEL), cols * PANEL);
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
+            if (index + 1) * PANEL > rows {
+                panel.fill(0.0);
+            }
             // In squares, so that both the reads and the writes stay within a few cache lines.
             for (square, out) in panel.chunks_mut(PANEL * PANEL).enumerate() {
                 for c in 0..PANEL.min(rows - index * PANEL) {

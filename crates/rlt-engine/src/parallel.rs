@@ -85,7 +85,30 @@ where
             partial
         })
         .collect();
-    for partial in &partials {
+    add_in_order(total, &partials);
+}
+
+/// As [`add_column_sums`] of a work that also changes rows of `out`, as many columns wide as `total`:
+/// `update(first_row, rows, partial)`.
+pub(crate) fn update_rows_adding_column_sums<W>(out: &mut [f32], total: &mut [f32], update: W)
+where
+    W: Fn(usize, &mut [f32], &mut [f32]) + Sync,
+{
+    let cols = total.len();
+    let partials: Vec<Vec<f32>> = out
+        .par_chunks_mut((SUM_BLOCK_ROWS * cols).max(1))
+        .enumerate()
+        .map(|(block, rows)| {
+            let mut partial = vec![0.0; cols];
+            update(block * SUM_BLOCK_ROWS, rows, &mut partial);
+            partial
+        })
+        .collect();
+    add_in_order(total, &partials);
+}
+
+fn add_in_order(total: &mut [f32], partials: &[Vec<f32>]) {
+    for partial in partials {
         for (t, p) in total.iter_mut().zip(partial) {
             *t += p;
         }

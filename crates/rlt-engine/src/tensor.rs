@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
+use crate::parallel::for_row_blocks;
 
 /// A contiguous row-major matrix of f32, `rows x cols`. A vector is a matrix of one row.
 ///
@@ -124,7 +125,8 @@ impl Tensor {
 
     /// Sets every element to zero.
     pub fn fill_zero(&mut self) {
-        self.data_mut().fill(0.0);
+        let cols = self.cols;
+        for_row_blocks(self.data_mut(), cols, |_, rows| rows.fill(0.0));
     }
 
     /// `self = mix * other + (1 - mix) * self`, element by element (reference synchronisation).
@@ -139,9 +141,11 @@ impl Tensor {
     #[must_use]
     pub fn gather_rows(&self, rows: &[usize]) -> Self {
         let mut out = Self::scratch(rows.len(), self.cols);
-        for (to, &from) in out.data_mut().chunks_exact_mut(self.cols).zip(rows) {
-            to.copy_from_slice(self.row(from));
-        }
+        for_row_blocks(out.data_mut(), self.cols, |first, to| {
+            for (to, &from) in to.chunks_exact_mut(self.cols).zip(&rows[first..]) {
+                to.copy_from_slice(self.row(from));
+            }
+        });
         out
     }
 
@@ -210,7 +214,9 @@ impl Clone for Tensor {
             return Self { rows: self.rows, cols: self.cols, storage: Storage::Bf16(panels.clone()) };
         }
         let mut out = Self::scratch(self.rows, self.cols);
-        out.data_mut().copy_from_slice(self.data());
+        for_row_blocks(out.data_mut(), self.cols, |first, rows| {
+            rows.copy_from_slice(&self.data()[first * self.cols..][..rows.len()]);
+        });
         out
     }
 }

@@ -211,9 +211,10 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
 
     let activated = swiglu(&dy);
     keep("swiglu", &activated);
-    let mut dgate_up = dy.clone();
-    swiglu_backward(&activated, &mut dgate_up);
+    let (mut again, mut dgate_up) = (activated.clone(), dy.clone());
+    swiglu_backward(&mut again, &mut dgate_up);
     keep("swiglu_backward", &dgate_up);
+    keep("swiglu once more", &again);
 
     let ids: Vec<u32> = (0..m as u32).map(|i| i * i % 50).collect();
     keep("embed", &embed(&ids, &w));

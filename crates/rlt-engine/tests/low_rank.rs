@@ -4,7 +4,7 @@ mod common;
 
 use common::{assert_close, bits, check_gradient, dot, product_nt, random, wide};
 use rlt_engine::Tensor;
-use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_backward, merged};
+use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient, merged};
 use rlt_engine::matmul::{Output, matmul_nt};
 
 /// Rows, input features, all output columns; rank; first column and columns of each term.
@@ -69,7 +69,8 @@ fn gradients_agree_with_central_differences() {
             let mut grad =
                 LowRank { a: Tensor::zeros(rank, k), b: Tensor::zeros(term.b.rows(), rank), ..term.clone() };
             let mut dx = Tensor::zeros(m, k);
-            low_rank_backward(&term, &g, &x, &mut grad, &mut dx);
+            let du = low_rank_input_gradient(&term, &g, &mut dx);
+            low_rank_gradients(&term, &g, &x, &du, &mut grad);
             let (x, a, b, g) = (wide(&x), wide(&term.a), wide(&term.b), wide(&g));
             check_gradient("x", &x, |x| objective(x, &a, &b, &term, &g, cols), &dx, 1e-5);
             check_gradient("A", &a, |a| objective(&x, a, &b, &term, &g, cols), &grad.a, 1e-5);
@@ -89,7 +90,8 @@ fn gradients_are_added_to_what_is_there() {
             LowRank { a: Tensor::full(rank, k, start), b: Tensor::full(n, rank, start), ..term.clone() };
         let mut dx = Tensor::full(m, k, start);
         for _ in 0..times {
-            low_rank_backward(term, &g, &x, &mut grad, &mut dx);
+            let du = low_rank_input_gradient(term, &g, &mut dx);
+            low_rank_gradients(term, &g, &x, &du, &mut grad);
         }
         [grad.a, grad.b, dx]
     };

@@ -14,7 +14,7 @@ use rlt_engine::norm::{
     HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
 };
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
-use rlt_engine::swiglu::{swiglu, swiglu_backward};
+use rlt_engine::swiglu::swiglu_backward;
 use rlt_engine::{Tensor, head};
 
 use crate::adapter::{Adapter, Site};
@@ -247,13 +247,12 @@ impl Decoder {
         let (middle, inverse_mlp, mut gate_up) = (saved.middle, saved.inverse_mlp, saved.gate_up);
 
         // Feed-forward layer.
-        let activated = swiglu(&gate_up);
-        let dactivated =
-            self.projection(layer, Site::Down).backward(dx, &activated, grads.matrix(Site::Down));
+        let down = self.projection(layer, Site::Down);
+        let (mut dactivated, through) = down.input_gradient(dx);
+        swiglu_backward(&mut dactivated, &mut gate_up);
+        let (activated, dgate_up) = (dactivated, gate_up);
+        down.add_gradients(dx, &activated, through, grads.matrix(Site::Down));
         drop(activated);
-        swiglu_backward(&dactivated, &mut gate_up);
-        drop(dactivated);
-        let dgate_up = gate_up;
         let normed = rms_norm_again(&middle, &block.mlp_norm, &inverse_mlp);
         let dnormed =
             self.projection(layer, Site::GateUp).backward(&dgate_up, &normed, grads.matrix(Site::GateUp));

@@ -2,7 +2,7 @@
 
 use rlt_engine::Tensor;
 use rlt_engine::arithmetic::Arithmetic;
-use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_backward};
+use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient};
 use rlt_engine::matmul::Output;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 
@@ -53,18 +53,37 @@ impl PackedProjection {
 impl Projection<'_> {
     /// Backward pass: adds the gradient of the weight or of the terms, returns the input's.
     pub(crate) fn backward(self, dy: &Tensor, x: &Tensor, gradient: MatrixGradient) -> Tensor {
-        let terms = match gradient {
-            MatrixGradient::Weight(weight) => {
-                self.arithmetic.tn(dy, x, weight, Output::Accumulate);
-                &mut []
-            }
-            MatrixGradient::Terms(terms) => terms,
-        };
-        let mut dx = Tensor::scratch(x.rows(), x.cols());
-        self.arithmetic.nn(dy, self.weight, &mut dx, Output::Replace);
-        for (term, gradient) in self.terms.iter().zip(terms) {
-            low_rank_backward(term, dy, x, gradient, &mut dx);
-        }
+        let (dx, through) = self.input_gradient(dy);
+        self.add_gradients(dy, x, through, gradient);
         dx
     }
+
+    /// The gradient of the input, which need not be known, and what [`Self::add_gradients`] needs of it.
+    pub(crate) fn input_gradient(self, dy: &Tensor) -> (Tensor, ThroughTerms) {
+        let mut dx = Tensor::scratch(dy.rows(), self.weight.cols());
+        self.arithmetic.nn(dy, self.weight, &mut dx, Output::Replace);
+        let through = self.terms.iter().map(|term| low_rank_input_gradient(term, dy, &mut dx)).collect();
+        (dx, ThroughTerms(through))
+    }
+
+    /// Adds the gradient of the weight or of the terms.
+    pub(crate) fn add_gradients(
+        self,
+        dy: &Tensor,
+        x: &Tensor,
+        through: ThroughTerms,
+        gradient: MatrixGradient,
+    ) {
+        match gradient {
+            MatrixGradient::Weight(weight) => self.arithmetic.tn(dy, x, weight, Output::Accumulate),
+            MatrixGradient::Terms(gradients) => {
+                for ((term, du), gradient) in self.terms.iter().zip(through.0).zip(gradients) {
+                    low_rank_gradients(term, dy, x, &du, gradient);
+                }
+            }
+        }
+    }
 }
+
+/// Gradients inside the low-rank terms, of rows x rank each.
+pub(crate) struct ThroughTerms(Vec<Tensor>);

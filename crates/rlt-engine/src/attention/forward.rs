@@ -62,8 +62,10 @@ pub fn attention(
     // Each task writes the rows of its own tile and the columns of its own heads only.
     match arithmetic {
         Arithmetic::F32 => {
-            let keys = &KeyPanels::across(qkv, layout, shape, |head| shape.key_col(head));
-            let values = &KeyPanels::inner(qkv, layout, shape, |head| shape.value_col(head));
+            let (segments, heads) = (0..layout.segments().len(), 0..shape.n_kv_heads);
+            let of_keys = |head| shape.key_col(head);
+            let keys = &KeyPanels::across(qkv, layout, shape, segments.clone(), heads.clone(), of_keys);
+            let values = &KeyPanels::inner(qkv, layout, shape, segments, heads, |head| shape.value_col(head));
             let arch = pulp::Arch::new();
             tasks.for_each_init(
                 || Scratch::new(shape, arithmetic),

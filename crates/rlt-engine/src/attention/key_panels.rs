@@ -1,16 +1,19 @@
 //! Keys or values in f32, laid out by panels of 32 keys as the products of attention read them.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{AttentionShape, KeyRuns, KeyTile, Layout};
 use crate::tensor::Tensor;
 use crate::tile::PANEL;
 
-/// Keys, or values, of all rows: by key/value head and panel. Every segment begins a new panel; what lies beyond its
+/// Keys, or values, of some segments and some heads: by key/value head and panel. Every segment begins a new panel; what lies beyond its
 /// last key is never looked at.
 pub(super) struct KeyPanels {
     /// One panel a row.
     panels: Tensor,
+    first_head: usize,
     /// A run of keys a panel, those of one head.
     keys: KeyRuns,
 }
@@ -26,9 +29,11 @@ impl KeyPanels {
         qkv: &Tensor,
         layout: &Layout,
         shape: AttentionShape,
+        segments: impl Iterator<Item = usize>,
+        kv_heads: Range<usize>,
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
-        Self::new(layout, shape, shape.head_dim * PANEL, |panel, kv_head, i, row| {
+        Self::new(layout, segments, kv_heads, shape.head_dim * PANEL, |panel, kv_head, i, row| {
             let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
             for (column, value) in panel.chunks_exact_mut(PANEL).zip(key) {
                 column[i] = *value;
@@ -41,10 +46,12 @@ impl KeyPanels {
         qkv: &Tensor,
         layout: &Layout,
         shape: AttentionShape,
+        segments: impl Iterator<Item = usize>,
+        kv_heads: Range<usize>,
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
         let width = value_cols(shape);
-        Self::new(layout, shape, width * PANEL, |panel, kv_head, i, row| {
+        Self::new(layout, segments, kv_heads, width * PANEL, |panel, kv_head, i, row| {
             let (value, filling) = panel[i * width..(i + 1) * width].split_at_mut(shape.head_dim);
             value.copy_from_slice(&qkv.row(row)[column(kv_head)..][..shape.head_dim]);
             filling.fill(0.0);
@@ -54,20 +61,27 @@ impl KeyPanels {
     /// `put(panel, kv_head, i, row)` writes key `i` of a panel, which is `row` of the batch.
     fn new(
         layout: &Layout,
-        shape: AttentionShape,
+        segments: impl Iterator<Item = usize>,
+        kv_heads: Range<usize>,
         size: usize,
         put: impl Fn(&mut [f32], usize, usize, usize) + Sync,
     ) -> Self {
-        let keys = KeyRuns::new(layout, 0..layout.segments().len(), PANEL);
+        let keys = KeyRuns::new(layout, segments, PANEL);
         let n_panels = keys.rows.len();
-        let mut panels = Tensor::scratch(shape.n_kv_heads * n_panels, size);
-        panels.data_mut().par_chunks_mut(size).enumerate().with_min_len(8).for_each(|(index, panel)| {
-            let (kv_head, (first, n)) = (index / n_panels, keys.rows[index % n_panels]);
+        let mut panels = Tensor::scratch(kv_heads.len() * n_panels, size);
+        let write = |(index, panel): (usize, &mut [f32])| {
+            let (kv_head, (first, n)) = (kv_heads.start + index / n_panels, keys.rows[index % n_panels]);
             for i in 0..n {
                 put(panel, kv_head, i, first + i);
             }
-        });
-        Self { panels, keys }
+        };
+        if kv_heads.len() == 1 {
+            // A task's own.
+            panels.data_mut().chunks_mut(size).enumerate().for_each(write);
+        } else {
+            panels.data_mut().par_chunks_mut(size).enumerate().with_min_len(8).for_each(write);
+        }
+        Self { panels, first_head: kv_heads.start, keys }
     }
 
     /// Elements of a panel.
@@ -77,7 +91,7 @@ impl KeyPanels {
 
     /// The panels of a tile of keys, and all after them.
     pub(super) fn from(&self, kv_head: usize, keys: KeyTile) -> &[f32] {
-        let first = kv_head * self.keys.rows.len() + self.keys.of(keys, PANEL);
+        let first = (kv_head - self.first_head) * self.keys.rows.len() + self.keys.of(keys, PANEL);
         &self.panels.data()[first * self.panels.cols()..]
     }
 }

@@ -11,6 +11,7 @@
 
 mod backward;
 mod backward_bf16;
+mod backward_f32;
 mod forward;
 mod forward_bf16;
 mod key_panels;

@@ -1,0 +1,293 @@
+//! The tasks of attention's backward pass with products in f32.
+
+use pulp::{Simd, WithSimd};
+
+use super::TILE_KEYS;
+use super::backward::{Inputs, RowSums, Scratch, softmax_backward};
+use super::key_panels::{KeyPanels, value_cols};
+use crate::parallel::SharedMut;
+use crate::tensor::Tensor;
+use crate::tile::{Ahead, PANEL, rows_by_panel, tile};
+
+/// Queries of a tile: a multiple of the rows of a register tile.
+const QUERIES: usize = 48;
+
+/// One key/value head of a family of segments. Its keys and values are laid out once and their gradients summed up in
+/// rows without gaps, all of which stay in the second-level cache while the tiles of queries pass by.
+pub(super) struct FamilyHead<'a> {
+    inputs: &'a Inputs<'a>,
+    /// Segments, the shared prefix first.
+    family: &'a [usize],
+    kv_head: usize,
+    keys_across: KeyPanels,
+    values_across: KeyPanels,
+    keys_inner: KeyPanels,
+    /// Gradients of the family's keys and values, rows of [`value_cols`].
+    dk: Tensor,
+    dv: Tensor,
+}
+
+/// One head's queries of a tile: likewise.
+pub(super) struct Queries {
+    /// Rows of [`value_cols`].
+    q: Tensor,
+    dout: Tensor,
+    dq: Tensor,
+}
+
+impl Queries {
+    pub(super) fn new(inputs: &Inputs) -> Self {
+        let new = || Tensor::zeros(QUERIES, value_cols(inputs.shape));
+        Self { q: new(), dout: new(), dq: new() }
+    }
+}
+
+impl<'a> FamilyHead<'a> {
+    pub(super) fn new(inputs: &'a Inputs<'a>, family: &'a [usize], kv_head: usize) -> Self {
+        let Inputs { qkv, layout, shape, .. } = *inputs;
+        let (key, value) = (|head| shape.key_col(head), |head| shape.value_col(head));
+        let (segments, heads) = (|| family.iter().copied(), kv_head..kv_head + 1);
+        let rows = family.iter().map(|&index| layout.segments()[index].len).sum();
+        Self {
+            inputs,
+            family,
+            kv_head,
+            keys_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), key),
+            values_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), value),
+            keys_inner: KeyPanels::inner(qkv, layout, shape, segments(), heads, key),
+            dk: Tensor::zeros(rows, value_cols(shape)),
+            dv: Tensor::zeros(rows, value_cols(shape)),
+        }
+    }
+
+    /// Writes the gradients of this head's keys and values and of the queries that see them.
+    ///
+    /// # Safety
+    /// No other task may touch these rows and heads of `dqkv`.
+    pub(super) unsafe fn write_gradients(
+        self,
+        scratch: &mut Scratch,
+        queries: &mut Queries,
+        dqkv: SharedMut,
+    ) {
+        pulp::Arch::new().dispatch(Task { head: self, scratch, queries, dqkv });
+    }
+
+    /// Copies the columns of a head, from `first` on, to rows of `dqkv`.
+    ///
+    /// # Safety
+    /// As [`Self::write_gradients`].
+    unsafe fn write(&self, dqkv: SharedMut, row: usize, first: usize, gradients: &[f32]) {
+        let (cols, shape) = (self.inputs.qkv.cols(), self.inputs.shape);
+        for (i, from) in gradients.chunks_exact(value_cols(shape)).enumerate() {
+            // SAFETY: these rows and columns lie inside the matrix, and are the caller's.
+            let to = unsafe {
+                std::slice::from_raw_parts_mut(dqkv.get().add((row + i) * cols + first), shape.head_dim)
+            };
+            to.copy_from_slice(&from[..shape.head_dim]);
+        }
+    }
+}
+
+struct Task<'a, 'b> {
+    head: FamilyHead<'a>,
+    scratch: &'b mut Scratch,
+    queries: &'b mut Queries,
+    dqkv: SharedMut,
+}
+
+impl WithSimd for Task<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // As in the forward pass.
+        match S::F32_LANES {
+            16 => self.run::<S, 12, 2>(simd),
+            8 => self.run::<S, 3, 4>(simd),
+            4 => self.run::<S, 3, 8>(simd),
+            _ => self.run::<S, 1, PANEL>(simd),
+        }
+    }
+}
+
+impl Task<'_, '_> {
+    #[inline(always)]
+    fn run<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
+        let FamilyHead { inputs, family, kv_head, .. } = self.head;
+        let (shape, segments) = (inputs.shape, inputs.layout.segments());
+        let mut own = 0;
+        for &index in family {
+            for first in (0..segments[index].len).step_by(QUERIES) {
+                for head in kv_head * shape.queries_per_kv()..(kv_head + 1) * shape.queries_per_kv() {
+                    self.tile::<S, MR, NV>(simd, (index, own), first, head);
+                }
+            }
+            own += segments[index].len;
+        }
+        let vd = value_cols(shape);
+        let mut own = 0;
+        for &index in family {
+            let rows = own * vd..(own + segments[index].len) * vd;
+            for (column, gradients) in
+                [(shape.key_col(kv_head), &self.head.dk), (shape.value_col(kv_head), &self.head.dv)]
+            {
+                // SAFETY: a task's rows and heads are its own.
+                unsafe {
+                    self.head.write(
+                        self.dqkv,
+                        segments[index].start,
+                        column,
+                        &gradients.data()[rows.clone()],
+                    );
+                }
+            }
+            own += segments[index].len;
+        }
+    }
+
+    /// Adds the gradients that one head of one query tile gives to its keys and values, and writes its own:
+    /// with P = softmax(Q K^T scale), `dV += P^T dO`, `dP = dO V^T`,
+    /// `dS = P * (dP - rowsum(dO * O)) scale`, `dQ = dS K`, `dK += dS^T Q`.
+    ///
+    /// `own` is the first row of the segment in the family.
+    #[inline(always)]
+    fn tile<S: Simd, const MR: usize, const NV: usize>(
+        &mut self,
+        simd: S,
+        (segment, own): (usize, usize),
+        first: usize,
+        head: usize,
+    ) {
+        let FamilyHead { inputs, kv_head, .. } = self.head;
+        let (shape, start) = (inputs.shape, inputs.layout.segments()[segment].start);
+        let (hd, vd) = (shape.head_dim, value_cols(shape));
+        let n = QUERIES.min(inputs.layout.segments()[segment].len - first);
+        let row0 = start + first;
+        let sums = RowSums::new(inputs, row0, n, head);
+        let Queries { q, dout, dq } = &mut *self.queries;
+        for (to, from) in [(&mut *q, inputs.qkv), (&mut *dout, inputs.dout)] {
+            for (i, to) in to.data_mut().chunks_exact_mut(vd).take(n).enumerate() {
+                to[..hd].copy_from_slice(&from.row(row0 + i)[head * hd..][..hd]);
+            }
+        }
+        let (q, dout, dq) = (q.data(), dout.data(), &mut dq.data_mut()[..n * vd]);
+        dq.fill(0.0);
+        let [q_rows, dout_rows] = [q, dout].map(|x| x.chunks_exact(vd).take(n).collect::<Vec<_>>());
+
+        let Scratch { p, dp } = &mut *self.scratch;
+        for keys in inputs.layout.key_tiles(segment, first, n) {
+            let FamilyHead { keys_across, values_across, keys_inner, dk, dv, .. } = &mut self.head;
+            for (panels, rows, to) in
+                [(&*keys_across, &q_rows, &mut *p), (&*values_across, &dout_rows, &mut *dp)]
+            {
+                let to = to.data_mut();
+                let panels = panels.from(kv_head, keys).chunks_exact(panels.panel_elements());
+                for (panel, right) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
+                    rows_by_panel::<S, MR, NV>(
+                        simd,
+                        rows,
+                        right,
+                        PANEL,
+                        hd,
+                        #[inline(always)]
+                        |row, products| {
+                            let to = &mut to[row * TILE_KEYS + panel * PANEL..][..PANEL];
+                            S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
+                        },
+                    );
+                }
+            }
+            softmax_backward(p, dp, keys, n, &sums, shape.scale());
+
+            let key = if keys.segment == segment { own } else { 0 } + keys.first;
+            let (dk, dv) = (&mut dk.data_mut()[key * vd..], &mut dv.data_mut()[key * vd..]);
+            let ds_rows: Vec<&[f32]> = dp.data().chunks_exact(TILE_KEYS).take(n).collect();
+            for column in (0..vd).step_by(PANEL) {
+                let of_keys = [(&*p, dout, &mut *dv), (&*dp, q, &mut *dk)];
+                for (weights, right, to) in of_keys {
+                    add_across::<S, MR, NV>(
+                        simd,
+                        weights.data(),
+                        (keys.len, n),
+                        &right[column..],
+                        &mut to[column..],
+                        vd,
+                    );
+                }
+                rows_by_panel::<S, MR, NV>(
+                    simd,
+                    &ds_rows,
+                    &keys_inner.from(kv_head, keys)[column..],
+                    vd,
+                    keys.len,
+                    #[inline(always)]
+                    |row, products| add::<S, NV>(simd, &mut dq[row * vd + column..], products),
+                );
+            }
+        }
+        // SAFETY: a task's rows and heads are its own.
+        unsafe { self.head.write(self.dqkv, row0, head * hd, dq) };
+    }
+}
+
+/// Adds `sum_i weights[i][key] * right[i]` to row `key` of `out`, for `keys` keys and over `queries` queries; rows of
+/// `weights` are [`TILE_KEYS`] apart, those of `right` and `out` are `stride`.
+#[inline(always)]
+fn add_across<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    weights: &[f32],
+    (keys, queries): (usize, usize),
+    right: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
+    let mut key = 0;
+    while key + MR <= keys {
+        add_some::<S, MR, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
+        key += MR;
+    }
+    while key + 4 <= keys {
+        add_some::<S, 4, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
+        key += 4;
+    }
+    while key < keys {
+        add_some::<S, 1, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
+        key += 1;
+    }
+}
+
+/// As [`add_across`], for the first `MR` keys.
+#[inline(always)]
+fn add_some<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    weights: &[f32],
+    queries: usize,
+    right: &[f32],
+    out: &mut [f32],
+    stride: usize,
+) {
+    assert!(queries == 0 || weights.len() >= (queries - 1) * TILE_KEYS + MR, "weights of a tile");
+    let sums = tile::<S, MR, NV>(
+        simd,
+        // SAFETY: r < MR and i < queries, so it lies inside by the assertion above.
+        #[inline(always)]
+        |r, i| unsafe { *weights.get_unchecked(i * TILE_KEYS + r) },
+        right,
+        stride,
+        queries,
+        Ahead::Nothing,
+    );
+    for r in 0..MR {
+        add::<S, NV>(simd, &mut out[r * stride..], sums[r]);
+    }
+}
+
+/// Adds a panel's sums.
+#[inline(always)]
+fn add<S: Simd, const NV: usize>(simd: S, out: &mut [f32], sums: [S::f32s; NV]) {
+    let (out, _) = S::as_mut_simd_f32s(&mut out[..PANEL]);
+    for v in 0..NV {
+        out[v] = simd.add_f32s(out[v], sums[v]);
+    }
+}
