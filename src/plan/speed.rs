@@ -19,8 +19,8 @@ pub struct Speed {
 
 /// Rows of the batch that is timed.
 const ROWS: usize = 1024;
-/// Numbers of the weights that a decoding step reads: more than a processor's caches hold.
-const DECODE_NUMBERS: usize = 24 << 20;
+/// Numbers of the weights whose reading is timed, at most: servers' caches hold hundreds of megabytes.
+const DECODE_NUMBERS: usize = 128 << 20;
 
 /// Measures products of the shape's width: about a second.
 pub fn measure(shape: &Shape, running: usize) -> Speed {
@@ -36,14 +36,14 @@ pub fn measure(shape: &Shape, running: usize) -> Speed {
     };
     let of_batch = best_seconds(&mut batch);
 
-    let n = (DECODE_NUMBERS / k).max(1);
-    let weights = if shape.is_bf16() {
+    // As many as the model has: small ones stay in the caches from step to step.
+    let n = ((shape.step_work(0) as usize).min(DECODE_NUMBERS) / k).max(1);
+    let weights = {
         let row = vec![0_u8; 2 * k];
-        Tensor::from_bf16_rows(n, k, |_| &row)
-    } else {
-        Tensor::full(n, k, 0.25)
+        let bf16 = || Tensor::from_bf16_rows(n, k, |_| &row);
+        let weights = if shape.is_bf16() { bf16() } else { Tensor::full(n, k, 0.25) };
+        PackedWeight::for_arithmetic(&weights, arithmetic)
     };
-    let weights = PackedWeight::for_arithmetic(&weights, arithmetic);
     let (x, mut y) = (Tensor::full(running, k, 0.5), Tensor::zeros(running, n));
     let of_step = best_seconds(&mut || matmul_packed(&x, &weights, &mut y, Output::Replace));
     Speed {
