@@ -160,6 +160,7 @@ fn every_coordinate_of_small_batches() {
 fn plain_segments_across_tile_borders() {
     for shape in SHAPES {
         check(&[(1, None), (63, None), (64, None), (65, None)], shape);
+        check(&[(47, None), (48, None), (49, None), (97, None)], shape);
         check(&[(127, None), (129, None)], shape);
         check(&[(193, None)], shape);
     }
@@ -169,6 +170,7 @@ fn plain_segments_across_tile_borders() {
 fn shared_prefixes_across_tile_borders() {
     for shape in SHAPES {
         check(&[(70, None), (5, Some(0)), (64, Some(0)), (65, Some(0))], shape);
+        check(&[(49, None), (48, Some(0)), (1, Some(0)), (95, Some(0))], shape);
         check(&[(128, None), (60, Some(0)), (1, Some(0)), (129, Some(0))], shape);
         // Two families, their members mixed, and a sequence without a prefix.
         check(&[(129, None), (1, None), (30, Some(0)), (66, Some(1)), (20, None), (7, Some(0))], shape);

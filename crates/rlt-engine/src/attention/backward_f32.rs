@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::TILE_KEYS;
 use super::backward::{Inputs, RowSums, Scratch, softmax_backward};
+use super::key_gradients::{KeyGradients, write_head};
 use super::key_panels::{KeyPanels, value_cols};
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
@@ -12,8 +13,7 @@ use crate::tile::{Ahead, PANEL, rows_by_panel, tile};
 /// Queries of a tile: a multiple of the rows of a register tile.
 const QUERIES: usize = 48;
 
-/// One key/value head of a family of segments. Its keys and values are laid out once and their gradients summed up in
-/// rows without gaps, all of which stay in the second-level cache while the tiles of queries pass by.
+/// One key/value head of a family of segments. Its keys and values are laid out once; the tiles of queries pass by.
 pub(super) struct FamilyHead<'a> {
     inputs: &'a Inputs<'a>,
     /// Segments, the shared prefix first.
@@ -22,16 +22,15 @@ pub(super) struct FamilyHead<'a> {
     keys_across: KeyPanels,
     values_across: KeyPanels,
     keys_inner: KeyPanels,
-    /// Gradients of the family's keys and values, rows of [`value_cols`].
-    dk: Tensor,
-    dv: Tensor,
+    gradients: KeyGradients<'a>,
 }
 
-/// One head's queries of a tile: likewise.
+/// One head's queries of a tile, in rows without gaps as [`KeyGradients`].
 pub(super) struct Queries {
     /// Rows of [`value_cols`].
     q: Tensor,
     dout: Tensor,
+    /// The queries' gradients.
     dq: Tensor,
 }
 
@@ -47,7 +46,6 @@ impl<'a> FamilyHead<'a> {
         let Inputs { qkv, layout, shape, .. } = *inputs;
         let (key, value) = (|head| shape.key_col(head), |head| shape.value_col(head));
         let (segments, heads) = (|| family.iter().copied(), kv_head..kv_head + 1);
-        let rows = family.iter().map(|&index| layout.segments()[index].len).sum();
         Self {
             inputs,
             family,
@@ -55,8 +53,7 @@ impl<'a> FamilyHead<'a> {
             keys_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), key),
             values_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), value),
             keys_inner: KeyPanels::inner(qkv, layout, shape, segments(), heads, key),
-            dk: Tensor::zeros(rows, value_cols(shape)),
-            dv: Tensor::zeros(rows, value_cols(shape)),
+            gradients: KeyGradients::new(layout, shape, family),
         }
     }
 
@@ -71,21 +68,6 @@ impl<'a> FamilyHead<'a> {
         dqkv: SharedMut,
     ) {
         pulp::Arch::new().dispatch(Task { head: self, scratch, queries, dqkv });
-    }
-
-    /// Copies the columns of a head, from `first` on, to rows of `dqkv`.
-    ///
-    /// # Safety
-    /// As [`Self::write_gradients`].
-    unsafe fn write(&self, dqkv: SharedMut, row: usize, first: usize, gradients: &[f32]) {
-        let (cols, shape) = (self.inputs.qkv.cols(), self.inputs.shape);
-        for (i, from) in gradients.chunks_exact(value_cols(shape)).enumerate() {
-            // SAFETY: these rows and columns lie inside the matrix, and are the caller's.
-            let to = unsafe {
-                std::slice::from_raw_parts_mut(dqkv.get().add((row + i) * cols + first), shape.head_dim)
-            };
-            to.copy_from_slice(&from[..shape.head_dim]);
-        }
     }
 }
 
@@ -116,46 +98,25 @@ impl Task<'_, '_> {
     fn run<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
         let FamilyHead { inputs, family, kv_head, .. } = self.head;
         let (shape, segments) = (inputs.shape, inputs.layout.segments());
-        let mut own = 0;
         for &index in family {
             for first in (0..segments[index].len).step_by(QUERIES) {
                 for head in kv_head * shape.queries_per_kv()..(kv_head + 1) * shape.queries_per_kv() {
-                    self.tile::<S, MR, NV>(simd, (index, own), first, head);
+                    self.tile::<S, MR, NV>(simd, index, first, head);
                 }
             }
-            own += segments[index].len;
         }
-        let vd = value_cols(shape);
-        let mut own = 0;
-        for &index in family {
-            let rows = own * vd..(own + segments[index].len) * vd;
-            for (column, gradients) in
-                [(shape.key_col(kv_head), &self.head.dk), (shape.value_col(kv_head), &self.head.dv)]
-            {
-                // SAFETY: a task's rows and heads are its own.
-                unsafe {
-                    self.head.write(
-                        self.dqkv,
-                        segments[index].start,
-                        column,
-                        &gradients.data()[rows.clone()],
-                    );
-                }
-            }
-            own += segments[index].len;
-        }
+        // SAFETY: a task's rows and heads are its own.
+        unsafe { self.head.gradients.write(self.dqkv, kv_head) };
     }
 
     /// Adds the gradients that one head of one query tile gives to its keys and values, and writes its own:
     /// with P = softmax(Q K^T scale), `dV += P^T dO`, `dP = dO V^T`,
     /// `dS = P * (dP - rowsum(dO * O)) scale`, `dQ = dS K`, `dK += dS^T Q`.
-    ///
-    /// `own` is the first row of the segment in the family.
     #[inline(always)]
     fn tile<S: Simd, const MR: usize, const NV: usize>(
         &mut self,
         simd: S,
-        (segment, own): (usize, usize),
+        segment: usize,
         first: usize,
         head: usize,
     ) {
@@ -171,13 +132,14 @@ impl Task<'_, '_> {
                 to[..hd].copy_from_slice(&from.row(row0 + i)[head * hd..][..hd]);
             }
         }
-        let (q, dout, dq) = (q.data(), dout.data(), &mut dq.data_mut()[..n * vd]);
-        dq.fill(0.0);
+        let (q, dout) = (q.data(), dout.data());
         let [q_rows, dout_rows] = [q, dout].map(|x| x.chunks_exact(vd).take(n).collect::<Vec<_>>());
 
         let Scratch { p, dp } = &mut *self.scratch;
+        let dq = &mut dq.data_mut()[..n * vd];
+        dq.fill(0.0);
         for keys in inputs.layout.key_tiles(segment, first, n) {
-            let FamilyHead { keys_across, values_across, keys_inner, dk, dv, .. } = &mut self.head;
+            let FamilyHead { keys_across, values_across, keys_inner, gradients, .. } = &mut self.head;
             for (panels, rows, to) in
                 [(&*keys_across, &q_rows, &mut *p), (&*values_across, &dout_rows, &mut *dp)]
             {
@@ -200,8 +162,7 @@ impl Task<'_, '_> {
             }
             softmax_backward(p, dp, keys, n, &sums, shape.scale());
 
-            let key = if keys.segment == segment { own } else { 0 } + keys.first;
-            let (dk, dv) = (&mut dk.data_mut()[key * vd..], &mut dv.data_mut()[key * vd..]);
+            let [dk, dv] = gradients.from(keys);
             let ds_rows: Vec<&[f32]> = dp.data().chunks_exact(TILE_KEYS).take(n).collect();
             for column in (0..vd).step_by(PANEL) {
                 let of_keys = [(&*p, dout, &mut *dv), (&*dp, q, &mut *dk)];
@@ -227,7 +188,7 @@ impl Task<'_, '_> {
             }
         }
         // SAFETY: a task's rows and heads are its own.
-        unsafe { self.head.write(self.dqkv, row0, head * hd, dq) };
+        unsafe { write_head(self.dqkv, shape, row0, head * hd, dq) };
     }
 }
 

@@ -14,6 +14,7 @@ mod backward_bf16;
 mod backward_f32;
 mod forward;
 mod forward_bf16;
+mod key_gradients;
 mod key_panels;
 mod key_tiles;
 
