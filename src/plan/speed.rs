@@ -38,14 +38,16 @@ pub fn measure(shape: &Shape, running: usize) -> Speed {
 
     // As many as the model has: small ones stay in the caches from step to step.
     let n = ((shape.step_work(0) as usize).min(DECODE_NUMBERS) / k).max(1);
-    let weights = {
+    let weights = if shape.is_bf16() {
         let row = vec![0_u8; 2 * k];
-        let bf16 = || Tensor::from_bf16_rows(n, k, |_| &row);
-        let weights = if shape.is_bf16() { bf16() } else { Tensor::full(n, k, 0.25) };
-        PackedWeight::for_arithmetic(&weights, arithmetic)
+        Tensor::from_bf16_rows(n, k, |_| &row)
+    } else {
+        Tensor::full(n, k, 0.25)
     };
+    let packed = PackedWeight::for_arithmetic(&weights, arithmetic);
+    drop(weights);
     let (x, mut y) = (Tensor::full(running, k, 0.5), Tensor::zeros(running, n));
-    let of_step = best_seconds(&mut || matmul_packed(&x, &weights, &mut y, Output::Replace));
+    let of_step = best_seconds(&mut || matmul_packed(&x, &packed, &mut y, Output::Replace));
     Speed {
         batch: 3.0 * (ROWS * k * dw.rows()) as f64 / of_batch,
         decode: (running * k * n) as f64 / of_step,

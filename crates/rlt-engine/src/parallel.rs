@@ -77,15 +77,10 @@ where
     W: Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
 {
     let blocks = rows.div_ceil(SUM_BLOCK_ROWS);
-    let partials: Vec<Vec<f32>> = (0..blocks)
-        .into_par_iter()
-        .map(|block| {
-            let mut partial = vec![0.0; total.len()];
-            add(block * SUM_BLOCK_ROWS..((block + 1) * SUM_BLOCK_ROWS).min(rows), &mut partial);
-            partial
-        })
-        .collect();
-    add_in_order(total, &partials);
+    let blocks = (0..blocks).into_par_iter();
+    add_block_sums(blocks, total, |block, partial| {
+        add(block * SUM_BLOCK_ROWS..((block + 1) * SUM_BLOCK_ROWS).min(rows), partial);
+    });
 }
 
 /// As [`add_column_sums`] of a work that also changes rows of `out`, as many columns wide as `total`:
@@ -94,21 +89,24 @@ pub(crate) fn update_rows_adding_column_sums<W>(out: &mut [f32], total: &mut [f3
 where
     W: Fn(usize, &mut [f32], &mut [f32]) + Sync,
 {
-    let cols = total.len();
-    let partials: Vec<Vec<f32>> = out
-        .par_chunks_mut((SUM_BLOCK_ROWS * cols).max(1))
-        .enumerate()
-        .map(|(block, rows)| {
-            let mut partial = vec![0.0; cols];
-            update(block * SUM_BLOCK_ROWS, rows, &mut partial);
-            partial
-        })
-        .collect();
-    add_in_order(total, &partials);
+    let blocks = out.par_chunks_mut((SUM_BLOCK_ROWS * total.len()).max(1)).enumerate();
+    add_block_sums(blocks, total, |(block, rows), partial| update(block * SUM_BLOCK_ROWS, rows, partial));
 }
 
-fn add_in_order(total: &mut [f32], partials: &[Vec<f32>]) {
-    for partial in partials {
+/// Adds up in order what `add(block, partial)` computes of each block.
+fn add_block_sums<B: Send>(
+    blocks: impl IndexedParallelIterator<Item = B>,
+    total: &mut [f32],
+    add: impl Fn(B, &mut [f32]) + Sync,
+) {
+    let columns = total.len();
+    let partial = |block| {
+        let mut partial = vec![0.0; columns];
+        add(block, &mut partial);
+        partial
+    };
+    let partials: Vec<Vec<f32>> = blocks.map(partial).collect();
+    for partial in &partials {
         for (t, p) in total.iter_mut().zip(partial) {
             *t += p;
         }

@@ -1,9 +1,35 @@
 //! The register tile of products in f32: a few rows times a panel of contiguous columns.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 /// Columns of a panel of [`crate::packed::PackedWeight`].
 pub(crate) const PANEL: usize = 32;
+
+/// Rows of a register tile, at most.
+pub(crate) const MAX_ROWS: usize = 12;
+
+/// Work by register tiles of `MR` rows and `NV` vectors, which are one panel. To be dispatched inside [`Tiled`]; mark the
+/// implementation `#[inline(always)]`.
+pub(crate) trait ByTiles {
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S);
+}
+
+/// Chooses the tile of this CPU: two 512-bit or four 256-bit vectors a panel, rows as many as the registers hold.
+pub(crate) struct Tiled<W>(pub W);
+
+impl<W: ByTiles> WithSimd for Tiled<W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.0.run::<S, MAX_ROWS, 2>(simd),
+            8 => self.0.run::<S, 3, 4>(simd),
+            4 => self.0.run::<S, 3, 8>(simd),
+            _ => self.0.run::<S, 1, PANEL>(simd),
+        }
+    }
+}
 
 /// What a tile asks for while it computes, so that it arrives meanwhile.
 #[derive(Clone, Copy)]

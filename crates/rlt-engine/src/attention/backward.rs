@@ -7,7 +7,7 @@ use super::backward_bf16::FamilyHead;
 use super::backward_f32::{self, Queries};
 use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
 use crate::arithmetic::Arithmetic;
-use crate::parallel::SharedMut;
+use crate::parallel::{SharedMut, on_this_thread};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -54,9 +54,11 @@ pub fn attention_backward(
         Arithmetic::F32 => tasks.par_iter().for_each_init(
             || (Scratch::new(), Queries::new(&inputs)),
             |(scratch, queries), (family, kv_head)| {
-                let head = backward_f32::FamilyHead::new(&inputs, family, *kv_head);
-                // SAFETY: this task alone touches this family's rows of these heads.
-                unsafe { head.write_gradients(scratch, queries, dqkv_ptr) };
+                on_this_thread(|| {
+                    let head = backward_f32::FamilyHead::new(&inputs, family, *kv_head);
+                    // SAFETY: this task alone touches this family's rows of these heads.
+                    unsafe { head.write_gradients(scratch, queries, dqkv_ptr) };
+                });
             },
         ),
         Arithmetic::Bf16 => tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
@@ -87,35 +89,28 @@ impl Scratch {
     fn new() -> Self {
         Self { p: Tensor::scratch(TILE_QUERIES, TILE_KEYS), dp: Tensor::scratch(TILE_QUERIES, TILE_KEYS) }
     }
-}
 
-/// Turns scores and the gradients of probabilities into probabilities and the gradients of scores:
-/// `P = exp(S scale - log_sum)`, `dS = P (dP - delta) scale`, for the keys that each of `n` queries sees.
-pub(super) fn softmax_backward(
-    p: &mut Tensor,
-    dp: &mut Tensor,
-    keys: KeyTile,
-    n: usize,
-    rows: &RowSums,
-    scale: f32,
-) {
-    simd::vectorized(
-        #[inline(always)]
-        || {
-            let tiles = p.data_mut().chunks_exact_mut(TILE_KEYS);
-            let tiles = tiles.zip(dp.data_mut().chunks_exact_mut(TILE_KEYS));
-            for (i, (p, dp)) in tiles.take(n).enumerate() {
-                let visible = keys.visible(i);
-                let (p, dp) = (&mut p[..keys.len], &mut dp[..keys.len]);
-                p[visible..].fill(0.0);
-                dp[visible..].fill(0.0);
-                for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
-                    *p = simd::exp_below_one(p.mul_add(scale, -rows.log_sums[i]));
-                    *dp = *p * (*dp - rows.deltas[i]) * scale;
+    /// Turns scores and the gradients of probabilities into probabilities and the gradients of scores:
+    /// `P = exp(S scale - log_sum)`, `dS = P (dP - delta) scale`, for the keys that each of `n` queries sees.
+    pub(super) fn softmax_backward(&mut self, keys: KeyTile, n: usize, rows: &RowSums, scale: f32) {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let tiles = self.p.data_mut().chunks_exact_mut(TILE_KEYS);
+                let tiles = tiles.zip(self.dp.data_mut().chunks_exact_mut(TILE_KEYS));
+                for (i, (p, dp)) in tiles.take(n).enumerate() {
+                    let visible = keys.visible(i);
+                    let (p, dp) = (&mut p[..keys.len], &mut dp[..keys.len]);
+                    p[visible..].fill(0.0);
+                    dp[visible..].fill(0.0);
+                    for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
+                        *p = simd::exp_below_one(p.mul_add(scale, -rows.log_sums[i]));
+                        *dp = *p * (*dp - rows.deltas[i]) * scale;
+                    }
                 }
-            }
-        },
-    );
+            },
+        );
+    }
 }
 
 /// What one head's queries of a tile need of the forward pass.

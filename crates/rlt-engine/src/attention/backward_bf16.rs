@@ -3,7 +3,7 @@
 use pulp::bytemuck;
 
 use super::TILE_KEYS;
-use super::backward::{Inputs, RowSums, Scratch, TILE_QUERIES, softmax_backward};
+use super::backward::{Inputs, RowSums, Scratch, TILE_QUERIES};
 use super::key_tiles::{Factor, KeyTiles, head_view};
 use crate::buffer;
 use crate::matmul::Output;
@@ -115,7 +115,7 @@ impl<'a> FamilyHead<'a> {
                     Output::Replace,
                 );
             }
-            softmax_backward(&mut scratch.p, &mut scratch.dp, keys, n, &sums, scale);
+            scratch.softmax_backward(keys, n, &sums, scale);
             let (p, ds) =
                 (View::new(scratch.p.data(), TILE_KEYS, n, m), View::new(scratch.dp.data(), TILE_KEYS, n, m));
             // SAFETY: row and column lie inside the matrix, and these rows and heads belong to this task.

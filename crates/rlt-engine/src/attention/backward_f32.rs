@@ -1,14 +1,14 @@
 //! The tasks of attention's backward pass with products in f32.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::TILE_KEYS;
-use super::backward::{Inputs, RowSums, Scratch, softmax_backward};
+use super::backward::{Inputs, RowSums, Scratch};
 use super::key_gradients::{KeyGradients, write_head};
 use super::key_panels::{KeyPanels, value_cols};
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, PANEL, rows_by_panel, tile};
+use crate::tile::{Ahead, ByTiles, PANEL, Tiled, rows_by_panel, tile};
 
 /// Queries of a tile: a multiple of the rows of a register tile.
 const QUERIES: usize = 48;
@@ -67,7 +67,7 @@ impl<'a> FamilyHead<'a> {
         queries: &mut Queries,
         dqkv: SharedMut,
     ) {
-        pulp::Arch::new().dispatch(Task { head: self, scratch, queries, dqkv });
+        pulp::Arch::new().dispatch(Tiled(Task { head: self, scratch, queries, dqkv }));
     }
 }
 
@@ -78,22 +78,7 @@ struct Task<'a, 'b> {
     dqkv: SharedMut,
 }
 
-impl WithSimd for Task<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // As in the forward pass.
-        match S::F32_LANES {
-            16 => self.run::<S, 12, 2>(simd),
-            8 => self.run::<S, 3, 4>(simd),
-            4 => self.run::<S, 3, 8>(simd),
-            _ => self.run::<S, 1, PANEL>(simd),
-        }
-    }
-}
-
-impl Task<'_, '_> {
+impl ByTiles for Task<'_, '_> {
     #[inline(always)]
     fn run<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
         let FamilyHead { inputs, family, kv_head, .. } = self.head;
@@ -108,7 +93,9 @@ impl Task<'_, '_> {
         // SAFETY: a task's rows and heads are its own.
         unsafe { self.head.gradients.write(self.dqkv, kv_head) };
     }
+}
 
+impl Task<'_, '_> {
     /// Adds the gradients that one head of one query tile gives to its keys and values, and writes its own:
     /// with P = softmax(Q K^T scale), `dV += P^T dO`, `dP = dO V^T`,
     /// `dS = P * (dP - rowsum(dO * O)) scale`, `dQ = dS K`, `dK += dS^T Q`.
@@ -135,41 +122,24 @@ impl Task<'_, '_> {
         let (q, dout) = (q.data(), dout.data());
         let [q_rows, dout_rows] = [q, dout].map(|x| x.chunks_exact(vd).take(n).collect::<Vec<_>>());
 
-        let Scratch { p, dp } = &mut *self.scratch;
+        let scratch = &mut *self.scratch;
         let dq = &mut dq.data_mut()[..n * vd];
         dq.fill(0.0);
         for keys in inputs.layout.key_tiles(segment, first, n) {
             let FamilyHead { keys_across, values_across, keys_inner, gradients, .. } = &mut self.head;
-            for (panels, rows, to) in
-                [(&*keys_across, &q_rows, &mut *p), (&*values_across, &dout_rows, &mut *dp)]
-            {
-                let to = to.data_mut();
-                let panels = panels.from(kv_head, keys).chunks_exact(panels.panel_elements());
-                for (panel, right) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
-                    rows_by_panel::<S, MR, NV>(
-                        simd,
-                        rows,
-                        right,
-                        PANEL,
-                        hd,
-                        #[inline(always)]
-                        |row, products| {
-                            let to = &mut to[row * TILE_KEYS + panel * PANEL..][..PANEL];
-                            S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
-                        },
-                    );
-                }
-            }
-            softmax_backward(p, dp, keys, n, &sums, shape.scale());
+            keys_across.scores::<S, MR, NV>(simd, kv_head, keys, &q_rows, &mut scratch.p);
+            values_across.scores::<S, MR, NV>(simd, kv_head, keys, &dout_rows, &mut scratch.dp);
+            scratch.softmax_backward(keys, n, &sums, shape.scale());
 
             let [dk, dv] = gradients.from(keys);
-            let ds_rows: Vec<&[f32]> = dp.data().chunks_exact(TILE_KEYS).take(n).collect();
+            let (p, ds) = (scratch.p.data(), scratch.dp.data());
+            let ds_rows: Vec<&[f32]> = ds.chunks_exact(TILE_KEYS).take(n).collect();
             for column in (0..vd).step_by(PANEL) {
-                let of_keys = [(&*p, dout, &mut *dv), (&*dp, q, &mut *dk)];
+                let of_keys = [(p, dout, &mut *dv), (ds, q, &mut *dk)];
                 for (weights, right, to) in of_keys {
                     add_across::<S, MR, NV>(
                         simd,
-                        weights.data(),
+                        weights,
                         (keys.len, n),
                         &right[column..],
                         &mut to[column..],

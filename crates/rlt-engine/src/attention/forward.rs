@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 use rayon::prelude::*;
 
 use super::forward_bf16::{Factors, attend_bf16};
@@ -14,7 +14,7 @@ use crate::arithmetic::Arithmetic;
 use crate::parallel::SharedMut;
 use crate::simd::{self, LANES, Lanes, NO_LANES};
 use crate::tensor::Tensor;
-use crate::tile::{PANEL, rows_by_panel};
+use crate::tile::{ByTiles, PANEL, Tiled, rows_by_panel};
 
 /// Queries of a tile, of each query head: a multiple of the rows of a register tile, or of a block in bf16.
 pub(super) fn tile_queries(arithmetic: Arithmetic) -> usize {
@@ -70,7 +70,14 @@ pub fn attention(
             tasks.for_each_init(
                 || Scratch::new(shape, arithmetic),
                 |scratch, &tile| {
-                    arch.dispatch(Attend { tile, keys, values, scratch, out: out_ptr, log_sums: sums_ptr });
+                    arch.dispatch(Tiled(Attend {
+                        tile,
+                        keys,
+                        values,
+                        scratch,
+                        out: out_ptr,
+                        log_sums: sums_ptr,
+                    }));
                 },
             );
         }
@@ -258,45 +265,15 @@ struct Attend<'a> {
     log_sums: SharedMut,
 }
 
-impl WithSimd for Attend<'_> {
-    type Output = ();
-
+impl ByTiles for Attend<'_> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // As in `packed`: rows as many as the registers hold beside a panel's vectors.
-        match S::F32_LANES {
-            16 => self.attend::<S, 12, 2>(simd),
-            8 => self.attend::<S, 3, 4>(simd),
-            4 => self.attend::<S, 3, 8>(simd),
-            _ => self.attend::<S, 1, PANEL>(simd),
-        }
-    }
-}
-
-impl Attend<'_> {
-    #[inline(always)]
-    fn attend<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
         let Self { tile, keys: all_keys, values: all_values, scratch, out, log_sums } = self;
         let (shape, rows, vd) = (tile.shape, tile.rows(), value_cols(tile.shape));
         let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
         scratch.begin(rows, shape);
         for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n) {
-            let panels = all_keys.from(tile.kv_head, keys).chunks_exact(all_keys.panel_elements());
-            for (panel, k) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
-                let scores = scratch.scores.data_mut();
-                rows_by_panel::<S, MR, NV>(
-                    simd,
-                    &queries,
-                    k,
-                    PANEL,
-                    shape.head_dim,
-                    #[inline(always)]
-                    |row, products| {
-                        let to = &mut scores[row * TILE_KEYS + panel * PANEL..][..PANEL];
-                        S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
-                    },
-                );
-            }
+            all_keys.scores::<S, MR, NV>(simd, tile.kv_head, keys, &queries, &mut scratch.scores);
             scratch.softmax(simd, tile, keys);
             let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
             let values = values.data_mut();

@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 
+use pulp::Simd;
 use rayon::prelude::*;
 
-use super::{AttentionShape, KeyRuns, KeyTile, Layout};
+use super::{AttentionShape, KeyRuns, KeyTile, Layout, TILE_KEYS};
+use crate::parallel::is_alone;
 use crate::tensor::Tensor;
-use crate::tile::PANEL;
+use crate::tile::{PANEL, rows_by_panel};
 
-/// Keys, or values, of some segments and some heads: by key/value head and panel. Every segment begins a new panel; what lies beyond its
-/// last key is never looked at.
+/// Keys, or values, of some segments and some heads: by key/value head and panel. Every segment begins a new panel;
+/// what lies beyond its last key is never looked at.
 pub(super) struct KeyPanels {
     /// One panel a row.
     panels: Tensor,
@@ -75,8 +77,7 @@ impl KeyPanels {
                 put(panel, kv_head, i, first + i);
             }
         };
-        if kv_heads.len() == 1 {
-            // A task's own.
+        if is_alone() {
             panels.data_mut().chunks_mut(size).enumerate().for_each(write);
         } else {
             panels.data_mut().par_chunks_mut(size).enumerate().with_min_len(8).for_each(write);
@@ -84,9 +85,33 @@ impl KeyPanels {
         Self { panels, first_head: kv_heads.start, keys }
     }
 
-    /// Elements of a panel.
-    pub(super) fn panel_elements(&self) -> usize {
-        self.panels.cols()
+    /// Writes `row . key` for each of some rows and of a tile's keys, if the panels are [`Self::across`]: row by row of
+    /// `scores`, of [`TILE_KEYS`] columns. Beyond the last key they mean nothing.
+    #[inline(always)]
+    pub(super) fn scores<S: Simd, const MR: usize, const NV: usize>(
+        &self,
+        simd: S,
+        kv_head: usize,
+        keys: KeyTile,
+        rows: &[&[f32]],
+        scores: &mut Tensor,
+    ) {
+        let scores = scores.data_mut();
+        let panels = self.from(kv_head, keys).chunks_exact(self.panels.cols());
+        for (index, panel) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
+            rows_by_panel::<S, MR, NV>(
+                simd,
+                rows,
+                panel,
+                PANEL,
+                panel.len() / PANEL,
+                #[inline(always)]
+                |row, products| {
+                    let to = &mut scores[row * TILE_KEYS + index * PANEL..][..PANEL];
+                    S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
+                },
+            );
+        }
     }
 
     /// The panels of a tile of keys, and all after them.

@@ -12,7 +12,7 @@ use crate::bf16::Bf16Panels;
 use crate::matmul::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::tensor::Tensor;
-use crate::tile::PANEL;
+use crate::tile::{PANEL, Tiled};
 
 mod part;
 #[cfg(test)]
@@ -150,6 +150,6 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `out` must have the shape's rows and columns, and these rows and columns be the caller's alone.
     unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>) {
-        pulp::Arch::new().dispatch(Part { product: self, rows, panels });
+        pulp::Arch::new().dispatch(Tiled(Part { product: self, rows, panels }));
     }
 }

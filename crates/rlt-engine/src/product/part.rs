@@ -2,22 +2,19 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::{FEW_ROWS, Product, Right};
 use crate::bf16::tile_bf16;
 use crate::matmul::Output;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, PANEL, left_rows, prefetch, tile};
+use crate::tile::{Ahead, ByTiles, MAX_ROWS, PANEL, left_rows, prefetch, tile};
 
 /// Inner dimension of a chunk: the left factor's rows of a register tile stay in the first-level cache with it.
 const DEPTH: usize = 256;
 
 /// Bytes of the right factor that stay in the second-level cache while the rows pass by.
 const GROUP_BYTES: usize = 512 << 10;
-
-/// Rows of a register tile, at most.
-const MAX_ROWS: usize = 12;
 
 /// Panels from which on it pays to copy a left factor's rows, or its columns.
 const COPY_ROWS: usize = 8;
@@ -37,18 +34,10 @@ pub(super) struct Part<'a> {
     pub panels: Range<usize>,
 }
 
-impl WithSimd for Part<'_> {
-    type Output = ();
-
+impl ByTiles for Part<'_> {
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // Two 512-bit or four 256-bit vectors a panel; rows as many as the registers hold.
-        match S::F32_LANES {
-            16 => self.compute::<S, MAX_ROWS, 2>(simd),
-            8 => self.compute::<S, 3, 4>(simd),
-            4 => self.compute::<S, 3, 8>(simd),
-            _ => self.compute::<S, 1, PANEL>(simd),
-        }
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S) {
+        self.compute::<S, MR, NV>(simd);
     }
 }
 

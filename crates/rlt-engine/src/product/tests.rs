@@ -94,7 +94,7 @@ fn narrower_vectors_give_the_same_bits() {
             let out = SharedMut(other.data_mut().as_mut_ptr());
             let product =
                 Product::new((m, n, depth), left, Right::Rows(View::of(&b)), out, n, Output::Accumulate);
-            let part = Part { product: &product, rows: 0..m, panels: 0..n.div_ceil(PANEL) };
+            let part = Tiled(Part { product: &product, rows: 0..m, panels: 0..n.div_ceil(PANEL) });
             pulp::Simd::vectorize(narrow, part);
             assert!(outs[0].data() == outs[1].data(), "{m} x {n} x {depth}");
         }
