@@ -59,6 +59,12 @@ fn crates_point_one_way_and_the_engine_knows_no_text() {
         assert!(!engine.contains(text), "rlt-engine depends on {text}");
     }
     assert!(!dependencies("crates/rlt-model/Cargo.toml").contains("rlt"));
+    let grade = ["num-bigint", "num-integer", "num-traits"].map(str::to_owned);
+    assert_eq!(
+        dependencies("crates/rlt-grade/Cargo.toml"),
+        BTreeSet::from(grade),
+        "rlt-grade is useful alone"
+    );
     assert_eq!(uses("crates/rlt-engine/src", &["std::fs", "std::io"]), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &["reward", "advantage"]), [""; 0]);
     let generation = ["okenizer", "ChatTemplate", "String"];
@@ -75,7 +81,7 @@ fn equations_do_no_input_or_output_and_name_no_family() {
         "src/grpo/objective.rs",
         "src/grpo/advantage.rs",
         "src/sft/objective.rs",
-        "src/evaluate/grading",
+        "crates/rlt-grade/src",
     ] {
         assert_eq!(uses(folder, &words), [""; 0]);
     }
@@ -95,6 +101,7 @@ fn only_the_command_line_prints_or_exits() {
         uses("src", &words).into_iter().filter(|line| !line.starts_with("src/cli/")).collect();
     assert_eq!(library, [""; 0]);
     assert_eq!(uses("crates/rlt-engine/src", &words), [""; 0]);
+    assert_eq!(uses("crates/rlt-grade/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &words), [""; 0]);
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::dataset::{JsonlWriter, Record, read_records};
-use rlt::evaluate::grading::{ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
 use rlt::{Error, Result};
+use rlt_grade::{ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
 use serde_json::{Value, json};
 
 use super::common::Context;

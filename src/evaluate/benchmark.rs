@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rlt_grade::ThoughtRule;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::grading::ThoughtRule;
 use super::task::{Grader, Task};
 use crate::dataset::{QuestionRow, Record, read_records};
 use crate::worlds::random::Stream;
@@ -47,6 +47,14 @@ pub enum BenchmarkGrader {
     Countdown,
 }
 
+/// [`ThoughtRule`] as a task's file writes it.
+#[derive(Deserialize)]
+#[serde(remote = "ThoughtRule", rename_all = "snake_case")]
+enum WrittenThoughtRule {
+    Keep,
+    Remove,
+}
+
 /// A benchmark's TOML file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,7 +81,7 @@ pub struct Benchmark {
     #[serde(default)]
     pub target: String,
     /// Whether the answer may stand in the thought.
-    #[serde(default)]
+    #[serde(default, with = "WrittenThoughtRule")]
     pub thought: ThoughtRule,
     /// The rows, relative to the TOML file.
     pub data: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! Figures of an evaluation, as pure functions: intervals and pass@k.
 
-use super::grading::equivalent;
 use crate::worlds::random::Stream;
+use rlt_grade::equivalent;
 
 /// The normal quantile of a two-sided 95 % interval.
 const Z_95: f64 = 1.959_963_984_540_054;

@@ -1,12 +1,11 @@
 //! Evaluation: sample answers, grade them, report accuracy with an interval.
 //!
 //! [`task`] asks a model the questions of a world or of a file. How completions come about is the
-//! business of whoever calls [`evaluate`], and so is which grader judges them; [`grading`] and
-//! [`metrics`] are pure functions.
+//! business of whoever calls [`evaluate`], and so is which grader of [`rlt_grade`] judges
+//! them; [`metrics`] are pure functions.
 
 pub mod benchmark;
 pub mod comparison;
-pub mod grading;
 pub mod metrics;
 pub mod page;
 pub mod partial;
@@ -16,9 +15,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use rlt_grade::Verdict;
 use serde::{Deserialize, Serialize};
 
-use self::grading::Verdict;
 use self::metrics::{Interval, bootstrap_interval, majority_at_k, mean, pass_at_k, wilson_interval};
 use crate::progress::Progress;
 use crate::worlds::dataset::write_file;
@@ -308,7 +307,7 @@ pub fn write_report(path: &Path, report: &EvalReport, records: &[QuestionRecord]
 mod tests {
     use super::*;
     use crate::progress::Silent;
-    use grading::{SolutionTags, grade_integer};
+    use rlt_grade::{SolutionTags, grade_integer};
 
     fn questions(n: usize) -> Vec<EvalQuestion> {
         let question = |i: usize| EvalQuestion {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use rlt_grade::{
+    SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, grade_solution,
+};
 use serde::{Deserialize, Serialize};
 
 use super::benchmark::{Benchmark, built_in_names};
-use super::grading::{
-    SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, grade_solution,
-};
 use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, evaluate};
 use crate::config::DataConfig;
 use crate::dataset::{Finish, QuestionRow, read_questions};

@@ -28,8 +28,8 @@ pub use lexicon::ModelShape;
 pub use story::Story;
 
 use crate::dataset::QuestionRow;
-use crate::evaluate::grading::{SolutionTags, Verdict, grade_integer};
 use crate::{Error, Result};
+use rlt_grade::{SolutionTags, Verdict, grade_integer};
 
 /// A synthetic world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
     /tmp/mv/bin/python tests/parity/grading_pairs.py --rlt target/debug/rlt --data ../shared/data/eval
 
 Pairs are made by rules, so that it is known whether they are equal: `truth`. Those made from nothing are
-written to tests/golden/grading_pairs.jsonl with math-verify's verdicts, for tests without Python; those made of
+written to crates/rlt-grade/tests/golden/grading_pairs.jsonl with math-verify's verdicts, for tests without Python; those made of
 benchmark answers stay in memory. Prints agreement, false accepts of both, and every disagreement.
 """
 
@@ -279,7 +279,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rlt", required=True)
     parser.add_argument("--data", type=pathlib.Path)
-    parser.add_argument("--golden", type=pathlib.Path, default=pathlib.Path("tests/golden/grading_pairs.jsonl"))
+    parser.add_argument("--golden", type=pathlib.Path, default=pathlib.Path("crates/rlt-grade/tests/golden/grading_pairs.jsonl"))
     args = parser.parse_args()
     made()
     for gold, answer, truth in HARD:

@@ -12,7 +12,7 @@ use std::fmt;
 
 use super::random::{Stream, hash_bytes};
 use super::story::Side;
-use crate::evaluate::grading::{Judgement, SolutionTags, Verdict, judge_countdown, solution_section};
+use rlt_grade::{Judgement, SolutionTags, Verdict, judge_countdown, solution_section};
 
 /// Smallest number given.
 pub const MIN_NUMBER: u32 = 2;

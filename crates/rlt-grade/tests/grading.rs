@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use rlt::evaluate::grading::{ThoughtRule, equivalent, extract, grade_countdown, grade_math};
+use rlt_grade::{ThoughtRule, equivalent, extract, grade_countdown, grade_math};
 use serde_json::Value;
 
 fn rows(path: &Path) -> Vec<Value> {
@@ -19,7 +19,7 @@ fn rows(path: &Path) -> Vec<Value> {
 
 /// The shared data folder of a development checkout, or a printed reason to skip.
 fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
     if !path.exists() {
         eprintln!("skipped: {} is absent", path.display());
     }
@@ -251,7 +251,7 @@ fn fragments() -> impl Strategy<Value = String> {
     ]
 }
 
-/// How long to search, and from where: `RLT_FUZZ_SECONDS=600 RLT_FUZZ_SEED=3 cargo test --test grading fuzz --
+/// How long to search, and from where: `RLT_FUZZ_SECONDS=600 RLT_FUZZ_SEED=3 cargo test -p rlt-grade --test grading fuzz --
 /// --nocapture`.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)

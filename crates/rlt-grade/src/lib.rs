@@ -1,11 +1,42 @@
-//! Grading of answers: pure functions of two texts, without input or output.
+//! Answers to mathematical questions: found in a text, read, compared with the right one.
 //!
-//! [`grade_math`] reads a completion as it is, [`grade_solution`] its solution section, [`grade_choice`] a
-//! letter, [`grade_countdown`] an expression, [`grade_integer`] a synthetic world's number. All end in a
-//! [`Verdict`] with a reason. [`equivalent`] compares two answers; docs/GRADING.md says what is equal to what.
+//! ```
+//! use rlt_grade::{ThoughtRule, equivalent, grade_choice, grade_math};
+//!
+//! let verdict = grade_math("Half of it: $\\boxed{\\dfrac{1}{2}}$.", "0.5", ThoughtRule::Keep);
+//! assert!(verdict.correct && verdict.formatted);
+//! assert_eq!(verdict.extracted.as_deref(), Some("\\dfrac{1}{2}"));
+//! assert_eq!(verdict.reason, "equal, by exact arithmetic");
+//!
+//! assert!(equivalent("(2, \\infty)", "x > 2").equal);
+//! assert_eq!(equivalent("5.4 cents", "5.4 dollars").reason, "the unit is cents, not dollars");
+//! assert!(!grade_choice("I would say (C).", "B", ThoughtRule::Keep).correct);
+//! ```
+//!
+//! All of it are pure functions of two texts: nothing is read, written, remembered or evaluated as a program, no
+//! model or data set is known, and the same texts give the same verdict on every machine.
+//!
+//! - [`grade_math`] looks for the answer anywhere in a completion, [`grade_solution`] in its solution section,
+//!   [`grade_choice`] for a letter, [`grade_countdown`] for an expression of given numbers, [`grade_integer`]
+//!   for a whole number;
+//! - [`extract`] says which words of a text are its answer, and [`Found`] by which rule;
+//! - [`equivalent`] compares two answers without anything around them: LaTeX, plain text or one of each.
+//!
+//! # What a verdict says
+//!
+//! A [`Verdict`] holds the answer as it was found, whether it is right, whether it has the form that was asked for,
+//! and the reason in one line for people. Right means shown to be equal: by the same words, by exact fractions, by
+//! the same decimal places, by value at fixed points where formulas have variables, or item by item in lists, sets,
+//! tuples, intervals and matrices. What was not shown equal is different, and the reason says how far the
+//! comparison came ("the unit is cm, not cm^2", "item 2 of the gold answer's 3 is missing", "not shown equal within
+//! the work allowed"). Where a rule could err it errs towards different: a wrong answer that is accepted teaches a
+//! model, a right one that is refused only costs it a reward. docs/GRADING.md has the rules and the measurements.
+//!
+//! # Hostile input
 //!
 //! A comparison takes a bounded amount of work whatever the input: texts beyond a length, trees beyond a
-//! depth, numbers beyond a size and sums beyond a budget are compared as text, or count as different.
+//! depth, numbers beyond a size and sums beyond a budget are compared as text, or count as different. No input
+//! panics.
 
 mod budget;
 mod choice;

@@ -4,8 +4,7 @@
 const MAX_BOXES: usize = 16;
 
 /// What happens to a thought section before the answer is looked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ThoughtRule {
     /// The answer may stand anywhere in the generation.
     #[default]
