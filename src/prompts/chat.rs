@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rlt_model::chat_template::{ChatTemplate, Message};
+use rlt_model::chat_template::{ChatTemplate, Message, TemplateTime};
 use rlt_model::tokenizer::Tokenizer;
 
 use crate::error::{Error, Result};
@@ -22,12 +22,21 @@ pub struct ChatText {
 }
 
 impl ChatText {
-    /// Reads both from a model folder in the Hugging Face layout.
+    /// Reads both from a model folder in the Hugging Face layout. A template that asks for the date is told the same one
+    /// as every other template that this process reads.
     ///
     /// # Errors
     /// What the tokenizer and the template report, and as [`Self::new`].
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        Self::new(Tokenizer::from_dir(dir)?, ChatTemplate::from_dir(dir)?)
+        Self::from_dir_at(dir, TemplateTime::of_this_process())
+    }
+
+    /// As [`Self::from_dir`], with the date and time that work began with which now goes on.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`].
+    pub fn from_dir_at(dir: &Path, time: TemplateTime) -> Result<Self> {
+        Self::new(Tokenizer::from_dir(dir)?, ChatTemplate::from_dir(dir)?.at(time))
     }
 
     /// Puts the two together and learns from the template what ends an assistant turn.

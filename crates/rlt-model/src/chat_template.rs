@@ -10,11 +10,10 @@ mod json;
 mod methods;
 mod python;
 mod source;
+mod time;
 
 use std::path::Path;
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
 use minijinja::value::Serde;
 use minijinja::{Environment, Value};
 use serde::Serialize;
@@ -23,6 +22,8 @@ use serde_json::{Map, Value as Json};
 use crate::files::{parse_json, read_text_if_present};
 use crate::tokenizer::token_text;
 use crate::{Error, Result};
+
+pub use time::TemplateTime;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +40,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// `bos_token`, `eos_token` and the like, as strings.
     special_tokens: Map<String, Json>,
+    tells_time: bool,
 }
 
 /// The name under which messages about a template speak of it.
@@ -91,23 +93,22 @@ impl ChatTemplate {
     /// # Errors
     /// The text is not a template; the message names the line.
     pub fn from_source(source: &str, special_tokens: Map<String, Json>) -> Result<Self> {
-        let mut environment = environment::hugging_face(jiff::Zoned::now().datetime());
+        let mut environment = environment::hugging_face(TemplateTime::now().datetime());
         environment.add_template_owned(NAME, source::prepare(source)).map_err(template_error)?;
-        Ok(Self { environment, special_tokens })
+        Ok(Self { environment, special_tokens, tells_time: source.contains("strftime_now") })
     }
 
-    /// Sets what the template's `strftime_now` tells, to UTC; without this it is the local time at
-    /// which the template was read, so that one run tells one date.
-    ///
-    /// # Errors
-    /// `unix_seconds` is outside the years -9999 to 9999.
-    pub fn at_time(mut self, unix_seconds: i64) -> Result<Self> {
-        let now: DateTime = Timestamp::from_second(unix_seconds)
-            .map_err(|e| Error::Invalid(format!("time {unix_seconds} s: {e}")))?
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .datetime();
-        environment::set_time(&mut self.environment, now);
-        Ok(self)
+    /// Sets what the template's `strftime_now` tells; without this it is the local time at which the template was
+    /// read.
+    #[must_use]
+    pub fn at(mut self, time: TemplateTime) -> Self {
+        environment::set_time(&mut self.environment, time.datetime());
+        self
+    }
+
+    /// Whether the template asks for the date or the time, so that its prompts depend on it.
+    pub fn tells_time(&self) -> bool {
+        self.tells_time
     }
 
     /// The prompt text of a conversation; with `add_generation_prompt` it ends where the

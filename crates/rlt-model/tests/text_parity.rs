@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rlt_model::chat_template::ChatTemplate;
+use rlt_model::chat_template::{ChatTemplate, TemplateTime};
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
@@ -57,7 +57,7 @@ fn template(shared: &Path, name: &str) -> ChatTemplate {
 fn from_source(source: &str) -> rlt_model::Result<ChatTemplate> {
     let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
     let tokens: Map<String, Value> = tokens.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
-    ChatTemplate::from_source(source, tokens)?.at_time(UNIX_SECONDS)
+    Ok(ChatTemplate::from_source(source, tokens)?.at(TemplateTime::from_unix_seconds(UNIX_SECONDS)?))
 }
 
 const UNIX_SECONDS: i64 = 1_741_503_903;

@@ -99,12 +99,19 @@ fn variables_come_before_special_tokens() {
 #[test]
 fn the_time_can_be_set() {
     let source = "{{ strftime_now('%d %b %Y %H:%M:%S') }}";
-    let fixed = ChatTemplate::from_source(source, Map::new()).expect("parses").at_time(0).expect("1970");
-    assert_eq!(fixed.render(&[message("user", "")], false).expect("renders"), "01 Jan 1970 00:00:00");
-    assert!(
-        ChatTemplate::from_source("", Map::new()).expect("parses").at_time(i64::MAX).is_err(),
-        "beyond any calendar"
-    );
+    let fixed = |time| ChatTemplate::from_source(source, Map::new()).expect("parses").at(time);
+    let text = |time| fixed(time).render(&[message("user", "")], false).expect("renders");
+    let epoch = TemplateTime::from_unix_seconds(0).expect("1970");
+    assert_eq!(text(epoch), "01 Jan 1970 00:00:00");
+    assert!(TemplateTime::from_unix_seconds(i64::MAX).is_err(), "beyond any calendar");
+    // Written and read back it tells the same.
+    assert_eq!(json!(epoch), "1970-01-01T00:00:00");
+    let now = TemplateTime::now();
+    assert_eq!(serde_json::from_value::<TemplateTime>(json!(now)).expect("a time"), now);
+    assert!(serde_json::from_value::<TemplateTime>(json!("tomorrow")).is_err());
+    assert_eq!(TemplateTime::of_this_process(), TemplateTime::of_this_process());
+    assert!(fixed(now).tells_time());
+    assert!(!ChatTemplate::from_source("x", Map::new()).expect("parses").tells_time());
 }
 
 /// What the training sequences rest on: the prompt is where the whole conversation begins.
