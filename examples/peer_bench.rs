@@ -11,8 +11,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use rlt::config::{KlEstimator, KlToReference, LossMean, OptimizerConfig, RewardConfig};
-use rlt::grpo::advantage::group_advantages;
-use rlt::grpo::objective::{Counted, clipped_term, kl_term, token_weight};
 use rlt::progress::Silent;
 use rlt::prompts::StudentSequence;
 use rlt::score::{RltSample, Teacher, score_samples};
@@ -26,6 +24,8 @@ use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::{Decoder, Gradients, Stop};
+use rlt_reward::advantage::group_advantages;
+use rlt_reward::objective::{Counted, clipped_term, kl_term, token_weight};
 
 /// Prompt tokens of the generating works, and new tokens of each completion.
 const PROMPT: usize = 256;

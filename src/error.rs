@@ -57,5 +57,11 @@ pub enum Error {
     Interrupted(String),
 }
 
+impl From<rlt_reward::rlt::NonFinite> for Error {
+    fn from(error: rlt_reward::rlt::NonFinite) -> Self {
+        Self::NonFinite(error.to_string())
+    }
+}
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

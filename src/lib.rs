@@ -21,7 +21,6 @@ pub mod prompts;
 pub mod replay;
 pub mod report;
 pub mod reproduce;
-pub mod reward;
 pub mod run_dir;
 pub mod run_log;
 pub mod sampling;

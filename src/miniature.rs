@@ -12,13 +12,13 @@ use crate::evaluate::{EvalOptions, EvalReport, QuestionRecord};
 use crate::explain::explain;
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::reward::diagnostics::solution_overlap;
 use crate::run_dir::RunDir;
 use crate::sampling::Sampler;
 use crate::traces::{conversation_columns, flaw};
 use crate::training::run::frozen_model;
 use crate::worlds::{Kind, World};
 use crate::{grpo, sft};
+use rlt_reward::diagnostics::solution_overlap;
 
 /// Where the stages write, what seeds them and who watches.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The RLT reward of completions, from text or ids to parts.
 //!
 //! A [`RltSample`] holds both sequences of one completion; [`score_samples`] asks teacher and student for
-//! the log-probabilities and hands them to [`crate::reward::rlt`]. Training and `rlt score` share this.
+//! the log-probabilities and hands them to [`rlt_reward::rlt`]. Training and `rlt score` share this.
 
 pub(crate) mod added;
 mod columns;
@@ -14,9 +14,9 @@ use crate::dataset::{QuestionRow, TraceRow};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, StudentSequence, Think};
-use crate::reward::rlt::{RltInputs, RltScore, Unscorable, check_finite, explanation_value, rlt_reward};
 use crate::scorer::TokenScorer;
 use jobs::{Job, full_scores, job_logprobs};
+use rlt_reward::rlt::{RltInputs, RltScore, Unscorable, check_finite, explanation_value, rlt_reward};
 
 pub(crate) use columns::number;
 pub use columns::{NGRAM_TOKENS, ledger_columns, score_columns};
@@ -164,7 +164,7 @@ pub struct ScoredSample {
 impl ScoredSample {
     fn unscorable(reason: Unscorable, reward: &RewardConfig) -> Self {
         Self {
-            score: RltScore::unscorable(reason, reward),
+            score: RltScore::unscorable(reason, &reward.settings()),
             teacher_logprobs: Vec::new(),
             student_logprobs: Vec::new(),
             solution_logprobs: Vec::new(),
@@ -248,6 +248,7 @@ pub fn score_samples(
         (teacher_logprobs, student_logprobs, vec![Vec::new(); scorable.len()])
     };
 
+    let settings = reward.settings();
     let mut next = 0;
     let scored = samples.iter().zip(reasons).map(|(sample, reason)| {
         if let Some(reason) = reason {
@@ -267,11 +268,11 @@ pub fn score_samples(
                 full_divergence: &divergence[job],
                 has_end_tag: sample.has_end_tag,
             },
-            reward,
+            &settings,
         )?;
         Ok(ScoredSample {
             score,
-            explanation_value: Some(explanation_value(solution, &without, reward)),
+            explanation_value: Some(explanation_value(solution, &without, &settings)),
             teacher_logprobs: teacher_logprobs[job].clone(),
             student_logprobs: student.to_vec(),
             solution_logprobs: solution.to_vec(),

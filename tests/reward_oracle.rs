@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rlt::config::RewardConfig;
-use rlt::reward::rlt::{RltInputs, rlt_reward};
+use rlt_reward::rlt::{RltInputs, rlt_reward};
+use rlt_reward::settings::RltSettings;
 use serde_json::Value;
 
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle/expected.jsonl");
@@ -42,7 +42,7 @@ fn parts_from_per_token_values_equal_the_official_components() {
                 full_divergence: &[],
                 has_end_tag: components["match_reward"] == 0.0,
             },
-            &RewardConfig::default(),
+            &RltSettings::default(),
         )
         .unwrap();
         let parts = score.parts.as_ref().unwrap();

@@ -1,83 +1,9 @@
 //! `[grpo]`: the loop, the objective with its defaults, and which settings compose.
 
+pub use rlt_reward::choice::{Baseline, KlToReference, LossMean, Objective, ObjectiveSettings, Scale};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-
-/// `grpo.objective`: what is maximised. Each sets defaults for the keys after it ([`GrpoConfig::objective_settings`]);
-/// docs/OBJECTIVES.md has the table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Objective {
-    /// Group relative policy optimisation (arXiv 2402.03300): the paper's.
-    #[default]
-    Grpo,
-    /// GRPO without the two divisions that favour short and easy answers (arXiv 2503.20783).
-    DrGrpo,
-    /// Mean over all tokens, higher clip above, groups with equal rewards drawn again (arXiv 2503.14476).
-    Dapo,
-    /// One ratio a completion, the geometric mean of its tokens' (arXiv 2507.18071).
-    Gspo,
-    /// Every token keeps its gradient; its importance weight is bounded (arXiv 2506.13585).
-    Cispo,
-    /// REINFORCE with the mean of the other completions as the baseline (arXiv 2402.14740).
-    Rloo,
-}
-
-/// `grpo.baseline`: what is subtracted from a completion's reward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Baseline {
-    /// The mean of its group.
-    Group,
-    /// The mean of the others of its group.
-    LeaveOneOut,
-    /// The mean of the whole batch (arXiv 2501.03262).
-    Batch,
-    /// Nothing.
-    None,
-}
-
-/// `grpo.scale`: what the difference to the baseline is divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scale {
-    /// The standard deviation of its group's rewards.
-    Group,
-    /// The standard deviation of the batch's rewards (arXiv 2508.08221).
-    Batch,
-    /// Nothing.
-    None,
-}
-
-/// `grpo.loss_mean`: how the losses of the tokens become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossMean {
-    /// The mean over the tokens of each completion, then over completions.
-    Sequence,
-    /// The mean over all tokens: a long completion counts more.
-    Token,
-    /// The sum over the tokens of each completion divided by `sampling.max_new_tokens`, then the mean over
-    /// completions: every token counts the same in every batch.
-    Constant,
-    /// The sum over the tokens of each completion, then the mean over completions.
-    Sum,
-}
-
-/// `grpo.kl`: the estimator of the divergence from the reference model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KlToReference {
-    /// The log-ratio, summed over a completion and subtracted from its reward. (As a term of the loss its gradient
-    /// would be zero in the mean.)
-    K1,
-    /// Half the squared log-ratio, in the loss: its gradient is that of the divergence.
-    K2,
-    /// Schulman's estimator, in the loss: the paper's.
-    #[default]
-    K3,
-}
 
 /// `[grpo]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -172,56 +98,19 @@ impl super::Config {
     }
 }
 
-/// An objective with every part of it settled.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ObjectiveSettings {
-    /// What is maximised.
-    pub objective: Objective,
-    /// What is subtracted from a reward.
-    pub baseline: Baseline,
-    /// What the advantage is divided by.
-    pub scale: Scale,
-    /// How the losses of tokens become one.
-    pub loss_mean: LossMean,
-    /// The ratio counts as no less than 1 minus this (CISPO: no lower bound, infinite).
-    pub clip_low: f32,
-    /// The ratio counts as no more than 1 plus this.
-    pub clip_high: f32,
-    /// Whether completions that were cut are left out of the loss.
-    pub mask_truncated: bool,
-    /// How often groups with equal rewards are replaced.
-    pub resample_rounds: usize,
-    /// Weight of the KL term.
-    pub beta: f32,
-    /// Estimator of the KL term.
-    pub kl: KlToReference,
-}
-
 impl GrpoConfig {
     /// The objective with its defaults filled in.
-    ///
-    /// Clips: 0.2 on both sides as in PPO (arXiv 1707.06347), DAPO's 0.28 above, GSPO's 3e-4 and 4e-4 (section 5.1).
-    /// MiniMax-M1 gives no bound for CISPO's weights; 5 is that of arXiv 2510.13786.
     pub fn objective_settings(&self) -> ObjectiveSettings {
-        use {Baseline as B, LossMean as M, Objective as O, Scale as S};
-        let (baseline, scale, loss_mean, clip_low, clip_high, mask_truncated, resample_rounds) =
-            match self.objective {
-                O::Grpo => (B::Group, S::Group, M::Sequence, 0.2, 0.2, false, 0),
-                O::DrGrpo => (B::Group, S::None, M::Constant, 0.2, 0.2, false, 0),
-                O::Dapo => (B::Group, S::Group, M::Token, 0.2, 0.28, true, 3),
-                O::Gspo => (B::Group, S::Group, M::Sequence, 3e-4, 4e-4, false, 0),
-                O::Cispo => (B::Group, S::Group, M::Token, f32::INFINITY, 4.0, false, 0),
-                O::Rloo => (B::LeaveOneOut, S::None, M::Sum, 0.2, 0.2, false, 0),
-            };
+        let default = ObjectiveSettings::of(self.objective);
         ObjectiveSettings {
             objective: self.objective,
-            baseline: self.baseline.unwrap_or(baseline),
-            scale: self.scale.unwrap_or(scale),
-            loss_mean: self.loss_mean.unwrap_or(loss_mean),
-            clip_low: self.clip_low.unwrap_or(clip_low),
-            clip_high: self.clip_high.unwrap_or(clip_high),
-            mask_truncated: self.mask_truncated.unwrap_or(mask_truncated),
-            resample_rounds: self.resample_rounds.unwrap_or(resample_rounds),
+            baseline: self.baseline.unwrap_or(default.baseline),
+            scale: self.scale.unwrap_or(default.scale),
+            loss_mean: self.loss_mean.unwrap_or(default.loss_mean),
+            clip_low: self.clip_low.unwrap_or(default.clip_low),
+            clip_high: self.clip_high.unwrap_or(default.clip_high),
+            mask_truncated: self.mask_truncated.unwrap_or(default.mask_truncated),
+            resample_rounds: self.resample_rounds.unwrap_or(default.resample_rounds),
             beta: self.beta,
             kl: self.kl,
         }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::weights::Dtype;
+use rlt_reward::settings::RltSettings;
+pub use rlt_reward::settings::{KlEstimator, Reduction};
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
@@ -185,32 +187,6 @@ pub enum RewardKind {
     Correctness,
 }
 
-/// `reward.kl`: what D_j is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KlEstimator {
-    /// The sampled token's log-ratio (the official code's).
-    #[default]
-    Sampled,
-    /// Schulman's non-negative estimator.
-    K3,
-    /// The divergence over the whole vocabulary, KL(pi_T || pi_S): what the paper writes.
-    Full,
-}
-
-/// `reward.solution_reduction`, `reward.kl_reduction`: how the values of the tokens become one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reduction {
-    /// Their mean (the paper's).
-    #[default]
-    Mean,
-    /// Their sum: longer texts weigh more.
-    Sum,
-    /// Their median: a few odd tokens weigh nothing.
-    Median,
-}
-
 /// `[reward]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -280,19 +256,22 @@ impl AddedRewards {
 }
 
 impl RewardConfig {
-    /// Weight of the minimum in r_SS.
-    pub fn alpha_min(&self) -> f32 {
-        self.alpha_min.unwrap_or(self.alpha)
-    }
-
-    /// Weight of the maximum in r_KL.
-    pub fn alpha_max(&self) -> f32 {
-        self.alpha_max.unwrap_or(self.alpha)
-    }
-
-    /// The reward of what cannot be scored.
-    pub fn unscorable_reward(&self) -> f32 {
-        self.unscorable_reward.unwrap_or(self.format_penalty)
+    /// What the equations are told: the keys with their defaults filled in.
+    pub fn settings(&self) -> RltSettings {
+        RltSettings {
+            alpha_min: self.alpha_min.unwrap_or(self.alpha),
+            alpha_max: self.alpha_max.unwrap_or(self.alpha),
+            solution_weight: self.solution_weight,
+            lambda: self.lambda,
+            kl: self.kl,
+            solution_reduction: self.solution_reduction,
+            kl_reduction: self.kl_reduction,
+            logprob_clip: self.logprob_clip,
+            kl_clip: self.kl_clip,
+            reward_clip: self.reward_clip,
+            format_penalty: self.format_penalty,
+            unscorable_reward: self.unscorable_reward.unwrap_or(self.format_penalty),
+        }
     }
 }
 

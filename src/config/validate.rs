@@ -51,10 +51,10 @@ impl Config {
             ));
         }
 
-        let reward = &self.reward;
+        let (reward, settings) = (&self.reward, self.reward.settings());
         not_negative("reward.alpha", reward.alpha.into())?;
-        not_negative("reward.alpha_min", reward.alpha_min().into())?;
-        not_negative("reward.alpha_max", reward.alpha_max().into())?;
+        not_negative("reward.alpha_min", settings.alpha_min.into())?;
+        not_negative("reward.alpha_max", settings.alpha_max.into())?;
         not_negative("reward.solution_weight", reward.solution_weight.into())?;
         not_negative("reward.lambda", reward.lambda.into())?;
         not_negative("reward.logprob_clip", reward.logprob_clip.into())?;
@@ -64,7 +64,7 @@ impl Config {
         positive("reward.student_temperature", reward.student_temperature.into())?;
         for (key, value) in [
             ("reward.format_penalty", reward.format_penalty),
-            ("reward.unscorable_reward", reward.unscorable_reward()),
+            ("reward.unscorable_reward", settings.unscorable_reward),
         ] {
             require(value.is_finite(), key, value, "finite")?;
         }

@@ -4,9 +4,9 @@ use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::decoder::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
-use super::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 use crate::config::ObjectiveSettings;
 use crate::error::{Error, Result};
+use rlt_reward::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 
 /// What one optimizer step learns from.
 pub(super) struct Batch<'a> {

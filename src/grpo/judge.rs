@@ -8,12 +8,12 @@ use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::reward::correctness::correctness_reward;
 use crate::score::added::{Adding, Sum, Written, is_right};
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
 use crate::scorer::Stoppable;
 use crate::traces;
 use crate::training::run::frozen_model;
+use rlt_reward::correctness::correctness_reward;
 
 /// A question in training.
 pub(super) struct Question {

@@ -7,8 +7,8 @@ use super::judge::{Basis, Judged, text_ids};
 use super::rollout::Group;
 use super::update::Update;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
 use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, score_columns};
+use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
 
 /// Metrics of the rewards and completions of everything that was sampled.
 ///
@@ -34,7 +34,7 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     if !samples.is_empty() {
         let parts: Vec<_> =
             samples.iter().filter_map(|(_, scored)| scored.score.parts.as_ref().ok()).collect();
-        let of = |part: fn(&crate::reward::rlt::RltParts) -> f32| -> Vec<f64> {
+        let of = |part: fn(&rlt_reward::rlt::RltParts) -> f32| -> Vec<f64> {
             parts.iter().map(|parts| part(parts).into()).collect()
         };
         distribution(&mut metrics, "r_ss", &of(|p| p.r_ss));

@@ -1,17 +1,16 @@
 //! Group relative policy optimisation (GRPO) and its relatives with the RLT or the correctness reward.
 //!
-//! - [`objective`], [`advantage`]: the equations, as pure functions;
+//! The equations are `rlt-reward`'s.
+//!
 //! - [`train`]: the loop, top to bottom; `rollout`: which groups a step learns from; `judge`: completions to rewards;
 //! - `update`: what a batch does to the weights; `gradient`: the gradient of one optimizer step; `reference`: the
 //!   reference model;
 //! - `metrics`: what a step says about itself.
 
-pub mod advantage;
 mod evaluate;
 mod gradient;
 mod judge;
 mod metrics;
-pub mod objective;
 mod reference;
 mod replay;
 mod rollout;

@@ -2,11 +2,11 @@
 
 use rlt_model::generate::{Completion, Finish};
 
-use super::advantage::has_zero_variance;
 use super::judge::{Judged, Question};
 use super::replay::failed_group;
 use super::update::{Sample, SampleGroup};
 use crate::training::failure::FailedGroup;
+use rlt_reward::advantage::has_zero_variance;
 
 /// The completions of one question with their rewards.
 pub(super) struct Group<'q> {

@@ -5,12 +5,12 @@ use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::decoder::Keep;
 use rlt_model::{Gradients, Stop};
 
-use super::advantage::advantages;
 use super::gradient::{Batch, Learnt, StepLoss};
-use super::objective::reward_less_kl;
 use crate::config::{Config, KlToReference, ObjectiveSettings};
 use crate::error::Result;
 use crate::training::run::Weights;
+use rlt_reward::advantage::advantages;
+use rlt_reward::objective::reward_less_kl;
 
 /// The completions of one question.
 #[derive(Debug, Clone)]

@@ -143,8 +143,8 @@ impl Side {
 
 /// The reward as a sum of its parts, from those that the sample has.
 fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
-    let reward = &config.reward;
-    let (alpha_min, alpha_max) = (f64::from(reward.alpha_min()), f64::from(reward.alpha_max()));
+    let reward = config.reward.settings();
+    let (alpha_min, alpha_max) = (f64::from(reward.alpha_min), f64::from(reward.alpha_max));
     let (weight, lambda) = (f64::from(reward.solution_weight), f64::from(reward.lambda));
     let weights = [
         ("solution_logprob_mean", "mean log-probability of the solution", weight),

@@ -153,11 +153,11 @@ impl Kind {
 
 impl RewardRule {
     fn of(config: &Config) -> Self {
-        let reward = &config.reward;
+        let (reward, settings) = (&config.reward, config.reward.settings());
         let plain = |x: f32| format!("{x}").replace('-', "\u{2212}");
         Self {
-            alpha_min: plain(reward.alpha_min()),
-            alpha_max: plain(reward.alpha_max()),
+            alpha_min: plain(settings.alpha_min),
+            alpha_max: plain(settings.alpha_max),
             solution_weight: if reward.solution_weight == 1.0 {
                 String::new()
             } else {
@@ -165,7 +165,7 @@ impl RewardRule {
             },
             lambda: plain(reward.lambda),
             format_penalty: plain(reward.format_penalty),
-            unscorable_reward: plain(reward.unscorable_reward()),
+            unscorable_reward: plain(settings.unscorable_reward),
             student_temperature: plain(reward.student_temperature),
             kl: reward.kl,
         }

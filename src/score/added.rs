@@ -4,11 +4,11 @@ use super::{NGRAM_TOKENS, RltSample};
 use crate::config::{AddedRewards, Config};
 use crate::dataset::QuestionRow;
 use crate::prompts::PromptStyle;
-use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
-use crate::reward::overlong::overlong_share;
-use crate::reward::sum::weighted_sum;
 use crate::worlds::World;
 use rlt_grade::{SolutionTags, grade_solution};
+use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
+use rlt_reward::overlong::overlong_share;
+use rlt_reward::sum::weighted_sum;
 
 /// A completion as the added rewards see it.
 pub(crate) struct Written<'a> {

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{RltSample, ScoredSample};
 use crate::prompts::{ChatText, StudentSequence};
-use crate::reward::diagnostics::{repeated_ngram_share, solution_overlap};
-use crate::reward::rlt::{RltParts, quantiles};
+use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
+use rlt_reward::rlt::{RltParts, quantiles};
 
 /// Length of the n-grams whose repetition is measured, tokens.
 pub const NGRAM_TOKENS: usize = 4;

@@ -8,12 +8,12 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::Map;
 
-use super::objective::loss;
 use super::train::{examples, n_loss_tokens};
 use crate::config::Config;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::training::Evaluated;
+use rlt_reward::supervised::loss;
 
 /// The held-out rows in the format of training.
 pub(super) struct HeldOut {

@@ -1,7 +1,6 @@
 //! Supervised fine-tuning.
 
 mod evaluate;
-pub mod objective;
 mod train;
 
 pub use train::train;

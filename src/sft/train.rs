@@ -21,7 +21,6 @@ use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::{Value, json};
 
 use super::evaluate::HeldOut;
-use super::objective::{derivative, loss};
 use crate::config::{Config, SftFormat};
 use crate::dataset::{read_questions, read_texts};
 use crate::error::{Error, Result};
@@ -31,6 +30,7 @@ use crate::training::checkpoint::{data_checksum, models_checksum};
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
 use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
+use rlt_reward::supervised::{derivative, loss};
 
 /// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
 /// earlier call in the same directory ended. Once `stop` is true, saves and ends.

@@ -4,7 +4,7 @@
 //! log-ratio is `logp - old`. A loss is minimised. At a ratio of 1, where each batch is learnt from once, nothing is
 //! clipped and every objective is the policy gradient, differing in advantage and weights only.
 
-use crate::config::{KlToReference, LossMean, Objective, ObjectiveSettings};
+use crate::choice::{KlToReference, LossMean, Objective, ObjectiveSettings};
 
 /// What one token adds to the loss before it is weighted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -146,7 +146,6 @@ pub fn token_weight(mean: LossMean, n_tokens: usize, counted: Counted) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::GrpoConfig;
 
     const LN_2: f32 = std::f32::consts::LN_2;
 
@@ -155,7 +154,7 @@ mod tests {
     }
 
     fn settings(objective: Objective) -> ObjectiveSettings {
-        GrpoConfig { objective, ..GrpoConfig::default() }.objective_settings()
+        ObjectiveSettings::of(objective)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rewards to advantages, as pure functions.
 
-use crate::config::{Baseline, ObjectiveSettings, Scale};
+use crate::choice::{Baseline, ObjectiveSettings, Scale};
 
 /// Added to a standard deviation before it divides.
 pub const ADVANTAGE_EPSILON: f64 = 1e-4;
@@ -77,7 +77,7 @@ pub fn has_zero_variance(rewards: &[f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::GrpoConfig;
+    use crate::choice::Objective;
 
     fn assert_close(ours: impl IntoIterator<Item = f64>, expected: &[f64]) {
         let ours: Vec<f64> = ours.into_iter().collect();
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn settings_choose_baseline_and_scale() {
         let of = |baseline, scale| {
-            let grpo = GrpoConfig { baseline: Some(baseline), scale: Some(scale), ..GrpoConfig::default() };
-            advantages(&REWARDS, 2, &grpo.objective_settings()).into_iter().map(f64::from)
+            let settings = ObjectiveSettings { baseline, scale, ..ObjectiveSettings::of(Objective::Grpo) };
+            advantages(&REWARDS, 2, &settings).into_iter().map(f64::from)
         };
         assert_close(of(Baseline::Group, Scale::None), &[-1.0, 1.0, 2.0, -2.0]);
         let batch = (14.0_f64 / 3.0).sqrt() + 1e-4;
