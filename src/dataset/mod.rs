@@ -9,7 +9,6 @@ mod conversation;
 mod files;
 mod hub;
 mod parquet;
-mod patience;
 mod question;
 mod resumable;
 mod source;

@@ -3,18 +3,20 @@
 //! The variables are those of the Python libraries: `HF_HUB_CACHE` or `HF_HOME` for the cache, `HF_TOKEN`
 //! (else the file that `hf auth login` writes) for private data, `HF_ENDPOINT` for a mirror,
 //! `HF_HUB_DOWNLOAD_TIMEOUT` for the patience with a silent hub, and `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE` to
-//! ask nobody.
+//! ask nobody. The cache's layout is that of the Python library: contents under their hash in `blobs`, names that
+//! link to them in `snapshots/COMMIT`, and `refs` from branches and tags to commits.
+
+mod answers;
+mod client;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::api::sync::{ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
-
+use self::answers::{hex, plain_path};
+use self::client::{Client, Refusal};
 use super::files::{is_shard, kind, training_split};
-use super::patience::{Alive, watched};
 use crate::error::{Error, Result};
 
 /// For a request and its answer together, which is why it is more than the 10 s that Python gives each.
@@ -53,7 +55,8 @@ impl DatasetId {
         (part(owner)
             && part(name)
             && plain
-            && !revision.is_empty()
+            // It becomes the name of a file in the cache.
+            && plain_path(revision).is_some()
             && (explicit || (!is_file && below.is_empty())))
         .then(|| Self {
             repository: format!("{owner}/{name}"),
@@ -66,8 +69,9 @@ impl DatasetId {
         Error::File { path: PathBuf::from(format!("hf://datasets/{}", self.repository)), what }
     }
 
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.repository.clone(), RepoType::Dataset, revision.to_owned())
+    /// The repository's folder in the cache.
+    fn folder(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("datasets--{}", self.repository.replace('/', "--")))
     }
 
     /// The data files among the repository's that are asked for, in the order of their names.
@@ -105,14 +109,31 @@ pub(super) fn dataset_files(id: &DatasetId) -> Result<Vec<PathBuf>> {
         });
     }
     let patience = patience().map_err(|what| id.error(what))?;
-    let (of_thread, in_cache) = (id.clone(), cache.clone());
-    watched(patience, move |alive| downloaded_files(&of_thread, &in_cache, alive)).unwrap_or_else(|| {
+    downloaded_files(id, &cache, patience).map_err(|refusal| {
         let cached = use_the_cache(snapshot(id, &cache).is_some());
-        Err(id.error(format!(
-            "no local file or folder, and the hub has not answered for {} s{cached}; see that it can be reached, \
-             or give it longer with HF_HUB_DOWNLOAD_TIMEOUT (seconds)",
-            patience.as_secs_f64()
-        )))
+        match refusal {
+            Refusal::Cache(path, source) => Error::Io { path, source },
+            Refusal::Denied => id.error(
+                "no local file or folder, and the hub refuses it: it does not exist, or it is private and HF_TOKEN \
+                 does not open it"
+                    .into(),
+            ),
+            Refusal::Absent => {
+                id.error("no local file or folder, and the hub has no such data set or revision".into())
+            }
+            Refusal::Silent => id.error(format!(
+                "no local file or folder, and the hub has not answered for {} s{cached}; see that it can be \
+                 reached, or give it longer with HF_HUB_DOWNLOAD_TIMEOUT (seconds)",
+                patience.as_secs_f64()
+            )),
+            Refusal::Unreachable(what) => {
+                id.error(format!("no local file or folder, and the hub cannot be asked ({what}){cached}"))
+            }
+            Refusal::Distrusted(what) => id.error(format!(
+                "the hub is not to be trusted: {what}; nothing of it was kept (is HF_ENDPOINT the hub you mean?)"
+            )),
+            Refusal::Other(error) => *error,
+        }
     })
 }
 
@@ -150,12 +171,12 @@ fn token() -> Option<String> {
 
 /// `snapshots/COMMIT` of a revision, which is a branch, tag or commit, where the cache has it.
 fn snapshot(id: &DatasetId, cache: &Path) -> Option<PathBuf> {
-    let folder = cache.join(id.repo("main").folder_name());
+    let folder = id.folder(cache);
     let commit = match fs::read_to_string(folder.join("refs").join(&id.revision)) {
         Ok(commit) => commit.trim().to_owned(),
         Err(_) => id.revision.clone(),
     };
-    Some(folder.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
+    Some(folder.join("snapshots").join(hex(&commit)?)).filter(|snapshot| snapshot.is_dir())
 }
 
 /// The files of the cached snapshot; `None` when there is none.
@@ -175,51 +196,61 @@ fn cached_files(id: &DatasetId, cache: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(id.select(names)?.into_iter().map(|name| snapshot.join(name)).collect()))
 }
 
-fn downloaded_files(id: &DatasetId, cache: &Path, alive: &Alive) -> Result<Vec<PathBuf>> {
-    let failed = |error: &ApiError| id.error(failure(error, snapshot(id, cache).is_some()));
-    let mut builder = ApiBuilder::from_cache(Cache::new(cache.to_path_buf()))
-        .with_progress(false)
-        .with_retries(3)
-        .with_token(token());
-    if let Ok(endpoint) = env::var("HF_ENDPOINT") {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
-    }
-    let api = builder.build().map_err(|e| failed(&e))?;
-    let info = api.repo(id.repo(&id.revision)).info().map_err(|e| failed(&e))?;
-    alive.tell();
-    let names = info.siblings.into_iter().map(|file| PathBuf::from(file.rfilename)).collect();
+fn downloaded_files(
+    id: &DatasetId,
+    cache: &Path,
+    patience: Duration,
+) -> std::result::Result<Vec<PathBuf>, Refusal> {
+    let client = Client::new(env::var("HF_ENDPOINT").ok(), token(), patience);
+    let listing = client.listing(id)?;
     // Files are asked for by commit, so that all are of one version.
-    let repository = api.repo(id.repo(&info.sha));
-    let snapshot = cache.join(id.repo("main").folder_name()).join("snapshots").join(&info.sha);
+    let folder = id.folder(cache);
+    let snapshot = folder.join("snapshots").join(&listing.commit);
     let mut files = Vec::new();
-    for name in id.select(names)? {
-        let cached = snapshot.join(&name);
-        files.push(if cached.exists() {
-            cached
-        } else {
-            let name = name.to_string_lossy();
-            repository.download_with_progress(&name, alive.clone()).map_err(|e| failed(&e))?
-        });
+    for name in id.select(listing.files).map_err(|error| Refusal::Other(Box::new(error)))? {
+        let file = snapshot.join(&name);
+        if !file.exists() {
+            let blobs = folder.join("blobs");
+            fs::create_dir_all(&blobs).map_err(|source| Refusal::Cache(blobs.clone(), source))?;
+            let blob = client.blob(id, &listing.commit, &name.to_string_lossy(), &blobs)?;
+            link(&blob, &name, &file).map_err(|source| Refusal::Cache(file.clone(), source))?;
+        }
+        files.push(file);
     }
-    let reference = Cache::new(cache.to_path_buf()).repo(id.repo(&id.revision)).create_ref(&info.sha);
-    reference.map_err(|source| Error::Io { path: cache.to_path_buf(), source })?;
+    let reference = folder.join("refs").join(&id.revision);
+    let written = reference.parent().map_or(Ok(()), fs::create_dir_all);
+    written
+        .and_then(|()| fs::write(&reference, &listing.commit))
+        .map_err(|source| Refusal::Cache(reference, source))?;
     Ok(files)
 }
 
-/// What went wrong and what to do about it.
-fn failure(error: &ApiError, is_cached: bool) -> String {
-    let message = error.to_string();
-    let status = |code: &str| message.contains(&format!("status: {code}"));
-    if status("401") || status("403") {
-        return "no local file or folder, and the hub refuses it: it does not exist, or it is private and HF_TOKEN \
-                does not open it"
-            .into();
+/// Makes `file`, which is `name` below a snapshot, stand for `blob`: a relative link where there are any, so that the
+/// cache can be moved, else the content itself.
+fn link(blob: &Path, name: &Path, file: &Path) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
     }
-    if status("404") {
-        return "no local file or folder, and the hub has no such data set or revision".into();
+    #[cfg(unix)]
+    {
+        let up: PathBuf = std::iter::repeat_n("..", name.components().count() + 1).collect();
+        let target = up.join("blobs").join(blob.file_name().unwrap_or_default());
+        match std::os::unix::fs::symlink(&target, file) {
+            // Another process was faster.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && file.exists() => Ok(()),
+            // A link whose content is gone.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                fs::remove_file(file)?;
+                std::os::unix::fs::symlink(&target, file)
+            }
+            outcome => outcome,
+        }
     }
-    let cached = use_the_cache(is_cached);
-    format!("no local file or folder, and the hub cannot be asked ({message}){cached}")
+    #[cfg(not(unix))]
+    {
+        let _ = name;
+        fs::rename(blob, file)
+    }
 }
 
 fn use_the_cache(is_cached: bool) -> &'static str {
@@ -243,6 +274,10 @@ mod tests {
         for path in ["rows.jsonl", "runs/rows.jsonl", "./a/b", "../a/b", "/a/b", "a/b/c", "a/b@", "a", "a/.b"]
         {
             assert_eq!(id(path), None, "{path}");
+        }
+        for revision in ["../../x", "..", "/x", "a/../../b", "a\0b"] {
+            assert_eq!(id(&format!("a/b@{revision}")), None, "{revision}");
+            assert_eq!(id(&format!("hf://datasets/a/b@{revision}/f.csv")), None, "{revision}");
         }
     }
 
