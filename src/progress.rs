@@ -8,8 +8,10 @@ pub trait Progress: Sync {
     fn advance(&self, n: u64, message: &str);
     /// The stage is over; `message` is its one-line result.
     fn finish(&self, message: &str);
-    /// A line that should stay visible (a warning, a saved path).
+    /// A line that should stay visible (a saved path, what was left out).
     fn note(&self, line: &str);
+    /// A line that must be seen, by who asked for silence, too: something of the user's is not as it should be.
+    fn warn(&self, line: &str);
 }
 
 /// Shows nothing.
@@ -21,4 +23,5 @@ impl Progress for Silent {
     fn advance(&self, _n: u64, _message: &str) {}
     fn finish(&self, _message: &str) {}
     fn note(&self, _line: &str) {}
+    fn warn(&self, _line: &str) {}
 }

@@ -45,6 +45,7 @@ impl Progress for StopAfter<'_> {
     }
     fn finish(&self, _: &str) {}
     fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Progress for StopAfter<'_> {
     }
     fn finish(&self, _message: &str) {}
     fn note(&self, _line: &str) {}
+    fn warn(&self, _: &str) {}
 }
 
 type Train = fn(&Config, &Path, &dyn Progress, &AtomicBool) -> Result<Trained>;

@@ -9,6 +9,8 @@ mod generation;
 #[path = "wrong_input/hub.rs"]
 mod hub;
 mod scripted;
+#[path = "wrong_input/terminal.rs"]
+mod terminal;
 #[path = "wrong_input/weights.rs"]
 mod weights;
 

@@ -10,11 +10,12 @@ use rlt::{Error, Result};
 use serde_json::{Value, json};
 
 use super::terminal::Terminal;
+use super::visible::{visible, visible_json};
 
 /// Flags of every subcommand.
 #[derive(Debug, Args)]
 pub struct GlobalArgs {
-    /// Show no progress, only the answer and errors
+    /// Show no progress, only the answer, warnings and errors
     #[arg(long, short, global = true, help_heading = "Options of every command")]
     pub quiet: bool,
     /// Worker threads; without it the configuration's `threads`, else one per core
@@ -82,7 +83,12 @@ impl Context {
 
     /// Prints the command's answer on standard output: `text` for a person, or `json` with `--json`.
     pub fn answer(&self, text: &str, json: &Value) -> Result<()> {
-        let answer = if self.json { json.to_string() } else { text.trim_end().to_owned() };
+        self.answer_painted(&visible(text), json)
+    }
+
+    /// As [`Self::answer`], for a text in which only the program's own colours drive the terminal.
+    pub fn answer_painted(&self, text: &str, json: &Value) -> Result<()> {
+        let answer = if self.json { visible_json(&json.to_string()) } else { text.trim_end().to_owned() };
         match writeln!(std::io::stdout(), "{answer}") {
             // The reader has seen enough (`| head`).
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),

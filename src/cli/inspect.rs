@@ -13,6 +13,7 @@ use rlt::{Error, Result};
 use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+use super::visible::visible;
 
 /// When spans are coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,12 +90,12 @@ impl InspectArgs {
             Color::Never => false,
             Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
-        let mut text = format!("{}, row {}\n", data.path.display(), self.row);
+        let mut text = visible(&format!("{}, row {}\n", data.path.display(), self.row));
         for (sequence, chat) in sequences.iter().zip([&teacher, &student]) {
             describe(&mut text, sequence, chat, if color { ansi } else { plain });
         }
         let [of_teacher, of_student] = [&sequences[0], &sequences[1]].map(|s| s.to_json(&teacher));
-        context.answer(&text, &json!({"row": self.row, "teacher": of_teacher, "student": of_student}))
+        context.answer_painted(&text, &json!({"row": self.row, "teacher": of_teacher, "student": of_student}))
     }
 }
 
@@ -150,17 +151,4 @@ fn describe(out: &mut String, sequence: &Inspection, chat: &ChatText, paint: fn(
         let _ =
             writeln!(out, "{} | {} at {at}: {} | {}", pair[0].name, pair[1].name, piece(at - 1), piece(at));
     }
-}
-
-/// A row's text cannot drive the terminal: control characters but line ends and tabs are shown escaped.
-fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }

@@ -23,6 +23,7 @@ mod select;
 mod sft;
 mod terminal;
 mod train;
+mod visible;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -92,13 +93,16 @@ impl Command {
 /// Parses the arguments, runs the subcommand and turns its result into an exit code. Wrong arguments
 /// end here with clap's message and exit code 2.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let result = Context::new(&cli.global).and_then(|context| cli.command.run(&context));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error closed there is nobody left to tell.
-            drop(writeln!(std::io::stderr(), "error: {}", one_line(&error)));
+            drop(writeln!(std::io::stderr(), "error: {}", visible::line(&error.to_string())));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -113,9 +117,15 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Messages of other libraries can span lines; an error is one line.
-fn one_line(error: &Error) -> String {
-    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+/// What clap says about wrong arguments (or to `--help`), with its colours, unless the arguments themselves would drive
+/// the terminal or fill it.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if !error.use_stderr() || (text == visible::visible(&text) && text.len() < 4000) {
+        error.exit();
+    }
+    drop(writeln!(std::io::stderr(), "{}", visible::line(&text)));
+    ExitCode::from(2)
 }
 
 #[cfg(test)]
@@ -135,10 +145,5 @@ mod tests {
         assert_eq!(exit_code(&Error::Failed(String::new())), 1);
         assert_eq!(exit_code(&Error::NonFinite(String::new())), 1);
         assert_eq!(exit_code(&Error::Interrupted(String::new())), 130);
-    }
-
-    #[test]
-    fn an_error_is_one_line() {
-        assert_eq!(one_line(&Error::Failed("first\n\n  second\n".into())), "first second");
     }
 }

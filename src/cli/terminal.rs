@@ -1,5 +1,5 @@
 //! What a person sees of long work, on standard error: a bar with rate and time left on a terminal,
-//! an occasional plain line elsewhere, nothing with `--quiet`.
+//! an occasional plain line elsewhere, nothing but warnings with `--quiet`.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rlt::progress::Progress;
+
+use super::visible;
 
 /// Least time between two plain lines of one stage.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
@@ -71,10 +73,20 @@ impl Progress for Terminal {
     fn note(&self, line: &str) {
         self.state().line(line);
     }
+
+    fn warn(&self, line: &str) {
+        let line = format!("warning: {line}");
+        let mut state = self.state();
+        match state.output {
+            Output::Quiet => write_line(&mut std::io::stderr(), &line),
+            _ => state.line(&line),
+        }
+    }
 }
 
 impl State {
     fn start(&mut self, name: &str, total: u64, unit: &str, now: Instant) {
+        let name = &visible::line(name);
         if let Some(bar) = self.stage.take().and_then(|previous| previous.bar) {
             bar.finish_and_clear();
         }
@@ -97,7 +109,7 @@ impl State {
         let Some(stage) = &mut self.stage else { return };
         stage.done += n;
         if let Some(bar) = &stage.bar {
-            bar.set_message(message.to_owned());
+            bar.set_message(visible::line(message));
             bar.inc(n);
         } else if now.duration_since(stage.last_line) >= PLAIN_LINE_EVERY {
             stage.last_line = now;
@@ -119,11 +131,15 @@ impl State {
     fn line(&mut self, line: &str) {
         match (&mut self.output, self.stage.as_ref().and_then(|stage| stage.bar.as_ref())) {
             (Output::Quiet, _) => {}
-            (Output::Lines(out), _) => drop(writeln!(out, "{line}")),
-            (Output::Bars, Some(bar)) => bar.println(line),
-            (Output::Bars, None) => drop(writeln!(std::io::stderr(), "{line}")),
+            (Output::Lines(out), _) => write_line(out, line),
+            (Output::Bars, Some(bar)) => bar.println(visible::line(line)),
+            (Output::Bars, None) => write_line(&mut std::io::stderr(), line),
         }
     }
+}
+
+fn write_line(out: &mut impl Write, line: &str) {
+    drop(writeln!(out, "{}", visible::line(line)));
 }
 
 impl Stage {

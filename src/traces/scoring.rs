@@ -216,6 +216,7 @@ mod tests {
         }
         fn finish(&self, _: &str) {}
         fn note(&self, _: &str) {}
+        fn warn(&self, _: &str) {}
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
         let store = CheckpointStore::new(run_dir.join("checkpoints"), keep);
         let latest = store.latest_good()?;
         for warning in &latest.warnings {
-            progress.note(warning);
+            progress.warn(warning);
         }
         let total_updates = total_steps * updates_per_step;
         let (state, weights) = match &latest.checkpoint {
