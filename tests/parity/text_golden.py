@@ -1,6 +1,6 @@
 """What Hugging Face makes of real texts and chat templates, for crates/rlt-model/tests/text_parity.rs.
 
-    python3 -m venv V && V/bin/pip install transformers==5.17.0 tokenizers==0.23.3 jinja2==3.1.6
+    python3 -m venv V && V/bin/pip install transformers==5.24.0 tokenizers==0.23.3 jinja2==3.1.6
     V/bin/python tests/parity/text_golden.py ../shared target/text_golden
     RLT_TEXT_GOLDEN=target/text_golden cargo test -p rlt-model --test text_parity -- --nocapture
 
@@ -21,7 +21,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import transformers.utils.chat_template_utils as chat_template_utils  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
 
 # What strftime_now tells: 2025-03-09 07:05:03 UTC.
@@ -186,6 +186,12 @@ def conversations():
     yield "xml_tools", [u("x")], {"xml_tools": [{"name": "f", "ok": True, "none": None, "q": "it's"}], "python_tools": ["def f(): ..."]}
     yield "no_thinking", [u("x"), a("y"), u("z")], {"enable_thinking": False}
     yield "reasoning", [u("x"), a("y", reasoning_content="\nr\n"), u("z"), a("w", reasoning_content="q")], {}
+    # What `datasets` makes of rows of which only some have a field.
+    nulls = {"tool_calls": None, "reasoning_content": None, "name": None, "tool_call_id": None}
+    yield "null_fields", [s("S", **nulls), u("x", **nulls), a("y", **nulls | {"thinking": None})], {}
+    yield "null_content", [u("x"), a(None, tool_calls=[call], reasoning_content=None), message("tool", "z", name=None)], {}
+    yield "other_names_of_thoughts", [u("x"), a("y", thinking="t"), u("z"), a("w", reasoning="r", thinking=None)], {}
+    yield "several_names_of_thoughts", [u("x"), a("y", reasoning="r", reasoning_content="c", thinking="t")], {}
     yield "dated", [u("x")], {"date_string": "1 Jan 2000"}
     yield "parts", [u([{"type": "text", "text": "x"}]), a("y")], {}
 
@@ -290,7 +296,11 @@ EXPRESSIONS = """
 """
 
 
+TRAILING = ["x\n", "x\n\n", "x\n\n\n", "x\r\n\r\n", "{{ s }}\n\n", "{% if t %}\n\n{% endif %}\n\n", "\n", "\n\n"]
+
+
 def expressions():
+    yield from TRAILING
     lines = EXPRESSIONS.strip("\n").split("\n")
     # A template of several lines is written with its continuation up to the next line that starts a new one.
     joined = {"{% macro g(x) -%}": 4, "{% if t %}": 4, "{# c #}": 2}
@@ -299,6 +309,49 @@ def expressions():
         n = joined.get(lines[i], 1)
         yield "\n".join(lines[i : i + n])
         i += n
+
+
+SPECIAL_TEXT = "a<s>b</s>c<image>d<extra>e <named> f"
+
+
+def special_token_folders():
+    """Files of a model folder beside tokenizer.json that name special tokens, each in its own way."""
+    eos = {"content": "</s>", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+    listed = {"300": eos | {"content": "<extra>", "special": True}}
+    yield "configuration", {"tokenizer_config.json": {"bos_token": "<s>", "eos_token": "</s>"}}
+    yield "map alone", {"special_tokens_map.json": {"bos_token": "<s>", "eos_token": eos}}
+    yield "map over configuration", {"tokenizer_config.json": {"bos_token": "</s>", "eos_token": None},
+                                     "special_tokens_map.json": {"bos_token": "<s>", "eos_token": eos}}
+    yield "map ignored", {"tokenizer_config.json": {"bos_token": "</s>", "added_tokens_decoder": listed},
+                          "special_tokens_map.json": {"bos_token": "<s>", "eos_token": eos}}
+    yield "extra list", {"tokenizer_config.json": {"extra_special_tokens": ["<extra>", "<named>"]}}
+    yield "additional list", {"tokenizer_config.json": {"additional_special_tokens": ["<extra>"]}}
+    yield "extra dict", {"tokenizer_config.json": {"bos_token": "<s>", "extra_special_tokens": {"image_token": "<image>", "named_token": "<named>"}}}
+    yield "own name", {"tokenizer_config.json": {"eos_token": "</s>", "image_token": "<image>"}}
+    yield "map with extra", {"special_tokens_map.json": {"eos_token": "</s>", "image_token": "<image>", "extra_special_tokens": ["<extra>"]}}
+    yield "added tokens", {"tokenizer_config.json": {"eos_token": "</s>"}, "added_tokens.json": {"<extra>": 257, "</s>": 256}}
+    yield "added tokens ignored", {"tokenizer_config.json": {"added_tokens_decoder": listed}, "added_tokens.json": {"<named>": 256}}
+
+
+def special_tokens(out):
+    """What transformers reads from such folders: variables of templates, and ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=256, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator([], trainer)
+    text = tokenizer.to_str()
+    cases = []
+    for name, files in special_token_folders():
+        folder = out / "special" / name.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(text)
+        for file, content in files.items():
+            (folder / file).write_text(json.dumps(content))
+        read = PreTrainedTokenizerFast.from_pretrained(folder)
+        cases.append({"name": name, "files": files, "variables": read.special_tokens_map,
+                      "ids": read.encode(SPECIAL_TEXT, add_special_tokens=False)})
+    return {"tokenizer": json.loads(text), "text": SPECIAL_TEXT, "cases": cases}
 
 
 def outcome(render):
@@ -348,12 +401,13 @@ def main():
 
     if embed:
         golden = Path(__file__).parent.parent / "golden"
-        chosen = ("system_one_turn", "override", "spaces", "thoughts", "two_users")
+        chosen = ("system_one_turn", "override", "spaces", "thoughts", "two_users", "null_fields", "other_names_of_thoughts")
         short = [r for r in renders if r["conversation"] in chosen and r["add_generation_prompt"] is (r["conversation"] != "spaces")
                  and len(r.get("text", "")) < 500]
-        made_by = "tests/parity/text_golden.py --embed (transformers 5.17.0, jinja2 3.1.6)"
+        made_by = "tests/parity/text_golden.py --embed (transformers 5.24.0, jinja2 3.1.6)"
         for name, content in (
             ("chat_templates", {"made_by": made_by, "unix_seconds": UNIX_SECONDS, "renders": short}),
+            ("special_tokens", {"made_by": made_by} | special_tokens(out)),
             ("jinja", {"made_by": made_by, "unix_seconds": UNIX_SECONDS, "context": CONTEXT, "expressions": snippets}),
         ):
             (golden / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")

@@ -3,10 +3,13 @@
 //! Rendered as by transformers' `apply_chat_template(tokenize=False)`: same block trimming, same
 //! extra functions and filters, Python's string methods, Python's spelling of values. Not there, and
 //! refused with an error: `'%s' % x`, `varargs` in macros, `cycler`, the test `callable` and the
-//! filters `wordcount`, `truncate`, `urlencode` and `xmlattr`.
+//! filters `wordcount`, `truncate`, `urlencode` and `xmlattr`. A template comes from anywhere: what it may cost is
+//! bounded (`bounds.rs`).
 
+mod bounds;
 mod environment;
 mod json;
+mod messages;
 mod methods;
 mod python;
 mod source;
@@ -15,12 +18,12 @@ mod time;
 use std::path::Path;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, Value};
+use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::files::{parse_json, read_text_if_present};
-use crate::tokenizer::token_text;
+use crate::tokenizer::SpecialTokens;
 use crate::{Error, Result};
 
 pub use time::TemplateTime;
@@ -48,7 +51,7 @@ const NAME: &str = "chat_template";
 
 impl ChatTemplate {
     /// Reads `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (a text, or a
-    /// list of named ones of which `default` is taken), and the special tokens there.
+    /// list of named ones of which `default` is taken), and the special tokens that the folder's files name.
     ///
     /// # Errors
     /// The folder has no template, or it is not one that can be parsed.
@@ -81,21 +84,24 @@ impl ChatTemplate {
                 },
             ),
         };
-        let special_tokens = SPECIAL_TOKENS
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), token_text(&config[name])?.into())))
-            .collect();
+        let special_tokens = SpecialTokens::from_dir(dir)?.variables();
         Self::from_source(&source, special_tokens).map_err(|e| Error::ModelFile { path, what: e.to_string() })
     }
 
     /// A template from its text; `special_tokens` are the variables `bos_token`, `eos_token`, ..
     ///
     /// # Errors
-    /// The text is not a template; the message names the line.
+    /// The text is not a template, or breaks one of the bounds; the message names the line.
     pub fn from_source(source: &str, special_tokens: Map<String, Json>) -> Result<Self> {
-        let mut environment = environment::hugging_face(TemplateTime::now().datetime());
-        environment.add_template_owned(NAME, source::prepare(source)).map_err(template_error)?;
-        Ok(Self { environment, special_tokens, tells_time: source.contains("strftime_now") })
+        let tells_time = source.contains("strftime_now");
+        let source = source::prepare(source).map_err(Error::Template)?;
+        let environment = bounds::on_known_stack(move || -> Result<_> {
+            let mut environment = environment::hugging_face(TemplateTime::now().datetime());
+            environment.add_template_owned(NAME, source).map_err(template_error)?;
+            Ok(environment)
+        })
+        .map_err(no_stack)??;
+        Ok(Self { environment, special_tokens, tells_time })
     }
 
     /// Sets what the template's `strftime_now` tells; without this it is the local time at which the template was
@@ -116,14 +122,15 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// The template raised an exception (roles that do not alternate, a system message it does not
-    /// know, ..) or uses something that is not there.
+    /// know, ..), uses something that is not there, or breaks one of the bounds.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         self.render_values(Value::from(Serde(messages)), add_generation_prompt, &Map::new())
     }
 
     /// As [`ChatTemplate::render`], for messages with further fields (`tool_calls`,
     /// `reasoning_content`, ..) as a JSON list, and with further `variables` for the template
-    /// (`tools`, `enable_thinking`, ..), which come before special tokens.
+    /// (`tools`, `enable_thinking`, ..), which come before special tokens. As in transformers, fields of a message
+    /// that are null are not there, and `reasoning` and `thinking` are `reasoning_content`.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`].
@@ -133,7 +140,8 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String> {
-        self.render_values(Value::from(Serde(messages)), add_generation_prompt, variables)
+        let messages = Value::from(Serde(messages::normalized(messages)));
+        self.render_values(messages, add_generation_prompt, variables)
     }
 
     fn render_values(
@@ -155,21 +163,26 @@ impl ChatTemplate {
         let context = Value::from_pairs(
             fixed.into_iter().chain(given.map(|(k, v)| (k.clone(), Value::from(Serde(v))))),
         );
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(template_error)
+        bounds::on_known_stack(move || {
+            self.environment.get_template(NAME).and_then(|template| template.render(context))
+        })
+        .map_err(no_stack)?
+        .map_err(template_error)
     }
 }
 
-/// The names that transformers passes to a template when they are set.
-const SPECIAL_TOKENS: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn no_stack(error: std::io::Error) -> Error {
+    Error::Template(format!("no memory to read it with: {error}"))
+}
 
 /// What went wrong and on which line.
 #[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn template_error(error: minijinja::Error) -> Error {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+    let what = match error.kind() {
+        ErrorKind::OutOfFuel => bounds::OUT_OF_FUEL.to_owned(),
+        kind => error.detail().map_or_else(|| kind.to_string(), str::to_owned),
+    };
     Error::Template(match error.line() {
         Some(line) => format!("line {line}: {what}"),
         None => what,

@@ -5,14 +5,15 @@
 //! of every token, which decoding to text cannot give: a token may hold part of a character.
 
 mod folder;
-pub(crate) use folder::token_text;
 mod pieces;
+mod special;
 
 use std::path::Path;
 
 use crate::files::replace_text;
 use crate::{Error, Result};
 use pieces::TokenText;
+pub(crate) use special::SpecialTokens;
 
 /// A tokenizer and the files it came from.
 #[derive(Debug)]

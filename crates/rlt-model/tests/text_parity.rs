@@ -124,6 +124,38 @@ fn small_templates_render_as_in_jinja2() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Special tokens named in any of the files and ways that transformers knows: the variables of a template, and ids.
+#[test]
+fn special_tokens_are_those_of_transformers() {
+    let golden = json(&workspace("tests/golden/special_tokens.json"));
+    let text = golden["text"].as_str().expect("a text");
+    for case in golden["cases"].as_array().expect("a list") {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, content: &Value| {
+            fs::write(dir.path().join(name), content.to_string()).expect("written");
+        };
+        write("tokenizer.json", &golden["tokenizer"]);
+        for (name, content) in case["files"].as_object().expect("files") {
+            write(name, content);
+        }
+        let named = "{% for n in names %}{{ n }}={{ {'bos_token': bos_token, 'eos_token': eos_token, \
+                     'image_token': image_token, 'named_token': named_token}[n] }};{% endfor %}";
+        fs::write(dir.path().join("chat_template.jinja"), named).expect("written");
+        let names = ["bos_token", "eos_token", "image_token", "named_token"];
+        let variables = Map::from_iter([("names".to_owned(), Value::from(names.as_slice()))]);
+        let messages = Value::from(vec![serde_json::json!({"role": "user", "content": "x"})]);
+        let ours =
+            ChatTemplate::from_dir(dir.path()).and_then(|t| t.render_json(&messages, false, &variables));
+        let expected: String = names
+            .iter()
+            .map(|n| format!("{n}={};", case["variables"][n].as_str().unwrap_or_default()))
+            .collect();
+        assert_eq!(ours.expect("renders"), expected, "{}", case["name"]);
+        let ids = Tokenizer::from_dir(dir.path()).and_then(|t| t.encode(text)).expect("encodes");
+        assert_eq!(Value::from(ids), case["ids"], "{}", case["name"]);
+    }
+}
+
 /// What the embedded golden values cover: every template, each at least once with a text.
 #[test]
 fn every_template_is_covered() {

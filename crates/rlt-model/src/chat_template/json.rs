@@ -29,13 +29,17 @@ impl Style {
         }
     }
 
-    pub(super) fn dumps(&self, value: &Value) -> String {
+    /// `None` where it has more than about `most` bytes.
+    pub(super) fn dumps(&self, value: &Value, most: usize) -> Option<String> {
         let mut out = String::new();
-        self.write(&mut out, value, 0);
-        out
+        self.write(&mut out, value, 0, most);
+        (out.len() <= most).then_some(out)
     }
 
-    fn write(&self, out: &mut String, value: &Value, depth: usize) {
+    fn write(&self, out: &mut String, value: &Value, depth: usize, most: usize) {
+        if out.len() > most {
+            return;
+        }
         match value {
             Value::Null => out.push_str("null"),
             Value::Bool(true) => out.push_str("true"),
@@ -46,7 +50,7 @@ impl Style {
             },
             Value::String(text) => self.write_string(out, text),
             Value::Array(items) => self.write_list(out, ['[', ']'], items, depth, |style, out, item| {
-                style.write(out, item, depth + 1);
+                style.write(out, item, depth + 1, most);
             }),
             Value::Object(map) => {
                 let mut entries: Vec<(&String, &Value)> = map.iter().collect();
@@ -56,7 +60,7 @@ impl Style {
                 self.write_list(out, ['{', '}'], &entries, depth, |style, out, (key, value)| {
                     style.write_string(out, key);
                     out.push_str(&style.key_separator);
-                    style.write(out, value, depth + 1);
+                    style.write(out, value, depth + 1, most);
                 });
             }
         }

@@ -2,7 +2,12 @@
 //! there or differ from Python, above all in what counts as white space.
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, State, Value};
+
+use super::bounds::{bytes_left, charge, check_nesting, check_width, invalid};
+
+/// Bytes of one part of a split text: a value in a list, and the slice it is made of.
+const PART_BYTES: usize = 64;
 
 /// `str.isspace` of one character: Unicode's white space and the four separators U+001C to U+001F.
 pub(super) fn is_space(c: char) -> bool {
@@ -12,9 +17,13 @@ pub(super) fn is_space(c: char) -> bool {
 /// The method `name` of `value`.
 pub(super) fn call(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let (ValueKind::String, Some(text)) = (value.kind(), value.as_str())
-        && let Some(result) = string_method(text, name, args)
+        && let Some(result) = string_method(state, text, name, args)
     {
         return result;
+    }
+    if name == "format" {
+        // It spells its arguments without asking what they are.
+        args.iter().try_for_each(|arg| check_nesting(state, arg, None))?;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
@@ -39,7 +48,7 @@ pub(super) fn trim<'a>(text: &'a str, chars: Option<&str>) -> &'a str {
     strip(text, chars, Ends::Both)
 }
 
-fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
+fn string_method(state: &State, text: &str, name: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     let stripped = |ends| -> Result<Value, Error> {
         let (chars,): (Option<&str>,) = from_args(args)?;
         Ok(strip(text, chars, ends).into())
@@ -61,9 +70,9 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value,
         "strip" => stripped(Ends::Both),
         "lstrip" => stripped(Ends::Left),
         "rstrip" => stripped(Ends::Right),
-        "split" => split(text, args, Ends::Left),
-        "rsplit" => split(text, args, Ends::Right),
-        "splitlines" => split_lines(text, args),
+        "split" => split(state, text, args, Ends::Left),
+        "rsplit" => split(state, text, args, Ends::Right),
+        "splitlines" => split_lines(state, text, args),
         "isspace" => all(is_space),
         "removeprefix" => one().map(|prefix| text.strip_prefix(prefix).unwrap_or(text).into()),
         "removesuffix" => one().map(|suffix| text.strip_suffix(suffix).unwrap_or(text).into()),
@@ -73,10 +82,13 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value,
             let found = if name == "index" { text.find(part) } else { text.rfind(part) };
             found
                 .map(|at| text[..at].chars().count().into())
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "substring not found"))
+                .ok_or_else(|| invalid("substring not found".into()))
         }),
         "ljust" | "rjust" | "center" => justify(text, name, args),
-        "zfill" => from_args(args).map(|(width,): (usize,)| zero_fill(text, width).into()),
+        "zfill" => from_args(args).and_then(|(width,): (usize,)| {
+            check_width(name, width)?;
+            Ok(zero_fill(text, width).into())
+        }),
         "swapcase" => from_args(args).map(|()| swap_case(text).into()),
         "casefold" => from_args(args).map(|()| text.to_lowercase().replace('ß', "ss").into()),
         _ => return None,
@@ -84,7 +96,7 @@ fn string_method(text: &str, name: &str, args: &[Value]) -> Option<Result<Value,
 }
 
 /// `str.split` (limit counted from the left) and `str.rsplit` (from the right).
-fn split(text: &str, args: &[Value], from: Ends) -> Result<Value, Error> {
+fn split(state: &State, text: &str, args: &[Value], from: Ends) -> Result<Value, Error> {
     let (separator, limit, kwargs): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
     let separator = match separator {
         Some(separator) => Some(separator),
@@ -95,13 +107,16 @@ fn split(text: &str, args: &[Value], from: Ends) -> Result<Value, Error> {
         None => kwargs.get::<Option<i64>>("maxsplit")?.unwrap_or(-1),
     };
     kwargs.assert_all_used()?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // What the fuel cannot pay for is not made; one part more tells.
+    let most = bytes_left(state) / PART_BYTES + 1;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(most);
     let mut parts: Vec<&str> = match separator.as_ref().filter(|s| !s.is_none()) {
         None => split_at_spaces(text, limit, from),
         Some(separator) => {
-            let separator = separator.as_str().filter(|s| !s.is_empty()).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidOperation, "the separator of split is a text that is not empty")
-            })?;
+            let separator = separator
+                .as_str()
+                .filter(|s| !s.is_empty())
+                .ok_or_else(|| invalid("the separator of split is a text that is not empty".into()))?;
             let n = limit.saturating_add(1);
             if from == Ends::Left {
                 text.splitn(n, separator).collect()
@@ -110,6 +125,7 @@ fn split(text: &str, args: &[Value], from: Ends) -> Result<Value, Error> {
             }
         }
     };
+    charge(state, parts.len(), PART_BYTES)?;
     if from == Ends::Right {
         parts.reverse();
     }
@@ -142,7 +158,7 @@ fn split_at_spaces(text: &str, limit: usize, from: Ends) -> Vec<&str> {
 }
 
 /// `str.splitlines`: at every line boundary Python knows.
-fn split_lines(text: &str, args: &[Value]) -> Result<Value, Error> {
+fn split_lines(state: &State, text: &str, args: &[Value]) -> Result<Value, Error> {
     let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
     let keep = match keep {
         Some(keep) => keep,
@@ -164,6 +180,7 @@ fn split_lines(text: &str, args: &[Value]) -> Result<Value, Error> {
             Some('\r') if rest[end..].starts_with("\r\n") => end + 2,
             Some(c) => end + c.len_utf8(),
         };
+        charge(state, 1, PART_BYTES)?;
         lines.push(Value::from(&rest[..if keep { after } else { end }]));
         rest = &rest[after..];
     }
@@ -172,6 +189,7 @@ fn split_lines(text: &str, args: &[Value]) -> Result<Value, Error> {
 
 fn justify(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     let (width, fill): (usize, Option<char>) = from_args(args)?;
+    check_width(name, width)?;
     let missing = width.saturating_sub(text.chars().count());
     let left = match name {
         "ljust" => 0,

@@ -5,18 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
+use super::special::{ADDED, CONFIG, MAP, SpecialTokens, special};
 use super::{Tokenizer, parse};
 use crate::files::{parse_json, read_text, read_text_if_present};
 use crate::{Error, Result};
 
-const CONFIG: &str = "tokenizer_config.json";
-
 /// What belongs to a tokenizer besides its own file.
-const COMPANIONS: [&str; 3] = [CONFIG, "special_tokens_map.json", "chat_template.jinja"];
-
-/// The named tokens of `tokenizer_config.json`.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const COMPANIONS: [&str; 4] = [CONFIG, MAP, ADDED, "chat_template.jinja"];
 
 pub(super) fn read(dir: &Path) -> Result<Tokenizer> {
     let config_path = dir.join(CONFIG);
@@ -38,7 +33,7 @@ pub(super) fn read(dir: &Path) -> Result<Tokenizer> {
         None => parse(&from_vocabulary_and_merges(dir, &config)?),
     }
     .map_err(damaged)?;
-    add_configured_tokens(&mut inner, &config)
+    add_configured_tokens(&mut inner, &SpecialTokens::from_dir(dir)?)
         .map_err(|what| Error::ModelFile { path: config_path, what })?;
     let json = match file {
         Some(json) => json,
@@ -47,43 +42,26 @@ pub(super) fn read(dir: &Path) -> Result<Tokenizer> {
     Tokenizer::new(inner, json, companions).map_err(damaged)
 }
 
-/// Adds the tokens of `tokenizer_config.json` that `tokenizer.json` does not list as added tokens
-/// in the same way: those of `added_tokens_decoder` by id, then named and additional ones.
+/// Adds the tokens of the configuration that `tokenizer.json` does not list as added tokens in the same
+/// way: listed ones by id, then named and additional ones.
 fn add_configured_tokens(
     tokenizer: &mut tokenizers::Tokenizer,
-    config: &Value,
+    configured: &SpecialTokens,
 ) -> std::result::Result<(), String> {
     let known = tokenizer.get_added_tokens_decoder();
     let mut missing = Vec::new();
-    let mut listed: Vec<(u32, AddedToken)> = Vec::new();
-    for (id, token) in config["added_tokens_decoder"].as_object().into_iter().flatten() {
-        let id = id.parse().map_err(|_| format!("added_tokens_decoder: {id:?} is not a token id"))?;
-        let token: AddedToken = serde_json::from_value(token.clone())
-            .map_err(|e| format!("added_tokens_decoder: the token of id {id}: {e}"))?;
-        listed.push((id, token));
-    }
-    listed.sort_by_key(|&(id, _)| id);
     let mut texts: Vec<String> = known.values().map(|token| token.content.clone()).collect();
-    for (_, token) in listed {
+    let assumed = configured.assumed.iter().filter(|(id, _)| !known.contains_key(id));
+    for (_, token) in configured.listed.iter().chain(assumed) {
         texts.push(token.content.clone());
-        if !known.values().any(|k| same_token(k, &token)) {
-            missing.push(token);
+        if !known.values().any(|k| same_token(k, token)) {
+            missing.push(token.clone());
         }
     }
-    let extra = ["additional_special_tokens", "extra_special_tokens"]
-        .into_iter()
-        .filter_map(|key| config[key].as_array())
-        .flatten();
-    for token in NAMED.into_iter().map(|key| &config[key]).chain(extra) {
-        let Some(text) = token_text(token) else { continue };
-        if !texts.iter().any(|t| t == text) {
-            texts.push(text.to_owned());
-            missing.push(match token {
-                Value::String(_) => AddedToken::from(text, true),
-                object => serde_json::from_value::<AddedToken>(object.clone())
-                    .unwrap_or_else(|_| AddedToken::from(text, true))
-                    .special(true),
-            });
+    for token in configured.all().filter_map(special) {
+        if !texts.contains(&token.content) {
+            texts.push(token.content.clone());
+            missing.push(token);
         }
     }
     tokenizer.add_tokens(missing).map(|_| ()).map_err(|e| e.to_string())
@@ -93,11 +71,6 @@ fn add_configured_tokens(
 fn same_token(a: &AddedToken, b: &AddedToken) -> bool {
     (&a.content, a.single_word, a.lstrip, a.rstrip, a.normalized, a.special)
         == (&b.content, b.single_word, b.lstrip, b.rstrip, b.normalized, b.special)
-}
-
-/// The text of a token that is given as a string or as an object with `content`.
-pub(crate) fn token_text(token: &Value) -> Option<&str> {
-    token.as_str().or_else(|| token["content"].as_str())
 }
 
 /// Qwen2's split of a text before BPE: contractions, words, single digits, punctuation, spaces.
