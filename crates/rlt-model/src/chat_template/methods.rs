@@ -22,8 +22,9 @@ pub(super) fn call(state: &mut State, value: &Value, name: &str, args: &[Value])
         return result;
     }
     if name == "format" {
-        // It spells its arguments without asking what they are.
+        // It spells its arguments without asking what they are, in columns as wide as the text says.
         args.iter().try_for_each(|arg| check_nesting(state, arg, None))?;
+        check_columns(value.as_str().unwrap_or_default(), args)?;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
@@ -34,6 +35,29 @@ enum Ends {
     Left,
     Right,
     Both,
+}
+
+/// Refuses widths and precisions in the fields of `str.format`: every number in braces, and where braces nest,
+/// every number that is given.
+fn check_columns(format: &str, args: &[Value]) -> Result<(), Error> {
+    let mut open = 0;
+    for part in format.split_inclusive(['{', '}']) {
+        if open > 0 {
+            for number in part.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {
+                check_width("format", number.parse().unwrap_or(usize::MAX))?;
+            }
+        }
+        if part.ends_with('{') {
+            open += 1;
+        } else if part.ends_with('}') {
+            open -= 1;
+        }
+        if open > 1 {
+            let numbers = args.iter().filter_map(|arg| i64::try_from(arg.clone()).ok());
+            numbers.map(|n| n.unsigned_abs() as usize).try_for_each(|n| check_width("format", n))?;
+        }
+    }
+    Ok(())
 }
 
 /// `str.strip`, `lstrip` and `rstrip`: white space, or any of the given characters.
