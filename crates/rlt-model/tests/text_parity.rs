@@ -146,10 +146,8 @@ fn special_tokens_are_those_of_transformers() {
         let messages = Value::from(vec![serde_json::json!({"role": "user", "content": "x"})]);
         let ours =
             ChatTemplate::from_dir(dir.path()).and_then(|t| t.render_json(&messages, false, &variables));
-        let expected: String = names
-            .iter()
-            .map(|n| format!("{n}={};", case["variables"][n].as_str().unwrap_or_default()))
-            .collect();
+        let value = |name: &&str| format!("{name}={};", case["variables"][name].as_str().unwrap_or_default());
+        let expected = names.iter().map(value).collect::<Vec<_>>().concat();
         assert_eq!(ours.expect("renders"), expected, "{}", case["name"]);
         let ids = Tokenizer::from_dir(dir.path()).and_then(|t| t.encode(text)).expect("encodes");
         assert_eq!(Value::from(ids), case["ids"], "{}", case["name"]);
