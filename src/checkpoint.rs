@@ -6,19 +6,17 @@
 //! compares it with its manifest before anybody trusts it, because disks and people damage files.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rlt_files::{FileSum, UNFINISHED, checksum, is_plain_path, sync_dir, write_atomic};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 /// The manifest inside every checkpoint folder.
 pub const MANIFEST: &str = "checksums.json";
-
-/// Folders that are still being written carry this prefix; no checkpoint does.
-const UNFINISHED: &str = ".unfinished-";
 
 /// The checkpoints of one run: `DIR/step-000025/` and so on.
 #[derive(Debug, Clone)]
@@ -72,14 +70,6 @@ struct Manifest {
     files: BTreeMap<String, FileSum>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FileSum {
-    pub(crate) bytes: u64,
-    /// Eight hexadecimal digits.
-    pub(crate) crc32c: String,
-}
-
 impl CheckpointStore {
     /// The store in `dir` (made by the first save).
     pub fn new(dir: impl Into<PathBuf>, keep: Keep) -> Self {
@@ -117,7 +107,7 @@ impl CheckpointStore {
             fs::remove_dir_all(&target).map_err(io_error(&target))?;
         }
         fs::rename(&unfinished, &target).map_err(io_error(&target))?;
-        sync_dir(&self.dir)?;
+        sync_dir(&self.dir).map_err(io_error(&self.dir))?;
         self.remove_older_than_kept(step)?;
         Ok(target)
     }
@@ -161,7 +151,8 @@ impl CheckpointStore {
     }
 
     fn remove_unfinished(&self) -> Result<()> {
-        for name in entries(&self.dir)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+        let step = |name: &String| name.strip_prefix(UNFINISHED).and_then(step_of);
+        for name in entries(&self.dir)?.iter().filter(|name| step(name).is_some()) {
             let path = self.dir.join(name);
             fs::remove_dir_all(&path).map_err(io_error(&path))?;
         }
@@ -198,13 +189,13 @@ fn seal(folder: &Path) -> Result<()> {
         let sum = checksum(&path).map_err(io_error(&path))?;
         File::open(&path).and_then(|file| file.sync_all()).map_err(io_error(&path))?;
         if let Some(parent) = path.parent() {
-            sync_dir(parent)?;
+            sync_dir(parent).map_err(io_error(parent))?;
         }
         files.insert(relative, sum);
     }
     let json = serde_json::to_vec_pretty(&Manifest { files })
         .map_err(|e| Error::Failed(format!("checkpoint manifest: {e}")))?;
-    write_atomic(&folder.join(MANIFEST), &json)
+    Ok(write_atomic(&folder.join(MANIFEST), &json)?)
 }
 
 /// Compares the files of a checkpoint with its manifest; the error is a phrase for a warning.
@@ -212,6 +203,9 @@ fn verify(folder: &Path) -> std::result::Result<(), String> {
     let json = fs::read(folder.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
     let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| format!("{MANIFEST}: {e}"))?;
     for (relative, expected) in &manifest.files {
+        if !is_plain_path(Path::new(relative)) {
+            return Err(format!("{MANIFEST}: {relative:?} leads out of the checkpoint"));
+        }
         let found = checksum(&folder.join(relative)).map_err(|e| format!("{relative}: {e}"))?;
         if found.bytes != expected.bytes {
             return Err(format!("{relative} has {} bytes instead of {}", found.bytes, expected.bytes));
@@ -221,21 +215,6 @@ fn verify(folder: &Path) -> std::result::Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Length and CRC-32C of a file.
-pub(crate) fn checksum(path: &Path) -> io::Result<FileSum> {
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    let (mut bytes, mut crc) = (0, 0);
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(FileSum { bytes, crc32c: format!("{crc:08x}") });
-        }
-        bytes += n as u64;
-        crc = crc32c::crc32c_append(crc, &buffer[..n]);
-    }
 }
 
 /// Every file below `folder`, relative, with `/` between the parts, in a fixed order.
@@ -265,112 +244,10 @@ fn entries(dir: &Path) -> Result<Vec<String>> {
         .collect()
 }
 
-/// The exclusive right to write in a run directory, held until it is dropped or the process ends.
-#[derive(Debug)]
-pub struct RunLock {
-    _file: File,
-}
-
-impl RunLock {
-    /// Takes the lock of `run_dir` (made when missing) without waiting.
-    ///
-    /// # Errors
-    /// [`Error::File`] when another process holds it; [`Error::Io`].
-    pub fn acquire(run_dir: &Path) -> Result<Self> {
-        fs::create_dir_all(run_dir).map_err(io_error(run_dir))?;
-        let path = run_dir.join(".lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io_error(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = match holder.trim() {
-                    "" => String::new(),
-                    pid => format!(" (process {pid})"),
-                };
-                return Err(Error::File {
-                    path: run_dir.to_path_buf(),
-                    what: format!(
-                        "another rlt{holder} is working in this run directory; wait for it, or give this run \
-                         another `run_dir`"
-                    ),
-                });
-            }
-            Err(TryLockError::Error(e)) => return Err(io_error(&path)(e)),
-        }
-        file.set_len(0).map_err(io_error(&path))?;
-        writeln!(file, "{}", std::process::id()).map_err(io_error(&path))?;
-        Ok(Self { _file: file })
-    }
-}
-
-/// Writes a whole file so that a reader sees the old content or the new, never a part of it.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`; the old content is untouched then.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
-    let written = File::create(&temporary)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
-    if let Err(e) = written {
-        let _ = fs::remove_file(&temporary);
-        return Err(io_error(path)(e));
-    }
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => sync_dir(Path::new(".")),
-    }
-}
-
-/// Fills a folder beside `target` by `write` and puts it in the place of whatever `target` is: what stands there is
-/// never half of it.
-///
-/// # Errors
-/// Whatever `write` returns, and [`Error::Io`].
-pub fn replace_folder(target: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let unfinished = target.with_file_name(format!("{UNFINISHED}{name}"));
-    let remove = |folder: &Path| match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(folder)(e)),
-        _ => Ok(()),
-    };
-    remove(&unfinished)?;
-    fs::create_dir(&unfinished).map_err(io_error(&unfinished))?;
-    write(&unfinished)?;
-    remove(target)?;
-    fs::rename(&unfinished, target).map_err(io_error(target))?;
-    target.parent().map_or(Ok(()), sync_dir)
-}
-
-/// Makes renames and new names in `dir` durable.
-fn sync_dir(dir: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error(dir))?;
-    #[cfg(not(unix))]
-    let _ = dir;
-    Ok(())
-}
-
-/// For `map_err`: an I/O error with the file it belongs to.
-pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
-    let path = path.to_path_buf();
-    move |source| Error::Io { path, source }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
 
     /// A store with checkpoints of steps 25 and 50, two files each, one in a folder.
@@ -557,44 +434,5 @@ mod tests {
         for name in ["step-25", "step-000025.bak", "step-+00025", "steps-000025", ".unfinished-step-000025"] {
             assert_eq!(step_of(name), None, "{name}");
         }
-    }
-
-    #[test]
-    fn a_run_directory_has_one_writer() {
-        let dir = tempfile::tempdir().unwrap();
-        let run_dir = dir.path().join("runs/a");
-        let lock = RunLock::acquire(&run_dir).unwrap();
-        let message = RunLock::acquire(&run_dir).unwrap_err().to_string();
-        assert!(message.contains("another rlt"), "{message}");
-        assert!(message.contains(&std::process::id().to_string()), "{message}");
-        drop(lock);
-        RunLock::acquire(&run_dir).unwrap();
-    }
-
-    #[test]
-    fn a_folder_is_replaced_as_a_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("model");
-        let write = |name: &'static str| move |folder: &Path| write_atomic(&folder.join(name), b"x");
-        replace_folder(&target, write("old")).unwrap();
-        fs::write(target.join("old.tmp"), "").unwrap();
-        let failed = replace_folder(&target, |_| Err(Error::Failed("disk full".into())));
-        assert_eq!(failed.unwrap_err().to_string(), "disk full");
-        assert!(target.join("old").exists());
-        replace_folder(&target, write("new")).unwrap();
-        assert_eq!(entries(&target).unwrap(), ["new"]);
-        assert_eq!(entries(dir.path()).unwrap(), ["model"]);
-    }
-
-    #[test]
-    fn atomic_writes_replace_and_leave_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.json");
-        write_atomic(&path, b"old").unwrap();
-        write_atomic(&path, b"new").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(entries(dir.path()).unwrap(), ["state.json"]);
-        let missing = dir.path().join("absent/state.json");
-        assert!(write_atomic(&missing, b"x").unwrap_err().to_string().contains("absent/state.json"));
     }
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use rlt_files::write_atomic;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::write_atomic;
 use crate::config::Config;
 use crate::dataset::TraceRow;
 use crate::error::{Error, Result};

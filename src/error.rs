@@ -1,6 +1,7 @@
 //! The one error type of the `rlt` library.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// What can go wrong. Each message names the file, row, token or tensor, and the next step where
 /// there is one.
@@ -25,7 +26,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file's content is not what it should be.
     #[error("{}: {what}", path.display())]
@@ -65,3 +66,18 @@ impl From<rlt_reward::rlt::NonFinite> for Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<rlt_files::Error> for Error {
+    fn from(error: rlt_files::Error) -> Self {
+        match error {
+            rlt_files::Error::Io { path, source } => Self::Io { path, source },
+            rlt_files::Error::Refused { path, what } => Self::File { path, what },
+        }
+    }
+}
+
+/// For `map_err`: an I/O error with the file it belongs to.
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_path_buf();
+    move |source| Error::Io { path, source }
+}

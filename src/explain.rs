@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::dataset::{Finish, QuestionRow, TraceRow};
@@ -15,7 +15,7 @@ use crate::traces::{Flaw, flaw, sampled_trace};
 const STREAM: u64 = u64::from_be_bytes(*b"explain.");
 
 /// Counts over the traces of one call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainSummary {
     /// Questions explained.
     pub questions: usize,
@@ -53,15 +53,16 @@ pub fn explain(
     progress: &dyn Progress,
 ) -> Result<Vec<TraceRow>> {
     let mut traces = Vec::with_capacity(rows.len() * n);
-    explain_each(teacher, rows, n, progress, |trace| {
-        traces.push(trace);
+    explain_each(teacher, rows, n, ExplainSummary::default(), progress, |batch, _| {
+        traces.extend(batch);
         Ok(())
     })?;
     Ok(traces)
 }
 
-/// Explains every row `n` times and hands each trace to `write` as soon as its batch is done, in the
-/// order of the rows and then of the samples. A trace's column `sample` counts from 0.
+/// Explains every row `n` times and hands the traces of each batch to `write` as soon as it is done, in the
+/// order of the rows and then of the samples, with the counts up to then. A trace's column `sample` counts from 0.
+/// `done` is what an earlier call counted last; its rows are not explained again.
 ///
 /// Every prompt is checked before the first token is sampled. A trace depends on the seed, the row's
 /// place in `rows` and the sample alone.
@@ -73,8 +74,9 @@ pub fn explain_each(
     teacher: &Sampler,
     rows: &[QuestionRow],
     n: usize,
+    done: ExplainSummary,
     progress: &dyn Progress,
-    mut write: impl FnMut(TraceRow) -> Result<()>,
+    mut write: impl FnMut(Vec<TraceRow>, ExplainSummary) -> Result<()>,
 ) -> Result<ExplainSummary> {
     if rows.is_empty() || n == 0 {
         return Err(Error::Usage(format!("nothing to explain: {} questions, {n} samples each", rows.len())));
@@ -82,18 +84,19 @@ pub fn explain_each(
     for row in rows {
         teacher.check_prompt(row.row, &teacher.style.teacher_prompt(teacher.chat, row)?)?;
     }
-    let mut summary = ExplainSummary::default();
+    let mut summary = done;
     let mut rate = TokenRate::new();
     let batch_rows = teacher.prompts_at_once(n);
-    progress.start("explain", (rows.len() * n) as u64, "traces");
-    for (index, batch) in rows.chunks(batch_rows).enumerate() {
+    progress.start("explain", ((rows.len() - done.questions) * n) as u64, "traces");
+    for batch in rows[done.questions..].chunks(batch_rows) {
         let prompts =
             batch.iter().map(|row| teacher.style.teacher_prompt(teacher.chat, row)).collect::<Result<_>>()?;
         let mut finished = 0;
-        let completions = teacher.sample(STREAM, index * batch_rows, prompts, n, &mut |now| {
+        let completions = teacher.sample(STREAM, summary.questions, prompts, n, &mut |now| {
             progress.advance((now.finished - finished) as u64, &rate.text(now.tokens));
             finished = now.finished;
         })?;
+        let mut traces = Vec::with_capacity(batch.len() * n);
         let mut of_batch = ExplainSummary { questions: batch.len(), ..ExplainSummary::default() };
         for (row, samples) in batch.iter().zip(completions) {
             for (sample, completion) in samples.into_iter().enumerate() {
@@ -108,12 +111,13 @@ pub fn explain_each(
                 let flaw = flaw(&trace, teacher.style);
                 of_batch.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty)));
                 of_batch.empty += usize::from(flaw == Some(Flaw::Empty));
-                write(trace)?;
+                traces.push(trace);
             }
         }
         progress.advance((of_batch.traces - finished.min(of_batch.traces)) as u64, "");
         rate.add(of_batch.tokens);
         summary += of_batch;
+        write(traces, summary)?;
     }
     progress.finish(&rate.text(0));
     Ok(summary)

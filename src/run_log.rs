@@ -4,11 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rlt_files::write_atomic;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{io_error, write_atomic};
+use crate::error::{Error, Result, io_error};
 use crate::tensorboard::EventWriter;
-use crate::{Error, Result};
 
 /// Metrics that measure time. They differ between two runs of the same seed; all others are equal
 /// bit for bit, resumed or not.
@@ -24,7 +24,7 @@ pub const TIME_FIELDS: [&str; 9] = [
     "update_tokens_per_s",
 ];
 
-/// The growing records of a run. One process at a time, under a [`crate::checkpoint::RunLock`].
+/// The growing records of a run. One process at a time, under a [`rlt_files::OwnedFolder`].
 #[derive(Debug)]
 pub struct RunLog {
     metrics_path: PathBuf,
@@ -104,7 +104,7 @@ impl RunLog {
             lines.push_str(&row.to_string());
             lines.push('\n');
         }
-        write_atomic(&self.samples_dir.join(format!("step-{step:06}.jsonl")), lines.as_bytes())
+        Ok(write_atomic(&self.samples_dir.join(format!("step-{step:06}.jsonl")), lines.as_bytes())?)
     }
 
     /// Makes the rows durable. Called before a checkpoint is saved, so that no checkpoint outlives

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Result;
-use crate::checkpoint::io_error;
+use crate::error::io_error;
 
 /// Appends events to one new file in a TensorBoard folder.
 #[derive(Debug)]

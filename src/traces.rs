@@ -4,7 +4,7 @@ pub mod scoring;
 pub mod select;
 
 use rlt_model::tokenizer::Tokenizer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::dataset::{Finish, QuestionRow, TraceRow};
@@ -67,7 +67,7 @@ pub fn conversation_columns(trace: &TraceRow, style: &PromptStyle) -> Map<String
 }
 
 /// Why a student cannot learn from a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flaw {
     /// The completion reached the length limit before the explanation's end tag.

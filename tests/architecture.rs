@@ -59,6 +59,8 @@ fn crates_point_one_way_and_the_engine_knows_no_text() {
         assert!(!engine.contains(text), "rlt-engine depends on {text}");
     }
     assert!(!dependencies("crates/rlt-model/Cargo.toml").contains("rlt"));
+    let files = ["crc32c", "serde", "serde_json", "thiserror"].map(str::to_owned);
+    assert_eq!(dependencies("crates/rlt-files/Cargo.toml"), BTreeSet::from(files), "rlt-files is a leaf");
     let grade = ["num-bigint", "num-integer", "num-traits"].map(str::to_owned);
     assert_eq!(
         dependencies("crates/rlt-grade/Cargo.toml"),
@@ -95,6 +97,7 @@ fn only_the_command_line_prints_or_exits() {
         uses("src", &words).into_iter().filter(|line| !line.starts_with("src/cli/")).collect();
     assert_eq!(library, [""; 0]);
     assert_eq!(uses("crates/rlt-engine/src", &words), [""; 0]);
+    assert_eq!(uses("crates/rlt-files/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-grade/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &words), [""; 0]);
 }

@@ -32,10 +32,8 @@ fn rlt(dir: &Path, args: &[&str]) -> Command {
 
 fn parquet(path: &Path, rows: Value) {
     let rows: Vec<Map<String, Value>> = serde_json::from_value(rows).unwrap();
-    let mut writer = RowWriter::create(path).unwrap();
-    for row in &rows {
-        writer.write(row).unwrap();
-    }
+    let mut writer = RowWriter::<()>::begin(path, "").unwrap();
+    writer.append(&rows, ()).unwrap();
     writer.finish().unwrap();
 }
 

@@ -168,31 +168,44 @@ fn a_killed_evaluation_goes_on_to_the_same_numbers() {
     scripted::write_random_model(&dir.path().join("model"), 256);
     let batch = ["sampling.max_running=1"];
     let whole = random_eval(dir.path(), "a.json", &batch);
-    let partial = dir.path().join(".b.json.partial.jsonl");
+    let (partial, state) = (dir.path().join(".b.json.rlt-partial"), dir.path().join(".b.json.rlt-state"));
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
         .current_dir(dir.path())
         .args(["eval", "--model", "model", "--task", "market", "-q", "--max-questions", "60", "-n", "2"])
         .args(["--out", "b.json", "sampling.max_new_tokens=24", batch[0]])
         .spawn()
         .unwrap();
-    let lines = || std::fs::read_to_string(&partial).unwrap_or_default().lines().count();
-    while lines() < 2 {
+    while committed(&state)["state"].as_u64().unwrap_or(0) < 2 {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
         std::thread::sleep(std::time::Duration::from_micros(200));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!dir.path().join("b.json").exists(), "nothing half-written");
-    // What is left is gone on with, not made again: a record that is changed stays so.
-    let kept = std::fs::read_to_string(&partial).unwrap();
-    assert!(kept.lines().count() > 1);
-    std::fs::write(&partial, kept.replacen("\"truncated\":true", "\"truncated\":false", 1)).unwrap();
+    let (kept, stood) = (std::fs::read_to_string(&partial).unwrap(), committed(&state));
+    let n_bytes = stood["bytes"].as_u64().unwrap() as usize;
+    // What is left is gone on with, not made again: a record that is changed, its checksum too, stays so.
+    let changed = kept[..n_bytes].replacen("\"truncated\":true", "\"truncated\":false", 1);
+    let mut stands = stood.clone();
+    stands["bytes"] = changed.len().into();
+    stands["crc32c"] = crc32c::crc32c(changed.as_bytes()).into();
+    std::fs::write(&partial, &changed).unwrap();
+    std::fs::write(&state, stands.to_string()).unwrap();
     let marked = random_eval(dir.path(), "b.json", &batch);
     assert_ne!(marked.1, whole.1);
-    assert!(!partial.exists());
+    assert!(!partial.exists() && !state.exists());
 
-    std::fs::write(&partial, kept).unwrap();
-    assert_eq!(random_eval(dir.path(), "b.json", &batch), whole);
+    // Left as it was, and damaged without its checksum.
+    for rows in [kept, changed] {
+        std::fs::write(&partial, rows).unwrap();
+        std::fs::write(&state, stood.to_string()).unwrap();
+        assert_eq!(random_eval(dir.path(), "b.json", &batch), whole);
+    }
+}
+
+/// What an evaluation has committed so far; null before that.
+fn committed(state: &Path) -> Value {
+    std::fs::read(state).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// A small student that was trained on eight questions until it answers some of them, and a file of these.
@@ -273,7 +286,7 @@ fn a_trained_model_is_measured_alike_in_any_batch_on_any_threads_and_after_kills
     }
 
     // Killed again and again, each time a little further on, and called again in another way each time.
-    let partial = dir.join(".killed.json.partial.jsonl");
+    let partial = dir.join(".killed.json.rlt-partial");
     let lines = || std::fs::read_to_string(&partial).unwrap_or_default().lines().count();
     let mut kills = 0;
     for running in ["1", "2", "1", "3", "1"] {

@@ -46,7 +46,7 @@ fn score(dir: &Path, out: &str) -> Command {
 
 /// Rows that an unfinished attempt has committed.
 fn rows_done(dir: &Path) -> Option<u64> {
-    let state = fs::read(dir.join(".out.jsonl.state")).ok()?;
+    let state = fs::read(dir.join(".out.jsonl.rlt-state")).ok()?;
     serde_json::from_slice::<Value>(&state).ok()?["state"]["rows"].as_u64()
 }
 

@@ -207,7 +207,7 @@ fn a_signal_at_any_stage_saves_and_the_same_command_goes_on() {
         let whole = undisturbed(work);
         type Reached = fn(&Path) -> bool;
         let stages: [(&str, Reached); 5] = [
-            ("making the world", |run_dir| run_dir.join(".lock").exists()),
+            ("making the world", |run_dir| run_dir.join(".rlt-run").exists()),
             ("loading", |run_dir| run_dir.join("world").exists()),
             ("in a step", |run_dir| run_dir.join("checkpoints/step-000003").exists()),
             ("saving", |run_dir| {

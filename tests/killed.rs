@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rlt::checkpoint::{CheckpointStore, Keep, RunLock};
+use rlt::checkpoint::{CheckpointStore, Keep};
 use rlt::run_log::{RunLog, read_rows};
+use rlt_files::OwnedFolder;
 use serde_json::json;
 
 /// Where the child of [`a_killed_run_leaves_whole_files`] works. Absent in an ordinary test run.
@@ -13,7 +14,7 @@ const RUN_DIR: &str = "RLT_TEST_KILLED_RUN_DIR";
 
 /// A run in small: it resumes, then logs and saves until somebody kills it. State is the step itself.
 fn run(run_dir: &Path) {
-    let _lock = RunLock::acquire(run_dir).unwrap();
+    let _lock = OwnedFolder::open(run_dir, "run", |_| false).unwrap();
     let store = CheckpointStore::new(run_dir.join("checkpoints"), Keep::last(2));
     let latest = store.latest_good().unwrap();
     assert!(latest.warnings.is_empty(), "{:?}", latest.warnings);

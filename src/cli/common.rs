@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use rlt::config::Config;
@@ -108,6 +109,23 @@ pub fn model_folder(path: &Path) -> Result<&Path> {
     }
     let what = "no such folder; name a model folder in the Hugging Face layout".into();
     Err(Error::File { path: path.to_owned(), what })
+}
+
+/// What tells one state of a model folder from another without reading gigabytes: each file's name, size and time.
+pub fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
+    let io = |source| Error::Io { path: folder.to_path_buf(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let metadata = std::fs::metadata(entry.path()).map_err(io)?;
+        if metadata.is_file() {
+            let modified = metadata.modified().map_err(io)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push((name, metadata.len(), modified.as_nanos()));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// For clap: a whole number from 1.

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use rlt::checkpoint::write_atomic;
 use rlt::evaluate::comparison::{Evaluated, compare};
 use rlt::evaluate::page::render;
 use rlt::{Error, Result};
+use rlt_files::write_atomic;
 use serde_json::json;
 
 use super::common::Context;

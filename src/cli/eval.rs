@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use rlt::checkpoint::write_atomic;
 use rlt::config::Config;
 use rlt::dataset::{JsonlWriter, QuestionRow};
 use rlt::evaluate::comparison::Evaluated;
@@ -16,6 +15,7 @@ use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
+use rlt_files::write_atomic;
 use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive};
@@ -141,13 +141,7 @@ impl EvalArgs {
         let done = usable(done, task, self.n);
         let mut save = |records: &[QuestionRecord]| partial.append(records);
         let evaluated = resume_task(student, task, thought, &options, done, &mut save, &context.progress);
-        let (summary, records) = match evaluated {
-            Ok(evaluated) => evaluated,
-            Err(error) => {
-                partial.abandon()?;
-                return Err(error);
-            }
-        };
+        let (summary, records) = evaluated?;
         let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let report = EvalReport {
             model: model.display().to_string(),

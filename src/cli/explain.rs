@@ -1,24 +1,26 @@
 //! `rlt explain`: a teacher's explanations of questions with known solutions.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use rlt::config::DataConfig;
-use rlt::dataset::{RowWriter, read_questions};
-use rlt::explain::explain_each;
+use rlt::config::{Config, DataConfig};
+use rlt::dataset::{QuestionRow, RowWriter, read_questions};
+use rlt::explain::{ExplainSummary, explain_each};
+use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+use super::common::{ConfigArgs, Context, fingerprint, model_folder, parse_positive};
 
 /// What a row of the output is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
 enum Format {
     /// The completion as it was sampled, with its ids: what `rlt score` reads
     Trace,
@@ -69,23 +71,31 @@ impl ExplainArgs {
         let decoder = frozen_model(&config.model, model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
-        let mut out = RowWriter::create(&self.out)?;
-        let (mut written, mut left_out) = (0, Vec::new());
-        let summary = explain_each(&teacher, &rows, self.n, &context.progress, |trace| {
-            match (self.format, flaw(&trace, &style)) {
-                (Format::Trace, _) => out.write(&trace.to_columns())?,
-                (_, Some(reason)) => {
-                    let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();
-                    left_out.push(LeftOut { row: trace.question.row, sample, reason });
-                    return Ok(());
-                }
-                (Format::Conversations, None) => out.write(&conversation_columns(&trace, &style))?,
-                (Format::Messages, None) => out.write(&distillation_columns(&trace, &style))?,
+        let mut out = RowWriter::<Done>::begin(&self.out, &self.work(&config, model, &rows)?)?;
+        let done = out.state().summary;
+        if done.questions > 0 {
+            context.progress.note(&format!("going on after {} of {} questions", done.questions, rows.len()));
+        }
+        let summary = explain_each(&teacher, &rows, self.n, done, &context.progress, |traces, summary| {
+            let mut left_out = out.state().left_out.clone();
+            let mut rows = Vec::with_capacity(traces.len());
+            for trace in &traces {
+                rows.push(match (self.format, flaw(trace, &style)) {
+                    (Format::Trace, _) => trace.to_columns(),
+                    (_, Some(reason)) => {
+                        let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();
+                        left_out.push(LeftOut { row: trace.question.row, sample, reason });
+                        continue;
+                    }
+                    (Format::Conversations, None) => conversation_columns(trace, &style),
+                    (Format::Messages, None) => distillation_columns(trace, &style),
+                });
             }
-            written += 1;
-            Ok(())
+            out.append(&rows, Done { summary, left_out })
         })?;
+        let (written, left_out) = (out.n_rows(), out.state().left_out.clone());
         if written == 0 {
+            out.discard()?;
             return Err(Error::Failed(format!(
                 "none of the {} explanations can be learnt from: {}; raise sampling.max_new_tokens if they were cut, \
                  and look at them with --format trace",
@@ -116,10 +126,38 @@ impl ExplainArgs {
         );
         context.answer(&text, &answer)
     }
+
+    /// Everything that decides the rows: an attempt that was killed is gone on with only when it is the same.
+    fn work(&self, config: &Config, model: &Path, rows: &[QuestionRow]) -> Result<String> {
+        let mut crc = 0;
+        for row in rows {
+            let text = json!([row.row, row.question, row.solution, row.columns]).to_string();
+            crc = crc32c::crc32c_append(crc, text.as_bytes());
+        }
+        let work = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model": fingerprint(model)?,
+            "rows": [rows.len(), crc],
+            "prompts": &config.prompts,
+            "sampling": &config.sampling,
+            "seed": config.seed,
+            "arithmetic": config.model.arithmetic,
+            "n": self.n,
+            "format": self.format,
+        });
+        Ok(work.to_string())
+    }
+}
+
+/// How far the work is, and what it came to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Done {
+    summary: ExplainSummary,
+    left_out: Vec<LeftOut>,
 }
 
 /// An explanation that became no training row.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct LeftOut {
     /// Of the question, from 1.
     row: usize,

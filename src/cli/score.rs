@@ -1,7 +1,6 @@
 //! `rlt score`: the RLT reward of given traces, part by part.
 
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use rlt::config::{AddedRewards, Config, DataConfig};
@@ -12,7 +11,7 @@ use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+use super::common::{ConfigArgs, Context, fingerprint, model_folder, parse_positive};
 use super::interrupt::stop_flag;
 
 /// Score traces with the RLT reward, part by part
@@ -115,21 +114,4 @@ impl ScoreArgs {
             &json!({ "rows": n_rows, "scored": n_scored, "reward_mean": mean, "out": self.out }),
         )
     }
-}
-
-/// What tells one state of a model folder from another without reading gigabytes: each file's name, size and time.
-fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
-    let io = |source| Error::Io { path: folder.to_path_buf(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let metadata = std::fs::metadata(entry.path()).map_err(io)?;
-        if metadata.is_file() {
-            let modified = metadata.modified().map_err(io)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push((name, metadata.len(), modified.as_nanos()));
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -3,21 +3,19 @@
 //! [`read_questions`] and [`read_traces`] take a .jsonl, .json, .csv or .parquet file, a folder of them or
 //! a data set of the Hugging Face hub; every column they do not use is carried through in
 //! [`QuestionRow::columns`]. [`JsonlWriter`] and [`RowWriter`] write rows so that a reader never sees half a
-//! file. [`RecordStream`] and [`ResumableWriter`] do both in bounded memory.
+//! file. [`RecordStream`] and [`rlt_files::ResumableWriter`] do both in bounded memory.
 
 mod conversation;
 mod files;
 mod hub;
 mod parquet;
 mod question;
-mod resumable;
 mod source;
 mod stream;
 mod trace;
 mod writer;
 
 pub use question::{QuestionRow, read_questions, read_texts};
-pub use resumable::ResumableWriter;
 pub use source::{Record, read_records};
 pub use stream::RecordStream;
 pub use trace::{Finish, TraceRow, read_traces, traces_of};

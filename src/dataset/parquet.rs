@@ -8,7 +8,7 @@ mod shape;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
+use rlt_files::WholeFile;
 use serde_json::{Map, Value};
 
 use self::shape::{Column, Shape, Values};
 use super::Record;
 use super::source::two_columns;
-use super::writer::PartialFile;
 use crate::error::{Error, Result};
 
 /// Rows of one row group: enough for compression, little enough to hold.
@@ -63,91 +63,86 @@ pub(super) fn read(path: &Path, limit: usize, records: &mut Vec<Record>) -> Resu
     Ok(())
 }
 
-/// Rows to a parquet file that is there whole or not at all.
-///
-/// A column's type is known only when its last value is, so the rows wait in a file beside it; in memory is one row
-/// group at a time.
+/// What the columns of rows hold: known only when the last row is.
 #[derive(Debug)]
-pub(super) struct ParquetWriter {
-    file: PartialFile,
-    /// The rows so far, as JSON Lines. Never gets a name.
-    rows: PartialFile,
+pub(super) struct RowShape {
     shape: Shape,
     n_rows: usize,
 }
 
-impl ParquetWriter {
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        let mut waiting = path.as_os_str().to_owned();
-        waiting.push(".rows");
-        let (file, rows) = (PartialFile::create(path)?, PartialFile::create(Path::new(&waiting))?);
-        Ok(Self { file, rows, shape: Shape::Struct(Vec::new()), n_rows: 0 })
+impl RowShape {
+    /// Of no row yet.
+    pub(super) fn new() -> Self {
+        Self { shape: Shape::Struct(Vec::new()), n_rows: 0 }
     }
 
-    pub(super) fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
+    /// Takes one more row of the file `path` into account.
+    pub(super) fn see(&mut self, path: &Path, row: &Map<String, Value>) -> Result<()> {
         self.n_rows += 1;
         let of_row = if row.is_empty() { Ok(Shape::Unknown) } else { Shape::of_object(row) };
         let known = std::mem::replace(&mut self.shape, Shape::Unknown);
         self.shape = of_row.and_then(|of_row| known.merged(of_row)).map_err(|what| Error::File {
-            path: self.file.path().to_path_buf(),
+            path: path.to_path_buf(),
             what: format!(
                 "row {}: a column holds {what}, but in parquet it has one type; write .jsonl",
                 self.n_rows
             ),
         })?;
-        let written = serde_json::to_writer(&mut self.rows, row).map_err(std::io::Error::from);
-        written
-            .and_then(|()| self.rows.write_all(b"\n"))
-            .map_err(|source| Error::Io { path: self.file.path().to_path_buf(), source })
-    }
-
-    pub(super) fn finish(mut self) -> Result<()> {
-        self.write_groups().map_err(|e| {
-            let path = self.file.path().to_path_buf();
-            match e {
-                ParquetError::External(e) if e.is::<std::io::Error>() => {
-                    Error::Io { path, source: *e.downcast().expect("just checked") }
-                }
-                e => Error::File { path, what: format!("cannot be written as parquet: {e}") },
-            }
-        })?;
-        self.file.finish()
-    }
-
-    fn write_groups(&mut self) -> parquet::errors::Result<()> {
-        let Shape::Struct(fields) = &self.shape else { unreachable!("rows are objects") };
-        let types =
-            fields.iter().map(|(name, shape)| shape.schema(name)).collect::<parquet::errors::Result<_>>()?;
-        let schema = Type::group_type_builder("schema").with_fields(types).build()?;
-        let properties =
-            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-        let mut rows = self.rows.written()?;
-        let mut writer = SerializedFileWriter::new(&mut self.file, Arc::new(schema), Arc::new(properties))?;
-        let mut line = Vec::new();
-        let mut left = self.n_rows;
-        while left > 0 {
-            let mut columns = Vec::new();
-            self.shape.columns(&mut columns);
-            let (mut n_rows, mut n_bytes) = (0, 0);
-            while n_rows < left.min(ROWS_PER_GROUP) && n_bytes < BYTES_PER_GROUP {
-                line.clear();
-                n_bytes += rows.read_until(b'\n', &mut line)?;
-                let row: Map<String, Value> = serde_json::from_slice(&line).map_err(std::io::Error::from)?;
-                fields.iter().fold(columns.as_mut_slice(), |columns, (name, shape)| {
-                    shape.shred(row.get(name).unwrap_or(&Value::Null), 0, 0, 0, columns)
-                });
-                n_rows += 1;
-            }
-            write_group(&mut writer, &columns)?;
-            left -= n_rows;
-        }
-        writer.close()?;
         Ok(())
     }
 }
 
+/// Writes `rows`, as JSON Lines, all of which `shape` has seen, as the parquet file `path`. In memory is one row group
+/// at a time.
+pub(super) fn write_rows(path: &Path, rows: impl Read, shape: &RowShape, file: &mut WholeFile) -> Result<()> {
+    write_groups(rows, shape, file).map_err(|e| {
+        let path = path.to_path_buf();
+        match e {
+            ParquetError::External(e) if e.is::<std::io::Error>() => {
+                Error::Io { path, source: *e.downcast().expect("just checked") }
+            }
+            e => Error::File { path, what: format!("cannot be written as parquet: {e}") },
+        }
+    })
+}
+
+fn write_groups(
+    rows: impl Read,
+    RowShape { shape, n_rows }: &RowShape,
+    file: &mut WholeFile,
+) -> parquet::errors::Result<()> {
+    let Shape::Struct(fields) = shape else { unreachable!("rows are objects") };
+    let types =
+        fields.iter().map(|(name, shape)| shape.schema(name)).collect::<parquet::errors::Result<_>>()?;
+    let schema = Type::group_type_builder("schema").with_fields(types).build()?;
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut rows = BufReader::new(rows);
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
+    let mut line = Vec::new();
+    let mut left = *n_rows;
+    while left > 0 {
+        let mut columns = Vec::new();
+        shape.columns(&mut columns);
+        let (mut n_rows, mut n_bytes) = (0, 0);
+        while n_rows < left.min(ROWS_PER_GROUP) && n_bytes < BYTES_PER_GROUP {
+            line.clear();
+            n_bytes += rows.read_until(b'\n', &mut line)?;
+            let row: Map<String, Value> = serde_json::from_slice(&line).map_err(std::io::Error::from)?;
+            fields.iter().fold(columns.as_mut_slice(), |columns, (name, shape)| {
+                shape.shred(row.get(name).unwrap_or(&Value::Null), 0, 0, 0, columns)
+            });
+            n_rows += 1;
+        }
+        write_group(&mut writer, &columns)?;
+        left -= n_rows;
+    }
+    writer.close()?;
+    Ok(())
+}
+
 fn write_group(
-    writer: &mut SerializedFileWriter<&mut PartialFile>,
+    writer: &mut SerializedFileWriter<&mut WholeFile>,
     columns: &[Column],
 ) -> parquet::errors::Result<()> {
     let mut group = writer.next_row_group()?;
@@ -181,10 +176,8 @@ mod tests {
     fn round_trip(rows: &[Map<String, Value>]) -> Vec<Map<String, Value>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.parquet");
-        let mut writer = RowWriter::create(&path).unwrap();
-        for row in rows {
-            writer.write(row).unwrap();
-        }
+        let mut writer = RowWriter::<()>::begin(&path, "").unwrap();
+        writer.append(rows, ()).unwrap();
         writer.finish().unwrap();
         read_records(&path, 0).unwrap().into_iter().map(|record| record.columns).collect()
     }
@@ -221,15 +214,10 @@ mod tests {
         let mut rows: Vec<_> =
             (0..ROWS_PER_GROUP + 5).map(|i| json!({"i": i, "x": i as f64 / 7.0})).collect();
         rows.extend((0..9).map(|i| json!({"i": i, "text": "long ".repeat(2 << 20)})));
-        let mut writer = RowWriter::create(&path).unwrap();
+        let mut writer = RowWriter::<()>::begin(&path, "").unwrap();
         for row in &rows {
-            writer.write(row.as_object().unwrap()).unwrap();
+            writer.append(&[row.as_object().unwrap().clone()], ()).unwrap();
         }
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            2,
-            "the file and its rows, under temporary names"
-        );
         assert!(!path.exists());
         writer.finish().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -249,10 +237,10 @@ mod tests {
     #[test]
     fn a_column_of_two_types_is_refused_and_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = RowWriter::create(&dir.path().join("rows.parquet")).unwrap();
+        let mut writer = RowWriter::<()>::begin(&dir.path().join("rows.parquet"), "").unwrap();
         let rows = rows(json!([{"a": 1}, {"a": "x"}]));
-        writer.write(&rows[0]).unwrap();
-        let error = writer.write(&rows[1]).unwrap_err().to_string();
+        writer.append(&rows[..1], ()).unwrap();
+        let error = writer.append(&rows[1..], ()).unwrap_err().to_string();
         drop(writer);
         assert!(error.contains("row 2: a column holds a number and text (field `a`)"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -1,107 +1,28 @@
 //! Files of rows that appear whole or not at all.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use rlt_files::{ResumableWriter, WholeFile};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::parquet::ParquetWriter;
-use crate::error::{Error, Result};
-
-/// A file under a temporary name beside `path`; [`Self::finish`] makes it durable and gives it its name.
-/// Dropped before that, nothing is left behind.
-#[derive(Debug)]
-pub(super) struct PartialFile {
-    path: PathBuf,
-    temporary: PathBuf,
-    /// `None` once finished.
-    file: Option<BufWriter<File>>,
-}
-
-impl PartialFile {
-    pub(super) fn create(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_path_buf(), source };
-        let name = path.file_name().ok_or_else(|| Error::File {
-            path: path.to_path_buf(),
-            what: "not a file name; name the file to write".into(),
-        })?;
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(folder).map_err(io)?;
-        let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-        let file = BufWriter::new(File::create(&temporary).map_err(io)?);
-        Ok(Self { path: path.to_path_buf(), temporary, file: Some(file) })
-    }
-
-    /// The name it will have.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn open(&mut self) -> &mut BufWriter<File> {
-        self.file.as_mut().expect("open until `finish` consumes the writer")
-    }
-
-    /// What was written so far, from its beginning.
-    pub(super) fn written(&mut self) -> std::io::Result<BufReader<File>> {
-        self.flush()?;
-        Ok(BufReader::new(File::open(&self.temporary)?))
-    }
-
-    /// Flushes, syncs and renames.
-    pub(super) fn finish(mut self) -> Result<()> {
-        let rename = |file: Option<BufWriter<File>>| -> std::io::Result<()> {
-            if let Some(buffered) = file {
-                buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-            }
-            fs::rename(&self.temporary, &self.path)?;
-            // The name is durable only once its folder is.
-            self.temporary.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-        };
-        let file = self.file.take();
-        rename(file).map_err(|source| {
-            // Already failing: the first error is the one to report.
-            let _ = fs::remove_file(&self.temporary);
-            Error::Io { path: self.path.clone(), source }
-        })
-    }
-}
-
-impl Write for PartialFile {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.open().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.open().flush()
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            // Nothing useful can be done about a failure here.
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
+use super::parquet::{RowShape, write_rows};
+use crate::error::{Error, Result, io_error};
 
 /// Writes one JSON object a line under a temporary name beside `path`; [`Self::finish`] makes the file
 /// durable and gives it its name. Dropped before that, nothing is left behind.
 #[derive(Debug)]
-pub struct JsonlWriter(PartialFile);
+pub struct JsonlWriter(WholeFile);
 
 impl JsonlWriter {
     /// Starts a file that will be called `path`. Missing parent folders are made.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder or the temporary file cannot be made.
+    /// As [`WholeFile::create`].
     pub fn create(path: &Path) -> Result<Self> {
-        PartialFile::create(path).map(Self)
+        Ok(Self(WholeFile::create(path)?))
     }
 
     /// Appends one row.
@@ -109,11 +30,8 @@ impl JsonlWriter {
     /// # Errors
     /// [`Error::Io`] when it cannot be written (a full disk, for example).
     pub fn write(&mut self, row: &impl Serialize) -> Result<()> {
-        let file = self.0.open();
-        let written = serde_json::to_writer(&mut *file, row).map_err(std::io::Error::from);
-        written
-            .and_then(|()| file.write_all(b"\n"))
-            .map_err(|source| Error::Io { path: self.0.path.clone(), source })
+        let written = serde_json::to_writer(&mut self.0, row).map_err(std::io::Error::from);
+        written.and_then(|()| self.0.write_all(b"\n")).map_err(io_error(self.0.path()))
     }
 
     /// Flushes, syncs and renames.
@@ -121,56 +39,97 @@ impl JsonlWriter {
     /// # Errors
     /// [`Error::Io`] when the data cannot be made durable; the temporary file is then removed.
     pub fn finish(self) -> Result<()> {
-        self.0.finish()
+        Ok(self.0.finish()?)
     }
 }
 
-/// Rows to the format that the file's name asks for: parquet for `.parquet`, else JSON Lines. Either
-/// appears whole or not at all.
+/// Rows to the format that the file's name asks for: parquet for `.parquet`, else JSON Lines. Either appears whole or
+/// not at all, and goes on after a kill as a [`ResumableWriter`] does.
+///
+/// The type of a parquet column is known only when its last value is, so the rows wait as JSON Lines.
 #[derive(Debug)]
-pub struct RowWriter(Format);
-
-#[derive(Debug)]
-enum Format {
-    Jsonl(JsonlWriter),
-    Parquet(ParquetWriter),
+pub struct RowWriter<S> {
+    path: PathBuf,
+    rows: ResumableWriter<Written<S>>,
+    /// Of a parquet file.
+    shape: Option<RowShape>,
 }
 
-impl RowWriter {
-    /// Starts a file that will be called `path`. Missing parent folders are made.
+/// The caller's state and how many rows there are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Written<S> {
+    n_rows: usize,
+    state: S,
+}
+
+impl<S: Clone + Default + Serialize + DeserializeOwned> RowWriter<S> {
+    /// Starts a file that will be called `path`, or goes on with it when the last attempt had the same `work`. Missing
+    /// parent folders are made.
     ///
     /// # Errors
-    /// [`Error::Io`] when the folder or the temporary file cannot be made.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// As [`ResumableWriter::begin`]; [`Error::Usage`] for parquet to a device or a pipe.
+    pub fn begin(path: &Path, work: &str) -> Result<Self> {
+        let mut rows = ResumableWriter::<Written<S>>::begin(path, work)?;
         let parquet = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
-        Ok(Self(if parquet {
-            Format::Parquet(ParquetWriter::create(path)?)
-        } else {
-            Format::Jsonl(JsonlWriter::create(path)?)
-        }))
+        let mut shape = parquet.then(RowShape::new);
+        if parquet && !rows.is_resumable() {
+            let what =
+                format!("{}: parquet cannot be written to a device or a pipe; write .jsonl", path.display());
+            return Err(Error::Usage(what));
+        }
+        if let Some(shape) = &mut shape {
+            for line in BufReader::new(rows.written()?).lines() {
+                let row = serde_json::from_str(&line.map_err(io_error(path))?);
+                shape.see(path, &row.map_err(|e| io_error(path)(e.into()))?)?;
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), rows, shape })
     }
 
-    /// Appends one row.
+    /// The state after the rows written so far; the default one at the very beginning.
+    pub fn state(&self) -> &S {
+        &self.rows.state().state
+    }
+
+    /// Rows written so far.
+    pub fn n_rows(&self) -> usize {
+        self.rows.state().n_rows
+    }
+
+    /// Appends rows after which the state is `state`, and commits about once a second.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written (a full disk, for example); [`Error::File`] when a column of a
+    /// [`Error::Io`] when they cannot be written (a full disk, for example); [`Error::File`] when a column of a
     /// parquet file would need two types.
-    pub fn write(&mut self, row: &Map<String, Value>) -> Result<()> {
-        match &mut self.0 {
-            Format::Jsonl(writer) => writer.write(row),
-            Format::Parquet(writer) => writer.write(row),
+    pub fn append(&mut self, rows: &[Map<String, Value>], state: S) -> Result<()> {
+        if let Some(shape) = &mut self.shape {
+            rows.iter().try_for_each(|row| shape.see(&self.path, row))?;
         }
+        let n_rows = self.n_rows() + rows.len();
+        Ok(self.rows.append(rows, Written { n_rows, state })?)
     }
 
-    /// Writes what is left, syncs and renames.
+    /// Makes everything durable and gives the file its name.
     ///
     /// # Errors
-    /// [`Error::Io`] when the data cannot be made durable. The temporary files are then removed.
+    /// [`Error::Io`]; what was committed is still there to go on with.
     pub fn finish(self) -> Result<()> {
-        match self.0 {
-            Format::Jsonl(writer) => writer.finish(),
-            Format::Parquet(writer) => writer.finish(),
+        let Self { path, rows, shape } = self;
+        match shape {
+            None => drop(rows.finish()?),
+            Some(shape) => {
+                rows.finish_as(|rows, file| write_rows(&path, rows, &shape, file))?;
+            }
         }
+        Ok(())
+    }
+
+    /// Removes what there is to go on with.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn discard(self) -> Result<()> {
+        Ok(self.rows.discard()?)
     }
 }
 
@@ -181,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_appears_whole_or_not_at_all() {
+    fn rows_are_json_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/rows.jsonl");
         let mut writer = JsonlWriter::create(&path).unwrap();
@@ -189,21 +148,28 @@ mod tests {
         writer.write(&json!({"b": 2})).unwrap();
         assert!(!path.exists());
         writer.finish().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"b\":1,\"a\":\"x\\ny\"}\n{\"b\":2}\n");
-
-        let mut abandoned = JsonlWriter::create(&path).unwrap();
-        abandoned.write(&json!({"b": 3})).unwrap();
-        drop(abandoned);
-        assert!(fs::read_to_string(&path).unwrap().ends_with("{\"b\":2}\n"));
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"b\":1,\"a\":\"x\\ny\"}\n{\"b\":2}\n");
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_named() {
+    fn parquet_goes_on_after_a_kill_too() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("plain");
-        fs::write(&file, "x").unwrap();
-        let error = JsonlWriter::create(&file.join("rows.jsonl")).unwrap_err();
-        assert!(error.to_string().contains("rows.jsonl"), "{error}");
+        let path = dir.path().join("rows.parquet");
+        let row = |value: Value| value.as_object().unwrap().clone();
+        let mut writer = RowWriter::<u8>::begin(&path, "w").unwrap();
+        writer.append(&[row(json!({"a": 1}))], 1).unwrap();
+        writer.rows.suspend().unwrap();
+        let mut writer = RowWriter::<u8>::begin(&path, "w").unwrap();
+        assert_eq!((*writer.state(), writer.n_rows()), (1, 1));
+        // The type that the first row gave its column still holds.
+        assert!(writer.append(&[row(json!({"a": "x"}))], 2).unwrap_err().to_string().contains("one type"));
+        drop(writer);
+        let mut writer = RowWriter::<u8>::begin(&path, "w").unwrap();
+        writer.append(&[row(json!({"a": 2}))], 2).unwrap();
+        writer.finish().unwrap();
+        let rows = super::super::read_records(&path, 0).unwrap();
+        assert_eq!(rows.iter().map(|row| row.columns["a"].clone()).collect::<Vec<_>>(), [json!(1), json!(2)]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

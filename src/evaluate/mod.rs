@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use rlt_files::write_atomic;
 use rlt_grade::Verdict;
 use serde::{Deserialize, Serialize};
 
 use self::metrics::{Interval, bootstrap_interval, majority_at_k, mean, pass_at_k, wilson_interval};
 use crate::progress::Progress;
-use crate::worlds::dataset::write_file;
 use crate::{Error, Result};
 
 /// Bootstrap resamples behind an interval over several samples per question.
@@ -299,8 +299,9 @@ pub fn write_report(path: &Path, report: &EvalReport, records: &[QuestionRecord]
     for record in records {
         writeln!(lines, "{}", json(serde_json::to_string(record))?).expect("memory takes every line");
     }
-    write_file(&path.with_file_name(&report.per_question_file), lines.as_bytes())?;
-    write_file(path, format!("{}\n", json(serde_json::to_string_pretty(report))?).as_bytes())
+    write_atomic(&path.with_file_name(&report.per_question_file), lines.as_bytes())?;
+    let text = format!("{}\n", json(serde_json::to_string_pretty(report))?);
+    Ok(write_atomic(path, text.as_bytes())?)
 }
 
 #[cfg(test)]

@@ -1,50 +1,42 @@
-//! Records of an evaluation that is not over: appended batch by batch, so that a killed one goes on.
+//! Records of an evaluation that is not over: written batch by batch, so that a killed one goes on.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 
+use rlt_files::{Place, ResumableWriter};
 use serde_json::Value;
 
 use super::QuestionRecord;
-use crate::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
-/// The file of an unfinished evaluation. Its first line holds the settings its records were made with.
+/// The records of an unfinished evaluation beside its file. No other process evaluates to the same file while it lives.
 #[derive(Debug)]
-pub struct PartialRecords {
-    path: PathBuf,
-    file: File,
-    n_records: usize,
-}
+pub struct PartialRecords(ResumableWriter<usize>);
 
 impl PartialRecords {
-    /// Opens the file beside `out`, and gives the records in it that were made with the same `settings`: all
-    /// of them, up to the first line that is not whole. Anything else in it is dropped.
+    /// Goes on with what an attempt at `out` with the same `settings` left, and gives its records. Those of other
+    /// settings are dropped.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read or written.
+    /// As [`ResumableWriter::begin`]; [`Error::Usage`] where `out` is a device or a pipe, which has no room for the files
+    /// beside it.
     pub fn open(out: &Path, settings: &Value) -> Result<(Self, Vec<QuestionRecord>)> {
-        let name = out.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let path = out.with_file_name(format!(".{name}.partial.jsonl"));
-        let io = |source| Error::Io { path: path.clone(), source };
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(io(error)),
-        };
-        let header = format!("{settings}\n");
-        let mut kept = header.clone();
-        let mut records = Vec::new();
-        if let Some(lines) = text.strip_prefix(&header) {
-            for line in lines.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-                let Ok(record) = serde_json::from_str(line) else { break };
-                records.push(record);
-                kept.push_str(line);
-            }
+        if let Place::Stream(_) = Place::of(out)? {
+            let what = format!("{}: an evaluation writes files beside this one; name a file", out.display());
+            return Err(Error::Usage(what));
         }
-        crate::checkpoint::write_atomic(&path, kept.as_bytes())?;
-        let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
-        Ok((Self { path, file, n_records: records.len() }, records))
+        let mut writer = ResumableWriter::begin(out, &settings.to_string())?;
+        let mut records = Vec::new();
+        for line in BufReader::new(writer.written()?).lines() {
+            let record = serde_json::from_str(&line.map_err(io_error(out))?);
+            records.push(record.map_err(|e| io_error(out)(e.into()))?);
+        }
+        Ok((Self(writer), records))
+    }
+
+    /// Records there are.
+    pub fn n_records(&self) -> usize {
+        *self.0.state()
     }
 
     /// Appends a batch and makes it durable.
@@ -52,32 +44,16 @@ impl PartialRecords {
     /// # Errors
     /// [`Error::Io`].
     pub fn append(&mut self, records: &[QuestionRecord]) -> Result<()> {
-        let io = |source| Error::Io { path: self.path.clone(), source };
-        let mut lines = String::new();
-        for record in records {
-            let line = serde_json::to_string(record)
-                .map_err(|error| Error::File { path: self.path.clone(), what: error.to_string() })?;
-            lines.push_str(&line);
-            lines.push('\n');
-        }
-        self.n_records += records.len();
-        self.file.write_all(lines.as_bytes()).and_then(|()| self.file.sync_data()).map_err(io)
+        self.0.append(records, self.n_records() + records.len())?;
+        Ok(self.0.commit()?)
     }
 
-    /// Leaves the file for the next attempt, unless there is nothing in it to go on with.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn abandon(self) -> Result<()> {
-        if self.n_records == 0 { self.remove() } else { Ok(()) }
-    }
-
-    /// Removes the file: the evaluation is over and written.
+    /// Removes them: the evaluation is over and written.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn remove(self) -> Result<()> {
-        fs::remove_file(&self.path).map_err(|source| Error::Io { path: self.path.clone(), source })
+        Ok(self.0.discard()?)
     }
 }
 
@@ -88,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_lines_of_the_same_settings_come_back() {
+    fn records_of_the_same_settings_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("eval.json");
         let settings = json!({"seed": 1});
@@ -97,8 +73,7 @@ mod tests {
         let (mut partial, records) = PartialRecords::open(&out, &settings).unwrap();
         assert!(records.is_empty());
         partial.append(&[record(1), record(2)]).unwrap();
-        // Killed in the middle of a line.
-        partial.file.write_all(b"{\"row\":3,\"que").unwrap();
+        assert!(PartialRecords::open(&out, &settings).is_err(), "two evaluations to one file");
         drop(partial);
         let (mut partial, records) = PartialRecords::open(&out, &settings).unwrap();
         assert_eq!(records, [record(1), record(2)]);
@@ -108,6 +83,7 @@ mod tests {
         let (partial, records) = PartialRecords::open(&out, &json!({"seed": 2})).unwrap();
         assert!(records.is_empty());
         partial.remove().unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(PartialRecords::open(Path::new("/dev/null"), &settings).is_err());
     }
 }

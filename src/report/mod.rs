@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use minijinja::Environment;
 use minijinja::value::Serde;
+use rlt_files::write_atomic;
 
-use crate::checkpoint::write_atomic;
 use crate::{Error, Result};
 use run_files::RunFiles;
 
@@ -49,7 +49,7 @@ pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
 pub fn write_comparison(run_dirs: &[&Path], out: &Path) -> Result<()> {
     let comparison = comparison::Comparison::of(run_dirs)?;
     let html = render("comparison.html", comparison)?;
-    write_atomic(out, html.as_bytes())
+    Ok(write_atomic(out, html.as_bytes())?)
 }
 
 /// One of the pages, filled in.

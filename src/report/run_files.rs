@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::forensics::Extremes;
-use crate::checkpoint::io_error;
 use crate::config::Config;
+use crate::error::{Error, Result, io_error};
 use crate::run_log::{read_rows, sample_files};
-use crate::{Error, Result};
 
 /// One sampled completion with its per-token ledger: a row of `samples/step-000012.jsonl` and of
 /// `demo.json`. Unknown keys are ignored. Log-probabilities and D_j are in nats.

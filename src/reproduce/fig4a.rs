@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rlt_files::write_atomic;
+
 use super::curve::{curve, sum, tokens_sampled};
 use super::pooled::{Pooled, percent};
 use super::section::{Finding, Outcome, Section};
@@ -12,7 +14,6 @@ use super::traces::Traces;
 use super::work::{StageKind, Work};
 use crate::error::{Error, Result};
 use crate::report::figure::{FigureLine, lines};
-use crate::worlds::dataset::write_file;
 use crate::worlds::{DatasetFiles, World};
 
 /// One seed's figures.
@@ -234,7 +235,7 @@ impl Work<'_> {
                         .map_err(|source| Error::Io { path: file.clone(), source })?;
                     text.split_inclusive('\n').take(n).for_each(|line| rows.push_str(line));
                 }
-                write_file(&folder.join(name), rows.as_bytes())?;
+                write_atomic(&folder.join(name), rows.as_bytes())?;
             }
             Ok(())
         })?;

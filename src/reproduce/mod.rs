@@ -26,7 +26,8 @@ pub mod work;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::checkpoint::write_atomic;
+use rlt_files::write_atomic;
+
 use crate::error::{Error, Result};
 use crate::miniature::Miniature;
 use crate::progress::Progress;
@@ -157,7 +158,7 @@ fn write_section(folder: &Path, section: &Section) -> Result<()> {
         write_atomic(&folder.join(name), text.as_bytes())?;
     }
     let json = serde_json::to_string(section).map_err(|e| Error::Failed(e.to_string()))?;
-    write_atomic(&folder.join("section.json"), json.as_bytes())
+    Ok(write_atomic(&folder.join("section.json"), json.as_bytes())?)
 }
 
 /// Every stage with its time.

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
+use rlt_files::write_atomic;
 use serde_json::Value;
 
 use super::section::Section;
 use super::work::Timed;
 use super::{Options, Recipe};
-use crate::checkpoint::write_atomic;
 use crate::error::{Error, Result};
 
 /// Writes `index.html`: the sections just made, and those that an earlier call left in their folders.

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use rlt_files::write_atomic;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::scale::Scale;
-use crate::checkpoint::write_atomic;
 use crate::error::{Error, Result};
 use crate::miniature::Miniature;
 

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use rlt_files::ResumableWriter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, DataConfig};
-use crate::dataset::{Record, RecordStream, ResumableWriter, TraceRow, traces_of};
+use crate::dataset::{Record, RecordStream, TraceRow, traces_of};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
 use crate::prompts::PromptStyle;
@@ -108,9 +109,11 @@ pub fn score_file(
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
+            let resumable = writer.is_resumable();
             let tally = writer.suspend()?;
+            let next = if resumable { "goes on" } else { "begins again: its rows went to no file" };
             let what =
-                format!("{} of {} rows are scored; the same command goes on", tally.rows, checked.n_rows);
+                format!("{} of {} rows are scored; the same command {next}", tally.rows, checked.n_rows);
             return Err(Error::Interrupted(what));
         }
     }

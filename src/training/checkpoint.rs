@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use rlt_files::{checksum, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
 use rlt_model::parameters::Parameters;
@@ -14,9 +15,8 @@ use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
 
 use super::{Optimizer, Standing};
-use crate::checkpoint::{checksum, io_error, write_atomic};
 use crate::config::ModelPaths;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const REFERENCE: &str = "reference.safetensors";
@@ -117,7 +117,7 @@ impl Snapshot<'_> {
         }
         let state = serde_json::to_vec_pretty(self.state)
             .map_err(|e| Error::Failed(format!("{STATE} cannot be written: {e}")))?;
-        write_atomic(&folder.join(STATE), &state)
+        Ok(write_atomic(&folder.join(STATE), &state)?)
     }
 }
 

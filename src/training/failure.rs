@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rlt_files::write_atomic;
 use rlt_model::batch::ScoringGroup;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{CheckpointStore, Keep, io_error, write_atomic};
+use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, io_error};
 
 /// The file that `rlt replay` takes, in a folder that is a checkpoint besides.
 pub const BATCH: &str = "batch.json";
@@ -185,7 +186,7 @@ mod tests {
         let full = || Error::Failed("disk full".into());
         assert_eq!(with_what_is_left(full(), dir.path()).to_string(), "disk full");
         let store = CheckpointStore::new(dir.path().join("checkpoints"), Keep::last(0));
-        store.save(6, |folder| write_atomic(&folder.join("state.json"), b"{}")).unwrap();
+        store.save(6, |folder| Ok(write_atomic(&folder.join("state.json"), b"{}")?)).unwrap();
         let message = with_what_is_left(full(), dir.path()).to_string();
         assert!(message.starts_with("disk full; the last checkpoint, "), "{message}");
         assert!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::adapter::Adapter;
 use rlt_model::config::ModelConfig;
@@ -15,7 +16,7 @@ use super::evaluation::{self, Evaluated};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
 use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::{CheckpointStore, Keep, replace_folder};
+use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -323,7 +324,7 @@ impl<'a> Run<'a> {
         let model = self.dir.join("model");
         replace_folder(&model, |folder| self.save_model(decoder, folder))?;
         if let Some(adapter) = decoder.adapter() {
-            replace_folder(&self.dir.join("adapter"), |folder| {
+            replace_folder(&self.dir.join("adapter"), |folder| -> Result<()> {
                 adapter.save(folder, decoder.config(), &self.config.model.path)?;
                 Ok(self.tokenizer.save(folder)?)
             })?;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 
-use crate::checkpoint::replace_folder;
 use crate::config::{Config, WorldConfig};
 use crate::error::Result;
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};

@@ -5,18 +5,18 @@
 //! longer stories. It never sees an answer restated in place of a thought, so a student finds that
 //! improbable. The teacher's warm-up rows explain longer stories with every quality, mostly poor.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use rlt_files::write_atomic;
 use serde_json::{Value, json};
 
 use super::explanation::Kind;
 use super::lexicon::{ModelShape, student_text, write_model_folder};
 use super::random::Stream;
 use super::story::{Side, Story};
+use crate::Result;
 use crate::dataset::QuestionRow;
-use crate::{Error, Result};
 
 /// A distribution over stories and explanations: items with integer weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,28 +222,16 @@ pub(super) fn write_sets(
             }
             writeln!(lines, "{row}").expect("memory takes every line");
         }
-        write_file(path, &lines)?;
+        write_atomic(path, &lines)?;
     }
     write_model_folder(&files.model, shape)?;
     Ok(files)
 }
 
-/// Writes a whole file under a temporary name, makes it durable and renames it into place.
-pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let error = |source| Error::Io { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(error)?;
-    }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = fs::File::create(&temporary).map_err(error)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(error)?;
-    fs::rename(&temporary, path).map_err(error)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{HashMap, HashSet};
+    use std::fs;
 
     use super::super::explanation::classify;
     use super::*;

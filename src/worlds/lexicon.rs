@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use rlt_files::write_atomic;
 use serde_json::{Map, Value, json};
 
-use super::dataset::write_file;
 use super::story::{GAINS, ITEMS, LOSSES, PEOPLE};
 use crate::Result;
 
@@ -209,7 +209,7 @@ pub fn write_model_folder(folder: &Path, shape: &ModelShape) -> Result<()> {
         ("tokenizer.json", tokenizer_json()),
         ("tokenizer_config.json", tokenizer_config_json(shape)),
     ] {
-        write_file(&folder.join(name), format!("{content:#}\n").as_bytes())?;
+        write_atomic(&folder.join(name), format!("{content:#}\n").as_bytes())?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub fn outcome(run_dir: &Path) -> Outcome {
             let name = path.strip_prefix(run_dir).unwrap().display().to_string();
             // The events and the page show times; the configuration names the folder.
             match name.as_str() {
-                "tb" | "report.html" | "config.toml" | ".lock" => {}
+                "tb" | "report.html" | "config.toml" | ".rlt-run" => {}
                 "metrics.jsonl" => drop(files.insert(name, timeless_metrics(&path))),
                 _ if path.is_dir() => folders.push(path),
                 _ => drop(files.insert(name, fs::read(&path).unwrap())),

@@ -109,7 +109,7 @@ def command(arguments, out):
 def rows_done(out):
     """What the unfinished work says of itself: rows that are safe on disk."""
     try:
-        return json.loads((out.parent / f".{out.name}.state").read_text())["state"]["rows"]
+        return json.loads((out.parent / f".{out.name}.rlt-state").read_text())["state"]["rows"]
     except (FileNotFoundError, json.JSONDecodeError):
         return 0
 

@@ -15,10 +15,8 @@ const INSPECT: &[&str] = &["inspect", "--model", "model", "--data", "rows.jsonl"
 
 fn parquet(dir: &Path, rows: &Value) {
     let rows: Vec<Map<String, Value>> = serde_json::from_value(rows.clone()).unwrap();
-    let mut writer = RowWriter::create(&dir.join("rows.parquet")).unwrap();
-    for row in &rows {
-        writer.write(row).unwrap();
-    }
+    let mut writer = RowWriter::<()>::begin(&dir.join("rows.parquet"), "").unwrap();
+    writer.append(&rows, ()).unwrap();
     writer.finish().unwrap();
 }
 

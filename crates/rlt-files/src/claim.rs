@@ -16,7 +16,8 @@ pub(crate) fn claim(unfinished: &Path, path: &Path) -> Result<File> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let who = holder(&file).map_or_else(|| "another process".into(), |id| format!("process {id}"));
+                let who =
+                    holder(&file).map_or_else(|| "another process".into(), |id| format!("process {id}"));
                 let what = format!("{who} is writing it; wait for it, or name another file");
                 return Err(Error::refused(path, what));
             }

@@ -13,7 +13,8 @@ pub fn is_plain_name(name: &str) -> bool {
 
 /// Whether `path` stays below the folder that it is joined to: plain parts only.
 pub fn is_plain_path(path: &Path) -> bool {
-    let plain = |part: Component| matches!(part, Component::Normal(name) if name.to_str().is_some_and(is_plain_name));
+    let plain =
+        |part: Component| matches!(part, Component::Normal(name) if name.to_str().is_some_and(is_plain_name));
     path.components().all(plain) && !path.as_os_str().is_empty()
 }
 

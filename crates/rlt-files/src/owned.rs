@@ -36,12 +36,15 @@ impl OwnedFolder {
         loop {
             match fs::symlink_metadata(&mark) {
                 Ok(metadata) if metadata.is_file() => {
-                    let mut file = OpenOptions::new().read(true).write(true).open(&mark).map_err(at(&mark))?;
+                    let mut file =
+                        OpenOptions::new().read(true).write(true).open(&mark).map_err(at(&mark))?;
                     lock(&file, path)?;
                     check(&mut file, &mark, &line)?;
                     return Self::enter(path, file, &line);
                 }
-                Ok(_) => return Err(Error::refused(&mark, "is no plain file, so no mark of rlt's; remove it")),
+                Ok(_) => {
+                    return Err(Error::refused(&mark, "is no plain file, so no mark of rlt's; remove it"));
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(at(path)(e)),
             }
@@ -166,7 +169,10 @@ mod tests {
         let first = OwnedFolder::open(&path, "run", nobody).unwrap();
         assert!(OwnedFolder::is_marked(&path));
         let message = OwnedFolder::open(&path, "run", nobody).unwrap_err().to_string();
-        assert!(message.contains(&format!("another rlt (process {}) is working", std::process::id())), "{message}");
+        assert!(
+            message.contains(&format!("another rlt (process {}) is working", std::process::id())),
+            "{message}"
+        );
         drop(first);
         fs::write(path.join("metrics.jsonl"), "").unwrap();
         drop(OwnedFolder::open(&path, "run", nobody).unwrap());

@@ -69,8 +69,8 @@ pub(crate) fn open_stream(path: &Path) -> Result<File> {
     options.write(true);
     #[cfg(unix)]
     {
-        use std::os::unix::fs::OpenOptionsExt;
         use rustix::io::Errno;
+        use std::os::unix::fs::OpenOptionsExt;
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         options.custom_flags(flags.bits() as i32);
         let file = options.open(path).map_err(|e| match Errno::from_io_error(&e) {
@@ -79,7 +79,8 @@ pub(crate) fn open_stream(path: &Path) -> Result<File> {
         })?;
         // A full pipe is waited for, as anywhere else.
         let flags = rustix::fs::fcntl_getfl(&file).map_err(|e| at(path)(e.into()))?;
-        rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK).map_err(|e| at(path)(e.into()))?;
+        rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::NONBLOCK)
+            .map_err(|e| at(path)(e.into()))?;
         Ok(file)
     }
     #[cfg(not(unix))]
@@ -258,7 +259,8 @@ mod tests {
         symlink("rows", at("link")).unwrap();
         fs::hard_link(at("rows"), at("hard")).unwrap();
         fs::write(at("other"), "x").unwrap();
-        let inputs = Inputs::new().with("--data", &at("link")).with("--model", &at("model")).with("x", &at("no"));
+        let inputs =
+            Inputs::new().with("--data", &at("link")).with("--model", &at("model")).with("x", &at("no"));
         for name in ["rows", "link", "hard", "model/../rows"] {
             let message = inputs.refuse(&at(name)).unwrap_err().to_string();
             assert!(message.contains("the input of --data"), "{message}");

@@ -61,7 +61,11 @@ impl WholeFile {
         unfinished.push(temporary.clone());
         drop(unfinished);
         // From here on, dropping removes it. What a dead process left in it goes first.
-        let whole = Self { path: path.to_path_buf(), target: Some((target, temporary)), file: Some(BufWriter::new(file)) };
+        let whole = Self {
+            path: path.to_path_buf(),
+            target: Some((target, temporary)),
+            file: Some(BufWriter::new(file)),
+        };
         whole.file.as_ref().expect("just opened").get_ref().set_len(0).map_err(at(path))?;
         Ok(whole)
     }
