@@ -74,7 +74,7 @@ fn is_earlier_run(path: &Path) -> bool {
     let Ok(entries) = fs::read_dir(path) else { return false };
     let known = |name: &str| {
         let folder = name.strip_prefix(UNFINISHED).unwrap_or(name);
-        let evaluation = name.starts_with("eval") && name.ends_with(".json");
+        let evaluation = name.strip_prefix("eval").is_some_and(|rest| rest.strip_suffix(".json").is_some());
         [".lock", "stage.json"].contains(&name)
             || FILES.contains(&name)
             || FOLDERS.contains(&folder)
