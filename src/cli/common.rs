@@ -11,6 +11,7 @@ use rlt::{Error, Result};
 use serde_json::{Value, json};
 
 use super::terminal::Terminal;
+use super::threads;
 use super::visible::{visible, visible_json};
 
 /// Flags of every subcommand.
@@ -47,23 +48,25 @@ pub struct Context {
 }
 
 impl Context {
-    /// Takes the global flags; a given `--threads` counts from here on.
-    pub fn new(global: &GlobalArgs) -> Result<Self> {
-        if let Some(threads) = global.threads {
-            start_threads(threads.into())?;
-        }
-        Ok(Self { progress: Terminal::new(global.quiet), threads: global.threads, json: global.json })
+    /// Takes the global flags.
+    pub fn new(global: &GlobalArgs) -> Self {
+        Self { progress: Terminal::new(global.quiet), threads: global.threads, json: global.json }
+    }
+
+    /// Starts the threads of a command that reads no configuration. Call this or [`Self::load_config`] once, before any
+    /// parallel work.
+    pub fn start_threads(&self) -> Result<()> {
+        threads::start(self.threads.map_or(0, usize::from), &self.progress)
     }
 
     /// Loads the configuration, with `--threads` in its place, and starts that many threads. Call it
     /// once, before any parallel work.
     pub fn load_config(&self, args: &ConfigArgs) -> Result<Config> {
         let mut config = Config::load(args.config.as_deref(), &args.overrides)?;
-        match self.threads {
-            Some(threads) => config.threads = threads.into(),
-            None if config.threads > 0 => start_threads(config.threads)?,
-            None => {}
+        if let Some(threads) = self.threads {
+            config.threads = threads.into();
         }
+        threads::start(config.threads, &self.progress)?;
         Ok(config)
     }
 
@@ -131,11 +134,4 @@ pub fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
 /// For clap: a whole number from 1.
 pub fn parse_positive(text: &str) -> std::result::Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 is expected".into())
-}
-
-fn start_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|e| Error::Failed(format!("cannot start {threads} worker threads: {e}")))
 }

@@ -12,6 +12,7 @@ mod explain;
 mod grade;
 mod inspect;
 mod interrupt;
+mod last_line;
 mod logprobs;
 mod plan;
 mod render;
@@ -22,6 +23,7 @@ mod score;
 mod select;
 mod sft;
 mod terminal;
+mod threads;
 mod train;
 mod visible;
 
@@ -68,6 +70,20 @@ enum Command {
 }
 
 impl Command {
+    /// Whether the number of threads is a setting of what it runs with.
+    fn reads_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Eval(_)
+                | Self::Explain(_)
+                | Self::Inspect(_)
+                | Self::Plan(_)
+                | Self::Score(_)
+                | Self::Sft(_)
+                | Self::Train(_)
+        )
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Self::Compare(args) => args.run(context),
@@ -90,15 +106,33 @@ impl Command {
     }
 }
 
+#[global_allocator]
+static ALLOCATOR: last_line::Allocator = last_line::Allocator;
+
+/// The stack that a command runs on, bytes: whole from the start, since the main thread's would still have to grow when
+/// memory has run out, and end the process without a word.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Parses the arguments, runs the subcommand and turns its result into an exit code. Wrong arguments
 /// end here with clap's message and exit code 2.
 pub fn run() -> ExitCode {
+    last_line::install();
+    let thread = std::thread::Builder::new().name("rlt".into()).stack_size(STACK_BYTES).spawn(parse_and_run);
+    match thread {
+        // A panic has ended the process before it could be joined.
+        Ok(thread) => thread.join().unwrap_or(ExitCode::FAILURE),
+        Err(_) => parse_and_run(),
+    }
+}
+
+fn parse_and_run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let result = Context::new(&cli.global).and_then(|context| cli.command.run(&context));
-    match result {
+    let context = Context::new(&cli.global);
+    let started = if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() };
+    match started.and_then(|()| cli.command.run(&context)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With standard error closed there is nobody left to tell.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, RangeInclusive};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pulp::bytemuck;
 
@@ -75,8 +75,10 @@ struct Pool {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), slab: None });
 
+/// The pool. Nothing is allocated from the system and nothing panics while it is locked: a thread that failed there
+/// would leave all others waiting. Should one fail all the same, the pool is whole at every point where it can.
 fn pool() -> std::sync::MutexGuard<'static, Pool> {
-    POOL.lock().expect("no panic holds this lock")
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Smaller buffers are left to the allocator, which handles them well.
@@ -86,9 +88,15 @@ const SMALLEST_ELEMENTS: usize = 1 << 13;
 const SLAB_ELEMENTS: usize = 1 << 22;
 
 /// Rounds a size up to one of eight classes per power of two (at most 12.5 % waste).
+///
+/// # Panics
+/// If that is more than an address can count.
 fn size_class(elements: usize) -> usize {
-    let step = (elements.next_power_of_two() / 16).max(1);
-    elements.div_ceil(step) * step
+    let class = elements.checked_next_power_of_two().and_then(|next| {
+        let step = (next / 16).max(1);
+        elements.div_ceil(step).checked_mul(step)
+    });
+    class.unwrap_or_else(|| panic!("a tensor of {elements} numbers is more than memory can hold"))
 }
 
 /// Elements of the block that a buffer of `elements` lies in; 0 where the allocator is asked instead.
@@ -108,9 +116,27 @@ pub(crate) fn take(elements: usize) -> Buffer {
         return Buffer::Small(vec![Line([0.0; Line::ELEMENTS]); elements.div_ceil(Line::ELEMENTS)], elements);
     }
     let class = size_class(elements);
+    let found = {
+        let mut pool = pool();
+        pool.recycled(class).or_else(|| pool.cut(class))
+    };
+    Buffer::Recycled(found.unwrap_or_else(|| fresh(class)), elements)
+}
+
+/// A block of `class` elements of a new slab.
+fn fresh(class: usize) -> Block {
+    if class >= SLAB_ELEMENTS / 4 {
+        // SAFETY: the only block of its slab.
+        return unsafe { Block::new(Arc::new(Slab::new(class)), 0..class) };
+    }
+    let slab = Arc::new(Slab::new(SLAB_ELEMENTS));
     let mut pool = pool();
-    let block = pool.recycled(class).unwrap_or_else(|| pool.cut(class));
-    Buffer::Recycled(block, elements)
+    // Another thread may have been faster: its slab is used up first, and this one given back.
+    if let Some(block) = pool.cut(class) {
+        return block;
+    }
+    pool.slab = Some((slab, 0));
+    pool.cut(class).expect("a new slab has room")
 }
 
 /// Hands a buffer back for the next [`take`].
@@ -132,27 +158,27 @@ impl Pool {
         block
     }
 
-    /// A new block of `class` elements.
-    fn cut(&mut self, class: usize) -> Block {
-        if class >= SLAB_ELEMENTS / 4 {
-            // SAFETY: the only block of its slab.
-            return unsafe { Block::new(Arc::new(Slab::new(class)), 0..class) };
+    /// A new block of `class` elements from what is left of the slab.
+    fn cut(&mut self, class: usize) -> Option<Block> {
+        let (slab, used) = self.slab.as_mut()?;
+        if class >= SLAB_ELEMENTS / 4 || *used + class > SLAB_ELEMENTS {
+            return None;
         }
-        let (slab, first) = match self.slab.take() {
-            Some((slab, used)) if used + class <= SLAB_ELEMENTS => (slab, used),
-            _ => (Arc::new(Slab::new(SLAB_ELEMENTS)), 0),
-        };
-        self.slab = Some((slab.clone(), first + class));
+        let first = *used;
+        *used += class;
         // SAFETY: a slab is cut from its front to its end, each element once.
-        unsafe { Block::new(slab, first..first + class) }
+        Some(unsafe { Block::new(slab.clone(), first..first + class) })
     }
 }
 
 /// Returns all recycled memory to the operating system (between stages of different shape).
 pub(crate) fn release_all() {
-    let mut pool = pool();
-    pool.free.clear();
-    pool.slab = None;
+    let released = {
+        let mut pool = pool();
+        (std::mem::take(&mut pool.free), pool.slab.take())
+    };
+    // Unmapping takes its time, and nobody need wait for it.
+    drop(released);
 }
 
 #[cfg(test)]
