@@ -50,7 +50,7 @@ impl<'a> Sampler<'a> {
         self.decoder
             .check_ids(prompt.iter().copied())
             .map_err(|e| Error::Failed(format!("the prompt of row {row}: {e}")))?;
-        let context = self.decoder.config().max_position_embeddings;
+        let context = self.decoder.config().context();
         if prompt.len() < context {
             return Ok(());
         }

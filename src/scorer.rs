@@ -56,7 +56,7 @@ impl TokenScorer for Stoppable<'_> {
 
 impl TokenScorer for Decoder {
     fn context_tokens(&self) -> usize {
-        self.config().max_position_embeddings
+        self.config().context()
     }
 
     fn token_logprobs(

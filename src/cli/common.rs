@@ -8,6 +8,7 @@ use clap::Args;
 use rlt::config::Config;
 use rlt::training::Trained;
 use rlt::{Error, Result};
+use rlt_model::sizes::MAX_ROWS;
 use serde_json::{Value, json};
 
 use super::terminal::Terminal;
@@ -131,7 +132,11 @@ pub fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
     Ok(files)
 }
 
-/// For clap: a whole number from 1.
+/// For clap: a whole number from 1, of rows, tokens or completions.
 pub fn parse_positive(text: &str) -> std::result::Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "a whole number from 1 is expected".into())
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number from 1 is expected".into()),
+        Ok(number) if number > MAX_ROWS => Err(format!("at most {MAX_ROWS} is supported")),
+        Ok(number) => Ok(number),
+    }
 }

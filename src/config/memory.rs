@@ -56,7 +56,7 @@ impl LoraConfig {
         let mut targets: Vec<Target> = self.targets.iter().map(|&target| target.into()).collect();
         targets.sort_unstable();
         targets.dedup();
-        (self.rank > 0).then_some(LoraSettings { rank: self.rank, alpha: self.alpha, targets })
+        (self.rank > 0).then(|| LoraSettings::new(self.rank, self.alpha, targets))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rlt_model::sizes::MAX_RANK;
+
 use super::{Config, Objective, RewardKind};
 use crate::worlds::World;
 use crate::{Error, Result};
@@ -142,6 +144,7 @@ impl Config {
 
         let lora = &self.lora;
         if lora.rank > 0 {
+            require(lora.rank <= MAX_RANK, "lora.rank", lora.rank, &format!("at most {MAX_RANK}"))?;
             positive("lora.alpha", lora.alpha.into())?;
             let range = "a list of at least one projection";
             require(!lora.targets.is_empty(), "lora.targets", &lora.targets, range)?;
@@ -292,6 +295,7 @@ mod tests {
             "grpo.reference_mixup=1.1",
             "grpo.tokens_per_microbatch=0",
             "grpo.samples_every=0",
+            "lora.rank=1000000000000",
             "optimizer.learning_rate=-1e-5",
             "optimizer.warmup=-1",
             "optimizer.beta1=1",

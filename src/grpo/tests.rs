@@ -83,7 +83,7 @@ fn trained_whole() -> Decoder {
 /// The same, frozen, with low-rank terms that are trained, none of them zero.
 fn trained_by_adapter() -> Decoder {
     let model = tiny_model(1);
-    let settings = LoraSettings { rank: 3, alpha: 6.0, targets: Target::ALL.to_vec() };
+    let settings = LoraSettings::new(3, 6.0, Target::ALL.to_vec());
     let mut adapter = Adapter::random(model.config(), &settings, 5);
     for tensor in adapter.tensors_mut() {
         let moved = tensor.to_host().iter().enumerate().map(|(i, x)| x + 0.05 * (i as f32).sin()).collect();

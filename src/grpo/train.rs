@@ -209,7 +209,7 @@ pub(super) fn questions(
         .into_par_iter()
         .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?, row }))
         .collect::<Result<Vec<_>>>()?;
-    let room = model.max_position_embeddings - 1;
+    let room = model.context() - 1;
     let limit =
         if config.data.max_prompt_tokens == 0 { room } else { config.data.max_prompt_tokens.min(room) };
     questions.retain(|question| question.prompt.len() <= limit);

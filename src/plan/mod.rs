@@ -12,6 +12,7 @@ mod work;
 
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
+use rlt_model::folder::check_weights;
 use rlt_model::weights::{Dtype, Weights};
 
 use self::shape::{MicroBatch, Shape};
@@ -163,8 +164,11 @@ fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Mode
     Ok(Models { policy, policy_file: file.size(), student, reference, given_reference, reference_is_student })
 }
 
+/// The number format of a folder's weights, which are those of its configuration.
 fn dtype(folder: &std::path::Path) -> Result<Dtype> {
-    Ok(Weights::open(folder)?.dtype("model.embed_tokens.weight")?)
+    let weights = Weights::open(folder)?;
+    check_weights(&ModelConfig::from_dir(folder)?, &weights)?;
+    Ok(weights.dtype("model.embed_tokens.weight")?)
 }
 
 fn teacher_scores(config: &Config) -> bool {

@@ -116,7 +116,8 @@ fn chain(pool: &mut Pool, m: usize, copied: &[usize], mut work: impl FnMut(&mut 
 
 /// `1 + 2 + .. + n`.
 fn triangle(n: usize) -> u64 {
-    (n * (n + 1) / 2) as u64
+    let n = n as u64;
+    n * (n + 1) / 2
 }
 
 /// A matrix of a block: output features, input features, output features of each of its terms.
@@ -500,7 +501,7 @@ impl Shape {
     }
 
     fn head_work(&self, targets: usize) -> f64 {
-        (targets * self.config.vocab_size * self.config.hidden_size) as f64
+        targets as f64 * (self.config.vocab_size * self.config.hidden_size) as f64
     }
 
     /// Multiply-adds of scoring a batch.

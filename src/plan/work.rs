@@ -92,19 +92,22 @@ struct Lengths {
 /// # Errors
 /// What rows and tokenizers report.
 pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> Result<Work> {
-    let context = model.max_position_embeddings;
+    let context = model.context();
     let rows = lengths(config, context)?;
     progress.note("completions count as long as sampling.max_new_tokens allows");
     let (grpo, sampling) = (&config.grpo, &config.sampling);
     let (per_step, group_size) = (grpo.questions_per_step, grpo.group_size);
     let scored = config.reward.kind == RewardKind::Rlt;
+    // The context is a limit, too.
+    let completion_tokens =
+        |question: Lengths| sampling.max_new_tokens.min(context.saturating_sub(question.prompt)).max(1);
     let round = |questions: &[Lengths], n: usize| Round {
         prompts: questions.iter().map(|question| question.prompt).collect(),
         n,
         score: questions
             .iter()
             .filter(|_| scored)
-            .map(|question| to_score(*question, n, sampling.max_new_tokens))
+            .map(|question| to_score(*question, n, completion_tokens(*question)))
             .collect(),
     };
     let resample_rounds = grpo.objective_settings().resample_rounds;
@@ -113,7 +116,7 @@ pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) ->
         let positions = step * per_step as u64..(step + 1) * per_step as u64;
         let questions: Vec<Lengths> = order.rows(positions).into_iter().map(|row| rows[row]).collect();
         let learn = questions.iter().map(|question| {
-            let completion = vec![0; sampling.max_new_tokens.min(context - question.prompt).max(1)];
+            let completion = vec![0; completion_tokens(*question)];
             ScoringGroup {
                 prefix: vec![0; question.prompt],
                 continuations: vec![Continuation::whole(completion); group_size],
@@ -134,7 +137,7 @@ pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) ->
         }
     };
     let total_steps = grpo.steps as u64;
-    Ok(Work { steps, total_steps, evaluation, new_tokens: sampling.max_new_tokens })
+    Ok(Work { steps, total_steps, evaluation, new_tokens: sampling.max_new_tokens.min(context) })
 }
 
 /// The questions of `config.data` whose prompts leave room in the context.

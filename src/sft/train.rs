@@ -149,7 +149,7 @@ pub(crate) fn examples(
         }
     };
     let unless_zero = |limit: usize, otherwise: usize| if limit == 0 { otherwise } else { limit };
-    let context = model.max_position_embeddings;
+    let context = model.context();
     let max_tokens = unless_zero(config.sft.max_tokens, context).min(context);
     let max_prompt = unless_zero(config.data.max_prompt_tokens, context);
     let n_read = rows.len();

@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use rlt_model::weights::{Dtype, TensorView, write_safetensors};
+
 use super::scripted::write_random_model;
 use super::{Case, check, write};
 
 const LOGPROBS: &[&str] =
     &["logprobs", "-q", "--model", "model", "--data", "rows.jsonl", "--out", "out/logprobs.jsonl"];
+
+const PLAN: &[&str] =
+    &["plan", "-q", "--for", "sft", "model.path=model", "data.path=chat.jsonl", "sft.format=student"];
 
 /// A random model and a sequence of three ids.
 fn inputs(dir: &Path) {
@@ -58,6 +63,29 @@ fn configured(dir: &Path, key: &str, value: serde_json::Value) {
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     config[key] = value;
     fs::write(path, config.to_string()).unwrap();
+}
+
+/// [`inputs`] with an output matrix in the file, too: the embedding with `more` added to its last number.
+fn tied_beside(dir: &Path, more: f32) {
+    inputs(dir);
+    let folder = dir.join("model");
+    let decoder = rlt_model::Decoder::load(&folder).unwrap();
+    assert!(decoder.config().tie_word_embeddings);
+    let slots = rlt_model::parameters::slots(decoder.config());
+    let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+    for (slot, tensor) in slots.iter().zip(decoder.parameters().tensors()) {
+        let mut numbers = tensor.to_host().into_owned();
+        for part in &slot.parts {
+            let rest = numbers.split_off(part.shape.iter().product());
+            tensors.push((part.name.clone(), part.shape.clone(), std::mem::replace(&mut numbers, rest)));
+        }
+    }
+    let (_, shape, mut head) = tensors[0].clone();
+    *head.last_mut().unwrap() += more;
+    tensors.push(("lm_head.weight".into(), shape, head));
+    let views: Vec<TensorView> =
+        tensors.iter().map(|(name, shape, data)| TensorView { name, shape, data }).collect();
+    write_safetensors(&folder.join("model.safetensors"), &views, Dtype::F32).unwrap();
 }
 
 #[test]
@@ -174,5 +202,89 @@ fn wrong_weights() {
             code: 1,
             says: &["model/model.safetensors: has no tensor model.layers.2.", "which config.json asks for"],
         },
+        Case {
+            name: "a thousand times the layers that the file has",
+            setup: |dir| configured(dir, "num_hidden_layers", 2000.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/model.safetensors: has no tensor model.layers.1999.",
+                "which config.json asks for",
+            ],
+        },
+        Case {
+            name: "a million layers",
+            setup: |dir| configured(dir, "num_hidden_layers", 1_000_000.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/config.json: num_hidden_layers = 1000000 is beyond what is supported (at most 4096)",
+            ],
+        },
+        Case {
+            name: "heads that wrap",
+            setup: |dir| configured(dir, "head_dim", (1_u64 << 62).into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: head_dim = 4611686018427387904 is beyond what is supported"],
+        },
+        Case {
+            name: "a wider model than the file has",
+            setup: |dir| configured(dir, "intermediate_size", (1 << 20).into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/model.safetensors: tensor model.layers.0.mlp.gate_proj.weight has shape [32, 32]"],
+        },
+        Case {
+            name: "a larger vocabulary than the file has",
+            setup: |dir| configured(dir, "vocab_size", (1 << 24).into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/model.safetensors: tensor model.embed_tokens.weight has shape",
+                "expected [16777216, 32]",
+            ],
+        },
+        Case {
+            name: "a plan of another vocabulary than the file has",
+            setup: |dir| {
+                configured(dir, "vocab_size", (1 << 24).into());
+                write(
+                    dir,
+                    "chat.jsonl",
+                    "{\"question\":\"a\",\"solution\":\"b\",\"reasoning_trace\":\"c\"}\n",
+                );
+            },
+            args: PLAN,
+            code: 1,
+            says: &[
+                "model/model.safetensors: tensor model.embed_tokens.weight has shape",
+                "expected [16777216, 32]",
+            ],
+        },
+        Case {
+            name: "a plan of a vocabulary that wraps",
+            setup: |dir| configured(dir, "vocab_size", (1_u64 << 62).into()),
+            args: PLAN,
+            code: 1,
+            says: &["model/config.json: vocab_size = 4611686018427387904 is beyond what is supported"],
+        },
+        Case {
+            name: "a tied head beside another head",
+            setup: |dir| tied_beside(dir, 1.0),
+            args: LOGPROBS,
+            code: 1,
+            says: &[
+                "model/model.safetensors: holds a lm_head.weight that differs from model.embed_tokens.weight",
+                "tie_word_embeddings = true; say false there to use it",
+            ],
+        },
     ]);
+}
+
+#[test]
+fn a_tied_head_beside_its_copy_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    tied_beside(dir.path(), 0.0);
+    assert!(rlt_model::Decoder::load(&dir.path().join("model")).unwrap().config().tie_word_embeddings);
 }

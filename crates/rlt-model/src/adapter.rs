@@ -5,79 +5,34 @@ use rlt_engine::Tensor;
 use rlt_engine::low_rank::LowRank;
 use rlt_engine::random::RandomStream;
 
+pub use crate::adapter_settings::{LoraScaling, LoraSettings, Pattern, Target};
 use crate::config::ModelConfig;
 use crate::parameters::{Part, Slot};
 
-/// A projection that can have a low-rank term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Target {
-    /// Queries.
-    Query,
-    /// Keys.
-    Key,
-    /// Values.
-    Value,
-    /// Attention output.
-    AttentionOut,
-    /// Gate of the feed-forward layer.
-    Gate,
-    /// Up projection of the feed-forward layer.
-    Up,
-    /// Down projection of the feed-forward layer.
-    Down,
+/// Input and output features.
+fn features(target: Target, config: &ModelConfig) -> (usize, usize) {
+    let (d, f, hd) = (config.hidden_size, config.intermediate_size, config.head_dim);
+    let (q, kv) = (config.n_heads * hd, config.n_kv_heads * hd);
+    match target {
+        Target::Query => (d, q),
+        Target::Key | Target::Value => (d, kv),
+        Target::AttentionOut => (q, d),
+        Target::Gate | Target::Up => (d, f),
+        Target::Down => (f, d),
+    }
 }
 
-impl Target {
-    /// All of them, in the order of a block.
-    pub const ALL: [Self; 7] =
-        [Self::Query, Self::Key, Self::Value, Self::AttentionOut, Self::Gate, Self::Up, Self::Down];
-
-    /// The module's own name, as in PEFT's `target_modules`.
-    pub const fn module(self) -> &'static str {
-        match self {
-            Self::Query => "q_proj",
-            Self::Key => "k_proj",
-            Self::Value => "v_proj",
-            Self::AttentionOut => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
-    }
-
-    /// The module's place in a block.
-    const fn path(self) -> &'static str {
-        match self {
-            Self::Query | Self::Key | Self::Value | Self::AttentionOut => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
-        }
-    }
-
-    /// Input and output features.
-    fn features(self, config: &ModelConfig) -> (usize, usize) {
-        let (d, f, hd) = (config.hidden_size, config.intermediate_size, config.head_dim);
-        let (q, kv) = (config.n_heads * hd, config.n_kv_heads * hd);
-        match self {
-            Self::Query => (d, q),
-            Self::Key | Self::Value => (d, kv),
-            Self::AttentionOut => (q, d),
-            Self::Gate | Self::Up => (d, f),
-            Self::Down => (f, d),
-        }
-    }
-
-    /// The stacked matrix that holds the projection, and the row at which it begins there.
-    fn place(self, config: &ModelConfig) -> (Site, usize) {
-        let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-        match self {
-            Self::Query => (Site::Qkv, 0),
-            Self::Key => (Site::Qkv, q),
-            Self::Value => (Site::Qkv, q + kv),
-            Self::AttentionOut => (Site::AttentionOut, 0),
-            Self::Gate => (Site::GateUp, 0),
-            Self::Up => (Site::GateUp, config.intermediate_size),
-            Self::Down => (Site::Down, 0),
-        }
+/// The stacked matrix that holds the projection, and the row at which it begins there.
+fn place(target: Target, config: &ModelConfig) -> (Site, usize) {
+    let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+    match target {
+        Target::Query => (Site::Qkv, 0),
+        Target::Key => (Site::Qkv, q),
+        Target::Value => (Site::Qkv, q + kv),
+        Target::AttentionOut => (Site::AttentionOut, 0),
+        Target::Gate => (Site::GateUp, 0),
+        Target::Up => (Site::GateUp, config.intermediate_size),
+        Target::Down => (Site::Down, 0),
     }
 }
 
@@ -88,17 +43,6 @@ pub(crate) enum Site {
     AttentionOut,
     GateUp,
     Down,
-}
-
-/// Rank, scale and places of an adapter's terms.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoraSettings {
-    /// Rank of every term.
-    pub rank: usize,
-    /// A term counts `alpha / rank` times.
-    pub alpha: f32,
-    /// Which projections of every block have a term; ascending, each once.
-    pub targets: Vec<Target>,
 }
 
 /// The terms of one block (or their gradients), by the matrix they stand beside.
@@ -138,12 +82,12 @@ impl Adapter {
         let all = adapter_slots(config, settings);
         let mut slots = all.iter();
         let mut next = || make(slots.next().expect("two slots a term"));
-        let scale = settings.alpha / settings.rank as f32;
         let mut blocks = Vec::with_capacity(config.n_layers);
-        for _ in 0..config.n_layers {
+        for layer in 0..config.n_layers {
             let mut block = BlockAdapter::default();
-            for target in &settings.targets {
-                let (site, first_column) = target.place(config);
+            for &target in &settings.targets {
+                let (site, first_column) = place(target, config);
+                let (_, scale) = settings.term(layer, target);
                 block.sites[site as usize].push(LowRank { a: next()?, b: next()?, scale, first_column });
             }
             blocks.push(block);
@@ -226,11 +170,12 @@ impl Adapter {
 pub fn adapter_slots(config: &ModelConfig, settings: &LoraSettings) -> Vec<Slot> {
     let mut slots = Vec::new();
     for layer in 0..config.n_layers {
-        for target in &settings.targets {
-            let (k, n) = target.features(config);
-            for (matrix, rows, cols) in [("lora_A", settings.rank, k), ("lora_B", n, settings.rank)] {
-                let (path, module) = (target.path(), target.module());
-                let name = format!("base_model.model.model.layers.{layer}.{path}.{module}.{matrix}.weight");
+        for &target in &settings.targets {
+            let (k, n) = features(target, config);
+            let (rank, _) = settings.term(layer, target);
+            for (matrix, rows, cols) in [("lora_A", rank, k), ("lora_B", n, rank)] {
+                let path = target.path();
+                let name = format!("base_model.model.model.layers.{layer}.{path}.{matrix}.weight");
                 let parts = vec![Part { name, shape: vec![rows, cols] }];
                 slots.push(Slot { parts, rows, cols, decay: true });
             }

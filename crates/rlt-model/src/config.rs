@@ -2,8 +2,9 @@
 //!
 //! Every field that changes the arithmetic is honoured or refused by name; none is ignored. Both
 //! spellings of the rotary settings are read: `rope_theta` + `rope_scaling` (transformers 4) and
-//! `rope_parameters` (transformers 5). Dropout is never applied here, in training either.
+//! `rope_parameters` (transformers 5); where both are there, `rope_scaling` counts, as in transformers. Dropout is never applied here, in training either.
 
+mod count;
 mod fields;
 mod rope;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 use crate::files::{parse_json, read_text};
+use crate::sizes::{MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_PARAMETERS, MAX_VOCABULARY, MAX_WIDTH};
 use fields::Fields;
 pub use rope::RopeScaling;
 
@@ -76,7 +78,7 @@ pub struct ModelConfig {
     pub attention_out_bias: bool,
     /// RMS norm per query and key head (Qwen3).
     pub qk_norm: bool,
-    /// Longest context, tokens.
+    /// Positions as the file says it. The longest context is [`ModelConfig::context`].
     pub max_position_embeddings: usize,
     /// Tokens that end a generation (`generation_config.json` first, else `config.json`).
     pub eos_token_ids: Vec<u32>,
@@ -167,6 +169,12 @@ impl ModelConfig {
         config
     }
 
+    /// Longest context, tokens, as vLLM takes it: where yarn stretches the positions, its factor times the length of the
+    /// pre-training, whatever `max_position_embeddings` says.
+    pub fn context(&self) -> usize {
+        self.rope_scaling.context(self.max_position_embeddings)
+    }
+
     /// Rotary inverse frequencies (`head_dim / 2` of them, radians a position) and the factor on
     /// cosine and sine (1 except for yarn), as transformers computes them: each step is evaluated
     /// in f64 and rounded to the f32 that transformers holds there.
@@ -179,10 +187,10 @@ impl ModelConfig {
         let hf = HfFamily::read(&f)?;
         refuse_unsupported(&f, hf)?;
 
-        let n_heads = f.required_size("num_attention_heads")?;
-        let hidden_size = f.required_size("hidden_size")?;
-        let n_layers = f.required_size("num_hidden_layers")?;
-        let n_kv_heads = match (f.size("num_key_value_heads")?, hf) {
+        let n_heads = f.required_size_to("num_attention_heads", MAX_HEADS)?;
+        let hidden_size = f.required_size_to("hidden_size", MAX_WIDTH)?;
+        let n_layers = f.required_size_to("num_hidden_layers", MAX_LAYERS)?;
+        let n_kv_heads = match (f.size_to("num_key_value_heads", MAX_HEADS)?, hf) {
             (Some(n), _) => n,
             (None, HfFamily::Llama) => n_heads,
             (None, _) if f.is_null("num_key_value_heads") => n_heads,
@@ -194,7 +202,7 @@ impl ModelConfig {
                 "num_key_value_heads = {n_kv_heads} does not divide num_attention_heads = {n_heads}"
             )));
         }
-        let head_dim = match (f.size("head_dim")?, hf) {
+        let head_dim = match (f.size_to("head_dim", MAX_HEADS)?, hf) {
             (Some(n), _) => n,
             (None, HfFamily::Qwen3) if !f.is_null("head_dim") => 128,
             _ if hidden_size % n_heads == 0 => hidden_size / n_heads,
@@ -208,13 +216,21 @@ impl ModelConfig {
         if head_dim % 2 != 0 {
             return Err(f.error(&format!("head_dim = {head_dim} is odd: rotary embedding needs pairs")));
         }
-        let max_position_embeddings = f.size("max_position_embeddings")?.unwrap_or(match hf {
+        if n_heads * head_dim > MAX_WIDTH {
+            return Err(f.beyond("num_attention_heads * head_dim", n_heads * head_dim, MAX_WIDTH));
+        }
+        let position_limit = f.size_to("max_position_embeddings", MAX_CONTEXT)?;
+        let max_position_embeddings = position_limit.unwrap_or(match hf {
             HfFamily::Qwen2 | HfFamily::Qwen3 => 32768,
             HfFamily::Llama => 2048,
             HfFamily::Mistral => 131_072,
         });
-        refuse_sliding_window(&f, hf, n_layers, max_position_embeddings)?;
         let (rope_theta, rope_scaling) = rope::read(&f, max_position_embeddings)?;
+        let context = rope_scaling.context(max_position_embeddings);
+        if context > MAX_CONTEXT {
+            return Err(f.beyond("the context by its rope settings", context, MAX_CONTEXT));
+        }
+        refuse_sliding_window(&f, hf, n_layers, context)?;
         // Qwen2's own bias is fixed by its architecture and has no field; Mistral has none.
         let attention_bias = match hf {
             HfFamily::Llama | HfFamily::Qwen3 => f.flag("attention_bias")?.unwrap_or(false),
@@ -224,11 +240,11 @@ impl ModelConfig {
         if !(rms_norm_eps.is_finite() && rms_norm_eps > 0.0) {
             return Err(f.error(&format!("rms_norm_eps = {rms_norm_eps} must be positive")));
         }
-        Ok(Self {
+        let config = Self {
             family: hf.family(),
-            vocab_size: f.required_size("vocab_size")?,
+            vocab_size: f.required_size_to("vocab_size", MAX_VOCABULARY)?,
             hidden_size,
-            intermediate_size: f.required_size("intermediate_size")?,
+            intermediate_size: f.required_size_to("intermediate_size", MAX_WIDTH)?,
             n_layers,
             n_heads,
             n_kv_heads,
@@ -242,7 +258,13 @@ impl ModelConfig {
             qk_norm: hf == HfFamily::Qwen3,
             max_position_embeddings,
             eos_token_ids: f.token_ids("eos_token_id")?,
-        })
+        };
+        match count::parameters(&config) {
+            Some(n) if n <= MAX_PARAMETERS => Ok(config),
+            _ => Err(f.error(&format!(
+                "its sizes come to more than {MAX_PARAMETERS} parameters, which no machine holds"
+            ))),
+        }
     }
 }
 
@@ -348,7 +370,7 @@ fn refuse_sliding_window(f: &Fields, hf: HfFamily, n_layers: usize, context: usi
     match window {
         Some(window) if in_use && window < context => Err(f.error(&format!(
             "sliding_window = {window} is in use, which is not supported (a window of null, or of at least \
-             max_position_embeddings = {context}, is)"
+             the context of {context}, is)"
         ))),
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 //! A block is `x += O(attention(rope(QKV(norm(x)))))`, then `x += down(swiglu(gate_up(norm(x))))`,
 //! for Qwen2 (bias on QKV), Qwen3 (norm on query and key heads) and Llama.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
@@ -164,7 +164,8 @@ impl Decoder {
 
     /// The rotary table, covering at least `positions` positions.
     pub(crate) fn rope(&self, positions: usize) -> Arc<RopeTable> {
-        let mut table = self.rope.lock().expect("no panic holds this lock");
+        // Whole whenever a thread could have failed: a new one replaces it at once or not at all.
+        let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
         if table.positions() < positions {
             *table = Arc::new(rope_table(&self.config, positions.next_power_of_two().max(256)));
         }
@@ -439,7 +440,7 @@ impl Decoder {
                 )));
             }
         }
-        let context = self.config.max_position_embeddings;
+        let context = self.config.context();
         if n > context {
             return Err(crate::Error::Invalid(format!(
                 "a sequence of {n} tokens is longer than the model's context of {context}; shorten or drop it"

@@ -25,6 +25,7 @@ impl Parameters {
     /// # Errors
     /// A tensor is missing, has another shape or cannot be read.
     pub fn read(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        check_weights(config, weights)?;
         Self::build(config, |slot| read_slot(slot, weights))
     }
 
@@ -34,6 +35,7 @@ impl Parameters {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_frozen(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+        check_weights(config, weights)?;
         Self::build(config, |slot| {
             let mut parts = Vec::with_capacity(slot.parts.len());
             let mut all_bf16 = slot.decay;
@@ -94,6 +96,37 @@ fn read_slot(slot: &Slot, weights: &Weights) -> Result<Tensor> {
     })
 }
 
+/// Compares every tensor that a configuration asks for with those of the file, by name, shape and number format: what the
+/// file does not hold is never allocated.
+///
+/// # Errors
+/// A tensor is missing, has another shape or an unsupported number format.
+pub fn check_weights(config: &ModelConfig, weights: &Weights) -> Result<()> {
+    weights.bytes("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
+    // The last block first: most of what a wrong number of blocks asks for need not even be listed.
+    if let Some(last) = config.n_layers.checked_sub(1) {
+        weights.shape(&format!("model.layers.{last}.input_layernorm.weight"))?;
+    }
+    for part in slots(config).iter().flat_map(|slot| &slot.parts) {
+        weights.bytes(&part.name, &part.shape)?;
+        weights.dtype(&part.name)?;
+    }
+    Ok(())
+}
+
+/// Refuses an output matrix beside an embedding that is said to be the same and is not. Programs differ in which they
+/// take: transformers 5 the matrix, transformers 4 and vLLM the embedding.
+fn refuse_other_head(config: &ModelConfig, weights: &Weights) -> Result<()> {
+    let (head, embedding) = ("lm_head.weight", "model.embed_tokens.weight");
+    if config.tie_word_embeddings && weights.contains(head) && !weights.are_equal(head, embedding)? {
+        return Err(weights.error(format!(
+            "holds a {head} that differs from {embedding}, though config.json says tie_word_embeddings = true; say \
+             false there to use it, or remove it from the file"
+        )));
+    }
+    Ok(())
+}
+
 /// Refuses a file with weights of the decoder that this configuration has no place for (a bias, a norm, one
 /// more layer): the arithmetic would be without them. Buffers of old files, and a copy of a tied head, are
 /// not weights.
@@ -142,7 +175,9 @@ impl Decoder {
     fn load_by(dir: &Path, read: fn(&ModelConfig, &Weights) -> Result<Parameters>) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
         let weights = Weights::open(dir)?;
+        check_weights(&config, &weights)?;
         refuse_unknown_weights(&config, &weights)?;
+        refuse_other_head(&config, &weights)?;
         let parameters = read(&config, &weights)?;
         Ok(Self::new(config, parameters))
     }

@@ -93,7 +93,7 @@ pub fn generate(
     stop: Stop,
     on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
 ) -> Result<Vec<Vec<Completion>>> {
-    let context = decoder.config().max_position_embeddings;
+    let context = decoder.config().context();
     for request in requests {
         decoder.check_ids(request.prompt.iter().copied())?;
         let n = request.prompt.len();

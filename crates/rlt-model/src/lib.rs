@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod adapter_folder;
+mod adapter_settings;
 pub mod batch;
 pub mod chat_template;
 pub mod config;
@@ -22,6 +23,7 @@ mod projection;
 mod scored;
 #[cfg(test)]
 mod shared_data;
+pub mod sizes;
 mod stop;
 pub mod tokenizer;
 pub mod weights;

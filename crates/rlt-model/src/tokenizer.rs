@@ -75,7 +75,8 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| e.to_string())?;
         inner.with_padding(None);
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-        let bytes = TokenText::of(&inner)?.table(&inner);
+        refuse_dropout(&inner)?;
+        let bytes = TokenText::of(&inner)?.table(&inner)?;
         let mut tokenizer = Self { inner, bytes, json, companions, leads_with_space: false };
         let a = tokenizer.encode("a").map_err(|e| e.to_string())?;
         tokenizer.leads_with_space = tokenizer.decode(&a).starts_with(' ');
@@ -210,6 +211,20 @@ fn close_gaps(offsets: &mut [(usize, usize)], text_len: usize) {
             offsets[..i].iter_mut().rev().take_while(|o| o.1 == covered).for_each(|o| o.1 = start);
         }
         covered = covered.max(end);
+    }
+}
+
+/// Refuses BPE dropout, which leaves merges out at random (arXiv 1910.13267): a text would have other ids each time.
+fn refuse_dropout(tokenizer: &tokenizers::Tokenizer) -> std::result::Result<(), String> {
+    match tokenizer.get_model() {
+        tokenizers::ModelWrapper::BPE(bpe) => match bpe.dropout.filter(|&share| share != 0.0) {
+            Some(share) => Err(format!(
+                "has model.dropout = {share}, which makes ids random; set it to null there (it is for training \
+                 translation models)"
+            )),
+            None => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 

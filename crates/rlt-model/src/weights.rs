@@ -55,6 +55,17 @@ impl Dtype {
         }
     }
 
+    /// Little-endian numbers of this format as f32.
+    fn widened(self, bytes: &[u8]) -> Vec<f32> {
+        let mut values = vec![0.0; bytes.len() / self.size()];
+        match self {
+            Self::F32 => convert(bytes, &mut values, |b: [u8; 4]| f32::from_le_bytes(b)),
+            Self::Bf16 => convert(bytes, &mut values, |b: [u8; 2]| half::bf16::from_le_bytes(b).to_f32()),
+            Self::F16 => convert(bytes, &mut values, |b: [u8; 2]| half::f16::from_le_bytes(b).to_f32()),
+        }
+        values
+    }
+
     /// Bytes of one number.
     pub const fn size(self) -> usize {
         match self {
@@ -185,7 +196,9 @@ impl Weights {
     /// # Errors
     /// There is no such tensor, or it has another shape or an unsupported number format.
     pub fn read_f32(&self, name: &str, expected_shape: &[usize]) -> Result<Vec<f32>> {
-        let mut values = vec![0.0; expected_shape.iter().product()];
+        // Compared first: a shape that the file holds is a number of values that can be counted.
+        let bytes = self.bytes(name, expected_shape)?.len();
+        let mut values = vec![0.0; bytes / self.dtype(name)?.size()];
         self.read_f32_into(name, expected_shape, &mut values)?;
         Ok(values)
     }
@@ -225,6 +238,29 @@ impl Weights {
             });
         }
         Ok(shard.bytes(info))
+    }
+
+    /// Whether two tensors hold the same numbers, whatever their format.
+    ///
+    /// # Errors
+    /// One of them is missing or of an unsupported number format.
+    pub fn are_equal(&self, one: &str, other: &str) -> Result<bool> {
+        let shape = self.shape(one)?;
+        if self.shape(other)? != shape {
+            return Ok(false);
+        }
+        let of = |name: &str| Ok::<_, Error>((self.dtype(name)?, self.bytes(name, shape)?));
+        let ((one_dtype, one_bytes), (other_dtype, other_bytes)) = (of(one)?, of(other)?);
+        let equal = if one_dtype == other_dtype {
+            one_bytes == other_bytes
+        } else {
+            let one_chunks = one_bytes.par_chunks(CHUNK * one_dtype.size());
+            let other_chunks = other_bytes.par_chunks(CHUNK * other_dtype.size());
+            one_chunks.zip(other_chunks).all(|(a, b)| one_dtype.widened(a) == other_dtype.widened(b))
+        };
+        self.done_with(one);
+        self.done_with(other);
+        Ok(equal)
     }
 
     /// Says that a tensor's bytes have been copied: the pages of the file leave this process's memory (they

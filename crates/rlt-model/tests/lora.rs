@@ -10,14 +10,14 @@ use rlt_engine::matmul::{Output, matmul_nn, matmul_nt};
 use rlt_engine::random::RandomStream;
 use rlt_engine::row_blocks::block_rows;
 use rlt_model::Stop;
-use rlt_model::adapter::{Adapter, LoraSettings, Target, adapter_slots};
+use rlt_model::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, adapter_slots};
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::config::{Family, ModelConfig, RopeScaling};
 use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
-use rlt_model::weights::Dtype;
+use rlt_model::weights::{Dtype, TensorView};
 use rlt_model::{Decoder, Gradients};
 
 const FAMILIES: [Family; 3] = [Family::Qwen2, Family::Qwen3, Family::Llama];
@@ -54,7 +54,7 @@ fn base(family: Family) -> Decoder {
 }
 
 fn settings(targets: &[Target]) -> LoraSettings {
-    LoraSettings { rank: 3, alpha: 6.0, targets: targets.to_vec() }
+    LoraSettings::new(3, 6.0, targets.to_vec())
 }
 
 /// An adapter as after some training: no tensor of it is zero.
@@ -286,6 +286,55 @@ fn a_folder_holds_all_of_an_adapter() {
     assert!(message.contains("set base_model_name_or_path"), "{message}");
 }
 
+/// As [`merged`], with the sums written out: W + s B A for every term.
+#[test]
+fn ranks_and_weights_by_pattern_and_rank_stabilised_are_as_in_peft() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(Family::Qwen2);
+    let mut settings = settings(&[Target::Query, Target::Down]);
+    settings.scaling = LoraScaling::ByRootOfRank;
+    settings.rank_pattern = vec![(Pattern::new("layers.1.self_attn.q_proj").unwrap(), 4)];
+    settings.alpha_pattern = vec![(Pattern::new("down_proj").unwrap(), 2.5)];
+    let adapter = trained(&config, &settings);
+    let shapes: Vec<_> = adapter.tensors().iter().map(|tensor| (tensor.rows(), tensor.cols())).collect();
+    assert_eq!(shapes[0], (3, 48));
+    assert_eq!(shapes[4], (4, 48));
+
+    // Through the file, as PEFT's own keys.
+    adapter.save(dir.path(), &config, Path::new("base")).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(json["use_rslora"], true);
+    assert_eq!(json["rank_pattern"], serde_json::json!({ "layers.1.self_attn.q_proj": 4 }));
+    assert_eq!(json["alpha_pattern"], serde_json::json!({ "down_proj": 2.5 }));
+    let loaded = Adapter::load(dir.path(), &config).unwrap();
+    assert_eq!(loaded.settings(), &settings);
+
+    let plain = base(Family::Qwen2);
+    let merged = merged(&base(Family::Qwen2).with_adapter(loaded));
+    let factors = [[6.0 / 3.0_f32.sqrt(), 2.5 / 3.0_f32.sqrt()], [6.0 / 2.0, 2.5 / 3.0_f32.sqrt()]];
+    let tensors = adapter.tensors();
+    for layer in 0..2 {
+        let block = |decoder: &Decoder| {
+            let block = &decoder.parameters().blocks[layer];
+            [block.qkv.to_host().into_owned(), block.down.to_host().into_owned()]
+        };
+        for (place, (before, after)) in block(&plain).iter().zip(block(&merged)).enumerate() {
+            let [a, b] = [0, 1].map(|i| tensors[4 * layer + 2 * place + i]);
+            let (rank, k) = (a.rows(), a.cols());
+            let (a, b) = (a.to_host(), b.to_host());
+            for row in 0..b.len() / rank {
+                for column in 0..k {
+                    let term: f32 = (0..rank).map(|r| b[row * rank + r] * a[r * k + column]).sum();
+                    let expected = before[row * k + column] + factors[layer][place] * term;
+                    let got = after[row * k + column];
+                    assert!((got - expected).abs() < 1e-4, "layer {layer}, {place}: {got} {expected}");
+                }
+            }
+        }
+    }
+}
+
 fn refusal(dir: &Path, key: &str, value: serde_json::Value) -> String {
     let path = dir.join("adapter_config.json");
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -304,11 +353,20 @@ fn what_would_change_the_arithmetic_is_refused_by_name() {
     decoder.adapter().unwrap().save(dir.path(), decoder.config(), Path::new("base")).unwrap();
     let cases = [
         ("peft_type", serde_json::json!("LOHA"), "only LORA"),
-        ("use_rslora", true.into(), "use_rslora is true"),
+        ("use_rslora", "yes".into(), "use_rslora is \"yes\""),
         ("use_dora", true.into(), "use_dora is true"),
         ("bias", "all".into(), "bias is"),
-        ("rank_pattern", serde_json::json!({ "q_proj": 4 }), "rank_pattern is"),
-        ("modules_to_save", serde_json::json!(["lm_head"]), "modules_to_save is"),
+        ("rank_pattern", serde_json::json!({ "q_proj": 0 }), "rank_pattern: q_proj is 0"),
+        ("rank_pattern", serde_json::json!({ "q_proj": 1_u64 << 60 }), "a whole number from 1 to 65536"),
+        ("rank_pattern", serde_json::json!({ "(": 4 }), "rank_pattern: \"(\" is not a pattern"),
+        ("rank_pattern", serde_json::json!([4]), "rank_pattern is [4]"),
+        ("alpha_pattern", serde_json::json!({ "q_proj": "4" }), "alpha_pattern: q_proj is \"4\""),
+        (
+            "modules_to_save",
+            serde_json::json!(["lm_head"]),
+            "modules_to_save is [\"lm_head\"], which is not supported; merge",
+        ),
+        ("r", serde_json::json!(1_u64 << 60), "r is 1152921504606846976; a whole number from 1 to 65536"),
         ("target_modules", serde_json::json!(["q_proj", "lm_head"]), "supported are q_proj, k_proj"),
         ("r", 0.into(), "r is 0"),
     ];
@@ -316,6 +374,23 @@ fn what_would_change_the_arithmetic_is_refused_by_name() {
         let message = refusal(dir.path(), key, value);
         assert!(message.contains("adapter_config.json: ") && message.contains(expected), "{message}");
     }
+    // What PEFT leaves beside the terms, or in the form of old.
+    let file = dir.path().join("adapter_model.safetensors");
+    let terms = std::fs::read(&file).unwrap();
+    for (name, expected) in [
+        ("base_model.model.model.embed_tokens.weight", "weights of embed_tokens saved beside it"),
+        ("base_model.model.lm_head.weight", "weights of lm_head saved beside it"),
+        ("base_model.model.model.layers.9.mlp.up_proj.lora_A.weight", "is the base model the one"),
+    ] {
+        let views = [TensorView { name, shape: &[2], data: &[0.0; 2] }];
+        rlt_model::weights::write_safetensors(&file, &views, Dtype::F32).unwrap();
+        let message = Adapter::load(dir.path(), decoder.config()).unwrap_err().to_string();
+        assert!(message.contains(&format!("holds {name}")) && message.contains(expected), "{message}");
+    }
+    std::fs::rename(&file, dir.path().join("adapter_model.bin")).unwrap();
+    let message = Adapter::load(dir.path(), decoder.config()).unwrap_err().to_string();
+    assert!(message.contains("holds adapter_model.bin but no adapter_model.safetensors"), "{message}");
+    std::fs::write(&file, terms).unwrap();
     // Another base model than the adapter was made for.
     let other = ModelConfig { hidden_size: 24, ..config(Family::Qwen2) };
     let message = Adapter::load(dir.path(), &other).unwrap_err().to_string();

@@ -67,8 +67,21 @@ impl<'a> Fields<'a> {
         })
     }
 
-    pub(super) fn required_size(&self, key: &str) -> Result<usize> {
-        self.size(key)?.ok_or_else(|| self.error(&format!("has no field {}{key}", self.prefix)))
+    /// A whole number above zero and at most `most`.
+    pub(super) fn size_to(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        match self.size(key)? {
+            Some(n) if n > most => Err(self.beyond(key, n, most)),
+            size => Ok(size),
+        }
+    }
+
+    /// The error about a size that no model has.
+    pub(super) fn beyond(&self, what: &str, n: impl std::fmt::Display, most: usize) -> Error {
+        self.error(&format!("{}{what} = {n} is beyond what is supported (at most {most})", self.prefix))
+    }
+
+    pub(super) fn required_size_to(&self, key: &str, most: usize) -> Result<usize> {
+        self.size_to(key, most)?.ok_or_else(|| self.error(&format!("has no field {}{key}", self.prefix)))
     }
 
     pub(super) fn required_number(&self, key: &str) -> Result<f64> {

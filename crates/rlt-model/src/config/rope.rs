@@ -48,6 +48,9 @@ pub enum RopeScaling {
     },
 }
 
+/// Where no rope_theta is given.
+const DEFAULT_THETA: f64 = 10_000.0;
+
 /// What transformers knows in a rope dictionary. Any other key (`mrope_section`, a layer type, ..)
 /// belongs to arithmetic that is not here.
 const KNOWN_KEYS: [&str; 16] = [
@@ -71,18 +74,23 @@ const KNOWN_KEYS: [&str; 16] = [
 
 /// `(rope_theta, scaling)` from either spelling. `max_positions` is the context, tokens.
 pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling)> {
-    let dict = match f.nested("rope_parameters", "rope_parameters.")? {
-        Some(dict) => Some(dict),
-        None => f.nested("rope_scaling", "rope_scaling.")?,
-    };
-    let theta_in_dict = match &dict {
-        Some(dict) => dict.number("rope_theta")?,
-        None => None,
-    };
-    let theta = match theta_in_dict {
+    let parameters = f.nested("rope_parameters", "rope_parameters.")?;
+    // As transformers: what somebody wrote into `rope_scaling` takes the place of all of `rope_parameters`.
+    let scaling = f.nested("rope_scaling", "rope_scaling.")?.filter(|dict| dict.keys().next().is_some());
+    let theta_in = |dict: &Option<Fields>| dict.as_ref().map_or(Ok(None), |dict| dict.number("rope_theta"));
+    let theta_of_parameters = theta_in(&parameters)?;
+    let replaces = scaling.is_some() && parameters.is_some();
+    let dict = scaling.or(parameters);
+    let theta = match theta_in(&dict)? {
         Some(theta) => theta,
-        None => f.number("rope_theta")?.unwrap_or(10_000.0),
+        None => f.number("rope_theta")?.unwrap_or(DEFAULT_THETA),
     };
+    if let Some(dropped) = theta_of_parameters.filter(|&dropped| replaces && dropped != theta) {
+        return Err(f.error(&format!(
+            "rope_scaling takes the place of rope_parameters, and with it rope_theta = {theta} that of {dropped}; write \
+             the rope_theta that is meant into rope_scaling, too"
+        )));
+    }
     if !(theta.is_finite() && theta > 1.0) {
         return Err(f.error(&format!("rope_theta = {theta} must be above 1")));
     }
@@ -98,6 +106,11 @@ pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling
         Some(n) => n,
         None => dict.number("original_max_position_embeddings")?.unwrap_or(max_positions as f64),
     };
+    if !(original_context.is_finite() && original_context >= 1.0) {
+        return Err(
+            f.error(&format!("original_max_position_embeddings = {original_context} must be 1 or more"))
+        );
+    }
     let rope_type = match dict.text("rope_type")? {
         Some(name) => name,
         None => dict.text("type")?.unwrap_or("default"),
@@ -166,6 +179,18 @@ fn yarn_attention_factor(dict: &Fields, factor: f64) -> Result<f64> {
 }
 
 impl RopeScaling {
+    /// Longest context of a model whose file says `max_positions`, tokens. As vLLM: yarn stretches the pre-training's
+    /// length, linear scaling the file's; llama3 is named with its whole context.
+    pub(super) fn context(&self, max_positions: usize) -> usize {
+        let stretched = match *self {
+            Self::None | Self::Llama3 { .. } => return max_positions,
+            Self::Linear { factor } => factor * max_positions as f64,
+            Self::Yarn { factor, original_context, .. } => factor * original_context,
+        };
+        // A cast of what is beyond all numbers gives the largest of them.
+        (stretched as usize).max(1)
+    }
+
     /// The dictionary as transformers spells it, with `rope_theta` inside where it is given.
     pub(super) fn to_json(&self, rope_theta: Option<f64>) -> Value {
         let mut dict = match *self {

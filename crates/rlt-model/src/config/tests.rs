@@ -66,6 +66,92 @@ fn both_spellings_of_rope_settings_mean_the_same() {
 }
 
 #[test]
+fn rope_scaling_beside_rope_parameters_takes_their_place() {
+    let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768});
+    let default = json!({"rope_type": "default", "rope_theta": 1e6});
+    // Qwen's recipe for long texts, in a file that transformers 5 wrote. The theta is the one that transformers takes:
+    // of rope_scaling, else of the file's top.
+    let alone = read(&json!({"head_dim": 128, "rope_theta": 1e6, "rope_scaling": yarn}));
+    let mut with_theta = yarn.clone();
+    with_theta["rope_theta"] = json!(1e6);
+    for changes in [
+        json!({"head_dim": 128, "rope_parameters": default, "rope_scaling": yarn, "rope_theta": 1e6}),
+        json!({"head_dim": 128, "rope_parameters": default, "rope_scaling": with_theta, "rope_theta": null}),
+    ] {
+        assert_eq!(read(&changes), alone, "{changes}");
+        assert_frequencies(&changes, (&YARN_QWEN.0, YARN_QWEN.1));
+    }
+    // transformers would compute with 10,000, its default.
+    let dropped = json!({"rope_theta": null, "rope_parameters": default, "rope_scaling": {"type": "linear", "factor": 2}});
+    let message = refusal(&dropped);
+    assert!(message.contains("rope_theta = 10000") && message.contains("into rope_scaling"), "{message}");
+    // What says nothing takes nothing's place.
+    for nothing in [Value::Null, json!({})] {
+        let config = read(&json!({"rope_parameters": default, "rope_scaling": nothing}));
+        assert_eq!((config.rope_theta, config.rope_scaling), (1e6, RopeScaling::None));
+    }
+}
+
+#[test]
+fn a_stretched_context_is_as_long_as_vllm_takes_it() {
+    let context =
+        |rope: Value| read(&json!({"max_position_embeddings": 4096, "rope_scaling": rope})).context();
+    assert_eq!(context(Value::Null), 4096);
+    assert_eq!(
+        context(json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096})),
+        16384
+    );
+    assert_eq!(context(json!({"type": "yarn", "factor": 4.0})), 16384);
+    assert_eq!(context(json!({"type": "yarn", "original_max_position_embeddings": 1024})), 4096);
+    assert_eq!(context(json!({"type": "linear", "factor": 2.5})), 10240);
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 1024});
+    assert_eq!(context(llama3), 4096);
+}
+
+#[test]
+fn sizes_that_no_model_has_are_refused_by_name() {
+    let most = u64::MAX;
+    for (key, values) in [
+        ("num_hidden_layers", vec![1_000_000, 1_000_000_000, 1 << 62, most]),
+        ("num_attention_heads", vec![1 << 20, 1 << 62, most]),
+        ("num_key_value_heads", vec![1 << 40, most]),
+        ("head_dim", vec![1 << 20, 1 << 40, 1 << 62, most - 1]),
+        ("hidden_size", vec![1 << 40, 1 << 62, most]),
+        ("intermediate_size", vec![1 << 40, 1 << 62, most]),
+        ("vocab_size", vec![1 << 25, 1 << 40, 1 << 62, most]),
+        ("max_position_embeddings", vec![1 << 40, most]),
+    ] {
+        for value in values {
+            let message = refusal(&json!({ key: value }));
+            assert!(message.contains(key) && message.contains("beyond what is supported"), "{message}");
+        }
+    }
+    for (changes, named) in [
+        (
+            json!({"num_attention_heads": 1 << 14, "num_key_value_heads": 1, "head_dim": 1 << 14}),
+            "num_attention_heads * head_dim",
+        ),
+        (
+            json!({"vocab_size": 1 << 24, "hidden_size": 1 << 20, "intermediate_size": 1 << 20, "num_hidden_layers": 4096,
+            "head_dim": 64}),
+            "parameters",
+        ),
+        (json!({"rope_scaling": {"type": "yarn", "factor": 1e300}}), "context"),
+        (json!({"rope_scaling": {"type": "linear", "factor": 1e9}}), "context"),
+    ] {
+        let message = refusal(&changes);
+        assert!(message.contains("config.json") && message.contains(named), "{changes}: {message}");
+    }
+    // The largest models there are, and more.
+    read(
+        &json!({"num_hidden_layers": 126, "hidden_size": 16384, "intermediate_size": 53248, "vocab_size": 128256,
+        "num_attention_heads": 128, "num_key_value_heads": 8, "max_position_embeddings": 131_072}),
+    );
+    read(&json!({"max_position_embeddings": 10_485_760, "vocab_size": 1_048_576}));
+}
+
+#[test]
 fn what_is_written_reads_back_equal() {
     let scalings = [
         json!({"rope_type": "default"}),

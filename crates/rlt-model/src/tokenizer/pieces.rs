@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::sizes::MAX_VOCABULARY;
+
 /// How the vocabulary spells text, as told by the tokenizer's decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TokenText {
@@ -48,10 +50,17 @@ impl TokenText {
     }
 
     /// Bytes by id, `None` for unused ids.
-    pub(super) fn table(self, tokenizer: &tokenizers::Tokenizer) -> Vec<Option<Box<[u8]>>> {
+    ///
+    /// # Errors
+    /// An id is beyond all vocabularies: the table would have a place for every id below it.
+    pub(super) fn table(self, tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Option<Box<[u8]>>>, String> {
         let added = tokenizer.get_added_tokens_decoder();
         let vocabulary = tokenizer.get_vocab(true);
         let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        if size > MAX_VOCABULARY {
+            let id = size - 1;
+            return Err(format!("has a token of id {id}; ids below {MAX_VOCABULARY} are supported"));
+        }
         let mut table = vec![None; size];
         for (token, id) in vocabulary {
             // An added token is found in the text by its content, so it stands for just that.
@@ -61,7 +70,7 @@ impl TokenText {
             };
             table[id as usize] = Some(bytes.into_boxed_slice());
         }
-        table
+        Ok(table)
     }
 
     fn bytes(self, token: &str) -> Vec<u8> {

@@ -318,3 +318,38 @@ proptest! {
         }
     }
 }
+
+/// A byte-level tokenizer of three tokens.
+fn three_tokens(dropout: &Value, id: u64) -> String {
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true},
+        "model": {"type": "BPE", "dropout": dropout, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+                  "vocab": {"a": 0, "b": 1, "ab": id}, "merges": ["a b"]},
+    })
+    .to_string()
+}
+
+#[test]
+fn dropout_that_makes_ids_random_is_refused() {
+    let message = Tokenizer::from_json(&three_tokens(&json!(0.1), 2)).expect_err("random").to_string();
+    assert!(message.contains("model.dropout = 0.1") && message.contains("set it to null"), "{message}");
+    for none in [Value::Null, json!(0.0)] {
+        let tokenizer = Tokenizer::from_json(&three_tokens(&none, 2)).expect("reads");
+        assert_eq!(tokenizer.encode("abab").expect("encodes"), [2, 2]);
+    }
+}
+
+#[test]
+fn an_id_beyond_all_vocabularies_is_refused() {
+    for id in [1 << 24, u64::from(u32::MAX)] {
+        let message =
+            Tokenizer::from_json(&three_tokens(&Value::Null, id)).expect_err("too large").to_string();
+        assert!(message.contains(&format!("a token of id {id}")), "{message}");
+    }
+    let tokenizer = Tokenizer::from_json(&three_tokens(&Value::Null, (1 << 24) - 1)).expect("reads");
+    assert_eq!(tokenizer.vocab_size(), 1 << 24);
+}
