@@ -133,6 +133,14 @@ impl CheckpointStore {
         Ok(latest)
     }
 
+    /// Folders of checkpoints, the newest first, damaged or not.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be listed.
+    pub fn newest_first(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.steps()?.into_iter().rev().map(|step| self.path_of(step)).collect())
+    }
+
     /// Removes what a kill left behind: folders that were being written, and those that were being removed after the
     /// checkpoint of `step` was saved.
     ///

@@ -15,6 +15,7 @@ pub mod grpo;
 pub mod inspect;
 pub mod logprobs;
 pub mod miniature;
+pub mod model_files;
 pub mod plan;
 pub mod progress;
 pub mod prompts;

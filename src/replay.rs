@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use rlt_model::Decoder;
+use rlt_model::chat_template::TemplateTime;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -58,10 +59,10 @@ impl Replay {
     pub fn of(file: &Path) -> Result<Self> {
         let batch = FailedBatch::read(file)?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        let mut weights = weights(&batch, folder)?;
+        let (mut weights, time) = weights(&batch, folder)?;
         let mut sequences = log_probabilities(&batch, &weights)?;
         if batch.work == "grpo" {
-            let rewards = grpo::rewards_again(&weights, &batch, folder)?;
+            let rewards = grpo::rewards_again(&weights, &batch, folder, time)?;
             for (sequence, reward) in sequences.iter_mut().zip(rewards) {
                 match reward {
                     Ok(reward) => sequence.reward = Some(reward),
@@ -94,20 +95,21 @@ impl Replay {
     }
 }
 
-/// Models and moments as they were.
-fn weights(batch: &FailedBatch, folder: &Path) -> Result<Weights> {
+/// Models and moments as they were, and what templates told as the date.
+fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime)> {
     let config = &batch.config;
     let restored = Restored::read(folder, &config.model)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
     let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, batch.step);
     restored.restore_optimizer(folder, &mut optimizer)?;
-    let Restored { decoder, reference, .. } = restored;
+    let Restored { state, decoder, reference } = restored;
+    let time = state.template_time.unwrap_or_else(TemplateTime::of_this_process);
     let reference = reference.map(|weights| decoder.with_weights(weights));
     let mut weights = Weights { decoder, optimizer, reference };
     if batch.work == "grpo" {
-        grpo::begin_reference(&mut weights, config, &ChatText::from_dir(folder)?, 0)?;
+        grpo::begin_reference(&mut weights, config, &ChatText::from_dir_at(folder, time)?, 0)?;
     }
-    Ok(weights)
+    Ok((weights, time))
 }
 
 /// Every sequence with its log-probabilities, each group on its own.

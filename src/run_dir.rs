@@ -1,6 +1,5 @@
 //! A run directory: marked as rlt's, one writer at a time, one configuration for its whole life.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use rlt_files::{Inputs, OwnedFolder, UNFINISHED, write_atomic};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::training::checkpoint::recorded_config;
 
 /// Folders of a run directory in which rlt writes, replaces and deletes.
 const FOLDERS: [&str; 8] = ["adapter", "best", "checkpoints", "failed", "model", "samples", "tb", "world"];
@@ -42,6 +42,8 @@ impl RunDir {
         let begun = path.join("metrics.jsonl").exists() || path.join("checkpoints").exists();
         if begun && config_path.exists() {
             same_run(&path, &Config::load(Some(&config_path), &[])?, config)?;
+        } else if let Some(recorded) = recorded_config(&path) {
+            same_run(&path, &recorded, config)?;
         }
         write_atomic(&config_path, config.to_toml()?.as_bytes())?;
         Ok(Self { path, _folder: folder })
@@ -106,25 +108,11 @@ fn refuse_links(path: &Path) -> Result<()> {
 /// Refuses a configuration that would continue a run as another one. Keys that change no number of
 /// the run may differ.
 fn same_run(run_dir: &Path, old: &Config, new: &Config) -> Result<()> {
-    let mut old = old.clone();
-    old.threads = new.threads;
-    old.run_dir.clone_from(&new.run_dir);
-    old.checkpoint.clone_from(&new.checkpoint);
-    old.memory.recompute = new.memory.recompute;
-    old.memory.idle = new.memory.idle;
-    old.grpo.samples_every = new.grpo.samples_every;
-    old.grpo.samples_logged = new.grpo.samples_logged;
-    let (was, is) = (old.settings()?, new.settings()?);
-    let Some(key) = was.keys().chain(is.keys()).find(|&key| was.get(key) != is.get(key)) else {
-        return Ok(());
-    };
-    let value = |settings: &BTreeMap<String, String>| settings.get(key).map_or("unset", |v| v).to_owned();
+    let Some(change) = old.deciding().first_change(&new.deciding())? else { return Ok(()) };
     Err(Error::Usage(format!(
-        "{}: holds a run with another configuration ({key} was {}, now {}); give this run another name or \
-         run_dir, or remove the old one",
+        "{}: holds a run with another configuration ({change}); give this run another name or run_dir, or remove the \
+         old one",
         run_dir.display(),
-        value(&was),
-        value(&is),
     )))
 }
 

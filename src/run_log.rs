@@ -43,21 +43,54 @@ impl RunLog {
     /// which the run will write again, are dropped, and so is a last line that a kill tore.
     ///
     /// # Errors
-    /// [`Error::Row`] when an earlier line of `metrics.jsonl` is not a step's object; [`Error::Io`].
+    /// [`Error::Row`] when an earlier line of `metrics.jsonl` is not a step's object; [`Error::File`] when not all rows are
+    /// there; [`Error::Io`].
     pub fn create_or_resume(run_dir: &Path, resume_step: Option<u64>) -> Result<Self> {
-        fs::create_dir_all(run_dir).map_err(io_error(run_dir))?;
         let last_step = resume_step.unwrap_or(0);
+        Self::check_rows(run_dir, last_step)?;
+        Self::open(run_dir, last_step, last_step)
+    }
+
+    /// Refuses records without all the rows of the steps up to `last_step`, in their order: somebody removed or shortened
+    /// the file, and what is lost will not be written again. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::create_or_resume`].
+    pub fn check_rows(run_dir: &Path, last_step: u64) -> Result<()> {
+        let path = run_dir.join("metrics.jsonl");
+        let steps: Vec<u64> = read_kept(&path, last_step)?.into_iter().map(|(step, ..)| step).collect();
+        if steps.iter().copied().eq(1..=last_step) {
+            return Ok(());
+        }
+        let found = match (1..=last_step).find(|step| !steps.contains(step)) {
+            Some(missing) => format!("the row of step {missing} is not there"),
+            None => "rows stand twice or in another order".to_owned(),
+        };
+        let what = format!(
+            "{found}, but the run's checkpoint is of step {last_step}; restore the file, or give this run another name \
+             or run_dir"
+        );
+        Err(Error::File { path, what })
+    }
+
+    /// As [`Self::create_or_resume`], unchecked, for a run whose rows are kept up to one step and whose samples up to
+    /// another.
+    ///
+    /// # Errors
+    /// As [`Self::create_or_resume`].
+    pub(crate) fn open(run_dir: &Path, last_row: u64, last_sample: u64) -> Result<Self> {
+        fs::create_dir_all(run_dir).map_err(io_error(run_dir))?;
         let metrics_path = run_dir.join("metrics.jsonl");
-        let kept = drop_rows_after(&metrics_path, last_step)?;
+        let kept = drop_rows_after(&metrics_path, last_row)?;
         let wall_s = kept.last().and_then(|row| row.get("wall_s")?.as_f64()).unwrap_or(0.0);
         let samples_dir = run_dir.join("samples");
-        drop_samples_after(&samples_dir, last_step)?;
+        drop_samples_after(&samples_dir, last_sample)?;
         let metrics = OpenOptions::new()
             .append(true)
             .create(true)
             .open(&metrics_path)
             .map_err(io_error(&metrics_path))?;
-        let purge_from = if last_step == 0 { 0 } else { last_step + 1 };
+        let purge_from = if last_row == 0 { 0 } else { last_row + 1 };
         let events = EventWriter::create(&run_dir.join("tb"), purge_from)?;
         Ok(Self { metrics_path, metrics, samples_dir, events, wall_s, kept })
     }
@@ -142,14 +175,16 @@ fn parse_row(path: &Path, number: usize, line: &[u8]) -> Result<Map<String, Valu
     })
 }
 
-/// Rewrites `metrics.jsonl` without what comes after `last_step`; returns the kept rows.
-/// Kept lines stay as they are, byte for byte.
-fn drop_rows_after(path: &Path, last_step: u64) -> Result<Vec<Map<String, Value>>> {
+/// A kept row: its step, its line byte for byte, and what that says.
+type Kept = (u64, Vec<u8>, Map<String, Value>);
+
+/// The rows up to `last_step`; none where there is no file.
+fn read_kept(path: &Path, last_step: u64) -> Result<Vec<Kept>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
     let bytes = fs::read(path).map_err(io_error(path))?;
-    let (mut kept, mut rows) = (Vec::new(), Vec::new());
+    let mut kept = Vec::new();
     for (number, line) in complete_lines(&bytes) {
         let row = parse_row(path, number, line)?;
         let Some(step) = row.get("step").and_then(Value::as_u64) else {
@@ -157,12 +192,20 @@ fn drop_rows_after(path: &Path, last_step: u64) -> Result<Vec<Map<String, Value>
             return Err(Error::Row { path: path.to_path_buf(), row: number, what });
         };
         if step <= last_step {
-            kept.extend(line);
-            rows.push(row);
+            kept.push((step, line.to_vec(), row));
         }
     }
-    write_atomic(path, &kept)?;
-    Ok(rows)
+    Ok(kept)
+}
+
+/// Rewrites `metrics.jsonl`, where there is one, without what comes after `last_step`; returns the kept rows.
+fn drop_rows_after(path: &Path, last_step: u64) -> Result<Vec<Map<String, Value>>> {
+    let kept = read_kept(path, last_step)?;
+    if path.exists() {
+        let lines: Vec<u8> = kept.iter().flat_map(|(_, line, _)| line).copied().collect();
+        write_atomic(path, &lines)?;
+    }
+    Ok(kept.into_iter().map(|(.., row)| row).collect())
 }
 
 fn drop_samples_after(dir: &Path, last_step: u64) -> Result<()> {

@@ -111,9 +111,7 @@ pub fn sampling_params(sampling: &SamplingConfig, stop_token_ids: Vec<u32>) -> S
 /// [`Error::Failed`] when there is neither: no completion would ever end.
 pub fn stop_tokens(decoder: &Decoder, chat: &ChatText) -> Result<Vec<u32>> {
     let mut ids = decoder.config().eos_token_ids.clone();
-    let turn_end = chat.tokenizer.encode(chat.turn_end())?.first().copied();
-    // Where the template ends a turn with plain text, that text can stand in a completion too.
-    ids.extend(turn_end.filter(|&id| chat.tokenizer.is_added_token(id)));
+    ids.extend(turn_end_token(chat)?);
     ids.sort_unstable();
     ids.dedup();
     if ids.is_empty() {
@@ -124,6 +122,16 @@ pub fn stop_tokens(decoder: &Decoder, chat: &ChatText) -> Result<Vec<u32>> {
         ));
     }
     Ok(ids)
+}
+
+/// The special token that ends an assistant turn in the chat template; none where plain text ends it, which can stand in
+/// a completion too.
+///
+/// # Errors
+/// What the tokenizer reports.
+pub fn turn_end_token(chat: &ChatText) -> Result<Option<u32>> {
+    let first = chat.tokenizer.encode(chat.turn_end())?.first().copied();
+    Ok(first.filter(|&id| chat.tokenizer.is_added_token(id)))
 }
 
 /// Refuses a tokenizer that leaves out a part of a tag.

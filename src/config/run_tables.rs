@@ -1,10 +1,12 @@
 //! The tables of a configuration that concern the run itself: what it makes, keeps and watches.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Config, DataConfig};
+use crate::error::Result;
 
 /// `[world]`: rows and a model of random weights that the run makes itself, in `RUN/world`. They stand in for
 /// whatever of `model.path`, `model.student` and `data.path` is not set.
@@ -92,5 +94,33 @@ impl Config {
         let eval = &self.eval;
         let data = DataConfig { path: eval.data.clone(), max_rows: eval.max_rows, ..self.data.clone() };
         (eval.every > 0).then(|| Self { data, ..self.clone() })
+    }
+
+    /// The same configuration without the keys that change no number of a run (set to their defaults): what a run must
+    /// find unchanged to go on.
+    #[must_use]
+    pub fn deciding(&self) -> Self {
+        let defaults = Self::default();
+        let mut deciding = self.clone();
+        deciding.threads = defaults.threads;
+        deciding.run_dir = defaults.run_dir;
+        deciding.checkpoint = defaults.checkpoint;
+        deciding.memory = defaults.memory;
+        deciding.grpo.samples_every = defaults.grpo.samples_every;
+        deciding.grpo.samples_logged = defaults.grpo.samples_logged;
+        deciding
+    }
+
+    /// The first key whose value another configuration changes: "grpo.steps was 10, now 11".
+    ///
+    /// # Errors
+    /// As [`Config::settings`].
+    pub fn first_change(&self, now: &Self) -> Result<Option<String>> {
+        let (was, is) = (self.settings()?, now.settings()?);
+        let value = |settings: &BTreeMap<String, String>, key| {
+            settings.get(key).map_or_else(|| "unset".to_owned(), Clone::clone)
+        };
+        let changed = was.keys().chain(is.keys()).find(|&key| was.get(key) != is.get(key));
+        Ok(changed.map(|key| format!("{key} was {}, now {}", value(&was, key), value(&is, key))))
     }
 }

@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::training::Evaluated;
+use crate::training::inputs::Checksum;
+use crate::training::{Evaluated, RowsSum};
 
 /// What keys the draws of every evaluation in the place of a step. Steps count from 1, so no draw is shared with
 /// training; all evaluations share theirs, so that they differ by the model alone.
@@ -54,11 +55,21 @@ impl HeldOut {
         Ok(Some(Self { questions, n_samples: config.eval.samples }))
     }
 
+    /// What tells these questions from others.
+    pub fn fingerprint(&self) -> RowsSum {
+        let mut sum = Checksum::default();
+        for question in &self.questions {
+            sum.add_ids(&question.prompt);
+            question.add_texts(&mut sum);
+        }
+        RowsSum { n: self.questions.len(), checksum: sum.finish() }
+    }
+
     /// Samples `eval.samples` completions of each question, as training does, and rewards them. The score is the mean
     /// reward.
     ///
     /// # Errors
-    /// As a step of training.
+    /// As a step of training, which also looks at `stop`.
     pub fn evaluate(
         &self,
         step: u64,
@@ -68,6 +79,7 @@ impl HeldOut {
         style: &PromptStyle,
         chat: &ChatText,
         config: &Config,
+        stop: Stop,
     ) -> Result<Evaluated> {
         let started = Instant::now();
         let request = |(index, question): (u64, &Question)| GenerationRequest {
@@ -76,15 +88,15 @@ impl HeldOut {
             stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
-        let groups = generate(decoder, &requests, sampling, config.seed, Stop::never(), &mut |_| ())?;
+        let groups = generate(decoder, &requests, sampling, config.seed, stop, &mut |_| ())?;
         config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let judged = judge
-            .rewards(step, &questions, &groups, style, chat, decoder, config, Stop::never())
-            .map_err(|error| match error {
+        let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config, stop).map_err(
+            |error| match error {
                 Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
                 other => other,
-            })?;
+            },
+        )?;
         config.memory.end_stage();
         let mut rollout = Rollout::default();
         rollout.add(questions, groups, judged);

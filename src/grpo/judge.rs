@@ -1,5 +1,6 @@
 //! Completions to rewards.
 
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::Completion;
 use rlt_model::{Decoder, Stop};
 
@@ -12,6 +13,7 @@ use crate::score::added::{Adding, Sum, Written, is_right};
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
 use crate::scorer::Stoppable;
 use crate::traces;
+use crate::training::inputs::Checksum;
 use crate::training::run::frozen_model;
 use rlt_reward::correctness::correctness_reward;
 
@@ -20,6 +22,16 @@ pub(super) struct Question {
     pub row: QuestionRow,
     /// What completions are sampled after.
     pub prompt: Vec<u32>,
+}
+
+impl Question {
+    /// Adds the texts that a reward is made from beside the prompt: what the student is asked, and the gold answer.
+    pub fn add_texts(&self, sum: &mut Checksum) {
+        let QuestionRow { question, solution, system, .. } = &self.row;
+        for text in [question.as_str(), solution, system.as_deref().unwrap_or_default()] {
+            sum.add_text(text);
+        }
+    }
 }
 
 /// A completion with its reward.
@@ -49,16 +61,24 @@ pub(super) enum Judge {
 }
 
 impl Judge {
-    /// The judge of `reward.kind`; the student must share the vocabulary of `policy_chat`.
-    pub fn load(config: &Config, policy_chat: &ChatText) -> Result<Self> {
+    /// The judge of `reward.kind`; the student must share the vocabulary of `policy_chat`, and its template tells `time`.
+    pub fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Self> {
         match config.reward.kind {
             RewardKind::Correctness => Ok(Self::Correctness),
             RewardKind::Rlt => {
-                let chat = ChatText::from_dir(&config.model.student)?;
+                let chat = ChatText::from_dir_at(&config.model.student, time)?;
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
                 let student = frozen_model(&config.model, &config.model.student)?;
                 Ok(Self::Rlt { student: Box::new(student), chat: Box::new(chat) })
             }
+        }
+    }
+
+    /// Whether its prompts depend on the date.
+    pub fn tells_time(&self) -> bool {
+        match self {
+            Self::Rlt { chat, .. } => chat.template.tells_time(),
+            Self::Correctness => false,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::{Completion, Finish};
 use rlt_model::{Gradients, Stop};
 
@@ -48,7 +49,7 @@ fn completions(group: &FailedGroup) -> Vec<Completion> {
 }
 
 /// The reward of every completion of a kept batch, each computed on its own, or what is wrong with it. `folder` holds
-/// the tokenizer.
+/// the tokenizer; templates tell `time`.
 ///
 /// # Errors
 /// The rows or the models of the run cannot be read.
@@ -56,11 +57,12 @@ pub(crate) fn rewards_again(
     weights: &Weights,
     batch: &FailedBatch,
     folder: &Path,
+    time: TemplateTime,
 ) -> Result<Vec<std::result::Result<f32, String>>> {
     let config = &batch.config;
     let style = PromptStyle::resolve(&config.prompts)?;
-    let chat = ChatText::from_dir(folder)?;
-    let judge = Judge::load(config, &chat)?;
+    let chat = ChatText::from_dir_at(folder, time)?;
+    let judge = Judge::load(config, &chat, time)?;
     let rows = read_questions(&config.data)?;
     let mut rewards = Vec::new();
     for group in &batch.groups {

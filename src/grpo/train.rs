@@ -22,7 +22,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, generate};
-use rlt_model::{Gradients, Stop};
+use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::{Map, Value};
 
 use super::evaluate::HeldOut;
@@ -35,44 +35,46 @@ use super::update::{Learner, SampleGroup};
 use crate::config::{Config, RewardKind};
 use crate::dataset::read_questions;
 use crate::error::{Error, Result};
+use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::sampling::{sampling_params, stop_tokens};
-use crate::training::checkpoint::{data_checksum, models_checksum};
-use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
+use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
+use crate::training::inputs::Checksum;
+use crate::training::{Earlier, Ending, EpochOrder, Inputs, RowsSum, Run, Trained, WorldRows, supply_world};
 
-/// Trains `config.model.path` by GRPO on the questions of `config.data`, writing to `run_dir`. Goes on
+/// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
 /// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step, row and sample, [`Error::Interrupted`] after `stop`.
-pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
-    config.validate_for_grpo()?;
-    let config = &supply_world(config, run_dir, WorldRows::Questions)?;
+pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
+    given.validate_for_grpo()?;
+    let config = &supply_world(given, run_dir, WorldRows::Questions)?;
+    let earlier = Earlier::find(run_dir, progress)?;
+    let time = earlier.template_time();
     let grpo = &config.grpo;
     let style = PromptStyle::resolve(&config.prompts)?;
-    let chat = ChatText::from_dir(&config.model.path)?;
-    let judge = Judge::load(config, &chat)?;
+    let chat = ChatText::from_dir_at(&config.model.path, time)?;
+    let judge = Judge::load(config, &chat, time)?;
     let model = ModelConfig::from_dir(&config.model.path)?;
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
     let learner = Learner::new(config);
     let updates = grpo.updates_per_step() as u64;
     let held_out = HeldOut::load(config, &model, &style, &chat, &judge, progress)?;
 
-    let state = State {
-        work: "grpo".into(),
-        step: 0,
-        seed: config.seed,
-        updates: 0,
-        rows_drawn: 0,
-        n_rows: all_questions.len(),
-        data_checksum: data_checksum(all_questions.iter().map(|question| question.prompt.as_slice())),
-        models_checksum: models_checksum(&models_read_anew(config))?,
-        evaluation: Standing::default(),
-    };
-    let (mut run, mut weights) =
-        Run::begin(config, run_dir, &chat.tokenizer, state, grpo.steps as u64, updates, progress)?;
+    let (mut run, mut weights) = Run::begin(
+        config,
+        run_dir,
+        &chat.tokenizer,
+        Ending::of(&config.model.path, turn_end_token(&chat)?)?,
+        earlier,
+        inputs(given, config, &all_questions, held_out.as_ref(), progress)?,
+        (chat.template.tells_time() || judge.tells_time()).then_some(time),
+        grpo.steps as u64,
+        updates,
+        progress,
+    )?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, config, &chat, run.steps_done())?;
     settle_reference(&mut weights, config.reference_sync_every(), judge.student());
@@ -80,6 +82,13 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
+    let evaluate = |step: u64, decoder: &Decoder| {
+        let asked = Stop::when(stop);
+        let evaluate =
+            |rows: &HeldOut| rows.evaluate(step, decoder, &sampling, &judge, &style, &chat, config, asked);
+        held_out.as_ref().map(evaluate).transpose()
+    };
+    let _ = run.end_unevaluated_step(&weights, |step| evaluate(step, &weights.decoder))?;
 
     for step in run.steps_left() {
         run.stop_if_asked(&weights, stop)?;
@@ -164,14 +173,10 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
             let rows = sample_rows(grpo.samples_logged, step, &chosen, &update.advantages, &style, &chat);
             run.log_mut().samples(step, &rows)?;
         }
-        let evaluated = match &held_out {
-            Some(held_out) if run.is_evaluation_due(step) => {
-                Some(held_out.evaluate(step, &weights.decoder, &sampling, &judge, &style, &chat, config)?)
-            }
-            _ => None,
-        };
-        progress.advance(1, &format!("{last_reward}, {}", speeds(&metrics)));
-        if run.end_step(&weights, next, metrics, evaluated)?.is_break() {
+        let message = format!("{last_reward}, {}", speeds(&metrics));
+        let ended = run.end_step(&weights, next, metrics, |step| evaluate(step, &weights.decoder))?;
+        progress.advance(1, &message);
+        if ended.is_break() {
             break;
         }
     }
@@ -179,12 +184,34 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
     run.finish(&weights.decoder)
 }
 
-/// The folders of models that a run reads whenever it goes on: the rest is in its checkpoints.
-fn models_read_anew(config: &Config) -> Vec<&Path> {
-    let student = (config.reward.kind == RewardKind::Rlt).then_some(&config.model.student);
-    let base = (config.lora.rank > 0).then_some(&config.model.path);
-    let reference = config.fixed_reference().map(PathBuf::as_path);
-    student.into_iter().chain(base).map(PathBuf::as_path).chain(reference).collect()
+/// What the run must find unchanged to go on.
+fn inputs(
+    given: &Config,
+    config: &Config,
+    questions: &[Question],
+    held_out: Option<&HeldOut>,
+    progress: &dyn Progress,
+) -> Result<Inputs> {
+    let of_path = Inputs::of("grpo", given, config, progress)?;
+    let files = |folder: &PathBuf| match &of_path.model {
+        Some(known) if *folder == config.model.path && !config.model.from_scratch => Ok(known.clone()),
+        _ if folder.as_os_str().is_empty() => Ok(ModelFiles::default()),
+        _ => ModelFiles::of(folder, Deciding::WithWeights, progress),
+    };
+    let student = match config.reward.kind {
+        RewardKind::Rlt => files(&config.model.student)?,
+        RewardKind::Correctness => ModelFiles::default(),
+    };
+    let mut answers = Checksum::default();
+    questions.iter().for_each(|question| question.add_texts(&mut answers));
+    Ok(Inputs {
+        rows: Some(RowsSum::of_ids(questions.iter().map(|question| question.prompt.as_slice()))),
+        answers: Some(answers.finish()),
+        held_out: Some(held_out.map(HeldOut::fingerprint).unwrap_or_default()),
+        student: Some(student),
+        reference: Some(files(&config.model.reference)?),
+        ..of_path
+    })
 }
 
 /// Completion tokens a second in each part of a step, for whoever watches.

@@ -5,7 +5,7 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 
 use super::shape::MicroBatch;
-use crate::config::{Config, RewardKind};
+use crate::config::{Config, RewardKind, SftFormat};
 use crate::dataset::read_questions;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -56,7 +56,9 @@ pub struct Work {
 /// What rows and tokenizer report.
 pub fn of_sft(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> Result<Work> {
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
-    let rows = crate::sft::examples(config, model, &tokenizer, progress)?;
+    let is_text = config.sft.format == SftFormat::Text;
+    let chat = (!is_text).then(|| ChatText::from_dir(&config.model.path)).transpose()?;
+    let rows = crate::sft::examples(config, model, &tokenizer, chat.as_ref(), progress)?;
     let total_rows = ((config.sft.epochs * rows.len() as f64).round() as u64).max(1);
     let batch_rows = config.sft.batch_rows as u64;
     let mut order = EpochOrder::new(config.seed, rows.len());
@@ -70,7 +72,8 @@ pub fn of_sft(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> 
     let evaluation = match config.on_held_out_rows() {
         None => None,
         Some(held_out) => {
-            let rows = crate::sft::examples(&held_out, model, &tokenizer, progress)?.into_iter();
+            let rows = crate::sft::examples(&held_out, model, &tokenizer, chat.as_ref(), progress)?;
+            let rows = rows.into_iter();
             let group = |row: crate::sft::Row| ScoringGroup::single(row.example.ids, row.example.loss);
             Some(Step { held_out: rows.map(group).collect(), ..Step::default() })
         }

@@ -2,17 +2,19 @@
 
 use std::time::Instant;
 
-use rlt_model::Decoder;
 use rlt_model::batch::ScoringGroup;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
+use rlt_model::{Decoder, Stop};
 use serde_json::Map;
 
 use super::train::{examples, n_loss_tokens};
 use crate::config::Config;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::training::Evaluated;
+use crate::prompts::ChatText;
+use crate::training::inputs::Checksum;
+use crate::training::{Evaluated, RowsSum};
 use rlt_reward::supervised::loss;
 
 /// The held-out rows in the format of training.
@@ -24,9 +26,15 @@ pub(super) struct HeldOut {
 
 impl HeldOut {
     /// The rows of `eval.data`; none when nothing is evaluated.
-    pub fn load(config: &Config, tokenizer: &Tokenizer, progress: &dyn Progress) -> Result<Option<Self>> {
+    pub fn load(
+        config: &Config,
+        tokenizer: &Tokenizer,
+        chat: Option<&ChatText>,
+        progress: &dyn Progress,
+    ) -> Result<Option<Self>> {
         let Some(config) = config.on_held_out_rows() else { return Ok(None) };
-        let rows = examples(&config, &ModelConfig::from_dir(&config.model.path)?, tokenizer, progress)?;
+        let model = ModelConfig::from_dir(&config.model.path)?;
+        let rows = examples(&config, &model, tokenizer, chat, progress)?;
         Ok(Some(Self {
             n_loss_tokens: rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum(),
             groups: rows
@@ -37,10 +45,23 @@ impl HeldOut {
         }))
     }
 
+    /// What tells these rows from others.
+    pub fn fingerprint(&self) -> RowsSum {
+        let mut sum = Checksum::default();
+        for continuation in self.groups.iter().flat_map(|group| &group.continuations) {
+            sum.add_ids(&continuation.ids);
+            continuation.scored.iter().for_each(|span| sum.add_span(span));
+        }
+        RowsSum { n: self.groups.len(), checksum: sum.finish() }
+    }
+
     /// `eval_loss`: the loss of training over all held-out tokens that count, nats.
-    pub fn evaluate(&self, decoder: &Decoder) -> Result<Evaluated> {
+    ///
+    /// # Errors
+    /// [`rlt_model::Error::Stopped`] when it was asked to stop, which it looks at before every micro-batch.
+    pub fn evaluate(&self, decoder: &Decoder, stop: Stop) -> Result<Evaluated> {
         let started = Instant::now();
-        let logprobs = decoder.token_logprobs(&self.groups, 1.0, self.tokens_per_batch)?;
+        let logprobs = decoder.token_logprobs_unless(stop, &self.groups, 1.0, self.tokens_per_batch)?;
         let sum: f64 = logprobs.iter().flatten().flatten().map(|&logprob| f64::from(logprob)).sum();
         let loss = loss(sum, self.n_loss_tokens);
         let metrics = Map::from_iter([

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::config::ModelConfig;
 use rlt_model::decoder::Keep;
 use rlt_model::tokenizer::Tokenizer;
@@ -26,46 +27,60 @@ use crate::dataset::{read_questions, read_texts};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
-use crate::training::checkpoint::{data_checksum, models_checksum};
+use crate::sampling::turn_end_token;
 use crate::training::failure::{FailedBatch, FailedGroup};
+use crate::training::inputs::Checksum;
 use crate::training::run::Weights;
-use crate::training::{EpochOrder, Run, Standing, State, Trained, WorldRows, supply_world};
+use crate::training::{Earlier, Ending, EpochOrder, Inputs, RowsSum, Run, Trained, WorldRows, supply_world};
 use rlt_reward::supervised::{derivative, loss};
 
-/// Fine-tunes `config.model.path` on the rows of `config.data`, writing to `run_dir`. Goes on where an
+/// Fine-tunes `given.model.path` on the rows of `given.data`, writing to `run_dir`. Goes on where an
 /// earlier call in the same directory ended. Once `stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after `stop`.
-pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
-    config.validate_for_sft()?;
-    let config = &supply_world(config, run_dir, WorldRows::Textbook)?;
+pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
+    given.validate_for_sft()?;
+    let config = &supply_world(given, run_dir, WorldRows::Textbook)?;
+    let earlier = Earlier::find(run_dir, progress)?;
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
-    let examples = examples(config, &ModelConfig::from_dir(&config.model.path)?, &tokenizer, progress)?;
+    let text = TextSide::load(config, earlier.template_time())?;
+    let model = ModelConfig::from_dir(&config.model.path)?;
+    let examples = examples(config, &model, &tokenizer, text.chat.as_ref(), progress)?;
     let batch_rows = config.sft.batch_rows as u64;
     let total_rows = ((config.sft.epochs * examples.len() as f64).round() as u64).max(1);
     let total_steps = total_rows.div_ceil(batch_rows);
+    let held_out = HeldOut::load(config, &tokenizer, text.chat.as_ref(), progress)?;
 
-    let base: Vec<&Path> =
-        (config.lora.rank > 0).then_some(config.model.path.as_path()).into_iter().collect();
-    let state = State {
-        work: "sft".into(),
-        step: 0,
-        seed: config.seed,
-        updates: 0,
-        rows_drawn: 0,
-        n_rows: examples.len(),
-        data_checksum: data_checksum(examples.iter().map(|row| row.example.ids.as_slice())),
-        models_checksum: models_checksum(&base)?,
-        evaluation: Standing::default(),
+    let mut counted = Checksum::default();
+    examples.iter().flat_map(|row| &row.example.loss).for_each(|span| counted.add_span(span));
+    let inputs = Inputs {
+        rows: Some(RowsSum::of_ids(examples.iter().map(|row| row.example.ids.as_slice()))),
+        answers: Some(counted.finish()),
+        held_out: Some(held_out.as_ref().map(HeldOut::fingerprint).unwrap_or_default()),
+        ..Inputs::of("sft", given, config, progress)?
     };
-    let held_out = HeldOut::load(config, &tokenizer, progress)?;
-    let (mut run, mut weights) = Run::begin(config, run_dir, &tokenizer, state, total_steps, 1, progress)?;
+    let (mut run, mut weights) = Run::begin(
+        config,
+        run_dir,
+        &tokenizer,
+        Ending::of(&config.model.path, text.turn_end()?)?,
+        earlier,
+        inputs,
+        text.time(),
+        total_steps,
+        1,
+        progress,
+    )?;
+    let evaluate = |decoder: &Decoder| {
+        held_out.as_ref().map(|rows| rows.evaluate(decoder, Stop::when(stop))).transpose()
+    };
     let mut order = EpochOrder::new(config.seed, examples.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
+    let _ = run.end_unevaluated_step(&weights, |_| evaluate(&weights.decoder))?;
 
     for step in run.steps_left() {
         run.stop_if_asked(&weights, stop)?;
@@ -97,18 +112,41 @@ pub fn train(config: &Config, run_dir: &Path, progress: &dyn Progress, stop: &At
         });
         let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
         last_loss = format!("loss {:.4}", batch.loss);
-        progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
-        let evaluated = match &held_out {
-            Some(held_out) if run.is_evaluation_due(step) => Some(held_out.evaluate(&weights.decoder)?),
-            _ => None,
-        };
+        let ended = run.end_step(&weights, positions.end, metrics, |_| evaluate(&weights.decoder))?;
         config.memory.end_stage();
-        if run.end_step(&weights, positions.end, metrics, evaluated)?.is_break() {
+        progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
+        if ended.is_break() {
             break;
         }
     }
     progress.finish(&last_loss);
     run.finish(&weights.decoder)
+}
+
+/// The chat template that `sft.format` writes rows with; none for plain text.
+struct TextSide {
+    chat: Option<ChatText>,
+    time: TemplateTime,
+}
+
+impl TextSide {
+    fn load(config: &Config, time: TemplateTime) -> Result<Self> {
+        let chat = match config.sft.format {
+            SftFormat::Text => None,
+            SftFormat::Teacher | SftFormat::Student => Some(ChatText::from_dir_at(&config.model.path, time)?),
+        };
+        Ok(Self { chat, time })
+    }
+
+    /// What the template was told, where it asks.
+    fn time(&self) -> Option<TemplateTime> {
+        self.chat.as_ref().filter(|chat| chat.template.tells_time()).map(|_| self.time)
+    }
+
+    /// The token that every row teaches to end a turn with.
+    fn turn_end(&self) -> Result<Option<u32>> {
+        self.chat.as_ref().map_or(Ok(None), turn_end_token)
+    }
 }
 
 /// A row as it is trained on.
@@ -118,30 +156,31 @@ pub(crate) struct Row {
     pub example: SftExample,
 }
 
-/// The rows in the configured format, without those that do not fit; how many were dropped is noted.
+/// The rows in the configured format, without those that do not fit; how many were dropped is noted. Without `chat` they
+/// are plain text.
 pub(crate) fn examples(
     config: &Config,
     model: &ModelConfig,
     tokenizer: &Tokenizer,
+    chat: Option<&ChatText>,
     progress: &dyn Progress,
 ) -> Result<Vec<Row>> {
-    let rows: Vec<Row> = match config.sft.format {
-        SftFormat::Text => read_texts(&config.data)?
+    let rows: Vec<Row> = match chat {
+        None => read_texts(&config.data)?
             .par_iter()
             .enumerate()
             .map(|(index, text)| {
                 Ok(Row { name: format!("text {}", index + 1), example: text_example(tokenizer, text)? })
             })
             .collect::<Result<_>>()?,
-        format => {
+        Some(chat) => {
             let style = PromptStyle::resolve(&config.prompts)?;
-            let chat = ChatText::from_dir(&config.model.path)?;
             read_questions(&config.data)?
                 .par_iter()
                 .map(|row| {
-                    let example = match format {
-                        SftFormat::Teacher => style.teacher_example(&chat, row)?,
-                        _ => style.student_example(&chat, row)?,
+                    let example = match config.sft.format {
+                        SftFormat::Teacher => style.teacher_example(chat, row)?,
+                        SftFormat::Student | SftFormat::Text => style.student_example(chat, row)?,
                     };
                     Ok(Row { name: format!("row {}", row.row), example })
                 })

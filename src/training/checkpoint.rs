@@ -6,80 +6,107 @@
 use std::fs;
 use std::path::Path;
 
-use rlt_files::{checksum, write_atomic};
+use rlt_files::write_atomic;
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
 use rlt_model::weights::{Dtype, Weights};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::ending::Ending;
+use super::inputs::{Inputs, RowsSum};
 use super::{Optimizer, Standing};
-use crate::config::ModelPaths;
+use crate::checkpoint::{CheckpointStore, Keep};
+use crate::config::{Config, ModelPaths};
 use crate::error::{Error, Result, io_error};
 
+/// The folder of a run's checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const REFERENCE: &str = "reference.safetensors";
 const STATE: &str = "state.json";
 
 /// `state.json`: where a run stands, and what it must find unchanged to go on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// `sft` or `grpo`.
-    pub work: String,
-    /// Steps done; also the last row of `metrics.jsonl` and what keys the sampler.
+    /// Steps done; also the last row of `metrics.jsonl` (but see [`Self::unevaluated`]) and what keys the sampler.
     pub step: u64,
     /// Optimizer updates done: several a step where a batch is learnt from more than once.
     pub updates: u64,
-    /// Seed of every random stream.
-    pub seed: u64,
     /// Position in the epochs of rows: how many were drawn.
     pub rows_drawn: u64,
-    /// Rows in use.
-    pub n_rows: usize,
-    /// CRC-32C over the rows' token ids.
-    pub data_checksum: String,
-    /// CRC-32C over the files of the models that are read anew whenever the run goes on: the reward's student, an
-    /// adapter's base, a reference of its own that never moves.
-    #[serde(default)]
-    pub models_checksum: String,
     /// The evaluations so far.
     #[serde(default)]
     pub evaluation: Standing,
+    /// The metrics of the last step where the run was asked to stop during the evaluation after it: that is made again, and
+    /// the row is written then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unevaluated: Option<Map<String, Value>>,
+    /// What templates told as the date when the run began; none where no template asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_time: Option<TemplateTime>,
+    /// What it began with.
+    pub began_with: Inputs,
 }
 
-/// CRC-32C over token sequences and their lengths, eight hexadecimal digits.
-pub fn data_checksum<'a>(sequences: impl Iterator<Item = &'a [u32]>) -> String {
-    let crc = sequences.fold(0, |crc, ids| {
-        let crc = crc32c::crc32c_append(crc, &(ids.len() as u64).to_le_bytes());
-        ids.iter().fold(crc, |crc, id| crc32c::crc32c_append(crc, &id.to_le_bytes()))
-    });
-    format!("{crc:08x}")
-}
-
-/// CRC-32C over `config.json` and the weights of model folders, eight hexadecimal digits.
-///
-/// # Errors
-/// A folder or a file cannot be read.
-pub fn models_checksum(folders: &[&Path]) -> Result<String> {
-    let mut crc = 0;
-    for folder in folders {
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(folder).map_err(io_error(folder))? {
-            let path = entry.map_err(io_error(folder))?.path();
-            let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
-            if is_weights || path.ends_with("config.json") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        for path in paths {
-            let sum = checksum(&path).map_err(io_error(&path))?;
-            crc = crc32c::crc32c_append(crc, format!("{} {}", sum.bytes, sum.crc32c).as_bytes());
-        }
+impl State {
+    /// The last step whose row is written.
+    pub fn rows_logged(&self) -> u64 {
+        self.step - u64::from(self.unevaluated.is_some())
     }
-    Ok(format!("{crc:08x}"))
+
+    /// Reads `state.json` in a checkpoint's folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not one.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(STATE);
+        let json = fs::read(&path).map_err(io_error(&path))?;
+        let is_earlier = |state: &Value| state.get("began_with").is_none();
+        let state = match serde_json::from_slice::<Value>(&json) {
+            Ok(state) if is_earlier(&state) => serde_json::from_value(state).map(EarlierState::into_state),
+            _ => serde_json::from_slice(&json),
+        };
+        state.map_err(|e| Error::File { path, what: e.to_string() })
+    }
+}
+
+/// `state.json` as version 0.1 wrote it, which recorded less of what a run began with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EarlierState {
+    work: String,
+    step: u64,
+    updates: u64,
+    seed: u64,
+    rows_drawn: u64,
+    n_rows: usize,
+    data_checksum: String,
+    /// One sum over several models: it cannot be compared with a sum a file.
+    #[serde(default, rename = "models_checksum")]
+    _models_checksum: String,
+    #[serde(default)]
+    evaluation: Standing,
+}
+
+impl EarlierState {
+    fn into_state(self) -> State {
+        let Self { work, step, updates, seed, rows_drawn, n_rows, data_checksum, evaluation, .. } = self;
+        let rows = Some(RowsSum { n: n_rows, checksum: data_checksum });
+        let began_with = Inputs { work, seed, rows, ..Inputs::default() };
+        State { step, updates, rows_drawn, evaluation, began_with, ..State::default() }
+    }
+}
+
+/// The configuration that the newest checkpoint of a run was made with, where one can be read that recorded it.
+pub fn recorded_config(run_dir: &Path) -> Option<Config> {
+    let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), Keep::last(0));
+    let states = store.newest_first().ok()?.into_iter().filter_map(|folder| State::read(&folder).ok());
+    states.into_iter().find_map(|state| state.began_with.config).map(|config| *config)
 }
 
 /// Everything that a checkpoint holds.
@@ -91,6 +118,8 @@ pub struct Snapshot<'a> {
     pub decoder: &'a Decoder,
     /// Its tokenizer, so that a checkpoint is a model folder.
     pub tokenizer: &'a Tokenizer,
+    /// What ends a text that it writes.
+    pub ending: &'a Ending,
     /// The folder of the model that training began from: the base of an adapter.
     pub base: &'a Path,
     /// The moments.
@@ -111,6 +140,7 @@ impl Snapshot<'_> {
             None => self.decoder.save(folder)?,
         }
         self.tokenizer.save(folder)?;
+        self.ending.save(folder)?;
         self.optimizer.write(&folder.join(OPTIMIZER))?;
         if let Some(reference) = self.reference {
             reference.write(model, &folder.join(REFERENCE), Dtype::F32)?;
@@ -139,9 +169,7 @@ impl Restored {
     /// # Errors
     /// A file is missing or not what it should be.
     pub fn read(folder: &Path, model: &ModelPaths) -> Result<Self> {
-        let path = folder.join(STATE);
-        let json = fs::read(&path).map_err(io_error(&path))?;
-        let state = serde_json::from_slice(&json).map_err(|e| Error::File { path, what: e.to_string() })?;
+        let state = State::read(folder)?;
         let decoder = if folder.join(ADAPTER_CONFIG).exists() {
             Decoder::load_with_adapter(&model.path, folder)?
         } else {
@@ -163,28 +191,5 @@ impl Restored {
     /// The file is missing or not of this model.
     pub fn restore_optimizer(&self, folder: &Path, optimizer: &mut Optimizer) -> Result<()> {
         optimizer.restore(&folder.join(OPTIMIZER), self.state.updates)
-    }
-
-    /// Refuses to go on with other rows or models than the run began with; `begun` is what a new run would start with.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn check_same_run(&self, folder: &Path, begun: &State) -> Result<()> {
-        let was = &self.state;
-        let what = if was.work != begun.work {
-            format!("belongs to a run of {}, not {}", was.work, begun.work)
-        } else if was.n_rows != begun.n_rows || was.data_checksum != begun.data_checksum {
-            format!("was made with other rows ({} then, {} now, or other text)", was.n_rows, begun.n_rows)
-        } else if was.models_checksum != begun.models_checksum {
-            "was made with another model.student or model.reference, or another model.path under its adapter: their \
-             files changed"
-                .into()
-        } else {
-            return Ok(());
-        };
-        Err(Error::Usage(format!(
-            "{}: {what}; give this run another name or run_dir, or restore what it began with",
-            folder.display()
-        )))
     }
 }

@@ -2,8 +2,10 @@
 //! checkpoints, a world of their own, and the way a run begins and ends.
 
 pub mod checkpoint;
+pub mod ending;
 pub mod evaluation;
 pub mod failure;
+pub mod inputs;
 pub mod optimizer;
 pub mod order;
 pub mod run;
@@ -12,9 +14,11 @@ pub mod spikes;
 pub mod world;
 
 pub use checkpoint::{Restored, Snapshot, State};
+pub use ending::Ending;
 pub use evaluation::{Evaluated, Standing};
 pub use failure::with_what_is_left;
+pub use inputs::{Inputs, RowsSum};
 pub use optimizer::{Optimizer, Update};
 pub use order::EpochOrder;
-pub use run::{Run, Trained, initial_model};
+pub use run::{Earlier, Run, Trained, initial_model};
 pub use world::{WorldRows, supply_world};

@@ -8,15 +8,17 @@ use std::time::Instant;
 use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::adapter::Adapter;
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
+use super::checkpoint::CHECKPOINTS;
 use super::evaluation::{self, Evaluated};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
-use super::{Optimizer, Restored, Snapshot, State};
-use crate::checkpoint::{CheckpointStore, Keep};
+use super::{Ending, Inputs, Optimizer, Restored, Snapshot, State};
+use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -62,16 +64,47 @@ pub fn frozen_model(model: &ModelPaths, folder: &Path) -> Result<Decoder> {
     Ok(Decoder::load_frozen(folder)?.in_arithmetic(model.arithmetic.into()))
 }
 
+/// What an earlier call left of a run.
+#[derive(Debug)]
+pub struct Earlier {
+    checkpoint: Option<(Checkpoint, State)>,
+    template_time: TemplateTime,
+}
+
+impl Earlier {
+    /// Looks for the newest good checkpoint in `run_dir`; damaged ones are noted.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read.
+    pub fn find(run_dir: &Path, progress: &dyn Progress) -> Result<Self> {
+        let latest = CheckpointStore::new(run_dir.join(CHECKPOINTS), Keep::last(0)).latest_good()?;
+        for warning in &latest.warnings {
+            progress.warn(warning);
+        }
+        let with_state =
+            |checkpoint: Checkpoint| State::read(&checkpoint.path).map(|state| (checkpoint, state));
+        let checkpoint = latest.checkpoint.map(with_state).transpose()?;
+        let recorded = checkpoint.as_ref().and_then(|(_, state)| state.template_time);
+        Ok(Self { checkpoint, template_time: recorded.unwrap_or_else(TemplateTime::of_this_process) })
+    }
+
+    /// The date and time that the run's templates tell: of its beginning, however often it has gone on since.
+    pub fn template_time(&self) -> TemplateTime {
+        self.template_time
+    }
+}
+
 /// A training run: its records, its checkpoints and where it stands.
 pub struct Run<'a> {
     config: &'a Config,
     dir: &'a Path,
     tokenizer: &'a Tokenizer,
+    ending: Ending,
     /// Save every this many steps; 0 only at the end.
     save_every: u64,
     model: ModelPaths,
     store: CheckpointStore,
-    /// The step of the newest checkpoint.
+    /// The step of the newest checkpoint that nothing is missing from.
     saved_step: Option<u64>,
     evaluation: EvalConfig,
     /// The best model so far.
@@ -95,56 +128,72 @@ pub struct Weights {
 }
 
 impl<'a> Run<'a> {
-    /// Begins a run of `total_steps` steps of `updates_per_step` optimizer updates in `run_dir`, or goes on from its newest good checkpoint.
-    /// `state` is what a new run starts with.
+    /// Begins a run of `total_steps` steps of `updates_per_step` optimizer updates in `run_dir`, or goes on from the
+    /// checkpoint that an `earlier` call left. `inputs` is what a run begins with now; `template_time` what its templates
+    /// tell, where they ask.
     ///
     /// # Errors
-    /// What checkpoint, model folder and records report; [`Error::Usage`] when the checkpoint was made
-    /// with other rows.
+    /// What checkpoint, model folder and records report; [`Error::Usage`] when the run began with other inputs.
     pub fn begin(
         config: &'a Config,
         run_dir: &'a Path,
         tokenizer: &'a Tokenizer,
-        state: State,
+        ending: Ending,
+        earlier: Earlier,
+        inputs: Inputs,
+        template_time: Option<TemplateTime>,
         total_steps: u64,
         updates_per_step: u64,
         progress: &'a dyn Progress,
     ) -> Result<(Self, Weights)> {
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
-        let store = CheckpointStore::new(run_dir.join("checkpoints"), keep);
-        let latest = store.latest_good()?;
-        for warning in &latest.warnings {
-            progress.warn(warning);
-        }
+        let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), keep);
         let total_updates = total_steps * updates_per_step;
-        let (state, weights) = match &latest.checkpoint {
+        let saved = earlier.checkpoint.as_ref().map(|(checkpoint, state)| (checkpoint.step, state.clone()));
+        let (state, mut weights) = match earlier.checkpoint {
             None => {
                 let decoder = initial_model(&config.model, &config.lora, config.seed)?;
                 let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
+                let state = State { template_time, began_with: inputs, ..State::default() };
                 (state, Weights { decoder, optimizer, reference: None })
             }
-            Some(checkpoint) => {
+            Some((checkpoint, state)) => {
+                state.began_with.check(&inputs, &checkpoint.path)?;
+                let not_recorded = state.began_with.not_recorded();
+                if !not_recorded.is_empty() {
+                    progress.warn(&format!(
+                        "{} is of an earlier version, which did not record {}: whether they changed is not known",
+                        checkpoint.path.display(),
+                        not_recorded.join(", ")
+                    ));
+                }
+                RunLog::check_rows(run_dir, state.rows_logged())?;
                 let restored = Restored::read(&checkpoint.path, &config.model)?;
-                restored.check_same_run(&checkpoint.path, &state)?;
                 let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
-                let Restored { state, decoder, reference } = restored;
+                let Restored { mut state, decoder, reference } = restored;
                 let reference = reference.map(|weights| decoder.with_weights(weights));
+                // What was not recorded is from here on.
+                state.began_with = inputs;
+                state.template_time = template_time;
                 (state, Weights { decoder, optimizer, reference })
             }
         };
-        let saved_step = latest.checkpoint.map(|checkpoint| checkpoint.step);
+        weights.decoder = ending.given_to(weights.decoder);
+        let saved_step =
+            saved.as_ref().filter(|(_, state)| state.unevaluated.is_none()).map(|(step, _)| *step);
         let best = CheckpointStore::new(run_dir.join("best"), Keep::last(1));
         store.tidy(state.step)?;
         best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
-        let log = RunLog::create_or_resume(run_dir, saved_step)?;
+        let log = RunLog::open(run_dir, state.rows_logged(), state.step)?;
         let mut spikes = SpikeWatch::default();
         log.kept().iter().for_each(|row| drop(spikes.look(row)));
         let run = Self {
             config,
             dir: run_dir,
             tokenizer,
+            ending,
             save_every: config.checkpoint.every as u64,
             model: config.model.clone(),
             store,
@@ -177,11 +226,6 @@ impl<'a> Run<'a> {
         self.state.step + 1..=last
     }
 
-    /// Whether the model is to be evaluated after `step`.
-    pub fn is_evaluation_due(&self, step: u64) -> bool {
-        evaluation::is_due(&self.evaluation, step, self.total_steps)
-    }
-
     /// The records, for samples.
     pub fn log_mut(&mut self) -> &mut RunLog {
         &mut self.log
@@ -197,15 +241,20 @@ impl<'a> Run<'a> {
         if !stop.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let (step, total) = (self.state.step, self.total_steps);
-        if step == 0 {
+        if self.state.step == 0 {
             let what = "before the first step was done; the same command begins again";
             return Err(Error::Interrupted(what.into()));
         }
+        Err(self.interrupted(weights, "")?)
+    }
+
+    /// Saves the state after the last whole step; the interruption that says so.
+    fn interrupted(&mut self, weights: &Weights, how_far: &str) -> Result<Error> {
+        let (step, total) = (self.state.step, self.total_steps);
         self.save(weights)?;
         let saved = self.store.path_of(step);
-        Err(Error::Interrupted(format!(
-            "saved after step {step} of {total} in {}; the same command goes on from there",
+        Ok(Error::Interrupted(format!(
+            "saved after step {step} of {total}{how_far} in {}; the same command goes on from there",
             saved.display()
         )))
     }
@@ -222,22 +271,61 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Ends a step: keeps the model if `evaluated` makes it the best, writes the metrics (`wall_s` first) and saves
-    /// a checkpoint where one is due. Breaks when evaluations end the run early.
+    /// Ends a step after which `rows_drawn` rows were drawn in all: its metrics go into a row, and the rest is
+    /// [`Self::evaluate_and_record`].
     ///
     /// # Errors
-    /// What the files report.
+    /// As [`Self::evaluate_and_record`].
     pub fn end_step(
         &mut self,
         weights: &Weights,
         rows_drawn: u64,
-        mut metrics: Map<String, Value>,
-        evaluated: Option<Evaluated>,
+        metrics: Map<String, Value>,
+        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
     ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
         self.state.updates = weights.optimizer.updates_done();
         self.state.rows_drawn = rows_drawn;
+        self.evaluate_and_record(weights, metrics, evaluate)
+    }
+
+    /// Makes up for the evaluation during which an earlier call was asked to stop, where there is one: the step before it
+    /// is done, its row is not written. Breaks as [`Self::end_step`].
+    ///
+    /// # Errors
+    /// As [`Self::evaluate_and_record`].
+    pub fn end_unevaluated_step(
+        &mut self,
+        weights: &Weights,
+        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
+    ) -> Result<ControlFlow<()>> {
+        match self.state.unevaluated.take() {
+            Some(metrics) => self.evaluate_and_record(weights, metrics, evaluate),
+            None => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    /// Evaluates the model of the step that is done, if that is due; keeps it if it is the best; writes the row (`wall_s`
+    /// first) and saves a checkpoint where one is due. Breaks when evaluations end the run early.
+    ///
+    /// # Errors
+    /// What `evaluate` and the files report; [`Error::Interrupted`] where it was asked to stop in the evaluation, after the
+    /// state was saved with the row so far.
+    fn evaluate_and_record(
+        &mut self,
+        weights: &Weights,
+        mut metrics: Map<String, Value>,
+        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
+    ) -> Result<ControlFlow<()>> {
         let step = self.state.step;
+        let is_due = evaluation::is_due(&self.evaluation, step, self.total_steps);
+        let evaluated = match if is_due { evaluate(step) } else { Ok(None) } {
+            Err(Error::Model(rlt_model::Error::Stopped)) => {
+                self.state.unevaluated = Some(metrics);
+                return Err(self.interrupted(weights, ", before its evaluation")?);
+            }
+            evaluated => evaluated?,
+        };
         if let Some(Evaluated { metrics: more, score }) = evaluated {
             metrics.extend(more);
             if self.state.evaluation.take(step, score, &self.evaluation) {
@@ -286,7 +374,7 @@ impl<'a> Run<'a> {
         error: Error,
         groups: impl FnOnce() -> Vec<FailedGroup>,
     ) -> Error {
-        let (work, step) = (self.state.work.clone(), self.state.step + 1);
+        let (work, step) = (self.state.began_with.work.clone(), self.state.step + 1);
         let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
         failure::keep_failed(self.dir, batch, |folder| self.snapshot(weights).write(folder), error)
     }
@@ -300,7 +388,7 @@ impl<'a> Run<'a> {
         // No checkpoint outlives the rows it stands on.
         self.log.sync()?;
         self.store.save(step, |folder| self.snapshot(weights).write(folder))?;
-        self.saved_step = Some(step);
+        self.saved_step = self.state.unevaluated.is_none().then_some(step);
         Ok(())
     }
 
@@ -310,7 +398,7 @@ impl<'a> Run<'a> {
         let in_folder = decoder.adapter().is_some() || self.config.fixed_reference().is_some();
         let reference = reference.as_ref().filter(|_| !in_folder).map(Decoder::parameters);
         let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
-        Snapshot { state, decoder, tokenizer, base, optimizer, reference }
+        Snapshot { state, decoder, tokenizer, ending: &self.ending, base, optimizer, reference }
     }
 
     /// Ends the run: the final model in `model/` (an adapter merged into it, and in `adapter/` on its own), then
@@ -326,7 +414,7 @@ impl<'a> Run<'a> {
         if let Some(adapter) = decoder.adapter() {
             replace_folder(&self.dir.join("adapter"), |folder| -> Result<()> {
                 adapter.save(folder, decoder.config(), &self.config.model.path)?;
-                Ok(self.tokenizer.save(folder)?)
+                self.save_text_side(folder)
             })?;
         }
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
@@ -337,7 +425,13 @@ impl<'a> Run<'a> {
     /// The model as it is used afterwards.
     fn save_model(&self, decoder: &Decoder, folder: &Path) -> Result<()> {
         decoder.save_as(folder, self.model.save_dtype.into())?;
-        Ok(self.tokenizer.save(folder)?)
+        self.save_text_side(folder)
+    }
+
+    /// What a model's folder holds beside its weights.
+    fn save_text_side(&self, folder: &Path) -> Result<()> {
+        self.tokenizer.save(folder)?;
+        self.ending.save(folder)
     }
 }
 

@@ -108,6 +108,13 @@ impl Decoder {
         Self { arithmetic, ..self }
     }
 
+    /// The same model with other tokens that end a text.
+    #[must_use]
+    pub fn ending_with(mut self, eos_token_ids: Vec<u32>) -> Self {
+        self.config.eos_token_ids = eos_token_ids;
+        self
+    }
+
     /// The number format of its matrix products.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
