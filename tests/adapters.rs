@@ -7,8 +7,11 @@ use std::sync::atomic::AtomicBool;
 use rlt::config::Config;
 use rlt::progress::Silent;
 use rlt::run_log::{TIME_FIELDS, read_rows};
+use rlt::worlds::lexicon::TURN_END;
 use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
 use rlt_model::Decoder;
+use rlt_model::config::ModelConfig;
+use rlt_model::tokenizer::Tokenizer;
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
 const LORA: [&str; 3] = ["lora.rank=4", "lora.alpha=8", "grpo.reference_sync_every=0"];
@@ -158,4 +161,54 @@ fn the_command_line_explains_with_an_adapter_s_folder() {
     let output = command.arg("--data").arg(data).arg("--out").arg(&out).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(fs::read_to_string(out).unwrap().lines().count(), 12);
+}
+
+#[test]
+fn everything_that_training_saves_ends_where_it_taught_to_and_keeps_the_base_s_settings() {
+    let sft: Train = |config, dir| rlt::sft::train(config, dir, &Silent, &AtomicBool::new(false));
+    let grpo: Train = |config, dir| rlt::grpo::train(config, dir, &Silent, &AtomicBool::new(false));
+    let made = made();
+    // A base that ends texts with a token of its own, as one that was not trained on turns.
+    let turn_end = Tokenizer::from_dir(&made.model).unwrap().token_to_id(TURN_END).unwrap();
+    let of_base = serde_json::json!({
+        "bos_token_id": 1, "pad_token_id": 2, "eos_token_id": 3, "do_sample": true, "temperature": 0.6,
+        "top_p": 0.95, "top_k": 20, "repetition_penalty": 1.05, "transformers_version": "4.51.0",
+    });
+    let name = "generation_config.json";
+    fs::write(made.model.join(name), of_base.to_string()).unwrap();
+    let mut expected = of_base;
+    expected["eos_token_id"] = serde_json::json!([turn_end, 3]);
+    let held_out = format!("eval.data={}", made.files.questions_heldout.display());
+    for (file, train, data, evaluation) in [
+        ("sft.toml", sft, &made.files.textbook, &[][..]),
+        ("train.toml", grpo, &made.files.questions_train, &["eval.every=3", &held_out]),
+    ] {
+        for rank in ["lora.rank=0", "lora.rank=4"] {
+            let settings = [&[rank, "checkpoint.every=1", "sft.epochs=0.5"], evaluation].concat();
+            let config = made.config(file, data, &settings);
+            let run_dir = made.run_dir(&format!("{file}-{rank}"));
+            let trained = train(&config, &run_dir).unwrap();
+            let mut folders = vec![trained.model.clone()];
+            folders.extend(trained.best);
+            folders.extend((rank == "lora.rank=4").then(|| run_dir.join("adapter")));
+            let checkpoints =
+                || fs::read_dir(run_dir.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+            folders.extend(checkpoints());
+            assert!(folders.len() >= 3, "{folders:?}");
+            for folder in folders {
+                let saved: serde_json::Value =
+                    serde_json::from_slice(&fs::read(folder.join(name)).unwrap()).unwrap();
+                assert_eq!(saved, expected, "{}", folder.display());
+            }
+            let saved = ModelConfig::from_dir(&trained.model).unwrap();
+            assert_eq!(saved.eos_token_ids, [turn_end, 3]);
+            // A run that goes on from a checkpoint saves the same.
+            let files =
+                || ["config.json", name].map(|file| fs::read(run_dir.join("model").join(file)).unwrap());
+            let before = files();
+            fs::remove_dir_all(checkpoints().max().unwrap()).unwrap();
+            train(&config, &run_dir).unwrap();
+            assert!(before == files());
+        }
+    }
 }

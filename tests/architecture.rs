@@ -185,6 +185,7 @@ fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
     let known: BTreeSet<String> =
         known.into_keys().chain(style.map(|part| format!("prompts.{part}"))).collect();
     let weights = [
+        "reward.grader",
         "reward.alpha_min",
         "reward.alpha_max",
         "reward.unscorable_reward",

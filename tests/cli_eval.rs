@@ -208,6 +208,52 @@ fn committed(state: &Path) -> Value {
     std::fs::read(state).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
+#[test]
+fn a_killed_evaluation_goes_on_with_its_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    scripted::write_random_model(&dir.join("model"), 256);
+    let path = dir.join("model/tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let template = config["chat_template"].as_str().unwrap();
+    config["chat_template"] = format!("{{{{ strftime_now('%d %b %Y') }}}}{template}").into();
+    std::fs::write(path, config.to_string()).unwrap();
+    // Time zones that never have the same date.
+    let (first, other) = ("AAA-14", "BBB+11");
+    let on_day = |zone: &str, out: &str| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
+        command.current_dir(dir).env("TZ", zone);
+        command.args([
+            "eval",
+            "--model",
+            "model",
+            "--task",
+            "market",
+            "-q",
+            "--max-questions",
+            "60",
+            "-n",
+            "2",
+        ]);
+        command.args(["--out", out, "sampling.max_new_tokens=24", "sampling.max_running=1"]);
+        command
+    };
+    let answers = |zone: &str, out: &str| {
+        assert!(on_day(zone, out).status().unwrap().success());
+        std::fs::read(dir.join(out.replace(".json", "_questions.jsonl"))).unwrap()
+    };
+    let whole = answers(first, "a.json");
+    assert!(whole != answers(other, "b.json"), "the date counts");
+    let mut child = on_day(first, "c.json").spawn().unwrap();
+    while committed(&dir.join(".c.json.rlt-state"))["state"].as_u64().unwrap_or(0) < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(whole == answers(other, "c.json"), "another day changed the answers");
+}
+
 /// A small student that was trained on eight questions until it answers some of them, and a file of these.
 fn trained_student(dir: &Path) {
     let row = |i: usize| {

@@ -141,3 +141,60 @@ fn added_rewards_are_summed_and_kept_apart() {
     }
     assert!(sums.iter().any(|row| row["rewards"]["repetition"].as_f64().unwrap() > 0.0));
 }
+
+/// Puts the date into every prompt of the model in `folder`.
+fn ask_for_the_date(folder: &Path) {
+    let path = folder.join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let template = config["chat_template"].as_str().unwrap();
+    config["chat_template"] = format!("{{{{ strftime_now('%d %b %Y') }}}}{template}").into();
+    fs::write(path, config.to_string()).unwrap();
+}
+
+#[test]
+fn what_was_killed_goes_on_with_its_date_and_begins_again_with_other_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    inputs(dir, 1500);
+    for model in ["teacher", "student"] {
+        ask_for_the_date(&dir.join(model));
+    }
+    // Time zones that never have the same date.
+    let on_day = |zone: &str, out: &str| {
+        let mut command = score(dir, out);
+        command.env("TZ", zone);
+        command
+    };
+    let (first, other) = ("AAA-14", "BBB+11");
+    let done = |zone: &str, out: &str| {
+        let output = on_day(zone, out).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::read(dir.join(out)).unwrap()
+    };
+    let whole = done(first, "whole.jsonl");
+    assert!(whole != done(other, "other.jsonl"), "the date counts");
+    let mut child = on_day(first, "out.jsonl").spawn().unwrap();
+    while rows_done(dir).is_none_or(|rows| rows == 0) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = [".out.jsonl.rlt-partial", ".out.jsonl.rlt-state"]
+        .map(|name| (name, fs::read(dir.join(name)).unwrap()));
+    assert!(whole == done(other, "out.jsonl"), "another day changed the rows");
+
+    // The same attempt, beside a student whose weights changed under equal size and time.
+    fs::remove_file(dir.join("out.jsonl")).unwrap();
+    for (name, bytes) in left {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+    let weights = dir.join("student/model.safetensors");
+    let modified = fs::metadata(&weights).unwrap().modified().unwrap();
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    fs::File::options().append(true).open(&weights).unwrap().set_modified(modified).unwrap();
+    let again = done(first, "out.jsonl");
+    assert!(again == done(first, "fresh.jsonl") && again != whole, "rows of two models in one file");
+}

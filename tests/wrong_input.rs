@@ -437,7 +437,7 @@ fn wrong_configurations() {
             setup: |dir| score_with(dir, "score.toml", "[reward]\nstudent_temperature = 0\n"),
             args: SCORE,
             code: 2,
-            says: &["reward.student_temperature is 0.0; it must be finite and above 0"],
+            says: &["reward.student_temperature is 0.0; it must be between 0.0001 and 10000.0"],
         },
         Case {
             name: "malformed TOML",

@@ -2,12 +2,12 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use rlt::config::Config;
 use rlt::training::Trained;
 use rlt::{Error, Result};
+use rlt_model::chat_template::TemplateTime;
 use rlt_model::sizes::MAX_ROWS;
 use serde_json::{Value, json};
 
@@ -103,6 +103,18 @@ impl Context {
     }
 }
 
+/// The date that templates are told by work which may go on with an earlier attempt: that of the attempt, if it was the
+/// `same` work at that time, else this process's.
+pub fn template_time(earlier: Option<String>, same: impl Fn(TemplateTime, &str) -> bool) -> TemplateTime {
+    let time = |work: &String| {
+        let mut work: Value = serde_json::from_str(work).ok()?;
+        let time: TemplateTime = serde_json::from_value(work["template_time"].take()).ok()?;
+        Some(time)
+    };
+    let time = earlier.and_then(|work| time(&work).filter(|&time| same(time, &work)));
+    time.unwrap_or_else(TemplateTime::of_this_process)
+}
+
 /// `path` when it is a folder.
 ///
 /// # Errors
@@ -113,23 +125,6 @@ pub fn model_folder(path: &Path) -> Result<&Path> {
     }
     let what = "no such folder; name a model folder in the Hugging Face layout".into();
     Err(Error::File { path: path.to_owned(), what })
-}
-
-/// What tells one state of a model folder from another without reading gigabytes: each file's name, size and time.
-pub fn fingerprint(folder: &Path) -> Result<Vec<(String, u64, u128)>> {
-    let io = |source| Error::Io { path: folder.to_path_buf(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let metadata = std::fs::metadata(entry.path()).map_err(io)?;
-        if metadata.is_file() {
-            let modified = metadata.modified().map_err(io)?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push((name, metadata.len(), modified.as_nanos()));
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// For clap: a whole number from 1, of rows, tokens or completions.

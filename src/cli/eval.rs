@@ -11,14 +11,16 @@ use rlt::evaluate::page::render;
 use rlt::evaluate::partial::PartialRecords;
 use rlt::evaluate::task::{Task, Thought, find_task, resume_task};
 use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, write_report};
+use rlt::model_files::{Deciding, ModelFiles};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use rlt_files::write_atomic;
+use rlt_model::chat_template::TemplateTime;
 use serde_json::{Value, json};
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive};
+use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
 
 /// `--thought`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,9 +89,20 @@ impl EvalArgs {
             drop(JsonlWriter::create(path)?);
         }
         let mut reports = Vec::with_capacity(tasks.len());
+        let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
         for (task, path) in &tasks {
-            let report = self.evaluate(context, &student, task, path, model)?;
-            reports.push(report);
+            let settings = |time| self.settings(&student, task, &files, model, time);
+            let unfinished = rlt_files::unfinished_work(path);
+            let time = template_time(unfinished, |time, earlier| {
+                let same = settings(time).to_string();
+                same == earlier
+            });
+            let earlier_chat = (time != TemplateTime::of_this_process())
+                .then(|| ChatText::from_dir_at(model, time))
+                .transpose()?;
+            let chat = earlier_chat.as_ref().unwrap_or(&chat);
+            let student = Sampler::new(&decoder, chat, &style, &config.sampling, config.seed)?;
+            reports.push(self.evaluate(context, &student, task, path, model, &settings(time))?);
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
         let json: Vec<_> =
@@ -125,11 +138,9 @@ impl EvalArgs {
         task: &Task,
         path: &Path,
         model: &Path,
+        settings: &Value,
     ) -> Result<EvalReport> {
-        let thought = match self.thought {
-            ThoughtArg::Free => Thought::Free,
-            ThoughtArg::None => Thought::None,
-        };
+        let thought = self.thought();
         let powers = std::iter::successors(Some(1_usize), |k| k.checked_mul(2));
         let options = EvalOptions {
             n_samples: self.n,
@@ -137,7 +148,7 @@ impl EvalArgs {
             seed: student.seed,
             ..EvalOptions::default()
         };
-        let (mut partial, done) = PartialRecords::open(path, &self.settings(student, task, thought, model)?)?;
+        let (mut partial, done) = PartialRecords::open(path, settings)?;
         let done = usable(done, task, self.n);
         let mut save = |records: &[QuestionRecord]| partial.append(records);
         let evaluated = resume_task(student, task, thought, &options, done, &mut save, &context.progress);
@@ -161,40 +172,36 @@ impl EvalArgs {
         Ok(report)
     }
 
+    fn thought(&self) -> Thought {
+        match self.thought {
+            ThoughtArg::Free => Thought::Free,
+            ThoughtArg::None => Thought::None,
+        }
+    }
+
     /// What answers depend on: records made with other settings are not gone on with.
-    fn settings(&self, student: &Sampler, task: &Task, thought: Thought, model: &Path) -> Result<Value> {
-        let weights = std::fs::read_dir(model)
-            .and_then(|entries| {
-                let mut files = Vec::new();
-                for entry in entries {
-                    let (entry, metadata) =
-                        entry.and_then(|entry| entry.metadata().map(|data| (entry, data)))?;
-                    let modified =
-                        metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                    files.push(format!(
-                        "{} {} {}",
-                        entry.file_name().display(),
-                        metadata.len(),
-                        modified.as_millis()
-                    ));
-                }
-                files.sort();
-                Ok(files)
-            })
-            .map_err(|source| Error::Io { path: model.to_owned(), source })?;
-        Ok(json!({
+    fn settings(
+        &self,
+        student: &Sampler,
+        task: &Task,
+        files: &ModelFiles,
+        model: &Path,
+        time: TemplateTime,
+    ) -> Value {
+        json!({
             "model": model,
-            "files": weights,
+            "files": files,
+            "template_time": time,
             "task": task.name,
             "split": task.split,
             "grader": format!("{:?}", task.grader),
             "n": self.n,
-            "thought": thought,
+            "thought": self.thought(),
             "seed": student.seed,
             "sampling": format!("{:?}", student.params),
             "arithmetic": format!("{:?}", student.decoder.arithmetic()),
             "style": format!("{:?}", student.style),
-        }))
+        })
     }
 }
 

@@ -1,22 +1,24 @@
 //! `rlt explain`: a teacher's explanations of questions with known solutions.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::config::{Config, DataConfig};
 use rlt::dataset::{QuestionRow, RowWriter, read_questions};
 use rlt::explain::{ExplainSummary, explain_each};
+use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
+use rlt_model::chat_template::TemplateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, fingerprint, model_folder, parse_positive};
+use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
 
 /// What a row of the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -67,11 +69,15 @@ impl ExplainArgs {
         let model = model_folder(model)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let rows = read_questions(&DataConfig { path: data.clone(), ..config.data.clone() })?;
-        let chat = ChatText::from_dir(model)?;
+        let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
+        let work = |time| self.work(&config, &style, &files, &rows, time);
+        let unfinished = rlt_files::unfinished_work(&self.out);
+        let time = template_time(unfinished, |time, earlier| work(time) == earlier);
+        let chat = ChatText::from_dir_at(model, time)?;
         let decoder = frozen_model(&config.model, model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
-        let mut out = RowWriter::<Done>::begin(&self.out, &self.work(&config, model, &rows)?)?;
+        let mut out = RowWriter::<Done>::begin(&self.out, &work(time))?;
         let done = out.state().summary;
         if done.questions > 0 {
             context.progress.note(&format!("going on after {} of {} questions", done.questions, rows.len()));
@@ -128,7 +134,14 @@ impl ExplainArgs {
     }
 
     /// Everything that decides the rows: an attempt that was killed is gone on with only when it is the same.
-    fn work(&self, config: &Config, model: &Path, rows: &[QuestionRow]) -> Result<String> {
+    fn work(
+        &self,
+        config: &Config,
+        style: &PromptStyle,
+        files: &ModelFiles,
+        rows: &[QuestionRow],
+        time: TemplateTime,
+    ) -> String {
         let mut crc = 0;
         for row in rows {
             let text = json!([row.row, row.question, row.solution, row.columns]).to_string();
@@ -136,16 +149,17 @@ impl ExplainArgs {
         }
         let work = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "model": fingerprint(model)?,
+            "model": files,
+            "template_time": time,
             "rows": [rows.len(), crc],
-            "prompts": &config.prompts,
+            "style": format!("{style:?}"),
             "sampling": &config.sampling,
             "seed": config.seed,
             "arithmetic": config.model.arithmetic,
             "n": self.n,
             "format": self.format,
         });
-        Ok(work.to_string())
+        work.to_string()
     }
 }
 

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::config::{AddedRewards, Config, DataConfig};
+use rlt::model_files::{Deciding, ModelFiles};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::Formats;
 use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
+use rlt_model::chat_template::TemplateTime;
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, fingerprint, model_folder, parse_positive};
+use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
 use super::interrupt::stop_flag;
 
 /// Score traces with the RLT reward, part by part
@@ -50,8 +52,32 @@ impl ScoreArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
         let checked = check_traces(&data, &style)?;
-        let teacher_chat = ChatText::from_dir(teacher_dir)?;
-        let student_chat = ChatText::from_dir(student_dir)?;
+        let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
+        let files = |folder| ModelFiles::of(folder, Deciding::WithWeights, &context.progress);
+        let of_teacher = files(teacher_dir)?;
+        let of_student = if student_dir == teacher_dir { of_teacher.clone() } else { files(student_dir)? };
+        let models = [of_teacher, of_student];
+        let work = |time: TemplateTime| {
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "models": &models,
+                "template_time": time,
+                "rows": &checked,
+                "data": &data,
+                "style": format!("{style:?}"),
+                "reward": &config.reward,
+                "world": &config.world.name,
+                "arithmetic": config.model.arithmetic,
+                "longest": (config.reward.add != AddedRewards::default()).then_some(config.sampling.max_new_tokens),
+                "detail": detail,
+                "tokens_per_batch": self.tokens_per_batch,
+            })
+            .to_string()
+        };
+        let unfinished = rlt_files::unfinished_work(&self.out);
+        let time = template_time(unfinished, |time, earlier| work(time) == earlier);
+        let teacher_chat = ChatText::from_dir_at(teacher_dir, time)?;
+        let student_chat = ChatText::from_dir_at(student_dir, time)?;
         ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
@@ -59,24 +85,11 @@ impl ScoreArgs {
         let own_student = (student_dir != teacher_dir).then(|| frozen_model(&config.model, student_dir));
         let own_student = own_student.transpose()?;
         let student = own_student.as_ref().unwrap_or(&teacher);
-        let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
-        let work = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "models": [fingerprint(teacher_dir)?, fingerprint(student_dir)?],
-            "rows": &checked,
-            "data": &data,
-            "prompts": &config.prompts,
-            "reward": &config.reward,
-            "arithmetic": config.model.arithmetic,
-            "longest": (config.reward.add != AddedRewards::default()).then_some(config.sampling.max_new_tokens),
-            "detail": detail,
-            "tokens_per_batch": self.tokens_per_batch,
-        });
         let tally = score_file(
             &data,
             &checked,
             &self.out,
-            &work.to_string(),
+            &work(time),
             detail,
             &formats,
             (&teacher, student),

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{AddedRewards, Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale};
+use super::{
+    AddedRewards, AnswerRule, Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale,
+};
 use crate::{Error, Result};
 
 impl Config {
@@ -101,9 +103,13 @@ fn one_line(text: &str) -> String {
 }
 
 /// A configuration with every optional key present: its keys are the known keys and its values have
-/// the types that are wanted. The literal is exhaustive, so a new optional key cannot be forgotten.
+/// the types that are wanted. The literals of tables with optional keys leave nothing out, so a new one cannot be forgotten
+/// there; a test finds one in any other table.
 fn specimen() -> Result<Table> {
     let text = || Some(String::new());
+    let reward = RewardConfig::default();
+    let grpo = GrpoConfig::default();
+    let add = AddedRewards::default();
     let config = Config {
         prompts: PromptsConfig {
             style: String::new(),
@@ -119,13 +125,37 @@ fn specimen() -> Result<Table> {
             end_of_explanation: text(),
         },
         reward: RewardConfig {
+            kind: reward.kind,
+            grader: Some(AnswerRule::Solution),
+            alpha: reward.alpha,
             alpha_min: Some(0.0),
             alpha_max: Some(0.0),
+            solution_weight: reward.solution_weight,
+            lambda: reward.lambda,
+            kl: reward.kl,
+            solution_reduction: reward.solution_reduction,
+            kl_reduction: reward.kl_reduction,
+            logprob_clip: reward.logprob_clip,
+            kl_clip: reward.kl_clip,
+            reward_clip: reward.reward_clip,
+            teacher_temperature: reward.teacher_temperature,
+            student_temperature: reward.student_temperature,
+            format_penalty: reward.format_penalty,
             unscorable_reward: Some(0.0),
-            add: AddedRewards { overlong_cache: Some(0), ..AddedRewards::default() },
-            ..RewardConfig::default()
+            add: AddedRewards {
+                correctness: add.correctness,
+                overlap: add.overlap,
+                repetition: add.repetition,
+                length: add.length,
+                overlong: add.overlong,
+                overlong_cache: Some(0),
+            },
         },
         grpo: GrpoConfig {
+            steps: grpo.steps,
+            questions_per_step: grpo.questions_per_step,
+            group_size: grpo.group_size,
+            objective: grpo.objective,
             baseline: Some(Baseline::Group),
             scale: Some(Scale::Group),
             loss_mean: Some(LossMean::Sequence),
@@ -133,8 +163,15 @@ fn specimen() -> Result<Table> {
             clip_high: Some(0.0),
             mask_truncated: Some(false),
             resample_rounds: Some(0),
+            epochs: grpo.epochs,
+            minibatches: grpo.minibatches,
+            beta: grpo.beta,
+            kl: grpo.kl,
             reference_sync_every: Some(0),
-            ..GrpoConfig::default()
+            reference_mixup: grpo.reference_mixup,
+            tokens_per_microbatch: grpo.tokens_per_microbatch,
+            samples_logged: grpo.samples_logged,
+            samples_every: grpo.samples_every,
         },
         ..Config::default()
     };
@@ -384,6 +421,60 @@ mod tests {
         assert!(load("", &["grpo.steps"]).unwrap_err().contains("key=value"));
     }
 
+    /// Every key by its dotted path with the specimen's value; no tables.
+    fn all_keys() -> Vec<(String, Value)> {
+        let specimen = specimen().unwrap();
+        let keys = known_keys(&specimen, "").into_iter();
+        keys.map(|key| (key.clone(), lookup(&specimen, &key).unwrap().clone()))
+            .filter(|(_, value)| !value.is_table())
+            .collect()
+    }
+
+    #[test]
+    fn the_specimen_has_every_key_that_a_table_knows() {
+        let specimen = specimen().unwrap();
+        let tables =
+            known_keys(&specimen, "").into_iter().filter(|key| lookup(&specimen, key).unwrap().is_table());
+        for table in tables.chain([String::new()]) {
+            // What serde says of a key that no table has lists those that this one has.
+            let mut alone = Table::new();
+            let mut keys: Vec<&str> = table.split('.').filter(|key| !key.is_empty()).collect();
+            keys.push("no such key");
+            insert(&mut alone, &keys, Value::Boolean(true));
+            let message = Config::deserialize(alone).unwrap_err().message().to_owned();
+            let (_, known) = message.split_once("expected").unwrap();
+            let names: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "{message}");
+            for name in names {
+                let path = if table.is_empty() { name.to_owned() } else { format!("{table}.{name}") };
+                assert!(lookup(&specimen, &path).is_some(), "{path} is not in the specimen");
+            }
+        }
+    }
+
+    #[test]
+    fn no_number_is_without_bounds() {
+        // Any seed is one; threads are counted where they are started; a term's size is compared with its matrix.
+        let elsewhere = ["seed", "threads", "lora.rank", "lora.alpha"];
+        let mut n = 0;
+        for (key, value) in all_keys() {
+            let extremes: &[&str] = match value {
+                Value::Integer(_) => &["9223372036854775807", "1000000000000", "-1"],
+                Value::Float(_) => &["1e300", "-1e300", "1e38", "-1e38", "inf", "-inf", "nan"],
+                _ => continue,
+            };
+            for extreme in extremes.iter().filter(|_| !elsewhere.contains(&key.as_str())) {
+                let message = load("", &[&format!("{key}={extreme}")]).expect_err(&key);
+                let last = key.rsplit('.').next().unwrap();
+                let named =
+                    message.starts_with(&format!("{key} is ")) || message.contains(&format!("`{last}`"));
+                assert!(named, "{key}={extreme}: {message}");
+                n += 1;
+            }
+        }
+        assert!(n > 200, "{n} values were tried");
+    }
+
     #[test]
     fn malformed_toml_names_the_line() {
         let message = load("seed = 1\n[grpo\nsteps = 3\n", &[]).unwrap_err();
@@ -429,6 +520,8 @@ mod tests {
         fn any_float_round_trips(bits: u32, wide: u64) {
             let (narrow, wide) = (f32::from_bits(bits).abs(), f64::from_bits(wide).abs());
             proptest::prop_assume!(narrow.is_finite() && wide.is_finite());
+            // Within their bounds, with every pattern of digits.
+            let (narrow, wide) = (narrow % 1e6, wide % 1e3);
             let mut config = Config { name: "floats".into(), ..Config::default() };
             config.reward.lambda = narrow;
             config.optimizer.learning_rate = wide;

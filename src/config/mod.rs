@@ -5,6 +5,7 @@
 //! to the current directory, not to the configuration file, so that the same text means the same
 //! thing in a file and on the command line.
 
+mod bounds;
 mod grpo;
 mod load;
 mod memory;

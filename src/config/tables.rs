@@ -187,12 +187,28 @@ pub enum RewardKind {
     Correctness,
 }
 
+/// `reward.grader`: what makes an answer right. It is the same rule for every row, whatever its question reads like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerRule {
+    /// The solution section says what the row's solution says (as `rlt eval` grades a file of rows).
+    Solution,
+    /// The last whole number in the solution section is the row's (the world `market`).
+    Integer,
+    /// The expression in the solution section makes the target of the row's solution, `EXPRESSION = TARGET`, from its numbers
+    /// (the world `numbers`).
+    Expression,
+}
+
 /// `[reward]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardConfig {
     /// Which reward.
     pub kind: RewardKind,
+    /// What makes an answer right, for `kind = "correctness"` and `add.correctness`; unset, the rule of the world that
+    /// `[world]` names, or `solution` without one.
+    pub grader: Option<AnswerRule>,
     /// Weight of the minimum (r_SS) and the maximum (r_KL) against the mean.
     pub alpha: f32,
     /// Weight of the minimum in r_SS where it is not [`Self::alpha`].
@@ -279,6 +295,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             kind: RewardKind::Rlt,
+            grader: None,
             alpha: 0.01,
             alpha_min: None,
             alpha_max: None,

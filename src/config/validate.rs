@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rlt_model::sizes::MAX_RANK;
 
-use super::{Config, Objective, RewardKind};
+use super::{Config, RewardKind};
 use crate::worlds::World;
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ impl Config {
             &self.name,
             "a folder name without separators; set run_dir for a path",
         )?;
+
+        self.check_bounds()?;
 
         let world = &self.world;
         if self.makes_its_world() {
@@ -45,7 +47,6 @@ impl Config {
 
         let eval = &self.eval;
         at_least_one("eval.samples", eval.samples)?;
-        not_negative("eval.min_gain", eval.min_gain)?;
         if eval.every == 0 && (eval.patience > 0 || !eval.data.as_os_str().is_empty()) {
             return Err(Error::Usage(
                 "eval.every is 0: nothing is evaluated, so eval.data and eval.patience say nothing; set eval.every"
@@ -53,24 +54,7 @@ impl Config {
             ));
         }
 
-        let (reward, settings) = (&self.reward, self.reward.settings());
-        not_negative("reward.alpha", reward.alpha.into())?;
-        not_negative("reward.alpha_min", settings.alpha_min.into())?;
-        not_negative("reward.alpha_max", settings.alpha_max.into())?;
-        not_negative("reward.solution_weight", reward.solution_weight.into())?;
-        not_negative("reward.lambda", reward.lambda.into())?;
-        not_negative("reward.logprob_clip", reward.logprob_clip.into())?;
-        not_negative("reward.kl_clip", reward.kl_clip.into())?;
-        not_negative("reward.reward_clip", reward.reward_clip.into())?;
-        positive("reward.teacher_temperature", reward.teacher_temperature.into())?;
-        positive("reward.student_temperature", reward.student_temperature.into())?;
-        for (key, value) in [
-            ("reward.format_penalty", reward.format_penalty),
-            ("reward.unscorable_reward", settings.unscorable_reward),
-        ] {
-            require(value.is_finite(), key, value, "finite")?;
-        }
-
+        let reward = &self.reward;
         let add = &reward.add;
         for (key, weight, of_explanations) in [
             ("reward.add.correctness", add.correctness, true),
@@ -79,7 +63,6 @@ impl Config {
             ("reward.add.length", add.length, false),
             ("reward.add.overlong", add.overlong, false),
         ] {
-            require(weight.is_finite(), key, weight, "finite")?;
             let composes = weight == 0.0 || !of_explanations || reward.kind == RewardKind::Rlt;
             let range = "0 where reward.kind is correctness: it is about explanations";
             require(composes, key, weight, range)?;
@@ -97,20 +80,9 @@ impl Config {
         }
 
         let sampling = &self.sampling;
-        not_negative("sampling.temperature", sampling.temperature.into())?;
-        let top_p = sampling.top_p;
-        require(top_p > 0.0 && top_p <= 1.0, "sampling.top_p", top_p, "above 0 and at most 1")?;
-        require(
-            (0.0..1.0).contains(&sampling.min_p),
-            "sampling.min_p",
-            sampling.min_p,
-            "at least 0 and below 1",
-        )?;
-        positive("sampling.repetition_penalty", sampling.repetition_penalty.into())?;
         at_least_one("sampling.max_new_tokens", sampling.max_new_tokens)?;
         at_least_one("sampling.max_running", sampling.max_running)?;
 
-        positive("sft.epochs", self.sft.epochs)?;
         at_least_one("sft.batch_rows", self.sft.batch_rows)?;
         at_least_one("sft.tokens_per_microbatch", self.sft.tokens_per_microbatch)?;
 
@@ -123,22 +95,9 @@ impl Config {
             grpo.group_size,
             "2 or more: the advantage compares the completions of one question",
         )?;
-        let settings = grpo.objective_settings();
-        if grpo.objective != Objective::Cispo {
-            let clip = settings.clip_low;
-            require(clip > 0.0 && clip < 1.0, "grpo.clip_low", clip, "above 0 and below 1")?;
-        }
-        positive("grpo.clip_high", settings.clip_high.into())?;
         at_least_one("grpo.epochs", grpo.epochs)?;
         at_least_one("grpo.minibatches", grpo.minibatches)?;
         grpo.check_composition()?;
-        not_negative("grpo.beta", grpo.beta.into())?;
-        require(
-            (0.0..=1.0).contains(&grpo.reference_mixup),
-            "grpo.reference_mixup",
-            grpo.reference_mixup,
-            "between 0 and 1",
-        )?;
         at_least_one("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch)?;
         at_least_one("grpo.samples_every", grpo.samples_every)?;
 
@@ -151,16 +110,7 @@ impl Config {
             let range = "false with lora.rank above 0: terms beside random weights teach nothing";
             require(!self.model.from_scratch, "model.from_scratch", true, range)?;
         }
-
-        let optimizer = &self.optimizer;
-        not_negative("optimizer.learning_rate", optimizer.learning_rate)?;
-        not_negative("optimizer.warmup", optimizer.warmup)?;
-        for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require((0.0..1.0).contains(&beta), key, beta, "at least 0 and below 1")?;
-        }
-        positive("optimizer.epsilon", optimizer.epsilon)?;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        not_negative("optimizer.clip_norm", optimizer.clip_norm)
+        Ok(())
     }
 
     /// Whether `[world]` supplies the paths that are not set.
@@ -208,12 +158,8 @@ impl Config {
     }
 }
 
-fn require(holds: bool, key: &str, value: impl std::fmt::Debug, range: &str) -> Result<()> {
+pub(super) fn require(holds: bool, key: &str, value: impl std::fmt::Debug, range: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Usage(format!("{key} is {value:?}; it must be {range}"))) }
-}
-
-fn not_negative(key: &str, value: f64) -> Result<()> {
-    require(value.is_finite() && value >= 0.0, key, value, "finite and 0 or more")
 }
 
 fn positive(key: &str, value: f64) -> Result<()> {

@@ -4,12 +4,12 @@ use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::Completion;
 use rlt_model::{Decoder, Stop};
 
-use crate::config::{Config, KlEstimator, RewardConfig, RewardKind};
+use crate::config::{AnswerRule, Config, KlEstimator, RewardConfig, RewardKind};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
-use crate::score::added::{Adding, Sum, Written, is_right};
+use crate::score::added::{Adding, Sum, Written, answer_rule, is_right};
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
 use crate::scorer::Stoppable;
 use crate::traces;
@@ -56,15 +56,15 @@ pub(super) enum Basis {
 pub(super) enum Judge {
     /// A frozen student's log-probabilities.
     Rlt { student: Box<Decoder>, chat: Box<ChatText> },
-    /// Format and final answer.
-    Correctness,
+    /// Format and final answer, right by this rule.
+    Correctness(AnswerRule),
 }
 
 impl Judge {
     /// The judge of `reward.kind`; the student must share the vocabulary of `policy_chat`, and its template tells `time`.
     pub fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Self> {
         match config.reward.kind {
-            RewardKind::Correctness => Ok(Self::Correctness),
+            RewardKind::Correctness => Ok(Self::Correctness(answer_rule(config))),
             RewardKind::Rlt => {
                 let chat = ChatText::from_dir_at(&config.model.student, time)?;
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
@@ -78,7 +78,7 @@ impl Judge {
     pub fn tells_time(&self) -> bool {
         match self {
             Self::Rlt { chat, .. } => chat.template.tells_time(),
-            Self::Correctness => false,
+            Self::Correctness(_) => false,
         }
     }
 
@@ -86,7 +86,7 @@ impl Judge {
     pub fn student(&self) -> Option<&Decoder> {
         match self {
             Self::Rlt { student, .. } => Some(student),
-            Self::Correctness => None,
+            Self::Correctness(_) => None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Judge {
     pub fn prompt(&self, style: &PromptStyle, chat: &ChatText, row: &QuestionRow) -> Result<Vec<u32>> {
         match self {
             Self::Rlt { .. } => style.teacher_prompt(chat, row),
-            Self::Correctness => style.student_question_prompt(chat, row),
+            Self::Correctness(_) => style.student_question_prompt(chat, row),
         }
     }
 
@@ -122,12 +122,15 @@ impl Judge {
             let text = policy_chat.tokenizer.decode(text_ids(completion));
             add_rewards(judged, adding, style, &question.row, completion, &text)
         };
-        let Self::Rlt { student, chat } = self else {
-            let judged = completions().map(|(question, _, completion)| {
-                let text = policy_chat.tokenizer.decode(text_ids(completion));
-                judge_answer(style, &question.row, &text)
-            });
-            return Ok(judged.zip(completions()).map(with_added).collect());
+        let (student, chat) = match self {
+            Self::Rlt { student, chat } => (student, chat),
+            Self::Correctness(rule) => {
+                let judged = completions().map(|(question, _, completion)| {
+                    let text = policy_chat.tokenizer.decode(text_ids(completion));
+                    judge_answer(style, *rule, &question.row, &text)
+                });
+                return Ok(judged.zip(completions()).map(with_added).collect());
+            }
         };
         let formats = Formats { style, teacher: policy_chat, student: chat };
         let samples = completions()
@@ -185,11 +188,11 @@ pub(super) fn text_ids(completion: &Completion) -> &[u32] {
     traces::text_ids(&completion.ids, completion.finish.into())
 }
 
-fn judge_answer(style: &PromptStyle, row: &QuestionRow, completion: &str) -> Judged {
+fn judge_answer(style: &PromptStyle, rule: AnswerRule, row: &QuestionRow, completion: &str) -> Judged {
     let section = style.split_answer(completion).map(|(_, solution)| solution);
     let mut correct = false;
     let reward = correctness_reward(section, |_| {
-        correct = is_right(style, row, completion);
+        correct = is_right(style, rule, row, completion);
         correct
     });
     Judged { reward, parts: Vec::new(), formatted: section.is_some(), basis: Basis::Correctness(correct) }
@@ -221,26 +224,26 @@ pub(super) mod tests {
         }
     }
 
-    fn reward(question: &str, solution: &str, thought_and_answer: Option<(&str, &str)>) -> (f32, bool) {
+    fn reward(rule: AnswerRule, solution: &str, thought_and_answer: Option<(&str, &str)>) -> (f32, bool) {
         let style = PromptStyle::stratos();
         let completion = thought_and_answer
             .map_or("no sections".into(), |(thought, answer)| style.student_answer(thought, answer));
-        let judged = judge_answer(style, &row(question, solution), &completion);
+        let judged = judge_answer(style, rule, &row("What is 2 + 2?", solution), &completion);
         (judged.reward, judged.formatted)
     }
 
     #[test]
     fn an_answer_is_compared_without_its_white_space() {
-        let question = "What is 2 + 2?";
-        assert_eq!(reward(question, "\n4 apples\n", Some(("t", "4  apples"))), (1.0, true));
-        assert_eq!(reward(question, "4 apples", Some(("t", "5 apples"))), (-0.5, true));
-        assert_eq!(reward(question, "4 apples", None), (-1.0, false));
+        let reward = |solution, answer| reward(AnswerRule::Solution, solution, answer);
+        assert_eq!(reward("\n4 apples\n", Some(("t", "4  apples"))), (1.0, true));
+        assert_eq!(reward("4 apples", Some(("t", "5 apples"))), (-0.5, true));
+        assert_eq!(reward("4 apples", None), (-1.0, false));
     }
 
     #[test]
-    fn a_world_s_question_is_graded_by_its_number() {
-        let question = "Tom has 20 eggs. He finds 5. How many eggs does he have?";
-        assert_eq!(reward(question, "Tom has 25 eggs.", Some(("t", "It is 25."))), (1.0, true));
-        assert_eq!(reward(question, "Tom has 25 eggs.", Some(("t", "Tom has 52 eggs."))), (-0.5, true));
+    fn a_rule_about_numbers_reads_the_last_one() {
+        let reward = |solution, answer| reward(AnswerRule::Integer, solution, answer);
+        assert_eq!(reward("Tom has 25 eggs.", Some(("t", "It is 25."))), (1.0, true));
+        assert_eq!(reward("Tom has 25 eggs.", Some(("t", "Tom has 52 eggs."))), (-0.5, true));
     }
 }

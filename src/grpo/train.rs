@@ -203,7 +203,9 @@ fn inputs(
         RewardKind::Correctness => ModelFiles::default(),
     };
     let mut answers = Checksum::default();
-    questions.iter().for_each(|question| question.add_texts(&mut answers));
+    for question in questions {
+        question.add_texts(&mut answers);
+    }
     Ok(Inputs {
         rows: Some(RowsSum::of_ids(questions.iter().map(|question| question.prompt.as_slice()))),
         answers: Some(answers.finish()),

@@ -54,8 +54,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
     };
     let (of_pre_rl, traces_pre_rl) = distil("both-pre-rl", &teacher)?;
     let (of_rlt, traces_rlt) = distil("both-rlt-countdown", &rlt)?;
-    let (questions, held_out) = (&numbers.questions_train, &numbers.questions_heldout);
-    let direct = work.correctness_rl("both-direct", &base, questions, held_out, work.scale.rl_steps)?;
+    let direct = work.correctness_rl("both-direct", &base, World::Numbers, &numbers, work.scale.rl_steps)?;
     let completions = work.scale.questions_per_step * work.scale.group_size;
     // Each token that RL samples is also learnt from.
     let twice = |points: Vec<(f64, f64)>| points.into_iter().map(|(step, tokens)| (step, 2.0 * tokens));

@@ -178,7 +178,7 @@ impl Work<'_> {
         ]
     }
 
-    /// `model` after GRPO on right answers; a few of the `held_out` questions are asked on the way.
+    /// `model` after GRPO on right answers to the questions of `world`; a few of the `held_out` ones are asked on the way.
     ///
     /// # Errors
     /// What the stage reports.
@@ -186,14 +186,16 @@ impl Work<'_> {
         &self,
         name: &str,
         model: &Path,
-        questions: &Path,
-        held_out: &Path,
+        world: World,
+        files: &DatasetFiles,
         steps: usize,
     ) -> Result<PathBuf> {
+        let questions = &files.questions_train;
         let mut config = self.miniature.config(name, CORRECTNESS, &self.rl_size(steps), model, questions)?;
+        config.reward.grader = Some(world.answer_rule());
         config.eval.every = self.scale.watched_every;
         config.eval.max_rows = self.scale.watched_questions;
-        held_out.clone_into(&mut config.eval.data);
+        files.questions_heldout.clone_into(&mut config.eval.data);
         self.trained(StageKind::Rl, &config)
     }
 
@@ -207,8 +209,8 @@ impl Work<'_> {
         self.correctness_rl(
             &start.named("conventional"),
             &self.base(start)?,
-            &files.questions_train,
-            &files.questions_heldout,
+            World::Market,
+            &files,
             self.scale.rl_steps,
         )
     }

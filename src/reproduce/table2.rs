@@ -9,6 +9,7 @@ use super::table1::{self, Set, Source};
 use super::work::Work;
 use crate::error::Result;
 use crate::report::figure::{FigureLine, lines};
+use crate::worlds::World;
 
 /// What RL begins from.
 const COLD_STARTS: [ColdStart; 10] = [
@@ -58,8 +59,7 @@ pub fn measure(work: &Work) -> Result<Vec<(ColdStart, Row)>> {
     let measure = |(set, source): ColdStart| {
         let (model, name, student) = table1::student(work, source, set)?;
         let run = format!("rl-after-{name}");
-        let tuned =
-            work.correctness_rl(&run, &model, &files.questions_train, &files.questions_heldout, steps)?;
+        let tuned = work.correctness_rl(&run, &model, World::Market, &files, steps)?;
         let after = work.market_answers(&run, &tuned)?;
         let before = student.into_answers();
         let mut points = vec![(0.0, before.accuracy())];

@@ -1,11 +1,11 @@
 //! What `[reward.add]` adds to the reward of a completion, in training and in `rlt score`.
 
 use super::{NGRAM_TOKENS, RltSample};
-use crate::config::{AddedRewards, Config};
+use crate::config::{AddedRewards, AnswerRule, Config};
 use crate::dataset::QuestionRow;
 use crate::prompts::PromptStyle;
-use crate::worlds::World;
-use rlt_grade::{SolutionTags, grade_solution};
+use crate::worlds::{World, countdown};
+use rlt_grade::{SolutionTags, grade_integer, grade_solution};
 use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
 use rlt_reward::overlong::overlong_share;
 use rlt_reward::sum::weighted_sum;
@@ -37,6 +37,7 @@ pub(crate) struct Adding<'a> {
     add: &'a AddedRewards,
     /// `sampling.max_new_tokens`.
     longest: usize,
+    rule: AnswerRule,
     style: &'a PromptStyle,
 }
 
@@ -44,18 +45,18 @@ impl<'a> Adding<'a> {
     /// What `config` adds; none when that is nothing.
     pub fn of(config: &'a Config, style: &'a PromptStyle) -> Option<Self> {
         let add = &config.reward.add;
-        let longest = config.sampling.max_new_tokens;
-        (*add != AddedRewards::default()).then_some(Self { add, longest, style })
+        let (longest, rule) = (config.sampling.max_new_tokens, answer_rule(config));
+        (*add != AddedRewards::default()).then_some(Self { add, longest, rule, style })
     }
 
     /// The sum of `main`, called `name`, and what is added for `written`.
     pub fn sum(&self, name: &'static str, main: f32, written: &Written) -> Sum {
-        let Self { add, longest, style } = *self;
+        let Self { add, longest, rule, style } = *self;
         let is_added = |weight: f32| weight != 0.0;
         let mut added = Vec::new();
         if let Some((text, sample)) = written.explanation {
             if is_added(add.correctness) {
-                let right = is_right(style, written.row, &style.student_answer("", text));
+                let right = is_right(style, rule, written.row, &style.student_answer("", text));
                 added.push(("correctness", add.correctness, f32::from(u8::from(right))));
             }
             if is_added(add.overlap) {
@@ -83,19 +84,25 @@ impl<'a> Adding<'a> {
     }
 }
 
-/// Whether a completion's answer is right. A question of a synthetic world is graded as that world does; any other as
-/// `rlt eval` does a file's rows.
-pub(crate) fn is_right(style: &PromptStyle, row: &QuestionRow, completion: &str) -> bool {
+/// What makes an answer right in a run of `config`.
+pub(crate) fn answer_rule(config: &Config) -> AnswerRule {
+    let of_world = || World::from_name(&config.world.name).map(World::answer_rule);
+    config.reward.grader.or_else(|| of_world().ok()).unwrap_or(AnswerRule::Solution)
+}
+
+/// Whether a completion's answer is right by `rule`.
+pub(crate) fn is_right(style: &PromptStyle, rule: AnswerRule, row: &QuestionRow, completion: &str) -> bool {
     let tags = SolutionTags {
         end_of_thought: &style.end_of_thought,
         begin_of_solution: &style.begin_of_solution,
         end_of_solution: &style.end_of_solution,
     };
-    let verdict = match World::ALL.into_iter().find(|world| world.classify(&row.question, "").is_some()) {
-        Some(world) => world.grade(completion, &row.solution, &tags),
-        None => grade_solution(completion, &row.solution, &tags),
+    let grade = match rule {
+        AnswerRule::Solution => grade_solution,
+        AnswerRule::Integer => grade_integer,
+        AnswerRule::Expression => countdown::grade,
     };
-    verdict.correct
+    grade(completion, &row.solution, &tags).correct
 }
 
 #[cfg(test)]
@@ -111,6 +118,32 @@ mod tests {
             columns: serde_json::Map::new(),
             row: 1,
         }
+    }
+
+    #[test]
+    fn the_configuration_says_what_makes_an_answer_right_not_the_question() {
+        let style = PromptStyle::stratos();
+        // It reads like a question of the world `market`; its answer is more than a number.
+        let row = QuestionRow {
+            question: "Tom has 20 eggs. He finds 5. How many eggs does he have?".into(),
+            solution: "25 eggs".into(),
+            ..row()
+        };
+        let is_right = |overrides: &[&str], answer: &str| {
+            let overrides: Vec<String> = overrides.iter().map(|&o| o.to_owned()).collect();
+            let rule = answer_rule(&Config::load(None, &overrides).unwrap());
+            super::is_right(style, rule, &row, &style.student_answer("t", answer))
+        };
+        assert!(is_right(&[], "25 eggs"));
+        assert!(!is_right(&[], "You said 20 eggs. Eggs of 25"));
+        assert!(is_right(&["reward.grader=integer"], "You said 20 eggs. Eggs of 25"));
+        assert!(is_right(&["world.name=market"], "You said 20 eggs. Eggs of 25"));
+        assert!(!is_right(&["world.name=market", "reward.grader=solution"], "You said 20 eggs. Eggs of 25"));
+        let countdown = QuestionRow { solution: "(3 + 7) x 8 = 80.".into(), ..row.clone() };
+        let answer = style.student_answer("t", "8 x (7 + 3) = 80.");
+        assert!(super::is_right(style, AnswerRule::Expression, &countdown, &answer));
+        let wrong = style.student_answer("t", "8 + 7 + 3 = 80.");
+        assert!(!super::is_right(style, AnswerRule::Expression, &countdown, &wrong));
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl HeldOut {
         let mut sum = Checksum::default();
         for continuation in self.groups.iter().flat_map(|group| &group.continuations) {
             sum.add_ids(&continuation.ids);
-            continuation.scored.iter().for_each(|span| sum.add_span(span));
+            for span in &continuation.scored {
+                sum.add_span(span);
+            }
         }
         RowsSum { n: self.groups.len(), checksum: sum.finish() }
     }

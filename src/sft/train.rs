@@ -54,7 +54,9 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
     let held_out = HeldOut::load(config, &tokenizer, text.chat.as_ref(), progress)?;
 
     let mut counted = Checksum::default();
-    examples.iter().flat_map(|row| &row.example.loss).for_each(|span| counted.add_span(span));
+    for span in examples.iter().flat_map(|row| &row.example.loss) {
+        counted.add_span(span);
+    }
     let inputs = Inputs {
         rows: Some(RowsSum::of_ids(examples.iter().map(|row| row.example.ids.as_slice()))),
         answers: Some(counted.finish()),

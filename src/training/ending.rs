@@ -35,13 +35,12 @@ impl Ending {
         if let Some(id) = turn_end.filter(|id| !eos_token_ids.contains(id)) {
             eos_token_ids.insert(0, id);
         }
-        let settings = match read_object(&base.join(GENERATION_CONFIG))? {
-            Some(settings) => settings,
-            None => {
-                let mut config = read_object(&base.join("config.json"))?.unwrap_or_default();
-                config.retain(|key, value| FROM_CONFIG.contains(&key.as_str()) && !value.is_null());
-                config
-            }
+        let settings = if let Some(settings) = read_object(&base.join(GENERATION_CONFIG))? {
+            settings
+        } else {
+            let mut config = read_object(&base.join("config.json"))?.unwrap_or_default();
+            config.retain(|key, value| FROM_CONFIG.contains(&key.as_str()) && !value.is_null());
+            config
         };
         Ok(Self { eos_token_ids, settings })
     }

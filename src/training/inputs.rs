@@ -57,7 +57,9 @@ impl RowsSum {
     pub fn of_ids<'a>(rows: impl ExactSizeIterator<Item = &'a [u32]>) -> Self {
         let mut sum = Checksum::default();
         let n = rows.len();
-        rows.for_each(|ids| sum.add_ids(ids));
+        for ids in rows {
+            sum.add_ids(ids);
+        }
         Self { n, checksum: sum.finish() }
     }
 }
@@ -74,7 +76,9 @@ impl Checksum {
     /// Adds token ids.
     pub fn add_ids(&mut self, ids: &[u32]) {
         self.add_bytes(&(ids.len() as u64).to_le_bytes());
-        ids.iter().for_each(|id| self.add_bytes(&id.to_le_bytes()));
+        for id in ids {
+            self.add_bytes(&id.to_le_bytes());
+        }
     }
 
     /// Adds a text.
@@ -141,22 +145,24 @@ impl Inputs {
             (*work != now.work).then(|| format!("belongs to a run of {work}, not {}", now.work)),
             (*seed != now.seed).then(|| format!("belongs to a run of seed {seed}, not {}", now.seed)),
             config.map(|change| format!("was made with another configuration ({change})")),
-            changed(style, &now.style, |_, _| "was made with another file of prompts.style".into()),
-            changed(rows, &now.rows, |was, is| {
+            changed(style.as_ref(), now.style.as_ref(), |_, _| {
+                "was made with another file of prompts.style".into()
+            }),
+            changed(rows.as_ref(), now.rows.as_ref(), |was, is| {
                 format!("was made with other rows ({} then, {} now, or other text)", was.n, is.n)
             }),
-            changed(answers, &now.answers, |_, _| {
+            changed(answers.as_ref(), now.answers.as_ref(), |_, _| {
                 "was made with other answers to the same rows of data.path: their solutions changed".into()
             }),
-            changed(held_out, &now.held_out, |was, is| {
+            changed(held_out.as_ref(), now.held_out.as_ref(), |was, is| {
                 format!(
                     "was evaluated on other rows of eval.data ({} then, {} now, or other text)",
                     was.n, is.n
                 )
             }),
-            files("model.path", model, &now.model),
-            files("model.student", student, &now.student),
-            files("model.reference", reference, &now.reference),
+            files("model.path", model.as_ref(), now.model.as_ref()),
+            files("model.student", student.as_ref(), now.student.as_ref()),
+            files("model.reference", reference.as_ref(), now.reference.as_ref()),
         ];
         Ok(refusals.into_iter().flatten().next())
     }
@@ -181,8 +187,8 @@ impl Inputs {
 
 /// The line of a part that both record and that differs.
 fn changed<T: PartialEq>(
-    was: &Option<T>,
-    is: &Option<T>,
+    was: Option<&T>,
+    is: Option<&T>,
     line: impl FnOnce(&T, &T) -> String,
 ) -> Option<String> {
     match (was, is) {
@@ -192,8 +198,8 @@ fn changed<T: PartialEq>(
 }
 
 /// The line of a model whose files changed.
-fn files(key: &str, was: &Option<ModelFiles>, is: &Option<ModelFiles>) -> Option<String> {
-    let change = was.as_ref()?.first_change(is.as_ref()?)?;
+fn files(key: &str, was: Option<&ModelFiles>, is: Option<&ModelFiles>) -> Option<String> {
+    let change = was?.first_change(is?)?;
     Some(format!("was made with another {key}: {change}"))
 }
 
@@ -279,7 +285,9 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         let of = |texts: &[&str]| {
             let mut sum = Checksum::default();
-            texts.iter().for_each(|text| sum.add_text(text));
+            for text in texts {
+                sum.add_text(text);
+            }
             sum.finish()
         };
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));

@@ -27,6 +27,7 @@ pub use explanation::Kind;
 pub use lexicon::ModelShape;
 pub use story::Story;
 
+use crate::config::AnswerRule;
 use crate::dataset::QuestionRow;
 use crate::{Error, Result};
 use rlt_grade::{SolutionTags, Verdict, grade_integer};
@@ -86,6 +87,14 @@ impl World {
         match self {
             Self::Market => dataset::heldout_questions(seed, n),
             Self::Numbers => countdown::dataset::heldout_questions(seed, n),
+        }
+    }
+
+    /// What makes an answer to its questions right.
+    pub fn answer_rule(self) -> AnswerRule {
+        match self {
+            Self::Market => AnswerRule::Integer,
+            Self::Numbers => AnswerRule::Expression,
         }
     }
 

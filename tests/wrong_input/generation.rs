@@ -241,7 +241,7 @@ fn wrong_evaluations() {
                 "out/eval.json",
             ],
             code: 2,
-            says: &["sampling.temperature is -1.0; it must be finite and 0 or more"],
+            says: &["sampling.temperature is -1.0; it must be 0, or between 0.0001 and 10000.0"],
         },
         Case {
             name: "eval: rows without solutions",

@@ -46,5 +46,5 @@ pub use name::{is_plain_name, is_plain_path};
 pub use owned::{MARK, OwnedFolder};
 pub use place::{Inputs, Place};
 pub use replace::{UNFINISHED, replace_folder, sync_dir};
-pub use resumable::ResumableWriter;
+pub use resumable::{ResumableWriter, unfinished_work};
 pub use whole::{WholeFile, remove_unfinished, write_atomic};

@@ -57,6 +57,14 @@ struct Committed<S> {
     state: S,
 }
 
+/// The description of the work that an earlier attempt at `path` left unfinished, where there is one.
+pub fn unfinished_work(path: &Path) -> Option<String> {
+    let Place::File(target) = Place::of(path).ok()? else { return None };
+    let state = fs::read(beside(&target, "state")).ok()?;
+    let Committed { work, .. } = serde_json::from_slice::<Committed<serde_json::Value>>(&state).ok()?;
+    Some(work)
+}
+
 impl<S: Clone + Default + Serialize + DeserializeOwned> ResumableWriter<S> {
     /// Begins `path`, or goes on with it when the last attempt had the same `work` (a description of everything
     /// that decides the bytes). Missing parent folders are made.
