@@ -39,6 +39,9 @@ pub enum Error {
     /// The model, its tokenizer or its folder.
     #[error(transparent)]
     Model(#[from] rlt_model::Error),
+    /// A GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] rlt_gguf::Error),
     /// A number that must be finite is not: the work stops before it spreads.
     #[error("{0}")]
     NonFinite(String),

@@ -12,6 +12,7 @@ pub mod error;
 pub mod evaluate;
 pub mod explain;
 pub mod grpo;
+pub mod import;
 pub mod inspect;
 pub mod logprobs;
 pub mod miniature;

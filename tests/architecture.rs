@@ -69,6 +69,8 @@ fn crates_point_one_way_and_the_engine_knows_no_text() {
     );
     assert_eq!(uses("crates/rlt-engine/src", &["std::fs", "std::io"]), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &["reward", "advantage"]), [""; 0]);
+    let gguf = dependencies("crates/rlt-gguf/Cargo.toml");
+    assert!(!gguf.iter().any(|name| name.starts_with("rlt")), "rlt-gguf is a leaf: {gguf:?}");
     let generation = ["okenizer", "ChatTemplate", "String"];
     let mut found = uses("crates/rlt-model/src/generate.rs", &generation);
     found.extend(uses("crates/rlt-model/src/decode.rs", &generation));
@@ -100,6 +102,7 @@ fn only_the_command_line_prints_or_exits() {
     assert_eq!(uses("crates/rlt-files/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-grade/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &words), [""; 0]);
+    assert_eq!(uses("crates/rlt-gguf/src", &words), [""; 0]);
 }
 
 /// The `[text](target)` links of a page.
@@ -126,6 +129,7 @@ fn links_lead_somewhere() {
         "docs/NUMERICS.md",
         "docs/BENCHMARKS.md",
         "docs/GRADING.md",
+        "docs/IMPORT.md",
         "docs/RUNS.md",
         "docs/OBJECTIVES.md",
     ] {

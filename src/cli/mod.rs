@@ -10,6 +10,7 @@ mod demo;
 mod eval;
 mod explain;
 mod grade;
+mod import;
 mod inspect;
 mod interrupt;
 mod last_line;
@@ -56,6 +57,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
     Grade(grade::GradeArgs),
+    Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
     Plan(plan::PlanArgs),
@@ -91,6 +93,7 @@ impl Command {
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
             Self::Grade(args) => args.run(context),
+            Self::Import(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
             Self::Plan(args) => args.run(context),

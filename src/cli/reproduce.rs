@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use rlt::Result;
+use rlt::reproduce::real::{self, tables::parts_table};
 use rlt::reproduce::scale::Scale;
 use rlt::reproduce::{Options, Recipe, Reproduced, run};
+use rlt::{Error, Result};
 use serde_json::{Value, json};
 
-use super::common::Context;
+use super::common::{Context, model_folder, parse_positive};
 use super::interrupt::stop_flag;
 
 /// The paper's tables, figures and ablations in miniature on this CPU, ending in tables and one page
@@ -27,9 +28,18 @@ pub struct ReproduceArgs {
     /// Fewer questions, steps and groups
     #[arg(long)]
     quick: bool,
-    /// Where it writes; without it runs/reproduce, or runs/reproduce-quick
+    /// Where it writes; without it runs/reproduce, runs/reproduce-quick or, for `real`, runs/real
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// For `real`: the model folder of teacher and student
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// For `real`: a file of questions with worked solutions (as GSM8K's, MATH's or rlt's own rows); once a source
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// For `real`: questions of each file
+    #[arg(long, value_name = "N", default_value_t = 80, value_parser = parse_positive)]
+    questions: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -46,6 +56,8 @@ enum What {
     Ablations,
     /// All of them
     All,
+    /// What the reward prefers on real questions, by a pretrained model (--base, --data); not part of `all`
+    Real,
 }
 
 impl What {
@@ -57,6 +69,7 @@ impl What {
             Self::Fig4b => vec![Recipe::Fig4b],
             Self::Ablations => vec![Recipe::Ablations],
             Self::All => Recipe::ALL.to_vec(),
+            Self::Real => Vec::new(),
         }
     }
 }
@@ -64,6 +77,12 @@ impl What {
 impl ReproduceArgs {
     /// Runs the recipes and prints their tables.
     pub fn run(&self, context: &Context) -> Result<()> {
+        if matches!(self.what, What::Real) {
+            return self.run_real(context);
+        }
+        if self.base.is_some() || !self.data.is_empty() {
+            return Err(Error::Usage("--base and --data belong to `rlt reproduce real`".into()));
+        }
         let (scale, folder) = if self.quick {
             (Scale::quick(), "runs/reproduce-quick")
         } else {
@@ -73,6 +92,35 @@ impl ReproduceArgs {
         let options = Options { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
         let result = run(&options, &context.progress, stop_flag()?)?;
         context.answer(&text(&result), &as_json(&result))
+    }
+
+    fn run_real(&self, context: &Context) -> Result<()> {
+        let Some(base) = &self.base else {
+            return Err(Error::Usage("give the model: --base DIR".into()));
+        };
+        if self.data.is_empty() {
+            return Err(Error::Usage("give files of questions with worked solutions: --data FILE".into()));
+        }
+        model_folder(base)?;
+        let run_dir = self.run_dir.clone().unwrap_or_else(|| "runs/real".into());
+        let options = real::Options {
+            base: base.clone(),
+            data: self.data.clone(),
+            questions: self.questions,
+            run_dir: run_dir.clone(),
+        };
+        let effects = real::run(&options, &context.progress, stop_flag()?)?;
+        let (questions, dropped) = (effects.questions.len(), effects.dropped);
+        let table = run_dir.join("table.md");
+        context.answer(
+            &format!(
+                "{}\n{questions} questions, {dropped} dropped; tables: {}, figure: {}",
+                parts_table(&effects).to_text(),
+                table.display(),
+                run_dir.join("figure.svg").display()
+            ),
+            &json!({ "questions": questions, "dropped": dropped, "table": table, "run_dir": run_dir }),
+        )
     }
 }
 

@@ -14,6 +14,7 @@ pub mod fig4b;
 pub mod page;
 pub mod pool;
 pub mod pooled;
+pub mod real;
 pub mod scale;
 pub mod section;
 pub mod stages;
