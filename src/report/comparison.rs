@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::curves::{OverlaySection, overlays};
 use super::number::{compact, duration, percent, thousands};
-use super::page::first_and_last;
 use super::run_files::RunFiles;
+use super::trend::first_and_last;
 use crate::error::{Error, Result};
 
 /// Lines of one chart that eyes can tell apart; as many colours are in the style sheet.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::chart::{Chart, Unit};
-use super::page::Kind;
+use super::run_kind::RunKind;
 
 /// The curves in the order of the page; those without data are left out.
 const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
@@ -227,10 +227,10 @@ pub(super) fn overlays(runs: &[&[Map<String, Value>]]) -> Vec<OverlaySection> {
         .collect()
 }
 
-pub(super) fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSection> {
+pub(super) fn charts(metrics: &[Map<String, Value>], kind: RunKind) -> Vec<ChartSection> {
     let drawn = |chart: &Chart| {
         // One update a batch: GRPO's loss says nothing that the reward does not.
-        if chart.metric == "loss" && kind != Kind::Sft {
+        if chart.metric == "loss" && kind != RunKind::Sft {
             return None;
         }
         let svg = chart.svg(metrics)?;
@@ -242,7 +242,7 @@ pub(super) fn charts(metrics: &[Map<String, Value>], kind: Kind) -> Vec<ChartSec
         .map(|(title, charts)| ChartSection { title, charts: charts.iter().filter_map(drawn).collect() })
         .filter(|section| !section.charts.is_empty())
         .collect();
-    if kind == Kind::Sft {
+    if kind == RunKind::Sft {
         sections.reverse();
     }
     sections

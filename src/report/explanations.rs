@@ -4,7 +4,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::number::{compact, nats, percent, thousands};
-use super::run_files::{RunFiles, Sample};
+use super::run_files::RunFiles;
+use super::sample::Sample;
 use super::tokens::{self, Scale, ShadedText, text_html};
 use crate::config::Config;
 

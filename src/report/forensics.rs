@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::number::{compact, nats, percent};
-use super::page::first_and_last;
-use super::run_files::Sample;
+use super::sample::Extremes;
 use super::tokens::visible;
+use super::trend::first_and_last;
 
 /// Tokens listed of each extreme.
 const MOST_TOKENS: usize = 8;
@@ -16,31 +16,6 @@ const MOST_TOKENS: usize = 8;
 const SHARE_DRIFT: f64 = 0.1;
 /// A length that grows or shrinks by more than this factor is worth a warning.
 const LENGTH_DRIFT: f64 = 1.5;
-
-/// What one sample's reward hung on.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Extremes {
-    pub step: u64,
-    /// The least likely solution token and its log-probability, nats.
-    pub solution: Option<(String, f64)>,
-    /// The think token with the largest D, and it, nats.
-    pub think: Option<(String, f64)>,
-}
-
-impl Extremes {
-    pub fn of(sample: &Sample) -> Self {
-        let token = |texts: &[String], values: &[f64], sign: f64| {
-            let better = |a: (usize, f64), b: (usize, f64)| if sign * b.1 > sign * a.1 { b } else { a };
-            let (at, value) = values.iter().copied().enumerate().reduce(better)?;
-            Some((texts.get(at)?.clone(), value))
-        };
-        Self {
-            step: sample.step,
-            solution: token(&sample.solution_tokens, &sample.solution_logprobs, -1.0),
-            think: token(&sample.think_tokens, &sample.d_j, 1.0),
-        }
-    }
-}
 
 /// The section of the page.
 #[derive(Debug, Serialize)]
@@ -190,6 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::report::Sample;
 
     fn rows(metric: &str, values: [f64; 2]) -> Vec<Map<String, Value>> {
         (0..20)

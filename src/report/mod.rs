@@ -12,7 +12,10 @@ mod forensics;
 mod number;
 mod page;
 pub mod run_files;
+mod run_kind;
+pub mod sample;
 mod tokens;
+mod trend;
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +26,8 @@ use rlt_files::write_atomic;
 use crate::{Error, Result};
 use run_files::RunFiles;
 
-pub use run_files::{DemoSummary, Evaluation, Explanations, Sample, Stage, Student};
+pub use run_files::{DemoSummary, Evaluation, Explanations, Stage, Student};
+pub use sample::Sample;
 
 /// Writes `run_dir/report.html` and returns its path.
 ///

@@ -8,7 +8,9 @@ use super::explanations::{Pair, explanations, pairs};
 use super::forensics::{Forensics, forensics};
 use super::number::{compact, duration, percent, thousands};
 use super::run_files::{DemoSummary, Evaluation, RunFiles, Student};
+use super::run_kind::RunKind;
 use super::tokens::Scale;
+use super::trend::first_and_last;
 use crate::config::{Config, KlEstimator};
 
 /// The whole page.
@@ -16,7 +18,7 @@ use crate::config::{Config, KlEstimator};
 pub(super) struct Page {
     style: &'static str,
     title: String,
-    kind: Kind,
+    kind: RunKind,
     /// Short facts under the title.
     facts: Vec<String>,
     /// The demo's own words about its questions.
@@ -33,17 +35,6 @@ pub(super) struct Page {
     stages: Vec<StageBar>,
     total_time: String,
     config: String,
-}
-
-/// What the run was: decides the opening words.
-#[derive(Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
-    Demo,
-    Rlt,
-    Correctness,
-    Sft,
-    Evaluation,
 }
 
 /// A headline number.
@@ -97,7 +88,7 @@ struct StageBar {
 
 impl Page {
     pub fn of(files: &RunFiles) -> Self {
-        let kind = Kind::of(files);
+        let kind = RunKind::of(files);
         let config = files.config.clone().unwrap_or_default();
         let columns = explanations(files);
         let samples = columns.iter().flat_map(|(_, samples)| *samples);
@@ -113,7 +104,7 @@ impl Page {
             world: demo.world.clone(),
             headline: headline(files, kind),
             accuracy: accuracy(files),
-            reward: (kind == Kind::Rlt || has_ledger).then(|| RewardRule::of(&config)),
+            reward: (kind == RunKind::Rlt || has_ledger).then(|| RewardRule::of(&config)),
             scale,
             pairs: pairs(&columns, scale, &config),
             forensics: forensics(&files.metrics, &files.extremes),
@@ -130,23 +121,6 @@ impl Page {
                 .collect(),
             total_time: duration(total_seconds),
             config: files.config_text.clone(),
-        }
-    }
-}
-
-impl Kind {
-    fn of(files: &RunFiles) -> Self {
-        let logged = |metric: &str| files.metrics.iter().any(|row| row.contains_key(metric));
-        if files.demo.is_some() {
-            Self::Demo
-        } else if logged("r_ss_mean") {
-            Self::Rlt
-        } else if logged("reward_mean") {
-            Self::Correctness
-        } else if files.metrics.is_empty() {
-            Self::Evaluation
-        } else {
-            Self::Sft
         }
     }
 }
@@ -205,15 +179,7 @@ fn facts(files: &RunFiles, config: &Config, demo: &DemoSummary) -> Vec<String> {
     facts
 }
 
-/// Means over the first and the last few rows that have the metric, and how many those are.
-pub(super) fn first_and_last(rows: &[Map<String, Value>], metric: &str) -> Option<(f64, f64, usize)> {
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
-    let few = (values.len() / 10).clamp(1, 5);
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    (!values.is_empty()).then(|| (mean(&values[..few]), mean(&values[values.len() - few..]), few))
-}
-
-fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
+fn headline(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
     let mut figures = Vec::new();
     let students = files.demo.as_ref().map_or(&[][..], |demo| &demo.students);
     if let Some(best) = students.iter().find(|s| s.emphasis) {
@@ -228,13 +194,13 @@ fn headline(files: &RunFiles, kind: Kind) -> Vec<Figure> {
     /// Label, metric, how to write it.
     type Metric = (&'static str, &'static str, fn(f64) -> String);
     let metrics: &[Metric] = match kind {
-        Kind::Sft | Kind::Evaluation => &[("Loss", "loss", compact)],
-        Kind::Correctness => &[
+        RunKind::Sft | RunKind::Evaluation => &[("Loss", "loss", compact)],
+        RunKind::Correctness => &[
             ("Reward", "reward_mean", compact),
             ("Format rate", "format_rate", percent),
             ("Completion tokens", "completion_tokens_mean", compact),
         ],
-        Kind::Demo | Kind::Rlt => &[
+        RunKind::Demo | RunKind::Rlt => &[
             ("Reward", "reward_mean", compact),
             ("Solution log-prob", "solution_logprob_mean", compact),
             ("Mean divergence D", "kl_mean", compact),
@@ -264,7 +230,7 @@ fn spikes(rows: &[Map<String, Value>]) -> Vec<String> {
     rows.iter().filter_map(of_row).collect()
 }
 
-fn speed(files: &RunFiles, kind: Kind) -> Vec<Figure> {
+fn speed(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
     let last = |metric: &str| files.metrics.last().and_then(|row| row.get(metric)?.as_f64());
     let plain = |label, value, note: &str| Figure { label, value, from: String::new(), note: note.into() };
     let mut figures = Vec::new();
@@ -274,7 +240,7 @@ fn speed(files: &RunFiles, kind: Kind) -> Vec<Figure> {
     } else if let Some(seconds) = last("wall_s") {
         figures.push(plain("Time", duration(seconds), "wall clock"));
     }
-    if kind == Kind::Sft {
+    if kind == RunKind::Sft {
         if let Some(epoch) = last("epoch") {
             figures.push(plain("Epochs", compact(epoch), "passes over the rows"));
         }
@@ -347,13 +313,5 @@ mod tests {
         let rows = [json!({"step": 1}), json!({"step": 57, "spikes": ["grad_norm", "reward_mean"]})];
         let rows: Vec<_> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
         assert_eq!(spikes(&rows), ["step 57 (grad_norm, reward_mean)"]);
-    }
-
-    #[test]
-    fn the_headline_averages_a_few_steps_at_each_end() {
-        let rows: Vec<_> =
-            (1..=40).map(|step| json!({"step": step, "loss": step}).as_object().unwrap().clone()).collect();
-        assert_eq!(first_and_last(&rows, "loss"), Some((2.5, 38.5, 4)));
-        assert_eq!(first_and_last(&rows, "reward_mean"), None);
     }
 }

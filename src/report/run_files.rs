@@ -7,47 +7,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::forensics::Extremes;
+use super::sample::{Extremes, Sample};
 use crate::config::Config;
 use crate::error::{Error, Result, io_error};
 use crate::run_log::{read_rows, sample_files};
-
-/// One sampled completion with its per-token ledger: a row of `samples/step-000012.jsonl` and of
-/// `demo.json`. Unknown keys are ignored. Log-probabilities and D_j are in nats.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sample {
-    /// Optimizer step that it was sampled for, from 1; 0 when it is not of a training step.
-    pub step: u64,
-    /// The question.
-    pub question: String,
-    /// The reference solution that the reward scores.
-    pub solution: String,
-    /// What the model wrote, tags included.
-    pub completion: String,
-    /// The part of it that is the explanation.
-    pub explanation: String,
-    /// `stop`, or `length` when it was cut off.
-    pub finish: String,
-    /// Its reward; none when it cannot be scored.
-    pub reward: Option<f64>,
-    /// Its advantage within its group.
-    pub advantage: Option<f64>,
-    /// The parts of the reward, by the names of the row schema of `rlt score`.
-    pub parts: Map<String, Value>,
-    /// Text of each think token; together they are the explanation.
-    pub think_tokens: Vec<String>,
-    /// D_j of each think token.
-    pub d_j: Vec<f64>,
-    /// log pi_T of each think token.
-    pub teacher_logprobs: Vec<f64>,
-    /// log pi_S of each think token.
-    pub student_logprobs: Vec<f64>,
-    /// Text of each scored solution token.
-    pub solution_tokens: Vec<String>,
-    /// log pi_S of each solution token after the explanation.
-    pub solution_logprobs: Vec<f64>,
-}
 
 /// `demo.json`: what the stages of `rlt demo` came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use minijinja::HtmlEscape;
 use serde::Serialize;
 
 use super::number::{compact, nats};
-use super::run_files::Sample;
+use super::sample::Sample;
 
 /// More tokens of one text than this make a page that nobody scrolls; the rest is counted.
 const MOST_TOKENS: usize = 4000;
