@@ -17,8 +17,8 @@ use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::swiglu::swiglu;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::config::ModelConfig;
-use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 fn main() {

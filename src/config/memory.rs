@@ -1,7 +1,7 @@
 //! What training changes and holds in memory: `[lora]` and `[memory]`.
 
 use rlt_model::adapter::{LoraSettings, Target};
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 use serde::{Deserialize, Serialize};
 
 /// An entry of `lora.targets`, named as the module of the Hugging Face layout.

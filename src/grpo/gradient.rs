@@ -1,7 +1,7 @@
 //! The gradient of one optimizer step: the loss of its completions, micro-batch by micro-batch.
 
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 use crate::config::ObjectiveSettings;

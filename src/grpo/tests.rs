@@ -7,7 +7,7 @@ use std::iter;
 use rlt_engine::Tensor;
 use rlt_model::adapter::{Adapter, LoraSettings, Target};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 use super::update::{Learner, Sample, SampleGroup, Update};

@@ -2,7 +2,7 @@
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
 use rlt_model::batch::{Continuation, ScoringGroup};
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Gradients, Stop};
 
 use super::gradient::{Batch, Learnt, StepLoss};

@@ -11,8 +11,8 @@ mod walk;
 mod work;
 
 use rlt_model::config::ModelConfig;
-use rlt_model::decoder::Keep;
 use rlt_model::folder::check_weights;
+use rlt_model::training_pass::Keep;
 use rlt_model::weights::{Dtype, Weights};
 
 use self::shape::{MicroBatch, Shape};

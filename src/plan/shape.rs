@@ -5,8 +5,8 @@ use rlt_engine::row_blocks::block_rows;
 use rlt_model::adapter::{LoraSettings, adapter_slots};
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
-use rlt_model::decoder::Keep;
 use rlt_model::parameters::{Slot, slots};
+use rlt_model::training_pass::Keep;
 
 use super::pool::{Block, Pool};
 

@@ -1,6 +1,6 @@
 //! A walk through a run with sizes alone: what stays in memory, and the peak of every stage.
 
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 
 use super::pool::{Block, Pool};
 use super::shape::Shape;

@@ -16,8 +16,8 @@ use rayon::prelude::*;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::config::ModelConfig;
-use rlt_model::decoder::Keep;
 use rlt_model::tokenizer::Tokenizer;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::{Value, json};
 

@@ -2,11 +2,11 @@
 //! these.
 
 use rlt_engine::Tensor;
-use rlt_engine::low_rank::LowRank;
 
 use crate::adapter::{Adapter, BlockAdapter, Site, adapter_slots};
 use crate::decoder::Decoder;
 use crate::parameters::{BlockParameters, Parameters, Slot, slots};
+use crate::projection::MatrixGradient;
 
 /// Gradients of what training changes.
 #[derive(Debug, Clone)]
@@ -67,12 +67,6 @@ impl Gradients {
 pub(crate) enum BlockGradients<'a> {
     Weights(&'a mut BlockParameters),
     Adapter(&'a mut BlockAdapter),
-}
-
-/// Gradient of one matrix, or of the terms beside it.
-pub(crate) enum MatrixGradient<'a> {
-    Weight(&'a mut Tensor),
-    Terms(&'a mut [LowRank]),
 }
 
 impl BlockGradients<'_> {

@@ -17,6 +17,7 @@ pub mod folder;
 pub mod generate;
 pub mod gradients;
 mod inference;
+mod logprobs;
 mod packed_block;
 pub mod parameters;
 mod projection;
@@ -26,6 +27,7 @@ mod shared_data;
 pub mod sizes;
 mod stop;
 pub mod tokenizer;
+pub mod training_pass;
 pub mod weights;
 
 pub use decoder::Decoder;

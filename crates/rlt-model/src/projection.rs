@@ -6,8 +6,6 @@ use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_
 use rlt_engine::matmul::Output;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 
-use crate::gradients::MatrixGradient;
-
 /// `x -> x W^T + sum of terms`.
 #[derive(Clone, Copy)]
 pub(crate) struct Projection<'a> {
@@ -15,6 +13,12 @@ pub(crate) struct Projection<'a> {
     pub terms: &'a [LowRank],
     /// Number format of the products with the weight. The terms are small; theirs are f32.
     pub arithmetic: Arithmetic,
+}
+
+/// Gradient of one matrix, or of the terms beside it.
+pub(crate) enum MatrixGradient<'a> {
+    Weight(&'a mut Tensor),
+    Terms(&'a mut [LowRank]),
 }
 
 /// A [`Projection`] packed for forward products.

@@ -12,9 +12,9 @@ use common::parity_folder;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::config::ModelConfig;
-use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 /// A prompt that three completions share, and a sequence on its own.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rlt_engine::{Tensor, head};
 use rlt_model::Stop;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
-use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
+use rlt_model::training_pass::Keep;
 use rlt_model::weights::{Dtype, Weights};
 use rlt_model::{Decoder, Gradients};
 

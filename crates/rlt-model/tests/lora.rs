@@ -14,9 +14,9 @@ use rlt_model::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, ad
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::config::{Family, ModelConfig, RopeScaling};
-use rlt_model::decoder::Keep;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
+use rlt_model::training_pass::Keep;
 use rlt_model::weights::{Dtype, TensorView};
 use rlt_model::{Decoder, Gradients};
 

@@ -10,8 +10,8 @@ use std::path::Path;
 use common::parity_folder;
 use rlt_engine::{Tensor, head};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
-use rlt_model::decoder::Keep;
 use rlt_model::parameters::slots;
+use rlt_model::training_pass::Keep;
 use rlt_model::weights::Weights;
 use rlt_model::{Decoder, Gradients};
 

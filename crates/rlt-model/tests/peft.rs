@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rlt_engine::head;
 use rlt_model::batch::{PackedBatch, ScoringGroup};
-use rlt_model::decoder::Keep;
+use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients};
 use safetensors::SafeTensors;
 
