@@ -20,6 +20,16 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A row lacks its question or its solution. Work on many rows leaves it out, says so and goes on.
+    #[error("{}, row {row}: {what}", path.display())]
+    Gap {
+        /// The data file.
+        path: PathBuf,
+        /// Row number, from 1.
+        row: usize,
+        /// What it lacks.
+        what: String,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {

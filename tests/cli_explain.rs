@@ -59,12 +59,47 @@ fn traces_hold_what_was_sampled() {
         assert_eq!(tokenizer.decode(&ids), " She finds.<|end_of_explanation|><|im_end|>");
     }
     assert_eq!((&rows[0]["id"], rows[2].get("id")), (&json!(7), None));
-    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "empty": 0, "truncated": 0, "tokens": 20, "rows": 4, "left_out": [], "out": "out.jsonl"});
+    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "empty": 0, "truncated": 0, "tokens": 20, "rows": 4, "left_out": [], "without_question_or_solution": [], "out": "out.jsonl"});
     assert_eq!(answer, counts);
 
     let data = DataConfig { path: dir.path().join("out.jsonl"), ..DataConfig::default() };
     let traces = read_traces(&data, PromptStyle::stratos()).unwrap();
     assert_eq!((traces[3].finish, traces[3].question.solution.as_str()), (Finish::Stop, "Tom"));
+}
+
+#[test]
+fn rows_without_a_question_or_a_solution_keep_their_place() {
+    let dir = scripted_teacher();
+    let (first, second) = ROWS.trim().split_once('\n').unwrap();
+    let null = r#"{"id":1,"question":"Why?","solution":null}"#;
+    let space = r#"{"id":2,"question":" \n","solution":"9"}"#;
+    let rows = [null, first, space, space, second, null].join("\n");
+    std::fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let (rows, answer) = explain(dir.path(), &["-n", "2"]);
+    let questions: Vec<&str> = rows.iter().map(|row| row["question"].as_str().unwrap()).collect();
+    assert_eq!(questions, ["Why?", "How many?", "How many?", " \n", " \n", "Who?", "Who?", "Why?"]);
+    assert_eq!((&rows[0]["completion"], &rows[0]["id"]), (&Value::Null, &json!(1)));
+    assert_eq!(rows[0]["reason"], "the solution is empty (null)");
+    assert_eq!((&answer["traces"], &answer["rows"]), (&json!(4), &json!(8)));
+    let named = answer["without_question_or_solution"].as_array().unwrap();
+    assert_eq!(named.iter().map(|gap| gap["row"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3, 4, 6]);
+    assert_eq!(named[1]["reason"], "the question is empty");
+    // Draws do not change: the same questions alone are explained likewise.
+    let explained: Vec<Value> = rows.into_iter().filter(|row| row.get("reason").is_none()).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    assert_eq!(explain(dir.path(), &["-n", "2"]).0, explained);
+    // Training rows leave them out, and who wants the stop gets it.
+    std::fs::write(dir.path().join("rows.jsonl"), format!("{null}\n{ROWS}")).unwrap();
+    let (rows, answer) = explain(dir.path(), &["--format", "messages"]);
+    assert_eq!((rows.len(), answer["without_question_or_solution"].as_array().unwrap().len()), (2, 1));
+    let strict = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+        .current_dir(dir.path())
+        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", "strict.jsonl", "--strict"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&strict.stderr);
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(stderr.contains("error: rows.jsonl, row 1: the solution is empty (null)"), "{stderr}");
 }
 
 #[test]

@@ -198,3 +198,38 @@ fn what_was_killed_goes_on_with_its_date_and_begins_again_with_other_weights() {
     let again = done(first, "out.jsonl");
     assert!(again == done(first, "fresh.jsonl") && again != whole, "rows of two models in one file");
 }
+
+#[test]
+fn a_row_without_a_solution_is_a_row_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    inputs(dir, 6);
+    let rows = fs::read_to_string(dir.join("rows.jsonl")).unwrap();
+    let whole = score(dir, "whole.jsonl").output().unwrap();
+    assert!(whole.status.success());
+    let mut with_gaps: Vec<&str> = rows.lines().collect();
+    with_gaps.insert(2, r#"{"id":"null","question":"q","solution":null,"completion":"c"}"#);
+    with_gaps.push(r#"{"id":"space","question":"q","solution":" \n","completion":"c"}"#);
+    fs::write(dir.join("rows.jsonl"), with_gaps.join("\n")).unwrap();
+    let output = score(dir, "out.jsonl").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["rows"], &answer["without_question_or_solution"]), (&8.into(), &2.into()));
+    // The others are what they are without them.
+    let written = fs::read_to_string(dir.join("out.jsonl")).unwrap();
+    let (gaps, others): (Vec<&str>, Vec<&str>) =
+        written.lines().partition(|line| line.contains("\"reward\":null"));
+    assert_eq!(others.join("\n"), fs::read_to_string(dir.join("whole.jsonl")).unwrap().trim());
+    let gaps: Vec<Value> = gaps.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(gaps[0]["parts"]["status"], "the solution is empty (null)");
+    assert_eq!(
+        (&gaps[1]["id"], &gaps[1]["parts"]["status"]),
+        (&"space".into(), &"the solution is empty".into())
+    );
+    assert!(written.lines().nth(2).unwrap().contains("\"id\":\"null\""), "in its place");
+    let strict = score(dir, "strict.jsonl").arg("--strict").output().unwrap();
+    let stderr = String::from_utf8_lossy(&strict.stderr);
+    assert_eq!(strict.status.code(), Some(1));
+    assert!(stderr.contains("rows.jsonl, row 3: the solution is empty (null)"), "{stderr}");
+    assert!(!dir.join("strict.jsonl").exists());
+}

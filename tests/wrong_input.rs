@@ -2,6 +2,8 @@
 //! call that must fail with its exit code, say its words on exactly one `error:` line, and leave no
 //! output behind.
 
+#[path = "wrong_input/bombs.rs"]
+mod bombs;
 #[path = "wrong_input/data.rs"]
 mod data;
 #[path = "wrong_input/generation.rs"]
@@ -122,6 +124,22 @@ const RENDER: &[&str] = &["render", "--model", "model", "--data", "chat.jsonl", 
 const SCORE: &[&str] = &[
     "score",
     "-q",
+    "--config",
+    "score.toml",
+    "--teacher",
+    "model",
+    "--student",
+    "student",
+    "--data",
+    "rows.jsonl",
+    "--out",
+    "out/scored.jsonl",
+];
+
+/// [`SCORE`], ended by a row without a question or a solution.
+const STRICT_SCORE: &[&str] = &[
+    "score",
+    "--strict",
     "--config",
     "score.toml",
     "--teacher",
@@ -506,7 +524,7 @@ fn wrong_traces() {
                     "{\"question\":\"q\",\"solution\":\"1\",\"completion\":\"c\"}\n{\"question\":\"q\",\"solution\":\"\",\"completion\":\"c\"}\n",
                 );
             },
-            args: SCORE,
+            args: STRICT_SCORE,
             code: 1,
             says: &["rows.jsonl, row 2: the solution is empty"],
         },
@@ -519,7 +537,7 @@ fn wrong_traces() {
                     "{\"question\":\" \",\"solution\":\"1\",\"completion\":\"c\"}\n",
                 );
             },
-            args: SCORE,
+            args: STRICT_SCORE,
             code: 1,
             says: &["rows.jsonl, row 1: the question is empty"],
         },

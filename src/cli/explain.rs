@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::config::{Config, DataConfig};
-use rlt::dataset::{QuestionRow, RowWriter, read_questions};
+use rlt::dataset::{GapRow, QuestionRow, RowWriter, UsableQuestions, read_questions, read_usable_questions};
 use rlt::explain::{ExplainSummary, explain_each};
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
@@ -16,7 +16,7 @@ use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use rlt_model::chat_template::TemplateTime;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
 
@@ -51,6 +51,10 @@ pub struct ExplainArgs {
     /// answer names each of them
     #[arg(long, value_enum, default_value_t = Format::Trace)]
     format: Format,
+    /// Stop when a row lacks its question or its solution; else it is written with the reason, or left out of
+    /// training rows
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -68,9 +72,14 @@ impl ExplainArgs {
         }
         let model = model_folder(model)?;
         let style = PromptStyle::resolve(&config.prompts)?;
-        let rows = read_questions(&DataConfig { path: data.clone(), ..config.data.clone() })?;
+        let data = DataConfig { path: data.clone(), ..config.data.clone() };
+        let UsableQuestions { rows, gaps } = if self.strict {
+            UsableQuestions { rows: read_questions(&data)?, gaps: Vec::new() }
+        } else {
+            read_usable_questions(&data)?
+        };
         let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
-        let work = |time| self.work(&config, &style, &files, &rows, time);
+        let work = |time| self.work(&config, &style, &files, &rows, &gaps, time);
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
         let chat = ChatText::from_dir_at(model, time)?;
@@ -82,10 +91,20 @@ impl ExplainArgs {
         if done.questions > 0 {
             context.progress.note(&format!("going on after {} of {} questions", done.questions, rows.len()));
         }
+        // In the traces every row has its place.
+        let is_trace = self.format == Format::Trace;
+        let mut to_write = gaps.iter().filter(|gap| is_trace && gap.position >= done.questions).peekable();
+        let (mut n_begun, n_questions) = (done.questions, rows.len());
         let summary = explain_each(&teacher, &rows, self.n, done, &context.progress, |traces, summary| {
             let mut left_out = out.state().left_out.clone();
             let mut rows = Vec::with_capacity(traces.len());
             for trace in &traces {
+                if trace.question.columns["sample"] == 0 {
+                    while let Some(gap) = to_write.next_if(|gap| gap.position <= n_begun) {
+                        rows.push(gap_columns(gap));
+                    }
+                    n_begun += 1;
+                }
                 rows.push(match (self.format, flaw(trace, &style)) {
                     (Format::Trace, _) => trace.to_columns(),
                     (_, Some(reason)) => {
@@ -96,6 +115,9 @@ impl ExplainArgs {
                     (Format::Conversations, None) => conversation_columns(trace, &style),
                     (Format::Messages, None) => distillation_columns(trace, &style),
                 });
+            }
+            if n_begun == n_questions {
+                rows.extend(to_write.by_ref().map(gap_columns));
             }
             out.append(&rows, Done { summary, left_out })
         })?;
@@ -114,6 +136,8 @@ impl ExplainArgs {
         let mut answer = json!(summary);
         answer["rows"] = json!(written);
         answer["left_out"] = json!(left_out);
+        answer["without_question_or_solution"] =
+            gaps.iter().map(|gap| json!({"row": gap.record.row, "reason": gap.reason})).collect();
         answer["out"] = json!(self.out);
         let share = 100.0 * summary.closed as f64 / summary.traces as f64;
         let rest = if left_out.is_empty() {
@@ -124,11 +148,12 @@ impl ExplainArgs {
         };
         let text = format!(
             "wrote {written} rows for {} questions ({} tokens, {share:.1} % of the explanations closed, {} of them \
-             empty) to {}{rest}",
+             empty) to {}{rest}{}",
             summary.questions,
             summary.tokens,
             summary.empty,
-            self.out.display()
+            self.out.display(),
+            of_gaps(&gaps)
         );
         context.answer(&text, &answer)
     }
@@ -140,11 +165,16 @@ impl ExplainArgs {
         style: &PromptStyle,
         files: &ModelFiles,
         rows: &[QuestionRow],
+        gaps: &[GapRow],
         time: TemplateTime,
     ) -> String {
         let mut crc = 0;
         for row in rows {
             let text = json!([row.row, row.question, row.solution, row.columns]).to_string();
+            crc = crc32c::crc32c_append(crc, text.as_bytes());
+        }
+        for gap in gaps {
+            let text = json!([gap.record.row, gap.position, gap.record.columns]).to_string();
             crc = crc32c::crc32c_append(crc, text.as_bytes());
         }
         let work = json!({
@@ -168,6 +198,29 @@ impl ExplainArgs {
 struct Done {
     summary: ExplainSummary,
     left_out: Vec<LeftOut>,
+}
+
+/// The row of a question that cannot be explained: without an explanation, and with the reason.
+fn gap_columns(gap: &GapRow) -> Map<String, Value> {
+    let mut columns = gap.record.columns.clone();
+    for name in ["completion", "explanation", "finish"] {
+        columns.insert(name.into(), Value::Null);
+    }
+    columns.insert("reason".into(), Value::from(gap.reason.as_str()));
+    columns
+}
+
+/// What the answer says of rows that lack something.
+fn of_gaps(gaps: &[GapRow]) -> String {
+    let mut places: Vec<String> =
+        gaps.iter().take(MOST_PLACES).map(|gap| format!("row {}: {}", gap.record.row, gap.reason)).collect();
+    if gaps.len() > MOST_PLACES {
+        places.push(format!("and {} more, which --json names", gaps.len() - MOST_PLACES));
+    }
+    match gaps.len() {
+        0 => String::new(),
+        n => format!("\n{n} rows lack a question or a solution ({})", places.join("; ")),
+    }
 }
 
 /// An explanation that became no training row.

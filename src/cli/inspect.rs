@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rlt::config::DataConfig;
-use rlt::dataset::{read_questions, read_traces};
+use rlt::dataset::{RecordStream, question_of, traces_of};
 use rlt::inspect::{Inspection, inspect_question, inspect_trace};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::{Error, Result};
@@ -69,21 +69,25 @@ impl InspectArgs {
         };
         ChatText::check_same_vocabulary(&teacher, &student)?;
         let data = DataConfig { path: data.clone(), max_rows: self.row, ..config.data.clone() };
-        let questions = read_questions(&data)?;
-        let Some(question) = questions.get(self.row - 1) else {
+        let (mut record, mut n_rows) = (None, 0);
+        for read in RecordStream::open(&data.path, self.row)? {
+            record = Some(read?);
+            n_rows += 1;
+        }
+        let Some(record) = record.filter(|_| n_rows == self.row) else {
             return Err(Error::Usage(format!(
-                "--row {} is past the last of the {} rows of {}",
+                "--row {} is past the last of the {n_rows} rows of {}",
                 self.row,
-                questions.len(),
                 data.path.display()
             )));
         };
+        let question = question_of(record.clone(), &data)?;
         let has_trace = question.reasoning_trace.is_some()
             || ["completion", "explanation"].iter().any(|name| question.columns.contains_key(*name));
         let sequences = if has_trace {
-            inspect_trace(&style, &teacher, &student, &read_traces(&data, &style)?[self.row - 1])?
+            inspect_trace(&style, &teacher, &student, &traces_of(&record, &data, &style)?[0])?
         } else {
-            inspect_question(&style, &teacher, &student, question)?
+            inspect_question(&style, &teacher, &student, &question)?
         };
         let color = match self.color {
             Color::Always => true,

@@ -7,7 +7,7 @@ use rlt::config::{AddedRewards, Config, DataConfig};
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::score::Formats;
-use rlt::traces::scoring::{Detail, Tally, check_traces, score_file};
+use rlt::traces::scoring::{Detail, Gaps, Tally, check_traces, score_file};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use rlt_model::chat_template::TemplateTime;
@@ -37,6 +37,9 @@ pub struct ScoreArgs {
     /// Add the per-token arrays: texts, log-probabilities (nats) and D_j
     #[arg(long)]
     ledger: bool,
+    /// Stop at the first row without a question or a solution; else such rows are written with the reason
+    #[arg(long)]
+    strict: bool,
     /// Tokens computed at a time; more is faster up to a point and takes more memory
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
     tokens_per_batch: usize,
@@ -51,7 +54,8 @@ impl ScoreArgs {
         let (teacher_dir, student_dir) = self.models(&config)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
-        let checked = check_traces(&data, &style)?;
+        let gaps = if self.strict { Gaps::Refused } else { Gaps::Written };
+        let checked = check_traces(&data, &style, gaps)?;
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
         let files = |folder| ModelFiles::of(folder, Deciding::WithWeights, &context.progress);
         let of_teacher = files(teacher_dir)?;
@@ -118,13 +122,17 @@ impl ScoreArgs {
     }
 
     fn answer(&self, context: &Context, tally: &Tally) -> Result<()> {
-        let (n_rows, n_scored) = (tally.traces, tally.scored);
+        let (n_rows, n_scored) = (tally.traces + tally.gaps, tally.scored);
+        let gaps = match tally.gaps {
+            0 => String::new(),
+            n => format!("; {n} lack a question or a solution (parts.status says which)"),
+        };
         let mean = (n_scored > 0).then(|| tally.reward_sum / n_scored as f64);
         let mean_text = mean.map_or(String::new(), |mean| format!("; mean reward {mean:.4} nats"));
         let out = self.out.display();
         context.answer(
-            &format!("scored {n_scored} of {n_rows} rows in {out}{mean_text}"),
-            &json!({ "rows": n_rows, "scored": n_scored, "reward_mean": mean, "out": self.out }),
+            &format!("scored {n_scored} of {n_rows} rows in {out}{mean_text}{gaps}"),
+            &json!({ "rows": n_rows, "scored": n_scored, "without_question_or_solution": tally.gaps, "reward_mean": mean, "out": self.out }),
         )
     }
 }

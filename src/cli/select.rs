@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use clap::Args;
-use rlt::dataset::{JsonlWriter, Record, RecordStream};
+use rlt::dataset::{JsonlWriter, Record, RecordStream, check_can_be_read_again};
 use rlt::traces::select;
 use rlt::{Error, Result};
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ impl SelectArgs {
         if self.reserve.is_some() && self.by != Selection::Best {
             return Err(Error::Usage("--reserve goes with --by best only".into()));
         }
+        check_can_be_read_again(&self.data)?;
         let entries = RecordStream::open(&self.data, 0)?
             .map(|record| self.entry(&record?))
             .collect::<Result<Vec<Entry>>>()?;

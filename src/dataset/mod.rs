@@ -8,6 +8,8 @@
 mod conversation;
 mod files;
 mod hub;
+mod measured;
+mod open;
 mod parquet;
 mod question;
 mod source;
@@ -15,7 +17,10 @@ mod stream;
 mod trace;
 mod writer;
 
-pub use question::{QuestionRow, read_questions, read_texts};
+pub use open::check_can_be_read_again;
+pub use question::{
+    GapRow, QuestionRow, UsableQuestions, question_of, read_questions, read_texts, read_usable_questions,
+};
 pub use source::{Record, read_records};
 pub use stream::RecordStream;
 pub use trace::{Finish, TraceRow, read_traces, traces_of};

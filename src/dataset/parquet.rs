@@ -1,13 +1,15 @@
 //! Parquet in and out: rows as JSON objects, nested lists and structs included.
 //!
-//! Reading uses the record interface of the `parquet` crate. Writing takes each column's type from its
+//! Reading uses the record interface of the `parquet` crate, behind checks of what a file claims (`headers.rs`,
+//! `pages.rs`). Writing takes each column's type from its
 //! values and shreds rows into repetition and definition levels: every field is optional, a list is the
 //! three-level group that other readers expect.
 
+mod headers;
+mod pages;
+mod rows;
 mod shape;
 
-use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,15 +18,13 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArrayType, DoubleType, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use rlt_files::WholeFile;
 use serde_json::{Map, Value};
 
+pub(super) use self::rows::ParquetRows;
 use self::shape::{Column, Shape, Values};
-use super::Record;
-use super::source::two_columns;
 use crate::error::{Error, Result};
 
 /// Rows of one row group: enough for compression, little enough to hold.
@@ -32,36 +32,6 @@ const ROWS_PER_GROUP: usize = 10_000;
 
 /// A row group ends before that when its rows are this long, as JSON.
 const BYTES_PER_GROUP: usize = 64 << 20;
-
-/// Appends the rows of a parquet file to `records`, at most `limit` of them.
-pub(super) fn read(path: &Path, limit: usize, records: &mut Vec<Record>) -> Result<()> {
-    let damaged = |e: &dyn std::fmt::Display| Error::File {
-        path: path.to_path_buf(),
-        what: format!("not a parquet file that can be read: {e}"),
-    };
-    let file = File::open(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
-    let reader = SerializedFileReader::new(file).map_err(|e| damaged(&e))?;
-    let mut names = HashSet::new();
-    for field in reader.metadata().file_metadata().schema().get_fields() {
-        if !names.insert(field.name().to_owned()) {
-            return Err(Error::File { path: path.to_path_buf(), what: two_columns(field.name()) });
-        }
-    }
-    let shared: Arc<Path> = path.into();
-    let rows = reader.get_row_iter(None).map_err(|e| damaged(&e))?;
-    for (i, row) in rows.take(limit).enumerate() {
-        let row = row.map_err(|e| Error::Row {
-            path: path.to_path_buf(),
-            row: i + 1,
-            what: format!("cannot be decoded: {e}"),
-        })?;
-        let Value::Object(columns) = row.to_json_value() else {
-            return Err(damaged(&"a row is not a record"));
-        };
-        records.push(Record { path: shared.clone(), row: i + 1, columns });
-    }
-    Ok(())
-}
 
 /// What the columns of rows hold: known only when the last row is.
 #[derive(Debug)]
@@ -163,7 +133,10 @@ fn write_group(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use parquet::file::metadata::RowGroupMetaData;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
     use serde_json::json;
 
     use super::*;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::conversation::exchange;
 use super::{Record, read_records};
 use crate::config::DataConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Columns that may hold the question when the configuration names none.
 const QUESTION_COLUMNS: [&str; 3] = ["question", "prompt", "problem"];
@@ -15,7 +15,7 @@ const QUESTION_COLUMNS: [&str; 3] = ["question", "prompt", "problem"];
 pub struct QuestionRow {
     /// The question, as written.
     pub question: String,
-    /// The solution, as written, padding included. Never empty; it may be white space only.
+    /// The solution, as written, padding included. Never white space only.
     pub solution: String,
     /// An existing thought or explanation, padding included.
     pub reasoning_trace: Option<String>,
@@ -44,9 +44,71 @@ impl QuestionRow {
 /// Reads the question rows that `data` names, the first `data.max_rows` of them.
 ///
 /// # Errors
-/// As [`read_records`], and [`crate::Error::Row`] for a missing column and an empty question or solution.
+/// As [`read_records`], [`Error::Row`] for a missing column, and [`Error::Gap`] for an empty question or solution.
 pub fn read_questions(data: &DataConfig) -> Result<Vec<QuestionRow>> {
-    read_records(&data.path, data.max_rows)?.into_iter().map(|record| question_row(record, data)).collect()
+    read_records(&data.path, data.max_rows)?.into_iter().map(|record| question_of(record, data)).collect()
+}
+
+/// Question rows, and the rows among them that lack their question or their solution.
+#[derive(Debug)]
+pub struct UsableQuestions {
+    /// The rows to work on, in order; at least one.
+    pub rows: Vec<QuestionRow>,
+    /// Those that lack something.
+    pub gaps: Vec<GapRow>,
+}
+
+/// A row that lacks its question or its solution.
+#[derive(Debug)]
+pub struct GapRow {
+    /// The row as it was read.
+    pub record: Record,
+    /// What it lacks.
+    pub reason: String,
+    /// How many rows that lack nothing stand before it.
+    pub position: usize,
+}
+
+impl UsableQuestions {
+    /// Names the rows that lack something, the first of them by their numbers; `None` when there are none.
+    pub fn warning(&self) -> Option<String> {
+        const MOST_NAMED: usize = 10;
+        let (n, all) = (self.gaps.len(), self.gaps.len() + self.rows.len());
+        let first = self.gaps.first()?;
+        let mut named: Vec<String> = self
+            .gaps
+            .iter()
+            .take(MOST_NAMED)
+            .map(|gap| format!("row {}: {}", gap.record.row, gap.reason))
+            .collect();
+        if n > MOST_NAMED {
+            named.push(format!("and {} more", n - MOST_NAMED));
+        }
+        Some(format!("{}: left out {n} of {all} rows ({})", first.record.path.display(), named.join("; ")))
+    }
+}
+
+/// As [`read_questions`], for work that goes on without the rows that lack their question or their solution.
+///
+/// # Errors
+/// As [`read_questions`], but [`Error::Gap`] only when every row lacks something.
+pub fn read_usable_questions(data: &DataConfig) -> Result<UsableQuestions> {
+    let mut read = UsableQuestions { rows: Vec::new(), gaps: Vec::new() };
+    let mut first = None;
+    for record in read_records(&data.path, data.max_rows)? {
+        match question_of(record.clone(), data) {
+            Ok(row) => read.rows.push(row),
+            Err(Error::Gap { path, row, what }) => {
+                read.gaps.push(GapRow { record, reason: what.clone(), position: read.rows.len() });
+                first.get_or_insert(Error::Gap { path, row, what });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match first.filter(|_| read.rows.is_empty()) {
+        Some(error) => Err(error),
+        None => Ok(read),
+    }
 }
 
 /// Reads rows of plain text: column `text`, the first `data.max_rows` of them.
@@ -64,7 +126,11 @@ pub fn read_texts(data: &DataConfig) -> Result<Vec<String>> {
         .collect()
 }
 
-pub(super) fn question_row(record: Record, data: &DataConfig) -> Result<QuestionRow> {
+/// The question that a row is.
+///
+/// # Errors
+/// [`Error::Row`] for a missing column, [`Error::Gap`] for an empty question or solution.
+pub fn question_of(record: Record, data: &DataConfig) -> Result<QuestionRow> {
     let (question, solution, trace, mut system) = match plain(&record, data)? {
         Some((question, solution)) => (question, solution, record.text(&data.reasoning_trace)?, None),
         None => match exchange(&record)? {
@@ -73,10 +139,10 @@ pub(super) fn question_row(record: Record, data: &DataConfig) -> Result<Question
         },
     };
     if question.trim().is_empty() {
-        return Err(record.error("the question is empty"));
+        return Err(record.gap("the question is empty"));
     }
-    if solution.is_empty() {
-        return Err(record.error("the solution is empty"));
+    if solution.trim().is_empty() {
+        return Err(record.gap("the solution is empty"));
     }
     if data.system.is_empty() {
         system = None;
@@ -119,10 +185,20 @@ fn question_column<'a>(record: &Record, data: &'a DataConfig) -> Option<&'a str>
     if !data.question.is_empty() {
         return record.columns.contains_key(&data.question).then_some(&data.question);
     }
-    QUESTION_COLUMNS.into_iter().find(|name| record.columns.contains_key(*name))
+    // Rows of several sources have each other's columns, null.
+    let has_value = |name: &&str| record.columns.get(*name).is_some_and(|value| !value.is_null());
+    let mut present = QUESTION_COLUMNS.into_iter().filter(|name| record.columns.contains_key(*name));
+    QUESTION_COLUMNS.into_iter().find(has_value).or_else(|| present.next())
 }
 
-fn missing_column(record: &Record, data: &DataConfig) -> crate::Error {
+/// What is wrong with a row that holds no question with its solution: a column is null, or absent.
+fn missing_column(record: &Record, data: &DataConfig) -> Error {
+    let is_null = |name: &str| record.columns.get(name).is_some_and(Value::is_null);
+    match question_column(record, data) {
+        Some(column) if is_null(column) => return record.gap("the question is empty (null)"),
+        Some(_) if is_null(&data.solution) => return record.gap("the solution is empty (null)"),
+        _ => {}
+    }
     let (name, key) = match question_column(record, data) {
         Some(_) => (data.solution.as_str(), "data.solution"),
         None if data.question.is_empty() => ("question", "data.question"),
@@ -194,6 +270,36 @@ mod tests {
     }
 
     #[test]
+    fn rows_with_gaps_are_left_out_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataConfig { path: dir.path().join("rows.jsonl"), ..DataConfig::default() };
+        let read = |content: &str| {
+            fs::write(&data.path, content).unwrap();
+            read_usable_questions(&data)
+        };
+        let whole = r#"{"question": null, "prompt": "x", "solution": "s"}"#;
+        let (null, empty) =
+            (r#"{"question": "x", "solution": null}"#, r#"{"question": " ", "solution": "s"}"#);
+        let rows = read(&format!("{null}\n{whole}\n{whole}\n{empty}\n")).unwrap();
+        assert_eq!(rows.rows.iter().map(|row| row.row).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(rows.rows[0].question, "x");
+        assert_eq!(rows.gaps.iter().map(|gap| gap.position).collect::<Vec<_>>(), [0, 2]);
+        let warning = rows.warning().unwrap();
+        assert!(
+            warning.ends_with(
+                "left out 2 of 4 rows (row 1: the solution is empty (null); row 4: the question is empty)"
+            ),
+            "{warning}"
+        );
+        let many = read(&format!("{whole}\n{}", format!("{null}\n").repeat(100))).unwrap();
+        assert!(many.warning().unwrap().ends_with("row 11: the solution is empty (null); and 90 more)"));
+        assert_eq!(read(whole).unwrap().warning(), None);
+        assert!(matches!(read(empty), Err(Error::Gap { row: 1, .. })));
+        // A column that is not there is no gap: the call names another one.
+        assert!(matches!(read(&format!("{whole}\n{{\"question\": \"x\"}}")), Err(Error::Row { row: 2, .. })));
+    }
+
+    #[test]
     fn wrong_rows_name_row_and_column() {
         assert_eq!(
             message(r#"{"q": "x", "solution": "s"}"#, |_| ()),
@@ -210,7 +316,15 @@ mod tests {
             ),
             ", row 2: the question is empty"
         );
-        assert_eq!(message(r#"{"question": "x", "solution": ""}"#, |_| ()), ", row 1: the solution is empty");
+        for empty in ["", " ", "\\n\\t\\u00a0"] {
+            let row = format!(r#"{{"question": "x", "solution": "{empty}"}}"#);
+            assert_eq!(message(&row, |_| ()), ", row 1: the solution is empty");
+        }
+        let null = ", row 1: the question is empty (null)";
+        assert_eq!(message(r#"{"question": null, "solution": "s"}"#, |_| ()), null);
+        assert_eq!(message(r#"{"q": null, "solution": "s"}"#, |data| data.question = "q".into()), null);
+        let null = ", row 1: the solution is empty (null)";
+        assert_eq!(message(r#"{"question": "x", "solution": null}"#, |_| ()), null);
         assert_eq!(
             message(r#"{"question": "x", "solution": ["s", "t"]}"#, |_| ()),
             ", row 1: column `solution` is a list, not text"

@@ -1,7 +1,6 @@
 //! Files to records: one JSON object a row, with the place it came from.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +8,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-pub(super) use super::files::{Kind, data_files, kind};
-use super::parquet;
+use super::RecordStream;
+use super::measured::too_long;
 use crate::error::{Error, Result};
 
 /// One row of a data file, before anybody asks what its columns mean.
@@ -29,6 +28,11 @@ impl Record {
     /// An error about this row.
     pub fn error(&self, what: impl Into<String>) -> Error {
         Error::Row { path: self.path.to_path_buf(), row: self.row, what: what.into() }
+    }
+
+    /// The error of a row that lacks what it must have, and nothing worse.
+    pub fn gap(&self, what: &str) -> Error {
+        Error::Gap { path: self.path.to_path_buf(), row: self.row, what: what.into() }
     }
 
     /// The text in column `name`; `None` when the column is absent or null. Numbers and booleans are
@@ -55,77 +59,72 @@ impl Record {
     }
 }
 
-/// The most bytes of one line: no row of text is longer, but a file without line ends is.
-const MAX_LINE_BYTES: usize = 64 << 20;
+/// The most bytes of one row, in a file of text: no row is longer, but a file without line ends is. In parquet, of one
+/// value.
+pub(super) const MAX_ROW_BYTES: usize = 64 << 20;
+
+/// The most values of one row, those in its lists and objects included: a token's id, for example, is one.
+pub(super) const MAX_VALUES: usize = 2 << 20;
+
+/// The most columns that a file of a fixed number of them may have.
+pub(super) const MAX_COLUMNS: usize = 4096;
 
 /// The rows of a .jsonl, .json, .csv or .parquet file, of every such file of a folder in the order of their
 /// names, or of a data set of the Hugging Face hub; the first `max_rows` of them unless that is 0.
 ///
 /// # Errors
-/// [`Error::Io`] when a file cannot be read, [`Error::File`] when it is of another kind, has no rows or
-/// cannot be fetched, [`Error::Row`] when a row is not an object or not valid UTF-8.
+/// [`Error::Io`] when a file cannot be read, [`Error::File`] when it is of another kind, has no rows, cannot be
+/// fetched or would take more memory than its length can mean, [`Error::Row`] when a row is not an object, too long or
+/// not valid UTF-8.
 pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    let limit = if max_rows == 0 { usize::MAX } else { max_rows };
-    for file in data_files(path)? {
-        read_file(&file, limit - records.len(), &mut records)?;
-        if records.len() >= limit {
-            records.truncate(limit);
-            break;
+    let mut stream = RecordStream::open(path, max_rows)?;
+    let (mut records, mut held) = (Vec::new(), 0);
+    while let Some(record) = stream.next_record()? {
+        if let Some(most) = stream.most_held() {
+            held += weight(&record.columns).unwrap_or(0);
+            if held > most {
+                let what = format!(
+                    "{} rows and more repeat what the file says in a few bytes, and would take over {} MB; give \
+                     fewer with data.max_rows",
+                    records.len(),
+                    most >> 20
+                );
+                return Err(file_error(&record.path, what));
+            }
         }
+        records.push(record);
     }
     Ok(records)
+}
+
+/// About how many bytes of memory a row's columns take.
+///
+/// # Errors
+/// What is wrong with a row in which a text is longer than one may be.
+pub(super) fn weight(columns: &Map<String, Value>) -> std::result::Result<usize, String> {
+    let entry = |(name, value): (&String, &Value)| Ok(name.len() + size_of::<String>() + of_value(value)?);
+    fn of_value(value: &Value) -> std::result::Result<usize, String> {
+        Ok(size_of::<Value>()
+            + match value {
+                Value::String(text) if text.len() > MAX_ROW_BYTES => return Err(too_long()),
+                Value::String(text) => text.len(),
+                Value::Array(items) => items.iter().map(of_value).sum::<std::result::Result<_, _>>()?,
+                Value::Object(columns) => weight(columns)?,
+                _ => 0,
+            })
+    }
+    columns.iter().map(entry).sum()
 }
 
 pub(super) fn file_error(path: &Path, what: impl Into<String>) -> Error {
     Error::File { path: path.to_path_buf(), what: what.into() }
 }
 
-fn read_file(path: &Path, limit: usize, records: &mut Vec<Record>) -> Result<()> {
-    let kind = kind(path).ok_or_else(|| {
-        file_error(path, "not a data file; a .jsonl, .json, .csv or .parquet file is expected")
-    })?;
-    let before = records.len();
-    let bytes = |path: &Path| fs::read(path).map_err(|source| Error::Io { path: path.to_path_buf(), source });
-    match kind {
-        Kind::Parquet => parquet::read(path, limit, records)?,
-        Kind::Csv => read_csv(path, &bytes(path)?, records)?,
-        Kind::Json => {
-            let bytes = bytes(path)?;
-            let content = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-            if content.trim_ascii_start().first() == Some(&b'[') {
-                read_array(path, content, records)?;
-            } else {
-                read_lines(path, content, records)?;
-            }
-        }
-    }
-    if records.len() == before {
-        return Err(file_error(path, "the file has no rows"));
-    }
-    Ok(())
-}
-
-fn read_lines(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
-    let shared: Arc<Path> = path.into();
-    for (i, line) in content.split(|&byte| byte == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        records.push(json_record(&shared, i + 1, line)?);
-    }
-    Ok(())
-}
-
-/// The record in one line of a .jsonl file.
+/// The record in one line of a .jsonl file, or in one element of a list.
 pub(super) fn json_record(path: &Arc<Path>, row: usize, line: &[u8]) -> Result<Record> {
     let row_error = |what: String| Error::Row { path: path.to_path_buf(), row, what };
-    if line.len() > MAX_LINE_BYTES {
-        return Err(row_error(format!(
-            "the line is {} MB long; a row has at most {} (is this JSON Lines?)",
-            line.len() >> 20,
-            MAX_LINE_BYTES >> 20
-        )));
+    if has_too_many_values(line) {
+        return Err(row_error(format!("it holds more than {} million values", MAX_VALUES >> 20)));
     }
     let line = std::str::from_utf8(line)
         .map_err(|e| row_error(format!("not valid UTF-8 at byte {} of the line", e.valid_up_to() + 1)))?;
@@ -134,28 +133,23 @@ pub(super) fn json_record(path: &Arc<Path>, row: usize, line: &[u8]) -> Result<R
     Ok(Record { path: path.clone(), row, columns: columns.map_err(row_error)? })
 }
 
-fn read_array(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
-    let text = std::str::from_utf8(content)
-        .map_err(|e| file_error(path, format!("not valid UTF-8 at byte {}", e.valid_up_to() + 1)))?;
-    let rows: Vec<Row> =
-        serde_json::from_str(text).map_err(|e| file_error(path, format!("malformed JSON: {e}")))?;
-    let shared: Arc<Path> = path.into();
-    for (i, Row(columns)) in rows.into_iter().enumerate() {
-        let row_error = |what| Error::Row { path: path.to_path_buf(), row: i + 1, what };
-        records.push(Record { path: shared.clone(), row: i + 1, columns: columns.map_err(row_error)? });
+/// Whether a row has more commas outside its texts than values are allowed: each value takes far more memory than its
+/// two bytes.
+fn has_too_many_values(row: &[u8]) -> bool {
+    if row.len() / 2 < MAX_VALUES {
+        return false;
     }
-    Ok(())
-}
-
-fn read_csv(path: &Path, content: &[u8], records: &mut Vec<Record>) -> Result<()> {
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let mut reader = csv::Reader::from_reader(content);
-    let names = csv_names(path, &mut reader)?;
-    let shared: Arc<Path> = path.into();
-    for (i, record) in reader.into_records().enumerate() {
-        records.push(csv_record(&shared, i + 1, &names, record)?);
+    let (mut n, mut in_text, mut is_escaped) = (0, false, false);
+    for &byte in row {
+        if in_text {
+            in_text = is_escaped || byte != b'"';
+            is_escaped = !is_escaped && byte == b'\\';
+        } else {
+            in_text = byte == b'"';
+            n += usize::from(matches!(byte, b',' | b'[' | b'{'));
+        }
     }
-    Ok(())
+    n > MAX_VALUES
 }
 
 /// The column names of a .csv file, each once.
@@ -164,6 +158,9 @@ pub(super) fn csv_names<R: std::io::Read>(
     reader: &mut csv::Reader<R>,
 ) -> Result<csv::StringRecord> {
     let names = reader.headers().map_err(|e| file_error(path, format!("the header line: {e}")))?;
+    if names.len() > MAX_COLUMNS {
+        return Err(file_error(path, format!("{} columns; a row has at most {MAX_COLUMNS}", names.len())));
+    }
     let mut seen = HashSet::new();
     match names.iter().find(|name| !seen.insert(*name)) {
         Some(name) => Err(file_error(path, two_columns(name))),
@@ -275,6 +272,7 @@ fn brief(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use super::*;
@@ -335,7 +333,14 @@ mod tests {
         assert_eq!(w("e.csv", b"q,n\n"), ": the file has no rows");
         assert_eq!(w("f.csv", b"q,n\n1,2\n1\n"), ", row 2: 1 fields where the header has 2");
         assert_eq!(w("g.csv", b"q,n\n1,\xff\n"), ", row 1: not valid UTF-8 in column `n`");
-        assert!(w("h.json", b"[{}, {]").starts_with(": malformed JSON: key must be a string"));
+        assert_eq!(w("h.json", b"[{}, {]"), ", row 2: malformed JSON: key must be a string at column 2");
+        assert!(w("o.json", b"[{}, ]").starts_with(", row 2: malformed JSON: EOF"));
+        assert_eq!(w("p.json", b"[{}"), ", the file ends within its list");
+        assert_eq!(w("q.json", b"[{}] {}"), ", something stands behind its list");
+        let wide = format!("{}\n", "q,".repeat(MAX_COLUMNS));
+        assert!(w("r.csv", wide.as_bytes()).contains("4097 columns; a row has at most 4096"));
+        let many = format!("{{\"q\":[{}1]}}", "1,".repeat(MAX_VALUES));
+        assert!(w("s.jsonl", many.as_bytes()).ends_with(", row 1: it holds more than 2 million values"));
         assert!(w("i.parquet", b"PAR1").starts_with(": not a parquet file that can be read: "));
         let twice = ": two columns are called `q`; rename one";
         assert_eq!(w("k.csv", b"q,n,q\n1,2,3\n"), twice);

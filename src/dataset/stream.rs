@@ -5,15 +5,18 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::source::{Kind, csv_names, csv_record, data_files, file_error, json_record, kind};
-use super::{Record, read_records};
+use super::Record;
+use super::files::{Kind, data_files};
+use super::measured::{Fault, List, Metered, first_byte, read_line, too_long};
+use super::open::open;
+use super::parquet::ParquetRows;
+use super::source::{csv_names, csv_record, file_error, json_record};
 use crate::error::{Error, Result};
 
-/// The rows that [`read_records`] gives, in the same order and with the same errors, read as they are asked for.
-///
-/// JSON Lines and CSV take the memory of a row. A file that is one JSON array, or of another kind, is
-/// held whole while its turn lasts.
+/// The rows of data files in their order, read as they are asked for: a file takes the memory of one row (a parquet
+/// file that of a page of each column, too). `data.path` may be a pipe, for JSON and, if its name says so, CSV.
 pub struct RecordStream {
     files: VecDeque<PathBuf>,
     open: Option<OpenFile>,
@@ -27,9 +30,22 @@ struct OpenFile {
 }
 
 enum Rows {
-    Lines { reader: BufReader<File>, line: Vec<u8>, n_lines: usize },
-    Csv { names: csv::StringRecord, records: Box<csv::StringRecordsIntoIter<BufReader<File>>> },
-    Whole(std::vec::IntoIter<Record>),
+    Lines {
+        reader: BufReader<File>,
+        line: Vec<u8>,
+        n_lines: usize,
+    },
+    List {
+        reader: BufReader<File>,
+        list: List,
+        element: Vec<u8>,
+    },
+    Csv {
+        names: csv::StringRecord,
+        records: Box<csv::StringRecordsIntoIter<Metered<BufReader<File>>>>,
+        since_row: Arc<AtomicUsize>,
+    },
+    Parquet(Box<ParquetRows>),
 }
 
 impl RecordStream {
@@ -42,7 +58,7 @@ impl RecordStream {
         Ok(Self { files: data_files(path)?.into(), open: None, left })
     }
 
-    fn next_record(&mut self) -> Result<Option<Record>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -63,6 +79,15 @@ impl RecordStream {
             self.open = None;
         }
     }
+
+    /// The most bytes that the rows of the file whose turn it is may take when they are held all at once; `None` where
+    /// its own length is the limit.
+    pub(super) fn most_held(&self) -> Option<usize> {
+        match &self.open.as_ref()?.rows {
+            Rows::Parquet(rows) => Some(rows.most_held()),
+            _ => None,
+        }
+    }
 }
 
 impl Iterator for RecordStream {
@@ -81,76 +106,67 @@ impl Iterator for RecordStream {
 impl OpenFile {
     fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
-        let whole = || Ok::<_, Error>(Rows::Whole(read_records(path, 0)?.into_iter()));
-        let mut rows = match kind(path) {
-            Some(Kind::Csv | Kind::Json) => {
-                let mut reader = BufReader::new(File::open(path).map_err(io)?);
-                if reader.fill_buf().map_err(io)?.starts_with(b"\xef\xbb\xbf") {
-                    reader.consume(3);
-                }
-                Rows::Lines { reader, line: Vec::new(), n_lines: 0 }
+        let (file, kind) = open(path)?;
+        let rows = if kind == Kind::Parquet {
+            Rows::Parquet(Box::new(ParquetRows::open(path, file)?))
+        } else {
+            let mut reader = BufReader::with_capacity(1 << 16, file);
+            if reader.fill_buf().map_err(io)?.starts_with(b"\xef\xbb\xbf") {
+                reader.consume(3);
             }
-            _ => whole()?,
-        };
-        rows = match rows {
-            Rows::Lines { reader, .. } if kind(path) == Some(Kind::Csv) => {
-                let mut reader = csv::Reader::from_reader(reader);
+            if kind == Kind::Csv {
+                let (metered, since_row) = Metered::new(reader);
+                let mut reader = csv::Reader::from_reader(metered);
                 let names = csv_names(path, &mut reader)?;
-                Rows::Csv { names, records: Box::new(reader.into_records()) }
-            }
-            Rows::Lines { mut reader, .. } => {
-                if first_character(&mut reader).map_err(io)? == Some(b'[') {
-                    whole()?
-                } else {
-                    // Line numbers count from the start of the file, the white space before the first row included.
-                    let reader = BufReader::new(File::open(path).map_err(io)?);
-                    Rows::Lines { reader, line: Vec::new(), n_lines: 0 }
+                since_row.store(0, Ordering::Relaxed);
+                Rows::Csv { names, records: Box::new(reader.into_records()), since_row }
+            } else {
+                match first_byte(&mut reader).map_err(io)? {
+                    Some((b'[', _)) => {
+                        reader.consume(1);
+                        Rows::List { reader, list: List::default(), element: Vec::new() }
+                    }
+                    first => {
+                        let n_lines = first.map_or(0, |(_, n_lines)| n_lines);
+                        Rows::Lines { reader, line: Vec::new(), n_lines }
+                    }
                 }
             }
-            other => other,
         };
         Ok(Self { path: path.into(), rows, n_read: 0 })
     }
 
     fn next_record(&mut self) -> Result<Option<Record>> {
+        let path = &self.path;
+        let fault = |row: usize, fault: Fault| match fault {
+            Fault::Io(source) => Error::Io { path: path.to_path_buf(), source },
+            Fault::TooLong => Error::Row { path: path.to_path_buf(), row, what: too_long() },
+            Fault::NotAList(what) => file_error(path, what),
+        };
         match &mut self.rows {
-            Rows::Whole(records) => Ok(records.next()),
-            Rows::Csv { names, records } => records
-                .next()
-                .map(|record| csv_record(&self.path, self.n_read + 1, names, record))
-                .transpose(),
+            Rows::Parquet(rows) => rows.next_record(),
+            Rows::Csv { names, records, since_row } => {
+                let record = records.next();
+                since_row.store(0, Ordering::Relaxed);
+                record.map(|record| csv_record(path, self.n_read + 1, names, record)).transpose()
+            }
+            Rows::List { reader, list, element } => {
+                let row = self.n_read + 1;
+                if !list.next(reader, element).map_err(|e| fault(row, e))? {
+                    return Ok(None);
+                }
+                json_record(path, row, element.trim_ascii()).map(Some)
+            }
             Rows::Lines { reader, line, n_lines } => loop {
-                line.clear();
-                let io = |source| Error::Io { path: self.path.to_path_buf(), source };
-                if reader.read_until(b'\n', line).map_err(io)? == 0 {
+                if !read_line(reader, line).map_err(|e| fault(*n_lines + 1, e))? {
                     return Ok(None);
                 }
                 *n_lines += 1;
-                if line.last() == Some(&b'\n') {
-                    line.pop();
-                }
-                let content = if *n_lines == 1 { line.strip_prefix(b"\xef\xbb\xbf") } else { None };
-                let content = content.unwrap_or(line);
-                if !content.trim_ascii().is_empty() {
-                    return json_record(&self.path, *n_lines, content).map(Some);
+                if !line.trim_ascii().is_empty() {
+                    return json_record(path, *n_lines, line).map(Some);
                 }
             },
         }
-    }
-}
-
-/// The first byte that is no white space. Uses up what is before it.
-fn first_character(reader: &mut impl BufRead) -> std::io::Result<Option<u8>> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        if let Some(byte) = buffer.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            return Ok(Some(*byte));
-        }
-        let n = buffer.len();
-        reader.consume(n);
     }
 }
 
@@ -159,55 +175,28 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    /// What a reader gives: rows as file name, row number and columns, or the error.
-    fn flat(rows: Result<Vec<Record>>) -> std::result::Result<Vec<String>, String> {
-        let name = |r: &Record| r.path.file_name().unwrap().to_string_lossy().into_owned();
-        let row =
-            |r: &Record| format!("{} {} {}", name(r), r.row, serde_json::to_string(&r.columns).unwrap());
-        rows.map(|rows| rows.iter().map(row).collect()).map_err(|e| e.to_string())
-    }
+    use crate::dataset::read_records;
 
     #[test]
-    fn a_stream_gives_what_reading_whole_files_gives() {
+    fn what_is_behind_the_last_row_asked_for_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
-        let files: [(&str, &[u8]); 13] = [
-            ("a.jsonl", b"{\"q\":\"one\"}\n\n{\"q\":\"two\"}\r\n  \n{\"q\":3}"),
-            ("b.jsonl", b"\xef\xbb\xbf{\"q\":\"one\"}\n"),
-            ("c.json", b"\xef\xbb\xbf [{\"q\":\"one\"},{\"q\":\"two\"}]"),
-            ("d.csv", b"\xef\xbb\xbfq,n\none,1\n\"two, \"\"2\"\"\",2\n"),
-            ("e.jsonl", b"{\"q\": 1}\n{\"q\": 1,}\n"),
-            ("f.jsonl", b"{}\n[1]\n"),
-            ("g.jsonl", b"{\"q\": \"\xff\"}\n"),
-            ("h.jsonl", b"\n \n"),
-            ("i.csv", b"q,n\n"),
-            ("j.csv", b"q,n\n1,2\n1\n"),
-            ("k.csv", b"q,n\n1,\xff\n"),
-            ("l.txt", b"text"),
-            ("m.json", b"[{}, {]"),
+        let files: [(&str, &[u8]); 4] = [
+            ("a.jsonl", b"{\"q\":1}\n{\"q\":2}\nno row"),
+            ("b.json", b"\xef\xbb\xbf\n [{\"q\":1},{\"q\":2},no row"),
+            ("c.csv", b"q\n1\n2\n3,4\n"),
+            ("d.ndjson", b"\n\n{\"q\":1}\r\n  \n{\"q\":2}\nno row"),
         ];
         for (name, content) in files {
             let path = dir.path().join(name);
             fs::write(&path, content).unwrap();
-            for max_rows in [0, 1, 2] {
-                let whole = flat(read_records(&path, max_rows));
-                let streamed = flat(RecordStream::open(&path, max_rows).and_then(Iterator::collect));
-                // A limit may end a stream before a fault that reading the whole file meets.
-                if max_rows == 0 || whole.is_ok() {
-                    assert_eq!(streamed, whole, "{name}, {max_rows} rows");
-                }
-            }
+            let rows = read_records(&path, 2).unwrap();
+            assert_eq!(rows.len(), 2, "{name}");
+            assert_eq!(rows[1].text("q").unwrap().unwrap(), "2", "{name}");
+            assert_eq!(rows[1].row, if name.starts_with('d') { 5 } else { 2 });
+            let mut stream = RecordStream::open(&path, 0).unwrap();
+            assert_eq!((&mut stream).take(2).flatten().count(), 2, "{name}");
+            assert!(stream.next().unwrap().is_err(), "{name}");
+            assert!(stream.next().is_none(), "after an error there is nothing");
         }
-        let good = dir.path().join("good");
-        fs::create_dir(&good).unwrap();
-        for name in ["d.csv", "a.jsonl", "c.json"] {
-            fs::copy(dir.path().join(name), good.join(name)).unwrap();
-        }
-        for max_rows in [0, 4] {
-            let streamed = flat(RecordStream::open(&good, max_rows).and_then(Iterator::collect));
-            assert_eq!(streamed, flat(read_records(&good, max_rows)));
-            assert_eq!(streamed.unwrap().len(), if max_rows == 0 { 7 } else { 4 });
-        }
-        assert!(RecordStream::open(&dir.path().join("absent.jsonl"), 0).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::question::question_row;
+use super::question::question_of;
 use super::{QuestionRow, Record, read_records};
 use crate::config::DataConfig;
 use crate::error::Result;
@@ -107,7 +107,7 @@ pub fn traces_of(record: &Record, data: &DataConfig, style: &PromptStyle) -> Res
 }
 
 fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<TraceRow> {
-    let question = question_row(record.clone(), data)?;
+    let question = question_of(record.clone(), data)?;
     let completion = match record.text("completion")? {
         Some(completion) => completion,
         None => match record.text("explanation")?.or_else(|| question.reasoning_trace.clone()) {

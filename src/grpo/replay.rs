@@ -9,7 +9,7 @@ use rlt_model::{Gradients, Stop};
 
 use super::judge::{Judge, Judged, Question};
 use super::update::{Learner, Sample, SampleGroup};
-use crate::dataset::read_questions;
+use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
 use crate::prompts::{ChatText, PromptStyle};
 use crate::training::failure::{FailedBatch, FailedGroup};
@@ -63,7 +63,7 @@ pub(crate) fn rewards_again(
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir_at(folder, time)?;
     let judge = Judge::load(config, &chat, time)?;
-    let rows = read_questions(&config.data)?;
+    let rows = read_usable_questions(&config.data)?.rows;
     let mut rewards = Vec::new();
     for group in &batch.groups {
         let row = rows.iter().find(|row| row.row == group.row).ok_or_else(|| Error::File {

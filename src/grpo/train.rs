@@ -33,7 +33,7 @@ use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
 use crate::config::{Config, RewardKind};
-use crate::dataset::read_questions;
+use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
@@ -232,9 +232,11 @@ pub(super) fn questions(
     judge: &Judge,
     progress: &dyn Progress,
 ) -> Result<Vec<Question>> {
-    let rows = read_questions(&config.data)?;
-    let n_read = rows.len();
-    let mut questions = rows
+    let read = read_usable_questions(&config.data)?;
+    read.warning().iter().for_each(|warning| progress.warn(warning));
+    let n_read = read.rows.len();
+    let mut questions = read
+        .rows
         .into_par_iter()
         .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?, row }))
         .collect::<Result<Vec<_>>>()?;

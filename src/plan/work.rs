@@ -6,7 +6,7 @@ use rlt_model::tokenizer::Tokenizer;
 
 use super::shape::MicroBatch;
 use crate::config::{Config, RewardKind, SftFormat};
-use crate::dataset::read_questions;
+use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, Think};
@@ -154,7 +154,7 @@ fn lengths(config: &Config, context: usize) -> Result<Vec<Lengths>> {
         limit = limit.min(config.data.max_prompt_tokens);
     }
     let mut rows = Vec::new();
-    for row in read_questions(&config.data)? {
+    for row in read_usable_questions(&config.data)?.rows {
         let row = if let Some(student) = &student {
             let sequence = style.student_sequence(student, &row, &Think::empty())?;
             let (before, after) = (sequence.prefix.len(), sequence.solution.end);

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::evaluate::HeldOut;
 use crate::config::{Config, SftFormat};
-use crate::dataset::{read_questions, read_texts};
+use crate::dataset::{read_texts, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
@@ -177,7 +177,9 @@ pub(crate) fn examples(
             .collect::<Result<_>>()?,
         Some(chat) => {
             let style = PromptStyle::resolve(&config.prompts)?;
-            read_questions(&config.data)?
+            let read = read_usable_questions(&config.data)?;
+            read.warning().iter().for_each(|warning| progress.warn(warning));
+            read.rows
                 .par_iter()
                 .map(|row| {
                     let example = match config.sft.format {

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use rlt_files::ResumableWriter;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::{Config, DataConfig};
-use crate::dataset::{Record, RecordStream, TraceRow, traces_of};
+use crate::dataset::{Record, RecordStream, TraceRow, check_can_be_read_again, traces_of};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
 use crate::prompts::PromptStyle;
@@ -36,15 +36,30 @@ pub struct CheckedTraces {
     pub checksum: u32,
 }
 
+/// Whether rows that lack their question or their solution end the work, or are written without a reward and with the
+/// reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gaps {
+    /// They are rows as others are.
+    Written,
+    /// The first one is an error.
+    Refused,
+}
+
 /// Reads every row once, so that a fault in the last is found before the first is scored.
 ///
 /// # Errors
-/// As [`crate::dataset::read_traces`].
-pub fn check_traces(data: &DataConfig, style: &PromptStyle) -> Result<CheckedTraces> {
+/// As [`crate::dataset::read_traces`], but [`Error::Gap`] only where `gaps` refuses them.
+pub fn check_traces(data: &DataConfig, style: &PromptStyle, gaps: Gaps) -> Result<CheckedTraces> {
+    check_can_be_read_again(&data.path)?;
     let mut checked = CheckedTraces { n_rows: 0, checksum: 0 };
     for record in RecordStream::open(&data.path, data.max_rows)? {
         let record = record?;
-        traces_of(&record, data, style)?;
+        match traces_of(&record, data, style) {
+            Err(Error::Gap { .. }) if gaps == Gaps::Written => {}
+            outcome => drop(outcome?),
+        }
         let text = serde_json::to_vec(&record.columns).map_err(|e| record.error(e.to_string()))?;
         checked.checksum = crc32c::crc32c_append(checked.checksum, &text);
         checked.n_rows += 1;
@@ -59,6 +74,9 @@ pub struct Tally {
     pub rows: u64,
     /// Traces written: more than rows where rows hold several completions.
     pub traces: u64,
+    /// Rows that lack their question or their solution.
+    #[serde(default)]
+    pub gaps: u64,
     /// Traces that have a reward of their own.
     pub scored: u64,
     /// Sum of those rewards, nats.
@@ -97,12 +115,21 @@ pub fn score_file(
     for lot in lots(records, tokens_per_batch) {
         let lot = lot?;
         let mut traces = Vec::new();
+        // Each with how many traces stand before it.
+        let mut gaps = Vec::new();
         for record in &lot {
-            traces.extend(traces_of(record, data, formats.style)?);
+            match traces_of(record, data, formats.style) {
+                Err(Error::Gap { what, .. }) => gaps.push((traces.len(), gap_columns(record, &what))),
+                outcome => traces.extend(outcome?),
+            }
         }
         let mut tally = writer.state().clone();
-        let (rows, n) =
+        let (mut rows, n) =
             scored_rows(&traces, detail, formats, (teacher, student), config, tokens_per_batch, &mut tally)?;
+        tally.gaps += gaps.len() as u64;
+        for (before, columns) in gaps.into_iter().rev() {
+            rows.insert(before, columns);
+        }
         tally.rows += lot.len() as u64;
         n_tokens += n;
         writer.append(&rows, tally)?;
@@ -120,6 +147,14 @@ pub fn score_file(
     let tally = writer.finish()?;
     progress.finish("");
     Ok(tally)
+}
+
+/// The written form of a row that lacks its question or its solution: no reward, and the reason.
+fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
+    let mut columns = record.columns.clone();
+    columns.insert("reward".into(), Value::Null);
+    columns.insert("parts".into(), json!({ "status": what }));
+    columns
 }
 
 /// The written form of `traces`, and how many tokens were scored.
@@ -228,6 +263,9 @@ mod tests {
         let data = DataConfig { path: dir.path().join("traces.jsonl"), ..DataConfig::default() };
         let rows: Vec<String> = (0..40)
             .map(|i| {
+                if i % 9 == 4 {
+                    return format!(r#"{{"question":"q{i}","solution":null,"completion":"x"}}"#);
+                }
                 let completion = "think ".repeat(i * 7 % 11) + ["<|end_of_explanation|>", ""][i % 2];
                 format!(
                     r#"{{"question":"q{}","solution":"{i}","completions":["{completion}","b{i}"]}}"#,
@@ -239,7 +277,7 @@ mod tests {
         let table = TokenTable { logprobs: |id| -0.07 * (id % 5) as f32, context_tokens: 10_000 };
         let chat = test_chat();
         let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
-        let checked = check_traces(&data, formats.style).unwrap();
+        let checked = check_traces(&data, formats.style, Gaps::Written).unwrap();
         assert_eq!(checked.n_rows, 40);
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
             let (models, config) = ((&table as _, &table as _), Config::default());
@@ -248,8 +286,13 @@ mod tests {
         };
         let whole = dir.path().join("whole.jsonl");
         let tally = score(&whole, &Silent, &AtomicBool::new(false)).unwrap();
-        assert_eq!((tally.rows, tally.traces), (40, 80));
-        assert!(tally.scored >= 70 && tally.scored < 80, "some thoughts are empty: {tally:?}");
+        assert_eq!((tally.rows, tally.traces, tally.gaps), (40, 72, 4));
+        assert!(tally.scored >= 62 && tally.scored < 72, "some thoughts are empty: {tally:?}");
+        let lines = fs::read_to_string(&whole).unwrap();
+        let gap: Map<String, Value> = serde_json::from_str(lines.lines().nth(8).unwrap()).unwrap();
+        assert_eq!((&gap["question"], &gap["reward"]), (&json!("q4"), &Value::Null));
+        assert_eq!(gap["parts"], json!({"status": "the solution is empty (null)"}));
+        assert!(matches!(check_traces(&data, formats.style, Gaps::Refused), Err(Error::Gap { row: 5, .. })));
 
         let out = dir.path().join("out.jsonl");
         let mut attempts = 0;

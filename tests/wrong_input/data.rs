@@ -139,7 +139,7 @@ fn wrong_text_files() {
             },
             args: JSONL,
             code: 1,
-            says: &["rows.jsonl, row 1: the line is 100 MB long; a row has at most 64"],
+            says: &["rows.jsonl, row 1: over 64 MB long, which is the most of a row"],
         },
         Case {
             name: "UTF-16",

@@ -5,6 +5,7 @@
 //! of every token, which decoding to text cannot give: a token may hold part of a character.
 
 mod folder;
+mod growth;
 mod pieces;
 mod special;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use crate::files::replace_text;
 use crate::{Error, Result};
+use growth::Growth;
 use pieces::TokenText;
 pub(crate) use special::SpecialTokens;
 
@@ -25,6 +27,8 @@ pub struct Tokenizer {
     json: String,
     /// Other files of the folder that belong to the tokenizer: name and content.
     companions: Vec<(&'static str, String)>,
+    /// What its rules may make of a text's length.
+    growth: Growth,
     /// Whether it puts a space before a text, as SentencePiece does.
     leads_with_space: bool,
 }
@@ -76,8 +80,9 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         refuse_dropout(&inner)?;
+        let growth = Growth::of(&inner)?;
         let bytes = TokenText::of(&inner)?.table(&inner)?;
-        let mut tokenizer = Self { inner, bytes, json, companions, leads_with_space: false };
+        let mut tokenizer = Self { inner, bytes, json, companions, growth, leads_with_space: false };
         let a = tokenizer.encode("a").map_err(|e| e.to_string())?;
         tokenizer.leads_with_space = tokenizer.decode(&a).starts_with(' ');
         Ok(tokenizer)
@@ -88,8 +93,9 @@ impl Tokenizer {
     /// vocabularies with all 256 bytes spell everything.
     ///
     /// # Errors
-    /// The tokenizer's model cannot encode the text.
+    /// The tokenizer's model cannot encode the text, or its rules might make it too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.growth.check(text).map_err(Error::Tokenizer)?;
         let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -99,6 +105,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoding> {
+        self.growth.check(text).map_err(Error::Tokenizer)?;
         let encoding = self.inner.encode(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
         let mut offsets = encoding.get_offsets().to_vec();
         if self.inner.get_normalizer().is_some() {
