@@ -335,8 +335,8 @@ mod tests {
         assert_eq!(w("g.csv", b"q,n\n1,\xff\n"), ", row 1: not valid UTF-8 in column `n`");
         assert_eq!(w("h.json", b"[{}, {]"), ", row 2: malformed JSON: key must be a string at column 2");
         assert!(w("o.json", b"[{}, ]").starts_with(", row 2: malformed JSON: EOF"));
-        assert_eq!(w("p.json", b"[{}"), ", the file ends within its list");
-        assert_eq!(w("q.json", b"[{}] {}"), ", something stands behind its list");
+        assert_eq!(w("p.json", b"[{}"), ": the file ends within its list");
+        assert_eq!(w("q.json", b"[{}] {}"), ": something stands behind its list");
         let wide = format!("{}\n", "q,".repeat(MAX_COLUMNS));
         assert!(w("r.csv", wide.as_bytes()).contains("4097 columns; a row has at most 4096"));
         let many = format!("{{\"q\":[{}1]}}", "1,".repeat(MAX_VALUES));
