@@ -3,6 +3,7 @@
 mod scripted;
 
 use assert_cmd::Command;
+use rlt_engine::instructions::InstructionSet;
 use rlt_model::Decoder;
 use rlt_model::batch::ScoringGroup;
 use serde_json::{Value, json};
@@ -82,4 +83,40 @@ fn bf16_is_close_and_not_equal() {
     let (exact, rounded) = (all(&exact), all(&rounded));
     assert!(exact != rounded, "nothing was rounded");
     assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.02), "{exact:?} {rounded:?}");
+}
+
+/// The switch reaches the program: the same bits with every set that fuses multiply and add, and one clear line for a
+/// set that this processor does not have.
+#[test]
+fn instructions_are_limited_by_a_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 64);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    let run = |set: &str| {
+        Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+            .current_dir(dir.path())
+            .args(["logprobs", "--model", "model", "--data", "rows.jsonl", "--out", set, "-q"])
+            .env(rlt_engine::instructions::VARIABLE, set)
+            .output()
+            .unwrap()
+    };
+    let sets = InstructionSet::available();
+    for set in sets.iter().map(ToString::to_string) {
+        let output = run(&set);
+        assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let written: Vec<_> = sets
+        .iter()
+        .filter(|&&set| set != InstructionSet::Baseline)
+        .map(|set| std::fs::read(dir.path().join(set.to_string())).unwrap())
+        .collect();
+    assert!(written.windows(2).all(|two| two[0] == two[1]));
+    let output = run("mmx");
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{line}");
+    assert!(
+        line.starts_with("error: RLT_SIMD=mmx: this processor has ") && line.lines().count() == 1,
+        "{line}"
+    );
+    assert!(!dir.path().join("mmx").exists());
 }

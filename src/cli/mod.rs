@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rlt::{Error, Result};
+use rlt_engine::instructions::InstructionSet;
 
 use common::{Context, GlobalArgs};
 
@@ -40,7 +41,9 @@ use common::{Context, GlobalArgs};
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted"
+    after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted\n\
+        Environment: RLT_SIMD (sse2, avx2, avx512, avx512bf16, amx, neon) the most of this processor's instructions\n\
+        that are used (docs/NUMERICS.md)"
 )]
 struct Cli {
     #[command(flatten)]
@@ -134,7 +137,9 @@ fn parse_and_run() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let context = Context::new(&cli.global);
-    let started = if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() };
+    let known = InstructionSet::chosen().map_err(|error| Error::Usage(error.to_string()));
+    let started =
+        known.and_then(|_| if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() });
     match started.and_then(|()| cli.command.run(&context)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -4,7 +4,7 @@
 //! registers and add in the order of the f32 product ([`crate::packed`]): a model whose weights are kept in
 //! bf16 gives the bits of the same model widened to f32.
 //!
-//! The matrix lies in the panels that products read (32 output features, input feature by input feature),
+//! The matrix lies in the panels that products read (by strips of output features, input feature by input feature),
 //! so neither scoring nor decoding needs another copy of it; rows are put together again only for
 //! embeddings and for saving.
 
@@ -15,16 +15,19 @@ use pulp::{Simd, bytemuck};
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
-use crate::tile::{Ahead, PANEL};
+use crate::simd::mul_add;
+use crate::tile::{Ahead, PANEL, strip_columns};
 
-/// Words of one input feature in a panel. Word `i` holds output feature `i` of the panel in its lower and
-/// feature `i + 16` in its upper half, so that a vector of words widens to two vectors of neighbours.
-const WORDS: usize = PANEL / 2;
+/// Words of one input feature in a strip. Word `i` holds output feature `i` of the strip in its lower and the one
+/// half a strip later in its upper half, so that a vector of words widens to two vectors of neighbours.
+fn strip_words() -> usize {
+    strip_columns() / 2
+}
 
 /// A matrix `[out_features, in_features]` of bf16 numbers. Cloning shares it: it never changes.
 #[derive(Clone)]
 pub(crate) struct Bf16Panels {
-    /// Per panel, `cols x WORDS` words; features beyond the last row are zero.
+    /// Whole panels, per strip `cols x` [`strip_words`]; features beyond the last row are zero.
     words: Arc<Buffer>,
     rows: usize,
     cols: usize,
@@ -33,24 +36,24 @@ pub(crate) struct Bf16Panels {
 impl Bf16Panels {
     /// Lays out the rows that `row(index)` gives: `cols` little-endian numbers of two bytes each.
     pub(crate) fn from_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
-        let panel_words = cols * WORDS;
-        let mut buffer = buffer::take(rows.div_ceil(PANEL) * panel_words);
+        let half = strip_words();
+        let mut buffer = buffer::take(rows.next_multiple_of(PANEL) * cols / 2);
         let words: &mut [u32] = bytemuck::cast_slice_mut(&mut buffer);
-        words.par_chunks_mut(panel_words.max(1)).enumerate().for_each(|(panel, words)| {
-            let numbers = |feature: usize| {
-                let index = panel * PANEL + feature;
-                let numbers = if index < rows { row(index).as_chunks::<2>().0 } else { &[] };
-                assert!(index >= rows || numbers.len() == cols, "numbers of row {index}");
-                numbers
-            };
+        words.par_chunks_mut((cols * half).max(1)).enumerate().for_each(|(strip, words)| {
             words.fill(0);
-            let features: [&[[u8; 2]]; PANEL] = std::array::from_fn(numbers);
+            let features = strip * 2 * half..rows.min((strip + 1) * 2 * half);
+            let features: Vec<&[[u8; 2]]> = features
+                .map(|index| {
+                    let numbers = row(index).as_chunks::<2>().0;
+                    assert_eq!(numbers.len(), cols, "numbers of row {index}");
+                    numbers
+                })
+                .collect();
             // In squares, so that both the reads and the writes stay within a few cache lines.
-            for (square, words) in words.chunks_mut(PANEL * WORDS).enumerate() {
+            for (square, words) in words.chunks_mut(SQUARE * half).enumerate() {
                 for (feature, numbers) in features.iter().enumerate() {
-                    let (word, shift) = (feature % WORDS, feature / WORDS * 16);
-                    let from = numbers.get(square * PANEL..).unwrap_or_default();
-                    for (words, &number) in words.chunks_exact_mut(WORDS).zip(from) {
+                    let (word, shift) = (feature % half, feature / half * 16);
+                    for (words, &number) in words.chunks_exact_mut(half).zip(&numbers[square * SQUARE..]) {
                         words[word] |= u32::from(u16::from_le_bytes(number)) << shift;
                     }
                 }
@@ -59,16 +62,23 @@ impl Bf16Panels {
         Self { words: Arc::new(buffer), rows, cols }
     }
 
-    /// The words of one panel, `cols x WORDS`.
-    pub(crate) fn panel(&self, panel: usize) -> &[u32] {
-        bytemuck::cast_slice(&self.words[panel * self.cols * WORDS..][..self.cols * WORDS])
+    /// All strips, one after another.
+    pub(crate) fn strips(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.words)
+    }
+
+    /// The words of one strip.
+    pub(crate) fn strip(&self, strip: usize) -> &[u32] {
+        let words = self.cols * strip_words();
+        &self.strips()[strip * words..][..words]
     }
 
     /// Row `row`, widened, into `out`.
     pub(crate) fn copy_row(&self, row: usize, out: &mut [f32]) {
-        let feature = row % PANEL;
-        let (word, upper) = (feature % WORDS, feature >= WORDS);
-        for (out, words) in out.iter_mut().zip(self.panel(row / PANEL).chunks_exact(WORDS)) {
+        let half = strip_words();
+        let feature = row % (2 * half);
+        let (word, upper) = (feature % half, feature >= half);
+        for (out, words) in out.iter_mut().zip(self.strip(row / (2 * half)).chunks_exact(half)) {
             let bits = words[word];
             *out = f32::from_bits(if upper { bits & UPPER } else { bits << 16 });
         }
@@ -77,14 +87,15 @@ impl Bf16Panels {
     /// Some rows, the first of which begins a panel, widened into `out`, one after another.
     pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) {
         assert_eq!((rows.start % PANEL, out.len()), (0, rows.len() * self.cols), "widened rows");
-        let first = rows.start / PANEL;
-        out.par_chunks_mut((PANEL * self.cols).max(1)).enumerate().for_each(|(panel, out)| {
+        let half = strip_words();
+        let first = rows.start / (2 * half);
+        out.par_chunks_mut((2 * half * self.cols).max(1)).enumerate().for_each(|(strip, out)| {
             // Some columns of all rows at a time: their words stay in the first-level cache.
-            for (square, words) in self.panel(first + panel).chunks(PANEL * WORDS).enumerate() {
+            for (square, words) in self.strip(first + strip).chunks(SQUARE * half).enumerate() {
                 for (feature, row) in out.chunks_exact_mut(self.cols).enumerate() {
-                    let (word, upper) = (feature % WORDS, feature >= WORDS);
+                    let (word, upper) = (feature % half, feature >= half);
                     let shift = if upper { 0 } else { 16 };
-                    for (out, words) in row[square * PANEL..].iter_mut().zip(words.chunks_exact(WORDS)) {
+                    for (out, words) in row[square * SQUARE..].iter_mut().zip(words.chunks_exact(half)) {
                         *out = f32::from_bits((words[word] << shift) & UPPER);
                     }
                 }
@@ -99,6 +110,9 @@ impl Bf16Panels {
         all
     }
 }
+
+/// Input features that are laid out or widened at a time.
+const SQUARE: usize = 32;
 
 const UPPER: u32 = 0xffff_0000;
 
@@ -141,7 +155,7 @@ pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
         for r in 0..MR {
             let x = simd.splat_f32s(left(r, k));
             for v in 0..NV {
-                sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
+                sums[r][v] = mul_add(simd, x, columns[v], sums[r][v]);
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::arithmetic::Arithmetic;
 use crate::attention::AttentionShape;
 use crate::bf16::{rounded, tile_bf16};
 use crate::parallel::SharedMut;
-use crate::simd;
+use crate::simd::{self, Vectors};
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, PANEL, left_rows, tile};
 
@@ -227,10 +227,10 @@ pub fn decode_attention(
     }
     let all_heads = runs.len() >= 4 * rayon::current_num_threads();
     let heads_per_task = if all_heads { shape.n_kv_heads } else { 1 };
-    let arch = pulp::Arch::new();
+    let vectors = Vectors::in_use();
     let work = |(run, head): (&Range<usize>, usize)| {
         let (run, kv_heads) = (run.clone(), head..head + heads_per_task);
-        arch.dispatch(HeadRun { qkv, sequences, run, kv_heads, layer, shape, out: base });
+        vectors.run(HeadRun { qkv, sequences, run, kv_heads, layer, shape, out: base });
     };
     let heads = || (0..shape.n_kv_heads).step_by(heads_per_task);
     let tasks: Vec<_> = runs.iter().flat_map(|run| heads().map(move |head| (run, head))).collect();
@@ -352,8 +352,8 @@ impl WithSimd for HeadRun<'_> {
 }
 
 impl<'a> HeadRun<'a> {
-    /// One page for `Q` queries from `first` on, with the vectors of this CPU: a page row is four of
-    /// 512 bits, eight of 256 or sixteen of 128. Returns `Q`.
+    /// One page for `Q` queries from `first` on, with register tiles of as many vectors as `Q` rows of them leave
+    /// room for. Returns `Q`.
     #[inline(always)]
     fn attend_some<S: Simd, const Q: usize>(
         &self,
@@ -365,17 +365,20 @@ impl<'a> HeadRun<'a> {
         running: &mut Running,
     ) -> usize {
         let queries: [&[f32]; Q] = std::array::from_fn(|q| queries[first + q]);
-        match S::F32_LANES {
-            16 => self.attend::<S, Q, 4, 1, 2>(simd, page, ahead, first, queries, running),
-            8 => self.attend::<S, Q, 8, 2, 4>(simd, page, ahead, first, queries, running),
-            4 => self.attend::<S, Q, 16, 4, 8>(simd, page, ahead, first, queries, running),
-            _ => self.attend::<S, Q, 64, 16, 32>(simd, page, ahead, first, queries, running),
+        match (S::F32_LANES, S::REGISTER_COUNT) {
+            (16, _) => self.attend::<S, Q, 4, 1, 2>(simd, page, ahead, first, queries, running),
+            (8, _) if Q == 4 => self.attend::<S, Q, 2, 2, 2>(simd, page, ahead, first, queries, running),
+            (8, _) if Q == 1 => self.attend::<S, Q, 8, 2, 4>(simd, page, ahead, first, queries, running),
+            (8, _) => self.attend::<S, Q, 4, 2, 4>(simd, page, ahead, first, queries, running),
+            (_, 32) if Q == 4 => self.attend::<S, Q, 4, 4, 4>(simd, page, ahead, first, queries, running),
+            (_, 32) => self.attend::<S, Q, 8, 4, 8>(simd, page, ahead, first, queries, running),
+            _ => self.attend::<S, Q, 4, 4, 4>(simd, page, ahead, first, queries, running),
         }
         Q
     }
 
-    /// One page for `Q` queries: `KV` vectors hold 64 scores, `VV` vectors hold 16 value columns and
-    /// `VV2` hold 32.
+    /// One page for `Q` queries: `KV` vectors of scores at a time, `VV2` vectors of value columns, which are 32 or 16,
+    /// and `VV` where only 16 are left.
     #[inline(always)]
     fn attend<S: Simd, const Q: usize, const KV: usize, const VV: usize, const VV2: usize>(
         &self,
@@ -389,27 +392,36 @@ impl<'a> HeadRun<'a> {
         let (hd, scale) = (self.shape.head_dim, self.shape.scale());
         let &PageHead { numbers, count, .. } = page;
         let ahead = ahead.map(|page| page.numbers);
-        let left = left_rows(queries, hd);
-        let sums = match numbers {
-            Numbers::F32 { keys, .. } => {
-                let next = match ahead {
-                    Some(Numbers::F32 { keys, .. }) => Ahead::Far(keys),
-                    _ => Ahead::Nothing,
-                };
-                tile::<S, Q, KV>(simd, left, keys, PAGE_TOKENS, hd, next)
-            }
-            Numbers::Bf16 { keys, .. } => {
-                let next = match ahead {
-                    Some(Numbers::Bf16 { keys, .. }) => Ahead::Far(keys),
-                    _ => Ahead::Nothing,
-                };
-                tile_bf16::<S, Q, KV>(simd, left, keys, PAGE_TOKENS / 2, hd, next)
-            }
-        };
         let mut weights = [[0.0_f32; PAGE_TOKENS]; Q];
+        for at in (0..PAGE_TOKENS).step_by(KV * S::F32_LANES) {
+            let left = left_rows(queries, hd);
+            // Which tokens the first and the second half of a tile's vectors are of.
+            let (sums, halves) = match numbers {
+                Numbers::F32 { keys, .. } => {
+                    let next = match ahead {
+                        Some(Numbers::F32 { keys, .. }) => Ahead::Far(&keys[at..]),
+                        _ => Ahead::Nothing,
+                    };
+                    let sums = tile::<S, Q, KV>(simd, left, &keys[at..], PAGE_TOKENS, hd, next);
+                    (sums, [at, at + KV * S::F32_LANES / 2])
+                }
+                Numbers::Bf16 { keys, .. } => {
+                    let next = match ahead {
+                        Some(Numbers::Bf16 { keys, .. }) => Ahead::Far(&keys[at / 2..]),
+                        _ => Ahead::Nothing,
+                    };
+                    let sums = tile_bf16::<S, Q, KV>(simd, left, &keys[at / 2..], PAGE_TOKENS / 2, hd, next);
+                    (sums, [at / 2, PAGE_TOKENS / 2 + at / 2])
+                }
+            };
+            for q in 0..Q {
+                for (half, sums) in halves.into_iter().zip(sums[q].chunks_exact(KV / 2)) {
+                    let (vectors, _) = S::as_mut_simd_f32s(&mut weights[q][half..][..KV * S::F32_LANES / 2]);
+                    vectors.copy_from_slice(sums);
+                }
+            }
+        }
         for q in 0..Q {
-            let (vectors, _) = S::as_mut_simd_f32s(&mut weights[q]);
-            vectors.copy_from_slice(&sums[q]);
             let before = running.max[first + q];
             let seen = simd::first_blocks(weights[q].as_chunks_mut().0, count);
             let max = before.max(simd::max_of_blocks(simd, seen) * scale);
@@ -428,38 +440,41 @@ impl<'a> HeadRun<'a> {
             Numbers::F32 { values, .. } => values,
             Numbers::Bf16 { values, .. } => {
                 let stride = Words::of(self.shape).value();
-                for column in (0..hd).step_by(PANEL) {
-                    let words = |values: &'a [u32]| &values[column / 2..];
-                    let ahead = match ahead {
-                        Some(Numbers::Bf16 { values, .. }) => Ahead::Far(words(values)),
-                        _ => Ahead::Nothing,
-                    };
-                    let left = left_rows(weights_of, count);
-                    let sums = tile_bf16::<S, Q, VV2>(simd, left, words(values), stride, count, ahead);
-                    if column + PANEL <= hd {
-                        add_values(simd, out, hd, column, &sums);
-                        continue;
-                    }
-                    for (row, sums) in out.chunks_exact_mut(hd).zip(&sums) {
-                        let mut all = [0.0_f32; PANEL];
-                        S::as_mut_simd_f32s(&mut all).0.copy_from_slice(sums);
-                        row[column..].iter_mut().zip(all).for_each(|(out, sum)| *out += sum);
+                let width = VV2 * S::F32_LANES;
+                for run in (0..hd).step_by(PANEL) {
+                    for at in (0..PANEL).step_by(width) {
+                        let words = |values: &'a [u32]| &values[run / 2 + at / 2..];
+                        let ahead = match ahead {
+                            Some(Numbers::Bf16 { values, .. }) => Ahead::Far(words(values)),
+                            _ => Ahead::Nothing,
+                        };
+                        let left = left_rows(weights_of, count);
+                        let sums = tile_bf16::<S, Q, VV2>(simd, left, words(values), stride, count, ahead);
+                        // A run of columns has its first half in the lower, its second in the upper halves of words.
+                        for (half, column) in [run + at / 2, run + PANEL / 2 + at / 2].into_iter().enumerate()
+                        {
+                            for (row, sums) in out.chunks_exact_mut(hd).zip(&sums) {
+                                let sums = &sums[half * (VV2 / 2)..][..VV2 / 2];
+                                add_columns(simd, row.get_mut(column..).unwrap_or_default(), sums);
+                            }
+                        }
                     }
                 }
                 return;
             }
         };
-        // 32 columns at a time where there are as many keep more sums in flight.
-        let (pairs, whole) = (hd - hd % 32, hd - hd % 16);
+        // 32 columns at a time where there are as many, and registers for them, keep more sums in flight.
+        let width = VV2 * S::F32_LANES;
+        let (wide, whole) = (hd - hd % width, hd - hd % 16);
         let ahead = |column: usize| match ahead {
             Some(Numbers::F32 { values, .. }) => Ahead::Far(&values[column..]),
             _ => Ahead::Nothing,
         };
         let sizes = (hd, count);
-        for column in (0..pairs).step_by(32) {
+        for column in (0..wide).step_by(width) {
             add_weighted::<S, Q, VV2>(simd, weights_of, values, ahead(column), sizes, column, out);
         }
-        for column in (pairs..whole).step_by(16) {
+        for column in (wide..whole).step_by(16) {
             add_weighted::<S, Q, VV>(simd, weights_of, values, ahead(column), sizes, column, out);
         }
         for column in whole..hd {
@@ -471,7 +486,8 @@ impl<'a> HeadRun<'a> {
     }
 }
 
-/// Weighs some columns of `count` values (`hd` columns each) and adds them as [`add_values`] does.
+/// Weighs some columns of `count` values (`hd` columns each) and adds them to each query's sums (`Q` x head_dim),
+/// from `column` on.
 #[inline(always)]
 fn add_weighted<S: Simd, const Q: usize, const VV: usize>(
     simd: S,
@@ -484,22 +500,23 @@ fn add_weighted<S: Simd, const Q: usize, const VV: usize>(
 ) {
     let left = left_rows(weights, count);
     let sums = tile::<S, Q, VV>(simd, left, &values[column..], hd, count, ahead);
-    add_values(simd, out, hd, column, &sums);
+    for (row, sums) in out.chunks_exact_mut(hd).zip(&sums) {
+        add_columns(simd, &mut row[column..], sums);
+    }
 }
 
-/// Adds weighted values to each query's sums (`Q` x head_dim), from `column` on.
+/// Adds vectors of sums to as many numbers as there are of them in `out`.
 #[inline(always)]
-fn add_values<S: Simd, const Q: usize, const VV: usize>(
-    simd: S,
-    out: &mut [f32],
-    hd: usize,
-    column: usize,
-    sums: &[[S::f32s; VV]; Q],
-) {
-    for (row, sums) in out.chunks_exact_mut(hd).zip(sums) {
-        let (vectors, _) = S::as_mut_simd_f32s(&mut row[column..column + VV * S::F32_LANES]);
-        for (v, sum) in vectors.iter_mut().zip(sums) {
-            *v = simd.add_f32s(*v, *sum);
+fn add_columns<S: Simd>(simd: S, out: &mut [f32], sums: &[S::f32s]) {
+    if let Some(out) = out.get_mut(..sums.len() * S::F32_LANES) {
+        for (out, sum) in S::as_mut_simd_f32s(out).0.iter_mut().zip(sums) {
+            *out = simd.add_f32s(*out, *sum);
         }
+        return;
     }
+    let mut all = [0.0_f32; PANEL];
+    for (all, sum) in S::as_mut_simd_f32s(&mut all).0.iter_mut().zip(sums) {
+        *all = *sum;
+    }
+    out.iter_mut().zip(all).for_each(|(out, sum)| *out += sum);
 }

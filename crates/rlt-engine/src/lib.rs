@@ -12,6 +12,7 @@
 //! - [`kv`] and [`packed`]: what decoding one token at a time needs.
 //! - [`sample`], [`random`]: drawing tokens, reproducibly.
 //! - [`adamw`], [`moment`]: the optimizer.
+//! - [`instructions`]: which vector instructions all of them use.
 //!
 //! # Determinism
 //! Every reduction has a shape that depends on the data only, never on the number of threads, so
@@ -25,6 +26,7 @@ mod bf16;
 mod buffer;
 pub mod embedding;
 pub mod head;
+pub mod instructions;
 pub mod kv;
 pub mod low_rank;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::matmul::Output;
 use crate::narrow::{Left, Pairs, product};
 use crate::product::{Right, View, multiply};
 use crate::tensor::Tensor;
-use crate::tile::PANEL;
+use crate::tile::{PANEL, strip_columns};
 
 /// A weight matrix `[out_features, in_features]`, packed by panels of 32 output features.
 pub struct PackedWeight {
@@ -23,7 +23,7 @@ pub struct PackedWeight {
 }
 
 enum Packed {
-    /// For products in f32: per panel, `cols x PANEL`; features beyond the last are zero.
+    /// For products in f32: whole panels, per strip `cols x` [`strip_columns`]; features beyond the last are zero.
     F32(Tensor),
     /// Also for products in f32, and shared with the weight: read-only weights are kept in panels anyway.
     Bf16(Bf16Panels),
@@ -38,17 +38,21 @@ impl PackedWeight {
         if let Some(panels) = weight.bf16_panels() {
             return Self { rows, cols, packed: Packed::Bf16(panels.clone()) };
         }
+        let width = strip_columns();
         let mut panels = Tensor::scratch(rows.div_ceil(PANEL), cols * PANEL);
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
             if (index + 1) * PANEL > rows {
                 panel.fill(0.0);
             }
-            // In squares, so that both the reads and the writes stay within a few cache lines.
-            for (square, out) in panel.chunks_mut(PANEL * PANEL).enumerate() {
-                for c in 0..PANEL.min(rows - index * PANEL) {
-                    let from = &weight.row(index * PANEL + c)[square * PANEL..];
-                    for (out, value) in out.chunks_exact_mut(PANEL).zip(from) {
-                        out[c] = *value;
+            for (strip, out) in panel.chunks_exact_mut((cols * width).max(1)).enumerate() {
+                let first = index * PANEL + strip * width;
+                // In squares, so that both the reads and the writes stay within a few cache lines.
+                for (square, out) in out.chunks_mut(PANEL * width).enumerate() {
+                    for c in 0..width.min(rows.saturating_sub(first)) {
+                        let from = &weight.row(first + c)[square * PANEL..];
+                        for (out, value) in out.chunks_exact_mut(width).zip(from) {
+                            out[c] = *value;
+                        }
                     }
                 }
             }
@@ -81,8 +85,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
     match &w.packed {
         Packed::F32(panels) => {
-            let right = Right::Panels { data: panels.data(), elements: panels.cols() };
-            multiply(out, mode, View::of(x), right, w.cols);
+            multiply(out, mode, View::of(x), Right::Panels(panels.data()), w.cols);
         }
         Packed::Bf16(panels) => multiply(out, mode, View::of(x), Right::Bf16(panels), w.cols),
         Packed::Pairs(pairs) => product(&Left::of_rows(x), pairs, out, mode),

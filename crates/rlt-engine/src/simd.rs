@@ -1,20 +1,86 @@
 //! Vector building blocks. They are plain loops over fixed-size blocks that the compiler
-//! vectorises inside [`vectorized`], which picks the widest instructions the CPU has at run time.
+//! vectorises inside [`vectorized`], which takes the instructions of [`InstructionSet::in_use`].
 
-use pulp::Simd;
+use std::any::TypeId;
+use std::sync::OnceLock;
 
-/// Runs `work` compiled for the best instruction set of this CPU (AVX-512, AVX2 + FMA, NEON ..).
+use pulp::{Scalar128b, Simd, WithSimd};
+
+use crate::instructions::InstructionSet;
+
+/// The vectors in use.
+#[derive(Clone, Copy)]
+pub(crate) enum Vectors {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(pulp::x86::V3),
+    #[cfg(target_arch = "aarch64")]
+    Neon(pulp::aarch64::Neon),
+    /// Four numbers that the compiler keeps together as well as it can.
+    Four(Scalar128b),
+}
+
+impl Vectors {
+    /// Those of [`InstructionSet::in_use`].
+    #[inline]
+    pub(crate) fn in_use() -> Self {
+        static VECTORS: OnceLock<Vectors> = OnceLock::new();
+        *VECTORS.get_or_init(|| Self::of(InstructionSet::in_use()))
+    }
+
+    fn of(set: InstructionSet) -> Self {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 | InstructionSet::Avx512Bf16 | InstructionSet::Amx => {
+                Self::Avx512(pulp::x86::V4::try_new().expect("an available set"))
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Self::Avx2(pulp::x86::V3::try_new().expect("an available set")),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => Self::Neon(pulp::aarch64::Neon::try_new().expect("an available set")),
+            _ => Self::Four(Scalar128b),
+        }
+    }
+
+    /// Runs `work` with these.
+    #[inline(always)]
+    pub(crate) fn run<W: WithSimd>(self, work: W) -> W::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => Simd::vectorize(simd, work),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => Simd::vectorize(simd, work),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => Simd::vectorize(simd, work),
+            Self::Four(simd) => Simd::vectorize(simd, work),
+        }
+    }
+}
+
+/// Runs `work` compiled for the instructions in use.
 #[inline(always)]
 pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     struct Work<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Work<F> {
+    impl<R, F: FnOnce() -> R> WithSimd for Work<F> {
         type Output = R;
         #[inline(always)]
-        fn call(self) -> R {
+        fn with_simd<S: Simd>(self, _: S) -> R {
             (self.0)()
         }
     }
-    pulp::Arch::new().dispatch(Work(work))
+    Vectors::in_use().run(Work(work))
+}
+
+/// `a * b + c`, rounded once; where there is no instruction for it, twice, which is many times as fast as the exact
+/// sum by other instructions.
+#[inline(always)]
+pub(crate) fn mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
+    if TypeId::of::<S>() == TypeId::of::<Scalar128b>() {
+        simd.add_f32s(simd.mul_f32s(a, b), c)
+    } else {
+        simd.mul_add_f32s(a, b, c)
+    }
 }
 
 /// Lanes of the accumulators below: a fixed number, so sums have the same shape on every CPU.

@@ -2,19 +2,36 @@
 
 use pulp::{Simd, WithSimd};
 
-/// Columns of a panel of [`crate::packed::PackedWeight`].
+use crate::simd::{Vectors, mul_add};
+
+/// Columns of a panel, the unit in which matrices are laid out and shared among tasks: one strip or two.
 pub(crate) const PANEL: usize = 32;
 
 /// Rows of a register tile, at most.
 pub(crate) const MAX_ROWS: usize = 12;
 
-/// Work by register tiles of `MR` rows and `NV` vectors, which are one panel. To be dispatched inside [`Tiled`]; mark the
-/// implementation `#[inline(always)]`.
+/// Columns of a strip: what a register tile spans, and how panels lie in memory, strip after strip. A power of two.
+pub(crate) fn strip_columns() -> usize {
+    match Vectors::in_use() {
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx512(_) => PANEL,
+        _ => PANEL / 2,
+    }
+}
+
+/// As [`strip_columns`], of the vectors that a tile was chosen for.
+pub(crate) const fn strip<S: Simd, const NV: usize>() -> usize {
+    NV * S::F32_LANES
+}
+
+/// Work by register tiles of `MR` rows and `NV` vectors, which are one strip. To be dispatched inside [`Tiled`]; mark
+/// the implementation `#[inline(always)]`.
 pub(crate) trait ByTiles {
     fn run<S: Simd, const MR: usize, const NV: usize>(self, simd: S);
 }
 
-/// Chooses the tile of this CPU: two 512-bit or four 256-bit vectors a panel, rows as many as the registers hold.
+/// Chooses the tile by the registers there are: 32 with AVX-512 and NEON, 16 otherwise. They hold the sums, a step's
+/// columns and one number of a row; the squarer the tile, the less a step loads for what it computes.
 pub(crate) struct Tiled<W>(pub W);
 
 impl<W: ByTiles> WithSimd for Tiled<W> {
@@ -22,11 +39,11 @@ impl<W: ByTiles> WithSimd for Tiled<W> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.0.run::<S, MAX_ROWS, 2>(simd),
-            8 => self.0.run::<S, 3, 4>(simd),
-            4 => self.0.run::<S, 3, 8>(simd),
-            _ => self.0.run::<S, 1, PANEL>(simd),
+        match (S::F32_LANES, S::REGISTER_COUNT) {
+            (16, _) => self.0.run::<S, MAX_ROWS, 2>(simd),
+            (8, _) => self.0.run::<S, 6, 2>(simd),
+            (_, 32) => self.0.run::<S, 6, 4>(simd),
+            _ => self.0.run::<S, 3, 4>(simd),
         }
     }
 }
@@ -39,6 +56,11 @@ pub(crate) enum Ahead<'a, T> {
     Near,
     /// What is read after this tile, in the same shape: it comes from memory.
     Far(&'a [T]),
+    /// The left factor's rows of the next tile, so many elements a step: they come from the second-level cache.
+    Rows {
+        next: &'a [f32],
+        step: usize,
+    },
 }
 
 /// Steps that [`Ahead::Near`] looks ahead.
@@ -58,6 +80,7 @@ impl<T> Ahead<'_, T> {
             Self::Nothing => {}
             Self::Near => prefetch::<T, true>(right, (k + NEAR_STEPS) * stride, width),
             Self::Far(next) => prefetch::<T, false>(next, k * stride, width),
+            Self::Rows { next, step } => prefetch::<f32, true>(next, k * step, step),
         }
     }
 }
@@ -96,20 +119,20 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
         for r in 0..MR {
             let x = simd.splat_f32s(left(r, k));
             for v in 0..NV {
-                sums[r][v] = simd.mul_add_f32s(x, columns[v], sums[r][v]);
+                sums[r][v] = mul_add(simd, x, columns[v], sums[r][v]);
             }
         }
     }
     sums
 }
 
-/// One panel's product with many rows: `put(r, sums)` for each of them, [`tile`] by `tile`, as many rows
+/// A strip's product with many rows: `put(r, sums)` for each of them, [`tile`] by `tile`, as many rows
 /// together as `MR`. Give `put` as a closure marked `#[inline(always)]`.
 #[inline(always)]
-pub(crate) fn rows_by_panel<S: Simd, const MR: usize, const NV: usize>(
+pub(crate) fn rows_by_strip<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
     rows: &[&[f32]],
-    panel: &[f32],
+    columns: &[f32],
     stride: usize,
     depth: usize,
     mut put: impl FnMut(usize, [S::f32s; NV]),
@@ -118,21 +141,21 @@ pub(crate) fn rows_by_panel<S: Simd, const MR: usize, const NV: usize>(
     // running index would live in memory, through the whole product.
     let mut first = 0;
     while let Some(some) = rows[first..].first_chunk::<MR>() {
-        let sums = tile::<S, MR, NV>(simd, left_rows(*some, depth), panel, stride, depth, Ahead::Nothing);
+        let sums = tile::<S, MR, NV>(simd, left_rows(*some, depth), columns, stride, depth, Ahead::Nothing);
         for r in 0..MR {
             put(first + r, sums[r]);
         }
         first += MR;
     }
     while let Some(some) = rows[first..].first_chunk::<4>() {
-        let sums = tile::<S, 4, NV>(simd, left_rows(*some, depth), panel, stride, depth, Ahead::Nothing);
+        let sums = tile::<S, 4, NV>(simd, left_rows(*some, depth), columns, stride, depth, Ahead::Nothing);
         for r in 0..4 {
             put(first + r, sums[r]);
         }
         first += 4;
     }
     for (row, some) in rows.iter().enumerate().skip(first) {
-        let [sums] = tile::<S, 1, NV>(simd, left_rows([some], depth), panel, stride, depth, Ahead::Nothing);
+        let [sums] = tile::<S, 1, NV>(simd, left_rows([some], depth), columns, stride, depth, Ahead::Nothing);
         put(row, sums);
     }
 }

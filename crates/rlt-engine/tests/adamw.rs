@@ -128,3 +128,8 @@ fn sums_of_squares_are_exact_to_six_digits() {
     }
     assert_eq!(sum_of_squares(&Tensor::zeros(1, 5)), 0.0);
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

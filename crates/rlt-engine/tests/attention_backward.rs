@@ -200,3 +200,8 @@ fn large_scores_stay_finite() {
     assert_close("attention of large scores", &out, &expected, FORWARD);
     assert!(attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32).is_finite());
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

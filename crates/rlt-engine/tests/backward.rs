@@ -326,3 +326,8 @@ fn an_error_of_the_weights_comes_back() {
     assert_eq!(result, Err("no weights"));
     assert_eq!(wide(&dh), [0.0; 6]);
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

@@ -194,3 +194,8 @@ fn scores_far_below_zero_keep_their_weights() {
     let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape);
     assert_close("scores far below zero", &out, &last_row_wide(&wide(&qkv), shape), 1e-3);
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

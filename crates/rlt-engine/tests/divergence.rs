@@ -115,3 +115,8 @@ fn the_sampled_log_ratio_estimates_it_without_bias() {
         assert!(full[row] > 20.0 * standard_error as f32, "row {row}: the test could not fail");
     }
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

@@ -100,3 +100,8 @@ fn gradients_are_added_to_what_is_there() {
         assert_close("twice", &twice, &expected, 1e-5);
     }
 }
+
+#[test]
+fn all_of_this_with_lesser_instructions() {
+    common::repeat_with_lesser_instructions("all_of_this_with_lesser_instructions");
+}

@@ -7,8 +7,9 @@ use super::backward::{Inputs, RowSums, Scratch};
 use super::key_gradients::{KeyGradients, write_head};
 use super::key_panels::{KeyPanels, value_cols};
 use crate::parallel::SharedMut;
+use crate::simd::Vectors;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, ByTiles, PANEL, Tiled, rows_by_panel, tile};
+use crate::tile::{Ahead, ByTiles, Tiled, rows_by_strip, strip, tile};
 
 /// Queries of a tile: a multiple of the rows of a register tile.
 const QUERIES: usize = 48;
@@ -67,7 +68,7 @@ impl<'a> FamilyHead<'a> {
         queries: &mut Queries,
         dqkv: SharedMut,
     ) {
-        pulp::Arch::new().dispatch(Tiled(Task { head: self, scratch, queries, dqkv }));
+        Vectors::in_use().run(Tiled(Task { head: self, scratch, queries, dqkv }));
     }
 }
 
@@ -134,7 +135,7 @@ impl Task<'_, '_> {
             let [dk, dv] = gradients.from(keys);
             let (p, ds) = (scratch.p.data(), scratch.dp.data());
             let ds_rows: Vec<&[f32]> = ds.chunks_exact(TILE_KEYS).take(n).collect();
-            for column in (0..vd).step_by(PANEL) {
+            for column in (0..shape.head_dim).step_by(strip::<S, NV>()) {
                 let of_keys = [(p, dout, &mut *dv), (ds, q, &mut *dk)];
                 for (weights, right, to) in of_keys {
                     add_across::<S, MR, NV>(
@@ -146,7 +147,7 @@ impl Task<'_, '_> {
                         vd,
                     );
                 }
-                rows_by_panel::<S, MR, NV>(
+                rows_by_strip::<S, MR, NV>(
                     simd,
                     &ds_rows,
                     &keys_inner.from(kv_head, keys)[column..],
@@ -217,7 +218,7 @@ fn add_some<S: Simd, const MR: usize, const NV: usize>(
 /// Adds a panel's sums.
 #[inline(always)]
 fn add<S: Simd, const NV: usize>(simd: S, out: &mut [f32], sums: [S::f32s; NV]) {
-    let (out, _) = S::as_mut_simd_f32s(&mut out[..PANEL]);
+    let (out, _) = S::as_mut_simd_f32s(&mut out[..strip::<S, NV>()]);
     for v in 0..NV {
         out[v] = simd.add_f32s(out[v], sums[v]);
     }

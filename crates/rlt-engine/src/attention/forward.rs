@@ -12,9 +12,9 @@ use super::key_tiles::{Factor, KeyTiles};
 use super::{AttentionShape, KeyTile, Layout, TILE_KEYS};
 use crate::arithmetic::Arithmetic;
 use crate::parallel::SharedMut;
-use crate::simd::{self, LANES, Lanes, NO_LANES};
+use crate::simd::{self, LANES, Lanes, NO_LANES, Vectors};
 use crate::tensor::Tensor;
-use crate::tile::{ByTiles, PANEL, Tiled, rows_by_panel};
+use crate::tile::{ByTiles, Tiled, rows_by_strip, strip};
 
 /// Queries of a tile, of each query head: a multiple of the rows of a register tile, or of a block in bf16.
 pub(super) fn tile_queries(arithmetic: Arithmetic) -> usize {
@@ -66,11 +66,11 @@ pub fn attention(
             let of_keys = |head| shape.key_col(head);
             let keys = &KeyPanels::across(qkv, layout, shape, segments.clone(), heads.clone(), of_keys);
             let values = &KeyPanels::inner(qkv, layout, shape, segments, heads, |head| shape.value_col(head));
-            let arch = pulp::Arch::new();
+            let vectors = Vectors::in_use();
             tasks.for_each_init(
                 || Scratch::new(shape, arithmetic),
                 |scratch, &tile| {
-                    arch.dispatch(Tiled(Attend {
+                    vectors.run(Tiled(Attend {
                         tile,
                         keys,
                         values,
@@ -279,9 +279,9 @@ impl ByTiles for Attend<'_> {
             let values = values.data_mut();
             let probabilities: Vec<&[f32]> =
                 scores.data().chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
-            for column in (0..vd).step_by(PANEL) {
+            for column in (0..shape.head_dim).step_by(strip::<S, NV>()) {
                 let v = &all_values.from(tile.kv_head, keys)[column..];
-                rows_by_panel::<S, MR, NV>(
+                rows_by_strip::<S, MR, NV>(
                     simd,
                     &probabilities,
                     v,
@@ -289,11 +289,11 @@ impl ByTiles for Attend<'_> {
                     keys.len,
                     #[inline(always)]
                     |row, products| {
-                        let to = &mut values[row * vd + column..][..PANEL];
+                        let to = &mut values[row * vd + column..][..strip::<S, NV>()];
                         let (to, _) = S::as_mut_simd_f32s(to);
                         let correction = simd.splat_f32s(corrections[row]);
                         for v in 0..NV {
-                            to[v] = simd.mul_add_f32s(to[v], correction, products[v]);
+                            to[v] = simd::mul_add(simd, to[v], correction, products[v]);
                         }
                     },
                 );

@@ -15,7 +15,7 @@ use crate::matmul::Output;
 use crate::narrow::{
     Kernel, Left, TILE_WORDS, WithRounding, left_row_mut, small_product, vectorized_with_rounding,
 };
-use crate::simd::{self, LANES, Lanes};
+use crate::simd::{self, LANES, Lanes, Vectors};
 use crate::tile::PANEL;
 
 /// Left factors of one thread, and what a product with values comes to.
@@ -46,7 +46,7 @@ impl Drop for Factors {
 
 /// As the f32 tile of [`super::forward`]; [`Scratch::finish`] writes the result.
 pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scratch, factors: &mut Factors) {
-    let (kernel, arch) = (Kernel::of_this_cpu(), pulp::Arch::new());
+    let (kernel, vectors) = (Kernel::of_this_cpu(), Vectors::in_use());
     let (shape, n, vd, of_head) = (tile.shape, tile.n, value_cols(tile.shape), factors.of_head);
     let per_kv = shape.queries_per_kv();
     let words: &mut [u32] = bytemuck::cast_slice_mut(&mut factors.words);
@@ -80,7 +80,7 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                     );
                 }
                 let rows = head * n..(head + 1) * n;
-                arch.dispatch(Maxima { scratch, tile, rows: rows.clone(), keys: tile_of_keys });
+                vectors.run(Maxima { scratch, tile, rows: rows.clone(), keys: tile_of_keys });
                 let inner = whole / PANEL;
                 vectorized_with_rounding(Probabilities {
                     scratch,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{AttentionShape, KeyRuns, KeyTile, Layout, TILE_KEYS};
 use crate::parallel::is_alone;
 use crate::tensor::Tensor;
-use crate::tile::{PANEL, rows_by_panel};
+use crate::tile::{PANEL, rows_by_strip, strip, strip_columns};
 
 /// Keys, or values, of some segments and some heads: by key/value head and panel. Every segment begins a new panel;
 /// what lies beyond its last key is never looked at.
@@ -26,7 +26,7 @@ pub(super) fn value_cols(shape: AttentionShape) -> usize {
 }
 
 impl KeyPanels {
-    /// A column for each key, as `. K^T` reads them: head_dim x 32. `column` is where a head begins in a row.
+    /// A column for each key, as `. K^T` reads them: by strips, head_dim x [`strip_columns`]. `column` is where a head begins in a row.
     pub(super) fn across(
         qkv: &Tensor,
         layout: &Layout,
@@ -35,10 +35,12 @@ impl KeyPanels {
         kv_heads: Range<usize>,
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
+        let width = strip_columns();
         Self::new(layout, segments, kv_heads, shape.head_dim * PANEL, |panel, kv_head, i, row| {
             let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
-            for (column, value) in panel.chunks_exact_mut(PANEL).zip(key) {
-                column[i] = *value;
+            let strip = &mut panel[i / width * width * shape.head_dim..];
+            for (column, value) in strip.chunks_exact_mut(width).zip(key) {
+                column[i % width] = *value;
             }
         })
     }
@@ -97,17 +99,18 @@ impl KeyPanels {
         scores: &mut Tensor,
     ) {
         let scores = scores.data_mut();
-        let panels = self.from(kv_head, keys).chunks_exact(self.panels.cols());
-        for (index, panel) in panels.take(keys.len.div_ceil(PANEL)).enumerate() {
-            rows_by_panel::<S, MR, NV>(
+        let (width, depth) = (strip::<S, NV>(), self.panels.cols() / PANEL);
+        let strips = self.from(kv_head, keys).chunks_exact(width * depth);
+        for (index, strip) in strips.take(keys.len.div_ceil(width)).enumerate() {
+            rows_by_strip::<S, MR, NV>(
                 simd,
                 rows,
-                panel,
-                PANEL,
-                panel.len() / PANEL,
+                strip,
+                width,
+                depth,
                 #[inline(always)]
                 |row, products| {
-                    let to = &mut scores[row * TILE_KEYS + index * PANEL..][..PANEL];
+                    let to = &mut scores[row * TILE_KEYS + index * width..][..width];
                     S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
                 },
             );

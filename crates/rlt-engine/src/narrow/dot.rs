@@ -10,15 +10,13 @@ use std::arch::x86_64::{
 use super::kernel::Block;
 use super::rounding::{NUMBERS, WithRounding};
 use super::{TILE_ROWS, TILE_WORDS};
+use crate::instructions::InstructionSet;
 use crate::tile::PANEL;
 
+/// Whether these instructions are in use.
+#[inline]
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512cd")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
+    InstructionSet::in_use() >= InstructionSet::Avx512Bf16
 }
 
 /// # Safety

@@ -24,6 +24,8 @@ pub(crate) use kernel::Kernel;
 pub(crate) use operand::{Left, Pairs, left_row_mut};
 pub(crate) use product::{LaidOut, product, small_product};
 pub(crate) use rounding::{WithRounding, vectorized_with_rounding};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use tiles::amx_is_available;
 pub(crate) use view::View;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::buffer::{self, Buffer};
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
-use crate::tile::PANEL;
+use crate::tile::{PANEL, strip_columns};
 
 /// Words of a tile.
 const TILE: usize = TILE_ROWS * TILE_WORDS;
@@ -165,17 +165,20 @@ impl Pairs {
 
     /// As [`Self::of_rows`], of weights that are kept in bf16.
     fn of_panels(panels: &Bf16Panels, rows: usize, cols: usize) -> Self {
+        let half = strip_columns() / 2;
         Self::in_panels(rows, cols, |columns, words| {
             words.fill(0);
-            let from = panels.panel(columns.start / PANEL);
-            for (words, both) in words.chunks_exact_mut(PANEL).zip(from.chunks(PANEL)) {
-                // Two input features; the second is absent after an odd number of them.
-                let (first, second) = both.split_at(PANEL / 2);
-                let second: &[u32] = if second.is_empty() { &[0; PANEL / 2] } else { second };
-                let (lower, upper) = words.split_at_mut(PANEL / 2);
-                for i in 0..PANEL / 2 {
-                    lower[i] = first[i] & 0xffff | second[i] << 16;
-                    upper[i] = first[i] >> 16 | second[i] & 0xffff_0000;
+            for at in (0..PANEL).step_by(2 * half) {
+                let from = panels.strip((columns.start + at) / (2 * half));
+                for (words, both) in words.chunks_exact_mut(PANEL).zip(from.chunks(2 * half)) {
+                    // Two input features; the second is absent after an odd number of them.
+                    let (first, second) = both.split_at(half);
+                    let second = if second.is_empty() { &[0; PANEL][..half] } else { second };
+                    let (lower, upper) = words[at..at + 2 * half].split_at_mut(half);
+                    for i in 0..half {
+                        lower[i] = first[i] & 0xffff | second[i] << 16;
+                        upper[i] = first[i] >> 16 | second[i] & 0xffff_0000;
+                    }
                 }
             }
         })

@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::kernel::Block;
 use super::{TILE_ROWS, TILE_WORDS};
+use crate::simd::{Vectors, mul_add};
 use crate::tile::PANEL;
 
 const UPPER: u32 = 0xffff_0000;
@@ -15,7 +16,7 @@ pub(super) unsafe fn block(block: &Block) {
         let rows = ROWS.min(block.rows - row);
         let a = &block.a[row / TILE_ROWS][row % TILE_ROWS * TILE_WORDS..];
         let mut sums = [[0.0_f32; PANEL]; ROWS];
-        pulp::Arch::new().dispatch(Some { a, b: block.b, tiles: block.tiles, sums: &mut sums });
+        Vectors::in_use().run(Some { a, b: block.b, tiles: block.tiles, sums: &mut sums });
         for (r, sums) in sums.iter().take(rows).enumerate() {
             // SAFETY: the row lies inside the block.
             let out =
@@ -67,8 +68,8 @@ impl Some<'_> {
                     for r in 0..ROWS {
                         let word = a[r * TILE_WORDS + w];
                         let (x, y) = (f32::from_bits(word << 16), f32::from_bits(word & UPPER));
-                        sums[r][v] = simd.mul_add_f32s(simd.splat_f32s(x), first, sums[r][v]);
-                        sums[r][v] = simd.mul_add_f32s(simd.splat_f32s(y), second, sums[r][v]);
+                        sums[r][v] = mul_add(simd, simd.splat_f32s(x), first, sums[r][v]);
+                        sums[r][v] = mul_add(simd, simd.splat_f32s(y), second, sums[r][v]);
                     }
                 }
             }

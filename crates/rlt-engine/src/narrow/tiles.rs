@@ -8,11 +8,17 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
 use super::kernel::Block;
 use super::{TILE_ROWS, TILE_WORDS};
+use crate::instructions::InstructionSet;
 use crate::tile::PANEL;
+
+/// Whether AMX is in use.
+pub(super) fn is_available() -> bool {
+    InstructionSet::in_use() >= InstructionSet::Amx
+}
 
 /// Whether the processor has AMX with bf16 and the system lets this process use it (Linux gives the tiles' room
 /// in a thread's saved state only to who asks).
-pub(super) fn is_available() -> bool {
+pub(crate) fn amx_is_available() -> bool {
     processor_has_it() && system_allows_it()
 }
 

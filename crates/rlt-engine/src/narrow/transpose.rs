@@ -1,12 +1,13 @@
 //! 16 x 16 words, transposed.
 
 use super::{TILE_ROWS, TILE_WORDS};
+use crate::instructions::InstructionSet;
 
 /// Row `r`, column `c` of `tile` becomes row `c`, column `r` of `out`, whose rows are `stride` words apart.
 pub(super) fn transpose(tile: &[[u32; TILE_WORDS]; TILE_ROWS], out: &mut [u32], stride: usize) {
     assert!(out.len() >= (TILE_WORDS - 1) * stride + TILE_ROWS, "room for a transposed tile");
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if InstructionSet::in_use() >= InstructionSet::Avx512 {
         // SAFETY: the instructions are there; the output has room.
         unsafe { in_registers(tile, out.as_mut_ptr(), stride) };
         return;

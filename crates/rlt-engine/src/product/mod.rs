@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use crate::bf16::Bf16Panels;
 use crate::matmul::Output;
 use crate::parallel::{SharedMut, is_alone};
+use crate::simd::Vectors;
 use crate::tensor::Tensor;
-use crate::tile::{PANEL, Tiled};
+use crate::tile::{MAX_ROWS, PANEL, Tiled};
 
 mod part;
 #[cfg(test)]
@@ -60,9 +61,9 @@ impl<'a> View<'a> {
 pub(crate) enum Right<'a> {
     /// As it lies, row after row.
     Rows(View<'a>),
-    /// Panel after panel, each of so many elements: depth x 32.
-    Panels { data: &'a [f32], elements: usize },
-    /// Panels of numbers in bf16.
+    /// Strip after strip, depth x [`crate::tile::strip_columns`] each, whole panels of them.
+    Panels(&'a [f32]),
+    /// As panels, of numbers in bf16.
     Bf16(&'a Bf16Panels),
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     }
     // How it is cut into tasks changes no element.
     let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
-    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted, TASK_ROWS, 4) };
+    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted, TASK_ROWS, MAX_ROWS) };
     let tasks_m = m.div_ceil(task_rows);
     let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
     let tasks_n = panels.div_ceil(task_panels);
@@ -150,6 +151,6 @@ impl<'a> Product<'a> {
     /// # Safety
     /// `out` must have the shape's rows and columns, and these rows and columns be the caller's alone.
     unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>) {
-        pulp::Arch::new().dispatch(Tiled(Part { product: self, rows, panels }));
+        Vectors::in_use().run(Tiled(Part { product: self, rows, panels }));
     }
 }

@@ -1,4 +1,8 @@
-//! What one task computes: chunk by chunk of the inner dimension, group by group of panels, a few rows at a time.
+//! What one task computes: chunk by chunk of the inner dimension, a group of strips of columns at a time, a few rows at
+//! a time.
+//!
+//! A strip narrow enough for the first-level cache stays there while all rows of the task pass by. Wider ones (AVX-512)
+//! would leave no room for the rows: there a few rows stay, and strips pass by from the second-level cache.
 
 use std::ops::Range;
 
@@ -8,24 +12,27 @@ use super::{FEW_ROWS, Product, Right};
 use crate::bf16::tile_bf16;
 use crate::matmul::Output;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, ByTiles, MAX_ROWS, PANEL, left_rows, prefetch, tile};
+use crate::tile::{Ahead, ByTiles, PANEL, left_rows, prefetch, strip, tile};
 
 /// Inner dimension of a chunk: the left factor's rows of a register tile stay in the first-level cache with it.
 const DEPTH: usize = 256;
 
+/// Columns of a strip that stays in the first-level cache, at most: 16 KiB of a chunk.
+const RESIDENT_COLUMNS: usize = 16;
+
 /// Bytes of the right factor that stay in the second-level cache while the rows pass by.
 const GROUP_BYTES: usize = 512 << 10;
 
-/// Panels from which on it pays to copy a left factor's rows, or its columns.
-const COPY_ROWS: usize = 8;
-const COPY_COLUMNS: usize = 4;
+/// Columns from which on it pays to copy a left factor's rows, or its columns.
+const COPY_ROWS: usize = 8 * PANEL;
+const COPY_COLUMNS: usize = 4 * PANEL;
+
+/// Rows from which on it pays to copy a strip of a right factor that lies in rows.
+const COPY_STRIP: usize = 48;
 
 /// Elements between the rows of a left factor's copy: not a power of two, which would send the rows to the same
 /// lines of the cache.
 const ROW_STRIDE: usize = DEPTH + 16;
-
-/// Elements of a copy of columns, of as many rows as a register tile has: as above.
-const COPIED_BLOCK: usize = MAX_ROWS * DEPTH + 16;
 
 /// The part of a product that one task computes.
 pub(super) struct Part<'a> {
@@ -45,66 +52,80 @@ impl ByTiles for Part<'_> {
 struct Chunk {
     range: Range<usize>,
     mode: Output,
-    /// Whether there is a copy of the left factor's columns.
-    columns: bool,
+    /// How the left factor is read.
+    left: LeftCopy,
+}
+
+/// What of a chunk of the left factor was copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LeftCopy {
+    Nothing,
+    /// Its rows, [`ROW_STRIDE`] apart.
+    Rows,
+    /// Its columns: of each block of rows column after column.
+    Columns,
 }
 
 /// Copies of parts of the factors, laid out as register tiles read them.
 struct Copied {
-    /// Of all columns of a chunk of the left factor: a row for as many rows of it as a tile has.
-    columns: Tensor,
-    /// Of one tile's rows.
-    rows: [f32; MAX_ROWS * ROW_STRIDE],
-    /// Of a chunk of the right factor's last panel, filled up to a whole one, where it is not and lies in rows.
-    edge: Tensor,
+    /// Of a chunk of the left factor: the rows of a register tile a row of this.
+    left: Tensor,
+    /// Of a chunk of the right factor: a strip that lies in rows, filled up with zeros.
+    strip: Tensor,
+    /// Which strip that is.
+    index: Option<usize>,
 }
 
 impl Part<'_> {
     #[inline(always)]
     fn compute<S: Simd, const MR: usize, const NV: usize>(&self, simd: S) {
+        let width = strip::<S, NV>();
         let (m, n, depth) = self.product.shape;
-        let few = m <= FEW_ROWS;
-        let edge = match self.product.right {
-            Right::Rows(rows) if self.panels.end * PANEL > n => Some(rows),
-            _ => None,
+        let one_by_one = m <= FEW_ROWS || width <= RESIDENT_COLUMNS;
+        let strips =
+            self.panels.start * (PANEL / width)..n.div_ceil(width).min(self.panels.end * (PANEL / width));
+        let left = match strips.len() * width {
+            columns if self.product.left.lies_in_columns() && columns >= COPY_COLUMNS => LeftCopy::Columns,
+            columns if !self.product.left.lies_in_columns() && m > FEW_ROWS && columns >= COPY_ROWS => {
+                LeftCopy::Rows
+            }
+            _ => LeftCopy::Nothing,
         };
-        let columns = self.product.left.lies_in_columns() && self.panels.len() >= COPY_COLUMNS;
-        let blocks = if columns { self.rows.len().div_ceil(MR) } else { 0 };
+        let blocks = if left == LeftCopy::Nothing { 0 } else { self.rows.len().div_ceil(MR) };
+        let in_rows = matches!(self.product.right, Right::Rows(_));
         let mut copied = Copied {
-            columns: Tensor::scratch(blocks, COPIED_BLOCK),
-            rows: [0.0; MAX_ROWS * ROW_STRIDE],
-            edge: Tensor::zeros(if edge.is_some() { DEPTH } else { 0 }, PANEL),
+            left: Tensor::scratch(blocks, MR * ROW_STRIDE),
+            strip: Tensor::scratch(if in_rows { DEPTH } else { 0 }, width),
+            index: None,
         };
         // Even a product over nothing has a result.
         for first in (0..depth.max(1)).step_by(DEPTH) {
             let range = first..depth.min(first + DEPTH);
             let mode = if first == 0 { self.product.mode } else { Output::Accumulate };
-            let group = if few { 1 } else { (GROUP_BYTES / (PANEL * 4 * range.len().max(1))).max(1) };
-            if columns {
-                self.copy_columns::<MR>(range.clone(), &mut copied.columns);
-            }
-            if let Some(rows) = edge {
-                let columns = n / PANEL * PANEL..n;
-                for (to, at) in copied.edge.data_mut().chunks_exact_mut(PANEL).zip(range.clone()) {
-                    to[..columns.len()].copy_from_slice(&rows.from(at, columns.start)[..columns.len()]);
+            let group = if one_by_one { 1 } else { (GROUP_BYTES / (width * 4 * range.len().max(1))).max(1) };
+            self.copy_left::<MR>(left, range.clone(), &mut copied.left);
+            copied.index = None;
+            let chunk = Chunk { range, mode, left };
+            for strip in strips.clone().step_by(group) {
+                let strips = strip..strips.end.min(strip + group);
+                let last = strips.end - 1;
+                let partial = (last + 1) * width > n;
+                if in_rows && (partial || one_by_one && self.rows.len() >= COPY_STRIP) {
+                    self.copy_strip(width, last, chunk.range.clone(), &mut copied);
                 }
-            }
-            let chunk = Chunk { range, mode, columns };
-            for panel in self.panels.clone().step_by(group) {
-                let panels = panel..self.panels.end.min(panel + group);
                 let (mut row, end) = (self.rows.start, self.rows.end);
                 while row < end {
                     match end - row {
                         rest if rest >= MR => {
-                            self.row_block::<S, MR, NV, MR>(simd, &chunk, &mut copied, row, panels.clone());
+                            self.row_block::<S, MR, NV, MR>(simd, &chunk, &copied, row, strips.clone());
                             row += MR;
                         }
                         4.. => {
-                            self.row_block::<S, 4, NV, MR>(simd, &chunk, &mut copied, row, panels.clone());
+                            self.row_block::<S, 4, NV, MR>(simd, &chunk, &copied, row, strips.clone());
                             row += 4;
                         }
                         _ => {
-                            self.row_block::<S, 1, NV, MR>(simd, &chunk, &mut copied, row, panels.clone());
+                            self.row_block::<S, 1, NV, MR>(simd, &chunk, &copied, row, strips.clone());
                             row += 1;
                         }
                     }
@@ -113,75 +134,108 @@ impl Part<'_> {
         }
     }
 
-    /// Copies a chunk of the columns that lie side by side: for as many rows as a register tile has, column after
-    /// column. They come from memory whole rows of the task at a time.
+    /// Copies a chunk of the left factor, for as many rows as a register tile has: row after row, or column after
+    /// column. Columns that lie side by side come from memory whole rows of the task at a time.
     #[inline(always)]
-    fn copy_columns<const MR: usize>(&self, chunk: Range<usize>, copied: &mut Tensor) {
-        for (k, at) in chunk.enumerate() {
-            let from = &self.product.left.from(self.rows.start, at)[..self.rows.len()];
-            let mut to = copied.data_mut();
-            let (blocks, rest) = from.as_chunks::<MR>();
-            for block in blocks {
-                to[k * MR..(k + 1) * MR].copy_from_slice(block);
-                to = &mut to[COPIED_BLOCK..];
+    fn copy_left<const MR: usize>(&self, how: LeftCopy, chunk: Range<usize>, copied: &mut Tensor) {
+        match how {
+            LeftCopy::Nothing => {}
+            LeftCopy::Rows => {
+                let to = copied.data_mut().chunks_exact_mut(ROW_STRIDE);
+                for (row, to) in self.rows.clone().zip(to) {
+                    to[..chunk.len()]
+                        .copy_from_slice(&self.product.left.from(row, chunk.start)[..chunk.len()]);
+                }
             }
-            for (to, from) in to.iter_mut().skip(k * MR).zip(rest) {
-                *to = *from;
+            LeftCopy::Columns => {
+                for (k, at) in chunk.enumerate() {
+                    let from = &self.product.left.from(self.rows.start, at)[..self.rows.len()];
+                    let mut to = copied.data_mut();
+                    let (blocks, rest) = from.as_chunks::<MR>();
+                    for block in blocks {
+                        to[k * MR..(k + 1) * MR].copy_from_slice(block);
+                        to = &mut to[MR * ROW_STRIDE..];
+                    }
+                    for (to, from) in to.iter_mut().skip(k * MR).zip(rest) {
+                        *to = *from;
+                    }
+                }
             }
         }
     }
 
-    /// A few rows times a group of panels; `MAX` is the most rows that a tile has.
+    /// Copies a chunk of a strip of a right factor that lies in rows.
+    #[inline(always)]
+    fn copy_strip(&self, width: usize, strip: usize, chunk: Range<usize>, copied: &mut Copied) {
+        let Right::Rows(rows) = self.product.right else { return };
+        let (_, n, _) = self.product.shape;
+        let columns = width.min(n - strip * width);
+        for (to, at) in copied.strip.data_mut().chunks_exact_mut(width).zip(chunk) {
+            let from = rows.from(at, strip * width);
+            if columns == width {
+                to.copy_from_slice(&from[..width]);
+            } else {
+                to[..columns].copy_from_slice(&from[..columns]);
+                to[columns..].fill(0.0);
+            }
+        }
+        copied.index = Some(strip);
+    }
+
+    /// A few rows times a group of strips; `MAX` is the most rows that a tile has.
     #[inline(always)]
     fn row_block<S: Simd, const MR: usize, const NV: usize, const MAX: usize>(
         &self,
         simd: S,
         chunk: &Chunk,
-        copied: &mut Copied,
+        copied: &Copied,
         row: usize,
-        panels: Range<usize>,
+        strips: Range<usize>,
     ) {
-        let Product { left, .. } = *self.product;
-        let Copied { columns, rows, edge } = copied;
+        let left = self.product.left;
         let (first, depth) = (chunk.range.start, chunk.range.len());
-        if chunk.columns {
-            let at = row - self.rows.start;
-            let columns = &columns.row(at / MAX)[at % MAX..];
-            assert!(columns.len() >= depth * MAX, "columns of a left factor");
-            // SAFETY: r < MR and k < depth.
-            let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
-            self.panels::<S, MR, NV>(simd, chunk, edge, row, panels, left);
-        } else if left.lies_in_columns() {
-            let (columns, stride) = (left.from(row, first), left.col_stride);
-            assert!(depth == 0 || columns.len() >= (depth - 1) * stride + MR, "columns of a left factor");
-            // SAFETY: r < MR and k < depth, so it lies inside by the assertion above.
-            let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
-            self.panels::<S, MR, NV>(simd, chunk, edge, row, panels, left);
-        } else if panels.len() < COPY_ROWS {
-            let rows: [&[f32]; MR] = std::array::from_fn(|r| left.from(row + r, first));
-            self.panels::<S, MR, NV>(simd, chunk, edge, row, panels, left_rows(rows, depth));
-        } else {
-            for (r, to) in rows.chunks_exact_mut(ROW_STRIDE).take(MR).enumerate() {
-                to[..depth].copy_from_slice(&left.from(row + r, first)[..depth]);
+        let at = row - self.rows.start;
+        match chunk.left {
+            LeftCopy::Columns => {
+                let columns = &copied.left.row(at / MAX)[at % MAX..];
+                assert!(depth == 0 || columns.len() >= (depth - 1) * MAX + MR, "columns of a left factor");
+                // SAFETY: r < MR and k < depth.
+                let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
+                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
-            // SAFETY: r < MR and k < depth, which is at most DEPTH.
-            let left = |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
-            self.panels::<S, MR, NV>(simd, chunk, edge, row, panels, left);
+            LeftCopy::Rows => {
+                let rows = &copied.left.data()[at * ROW_STRIDE..];
+                assert!(depth <= DEPTH && rows.len() >= MR * ROW_STRIDE, "rows of a left factor");
+                // SAFETY: r < MR and k < depth, which is at most DEPTH.
+                let left = |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
+                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+            }
+            LeftCopy::Nothing if left.lies_in_columns() => {
+                let (columns, stride) = (left.from(row, first), left.col_stride);
+                assert!(depth == 0 || columns.len() >= (depth - 1) * stride + MR, "columns of a left factor");
+                // SAFETY: r < MR and k < depth, so it lies inside by the assertion above.
+                let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
+                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+            }
+            LeftCopy::Nothing => {
+                let rows: [&[f32]; MR] = std::array::from_fn(|r| left.from(row + r, first));
+                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left_rows(rows, depth));
+            }
         }
     }
 
     #[inline(always)]
-    fn panels<S: Simd, const MR: usize, const NV: usize>(
+    fn strips<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
         chunk: &Chunk,
-        edge: &Tensor,
+        copied: &Copied,
         row: usize,
-        panels: Range<usize>,
+        strips: Range<usize>,
         left: impl Fn(usize, usize) -> f32,
     ) {
-        for panel in panels {
-            self.tile::<S, MR, NV>(simd, chunk, edge, row, panel, &left);
+        for strip in strips {
+            self.tile::<S, MR, NV>(simd, chunk, copied, row, strip, &left);
         }
     }
 
@@ -190,39 +244,55 @@ impl Part<'_> {
         &self,
         simd: S,
         chunk: &Chunk,
-        edge: &Tensor,
+        copied: &Copied,
         row: usize,
-        panel: usize,
+        index: usize,
         left: impl Fn(usize, usize) -> f32,
     ) {
-        let (_, n, _) = self.product.shape;
+        let width = strip::<S, NV>();
+        let (m, n, inner) = self.product.shape;
         let (first, depth) = (chunk.range.start, chunk.range.len());
-        let columns = PANEL.min(n - panel * PANEL);
+        let columns = width.min(n - index * width);
         // SAFETY: the rows and these columns lie inside `out`, and only this task writes them.
         let out = |r: usize| unsafe {
-            let to = self.product.out.get().add((row + r) * self.product.out_stride + panel * PANEL);
+            let to = self.product.out.get().add((row + r) * self.product.out_stride + index * width);
             std::slice::from_raw_parts_mut(to, columns)
         };
         // The output of a large product lies in no cache: asked for now, it has arrived when the sums are done.
         for r in 0..MR {
             prefetch::<_, true>(out(r), 0, columns);
         }
+        // A strip is in the first-level cache already where many rows pass by it: then the next rows are asked for.
+        let resident = width <= RESIDENT_COLUMNS && m > FEW_ROWS;
+        let next_rows = if chunk.left == LeftCopy::Nothing {
+            &[]
+        } else {
+            copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
+        };
+        let rows_ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
         let sums = match self.product.right {
             Right::Rows(rows) => {
-                let (right, stride) = if columns == PANEL {
-                    (rows.from(first, panel * PANEL), rows.row_stride)
+                let (right, stride) = if copied.index == Some(index) {
+                    (copied.strip.data(), width)
                 } else {
-                    (edge.data(), PANEL)
+                    (rows.from(first, index * width), rows.row_stride)
                 };
-                tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near)
+                let ahead = if resident { rows_ahead } else { Ahead::Near };
+                tile::<S, MR, NV>(simd, left, right, stride, depth, ahead)
             }
-            Right::Panels { data, elements } => {
-                let right = &data[panel * elements + first * PANEL..];
-                tile::<S, MR, NV>(simd, left, right, PANEL, depth, Ahead::Near)
+            Right::Panels(data) => {
+                let right = &data[(index * inner + first) * width..];
+                let ahead = if resident { rows_ahead } else { Ahead::Near };
+                tile::<S, MR, NV>(simd, left, right, width, depth, ahead)
             }
             Right::Bf16(panels) => {
-                let right = &panels.panel(panel)[first * PANEL / 2..];
-                tile_bf16::<S, MR, NV>(simd, left, right, PANEL / 2, depth, Ahead::Near)
+                let right = &panels.strips()[(index * inner + first) * width / 2..];
+                let ahead = if resident {
+                    Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH }
+                } else {
+                    Ahead::Near
+                };
+                tile_bf16::<S, MR, NV>(simd, left, right, width / 2, depth, ahead)
             }
         };
         put::<S, MR, NV>(simd, sums, columns, chunk.mode, out);
@@ -240,11 +310,11 @@ fn put<'a, S: Simd, const MR: usize, const NV: usize>(
 ) {
     // Loops short enough to be unrolled whole: a sum that is looked up by a running index would live in memory,
     // through the whole product.
-    if columns < PANEL {
+    if columns < strip::<S, NV>() {
         for r in 0..MR {
             let mut values = [0.0_f32; PANEL];
             let (vectors, _) = S::as_mut_simd_f32s(&mut values);
-            vectors.copy_from_slice(&sums[r]);
+            vectors[..NV].copy_from_slice(&sums[r]);
             put_columns(out(r), &values, mode);
         }
     } else if mode == Output::Accumulate {

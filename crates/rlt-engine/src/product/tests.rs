@@ -1,6 +1,7 @@
 //! Products of every layout and size, and what their bits depend on.
 
 use super::*;
+use crate::instructions::InstructionSet;
 use crate::made_up::{numbers, transposed};
 use crate::packed::PackedWeight;
 
@@ -84,6 +85,9 @@ fn parts_are_even_and_within_their_limits() {
 #[cfg(target_arch = "x86_64")]
 fn narrower_vectors_give_the_same_bits() {
     let Some(narrow) = pulp::x86::V3::try_new() else { return };
+    if InstructionSet::in_use() < InstructionSet::Avx2 {
+        return;
+    }
     for (m, n, depth) in [(7, 33, 17), (131, 300, 513)] {
         let (a, b) = (numbers(m, depth, 1), numbers(depth, n, 2));
         let columns = transposed(&a);

@@ -2,8 +2,30 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use std::process::Command;
+
 use rlt_engine::Tensor;
+use rlt_engine::instructions::{InstructionSet, VARIABLE};
 use rlt_engine::random::RandomStream;
+
+/// Runs the tests of this file again, in processes of their own, with the lesser instructions that this processor has:
+/// all but the test `name`, which asks for it.
+pub fn repeat_with_lesser_instructions(name: &str) {
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    let lesser = InstructionSet::available().into_iter().filter(|&set| set < InstructionSet::Avx512);
+    for set in lesser.filter(|&set| set < InstructionSet::in_use()) {
+        let again = Command::new(std::env::current_exe().unwrap())
+            .args(["--skip", name])
+            .env(VARIABLE, set.to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(again.status.success(), "with {set}:\n{said}{}", String::from_utf8_lossy(&again.stderr));
+        assert!(said.contains("test result: ok") && !said.contains(" 0 passed"), "with {set}:\n{said}");
+    }
+}
 
 /// Standard normal values, the same for the same `key`.
 pub fn random(rows: usize, cols: usize, key: u64) -> Tensor {
