@@ -3,6 +3,7 @@
 use super::budget::Budget;
 use super::equivalence::Judgement;
 use super::rational::Rational;
+use super::typography::is_minus;
 
 /// Longest expression that is read, bytes.
 const MAX_BYTES: usize = 1000;
@@ -24,11 +25,10 @@ pub fn judge_countdown(expression: &str, numbers: &[i64], target: i64) -> Judgem
     if reader.at < reader.symbols.len() || (value.is_none() && !reader.undefined) {
         return Judgement::no("not an expression of whole numbers, + - * / and brackets");
     }
-    let (mut used, mut given) = (reader.used, numbers.to_vec());
-    used.sort_unstable();
-    given.sort_unstable();
-    if used != given {
-        return Judgement::no(format!("uses {used:?}, not each of {given:?} once"));
+    if !reader.uses_each_once(numbers) {
+        let mut given = numbers.to_vec();
+        given.sort_unstable();
+        return Judgement::no(format!("uses {:?}, not each of {given:?} once", reader.used()));
     }
     let Some(value) = value.filter(|_| !reader.undefined) else { return Judgement::no("divides by zero") };
     let target = Rational::integer(target);
@@ -48,7 +48,7 @@ pub fn judge_countdown(expression: &str, numbers: &[i64], target: i64) -> Judgem
 }
 
 enum Symbol {
-    Number(i64),
+    Number(u64),
     Sign(char),
 }
 
@@ -56,7 +56,8 @@ struct Reader {
     symbols: Vec<Symbol>,
     at: usize,
     depth: usize,
-    used: Vec<i64>,
+    /// The numbers as they are written, without a sign, and whether a minus stands right before.
+    used: Vec<(u64, bool)>,
     /// A division by zero, or numbers beyond any sense.
     undefined: bool,
 }
@@ -74,7 +75,6 @@ impl Reader {
             ("×", "*"),
             ("·", "*"),
             ("÷", "/"),
-            ("−", "-"),
             ("\\,", " "),
             ("\\ ", " "),
             ("$", " "),
@@ -89,6 +89,7 @@ impl Reader {
         while let Some(c) = chars.next() {
             match c {
                 c if c.is_whitespace() => {}
+                c if is_minus(c) => symbols.push(Symbol::Sign('-')),
                 '0'..='9' => {
                     let mut digits = String::from(c);
                     while let Some(c) = chars.next_if(char::is_ascii_digit) {
@@ -96,11 +97,34 @@ impl Reader {
                     }
                     symbols.push(Symbol::Number(digits.parse().ok()?));
                 }
-                '+' | '-' | '*' | '/' | '(' | ')' => symbols.push(Symbol::Sign(c)),
+                '+' | '*' | '/' | '(' | ')' => symbols.push(Symbol::Sign(c)),
                 _ => return None,
             }
         }
         Some(Self { symbols, at: 0, depth: 0, used: Vec::new(), undefined: false })
+    }
+
+    /// Whether the numbers are `given`, each once. A minus before a number is its own sign where that number was
+    /// given, and else one of the expression's.
+    fn uses_each_once(&self, given: &[i64]) -> bool {
+        let sizes = |numbers: Vec<u64>| {
+            let mut numbers = numbers;
+            numbers.sort_unstable();
+            numbers
+        };
+        let used = sizes(self.used.iter().map(|(size, _)| *size).collect());
+        let wanted = sizes(given.iter().map(|number| number.unsigned_abs()).collect());
+        // A negative number must be written with its sign.
+        let signed = |size: u64| self.used.iter().filter(|used| **used == (size, true)).count();
+        let negative = |of: i64| given.iter().filter(|number| **number == of).count();
+        used == wanted && given.iter().all(|&of| of >= 0 || signed(of.unsigned_abs()) >= negative(of))
+    }
+
+    /// The numbers in order, for messages.
+    fn used(&self) -> Vec<u64> {
+        let mut sizes: Vec<u64> = self.used.iter().map(|(size, _)| *size).collect();
+        sizes.sort_unstable();
+        sizes
     }
 
     fn take(&mut self, signs: &str) -> Option<char> {
@@ -111,6 +135,13 @@ impl Reader {
             }
             _ => None,
         }
+    }
+
+    /// Whether the symbol at a place is a minus that subtracts from nothing.
+    fn is_unary_minus(&self, at: usize) -> bool {
+        let minus = matches!(self.symbols.get(at), Some(Symbol::Sign('-')));
+        let operand = |symbol: &Symbol| matches!(symbol, Symbol::Number(_) | Symbol::Sign(')'));
+        minus && !at.checked_sub(1).is_some_and(|before| operand(&self.symbols[before]))
     }
 
     fn sum(&mut self, budget: &Budget) -> Option<Rational> {
@@ -157,9 +188,10 @@ impl Reader {
         match self.symbols.get(self.at) {
             Some(Symbol::Number(number)) => {
                 let number = *number;
+                let signed = self.at.checked_sub(1).is_some_and(|before| self.is_unary_minus(before));
                 self.at += 1;
-                self.used.push(number);
-                Some(Rational::integer(number))
+                self.used.push((number, signed));
+                Some(Rational::integer(i64::try_from(number).ok()?))
             }
             _ => None,
         }
@@ -250,6 +282,31 @@ mod tests {
         assert!(judge_countdown("\\frac{8 + 4}{3}", &[8, 3, 4], 4).equal);
         assert_eq!(judge_countdown("5/(2-2)", &[5, 2, 2], 5).reason, "divides by zero");
         assert!(!judge_countdown("1/3*3000001", &[1, 3, 3_000_001], 1_000_000).equal);
+    }
+
+    #[test]
+    fn negative_numbers_are_written_with_their_sign() {
+        for (text, numbers, target) in [
+            ("5 - (-3)", vec![5, -3], 8),
+            ("-3 + 5", vec![-3, 5], 2),
+            ("(−3) \\times 4", vec![-3, 4], -12),
+            ("-3 - -4 = 1", vec![-3, -4], 1),
+            ("5 * (-(3))", vec![5, 3], -15),
+            ("44 - (-19)", vec![44, 19], 63),
+        ] {
+            let judgement = judge_countdown(text, &numbers, target);
+            assert!(judgement.equal, "{text}: {}", judgement.reason);
+        }
+        for (text, numbers, target) in [
+            // The number that was given is -3.
+            ("5 - 3", vec![5, -3], 2),
+            ("5 * 3", vec![5, -3], 15),
+            ("5 - (-3)", vec![5, -3, -3], 8),
+            ("-3 + 5", vec![3, -5], 2),
+            ("-(3) + 5", vec![-3, 5], 2),
+        ] {
+            assert!(!judge_countdown(text, &numbers, target).equal, "{text}");
+        }
     }
 
     #[test]

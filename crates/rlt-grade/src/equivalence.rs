@@ -13,6 +13,9 @@ use super::units;
 /// Most items of a list that are compared.
 const MAX_ITEMS: usize = 64;
 
+/// Longest text that is compared word by word, bytes.
+const MAX_WORDS_BYTES: usize = 400;
+
 /// Whether an answer is right, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
@@ -81,23 +84,38 @@ fn trimmed(text: &str) -> &str {
 fn same_text(a: &str, b: &str) -> bool {
     let latex = a.contains('\\') && b.contains('\\');
     let visible = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
-    a.split_whitespace().eq(b.split_whitespace()) || (latex && visible(a) == visible(b))
+    a.split_whitespace().eq(b.split_whitespace()) || (latex && visible(a) == visible(b)) || same_style(a, b)
 }
 
-/// A text of words alone: `\text{Evelyn}` as "evelyn", `(C)` as "C". `None` for anything with digits or operators,
-/// and for letters that may be variables.
-fn words(text: &str) -> Option<String> {
-    const MAX_BYTES: usize = 400;
-    if text.len() > MAX_BYTES {
-        return None;
-    }
+/// Whether both are the same letters in whatever fonts: `\text{No}`, `\textbf{No}`, `**No**`, `No`.
+fn same_style(a: &str, b: &str) -> bool {
+    let letters = |text: &str| {
+        let plain = unstyled(text).replace(['{', '}', '*'], " ");
+        let only = plain.chars().all(|c| c.is_alphabetic() || c.is_whitespace());
+        (only && plain.chars().any(char::is_alphabetic))
+            .then(|| plain.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    a.len().max(b.len()) <= MAX_WORDS_BYTES && letters(a).is_some_and(|a| letters(b) == Some(a))
+}
+
+/// Without the commands that choose a font.
+fn unstyled(text: &str) -> String {
     let mut plain = text.to_owned();
     for command in ["\\text", "\\mbox", "\\mathrm", "\\mathbf", "\\operatorname"] {
         for style in ["bf", "it", "rm", "tt", ""] {
             plain = plain.replace(&format!("{command}{style}{{"), "{");
         }
     }
-    let plain = plain.replace(['{', '}'], " ").replace("\\ ", " ");
+    plain
+}
+
+/// A text of words alone: `\text{Evelyn}` as "evelyn", `(C)` as "C". `None` for anything with digits or operators,
+/// and for letters that may be variables.
+fn words(text: &str) -> Option<String> {
+    if text.len() > MAX_WORDS_BYTES {
+        return None;
+    }
+    let plain = unstyled(text).replace(['{', '}'], " ").replace("\\ ", " ");
     let allowed = |c: char| c.is_alphabetic() || c.is_whitespace() || ",.'-()".contains(c);
     if !plain.chars().all(allowed) {
         return None;
@@ -107,7 +125,9 @@ fn words(text: &str) -> Option<String> {
     match words.as_slice() {
         // A choice: its case counts.
         [one] if one.chars().count() == 1 => Some((*one).to_owned()),
-        words if words.iter().any(|word| word.chars().count() >= 3) => Some(words.join(" ").to_lowercase()),
+        words if words.iter().any(|word| word.chars().count() >= 3 || word.eq_ignore_ascii_case("no")) => {
+            Some(words.join(" ").to_lowercase())
+        }
         _ => None,
     }
 }
@@ -126,6 +146,11 @@ fn same(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
         (other, Expr::WithUnit(of, unit)) if units::is_percent(unit) => {
             return same(other, &Expr::Percent(of.clone()), budget);
         }
+        (Expr::WithUnit(of, unit), other) | (other, Expr::WithUnit(of, unit))
+            if is_quantity(of, unit, other, budget) =>
+        {
+            return Judgement::yes("the same number and unit");
+        }
         (Expr::WithUnit(of, _), other) => return same(of, other, budget),
         (other, Expr::WithUnit(of, _)) => return same(other, of, budget),
         _ => {}
@@ -141,6 +166,7 @@ fn same(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
         (Expr::Statement(..), _) | (_, Expr::Statement(..)) => statements(gold, answer, budget),
         (Expr::Group { .. }, Expr::Group { .. }) => groups(gold, answer, budget),
         (Expr::SetOperation(..), _) | (_, Expr::SetOperation(..)) => real_sets(gold, answer, budget),
+        (Expr::Ratio(a), Expr::Ratio(b)) => ratios(a, b, budget),
         (Expr::Matrix(a), Expr::Matrix(b)) => matrices(a, b, budget),
         (Expr::Based { digits, base }, Expr::Based { digits: other, base: other_base }) => {
             if digits == other && base == other_base {
@@ -155,6 +181,26 @@ fn same(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
         _ if gold == answer => Judgement::yes("the same"),
         _ => Judgement::no(format!("the gold answer is {}, the answer {}", kind(gold), kind(answer))),
     }
+}
+
+/// Whether a formula is a number with its unit in italics: `9.8 m/s^2` of `9.8\,\mathrm{m/s^2}`.
+fn is_quantity(of: &Expr, unit: &str, formula: &Expr, budget: &Budget) -> bool {
+    let written = formula.is_scalar() && !formula.variables().is_empty() && of.is_scalar();
+    if !written || !of.variables().is_empty() {
+        return false;
+    }
+    match parse(unit, Comma::Separates) {
+        Some(unit) if unit.is_scalar() => {
+            compare(&Expr::binary(Operation::Mul, of.clone(), unit), formula, budget).equal()
+        }
+        _ => false,
+    }
+}
+
+/// Ratios are the same entry by entry: 6:4 has not been reduced, and 10:30 may be a time.
+fn ratios(a: &[Expr], b: &[Expr], budget: &Budget) -> Judgement {
+    let equal = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b, budget).equal);
+    if equal { Judgement::yes("the same ratio") } else { Judgement::no("the ratios differ") }
 }
 
 fn based(digits: &str, number: &Expr, budget: &Budget) -> Judgement {
@@ -173,6 +219,7 @@ fn kind(expr: &Expr) -> &'static str {
         Expr::Set(_) => "a list",
         Expr::Matrix(_) => "a matrix",
         Expr::SetOperation(..) => "a set",
+        Expr::Ratio(_) => "a ratio",
         Expr::Statement(..) => "a statement",
         Expr::Text(_) => "words",
         Expr::Based { .. } => "a number in another base",
@@ -265,6 +312,9 @@ fn elements(expr: &Expr) -> Vec<Expr> {
 fn same_sets(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
     if matches!(gold, Expr::SetOperation(..)) || matches!(answer, Expr::SetOperation(..)) {
         return real_sets(gold, answer, budget);
+    }
+    if (gold.is_inequality() || answer.is_inequality()) && same_real_set(gold, answer, budget) == Some(true) {
+        return Judgement::yes("the same set of real numbers");
     }
     let (a, b) = (elements(gold), elements(answer));
     if a.len() > MAX_ITEMS || b.len() > MAX_ITEMS {

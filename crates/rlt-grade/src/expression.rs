@@ -117,6 +117,8 @@ pub(super) enum Expr {
     SetOperation(SetOperation, Box<Expr>, Box<Expr>),
     /// `a < b \le c`: the first term, then relations with their right sides.
     Statement(Box<Expr>, Vec<(Relation, Expr)>),
+    /// `3 : 2`, or what a clock shows.
+    Ratio(Vec<Expr>),
     /// Words.
     Text(String),
     /// A number with the words behind it.
@@ -165,11 +167,19 @@ impl Expr {
                     | Self::Set(_)
                     | Self::Matrix(_)
                     | Self::SetOperation(..)
+                    | Self::Ratio(_)
                     | Self::Statement(..)
                     | Self::Text(_)
                     | Self::WithUnit(..)
             )
         })
+    }
+
+    /// Whether a relation in it bounds a number or leaves one out.
+    pub fn is_inequality(&self) -> bool {
+        let bounds =
+            |(relation, _): &(Relation, Self)| !matches!(relation, Relation::Equal | Relation::Element);
+        self.any(|expr| matches!(expr, Self::Statement(_, rest) if rest.iter().any(bounds)))
     }
 
     fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
@@ -188,7 +198,7 @@ impl Expr {
             | Self::Text(_) => Vec::new(),
             Self::Unary(_, of) | Self::Percent(of) | Self::WithUnit(of, _) => vec![of],
             Self::Binary(_, left, right) | Self::SetOperation(_, left, right) => vec![left, right],
-            Self::Group { items, .. } | Self::Set(items) => items.iter().collect(),
+            Self::Group { items, .. } | Self::Set(items) | Self::Ratio(items) => items.iter().collect(),
             Self::Matrix(rows) => rows.iter().flatten().collect(),
             Self::Statement(first, rest) => {
                 std::iter::once(&**first).chain(rest.iter().map(|(_, side)| side)).collect()
@@ -224,6 +234,7 @@ impl Expr {
                 Self::Group { open: *open, close: *close, items: all(items) }
             }
             Self::Set(items) => Self::Set(all(items)),
+            Self::Ratio(items) => Self::Ratio(all(items)),
             Self::Matrix(rows) => Self::Matrix(rows.iter().map(|row| all(row)).collect()),
             Self::Statement(first, rest) => Self::Statement(
                 Box::new(with(first)),

@@ -1,7 +1,12 @@
 //! Where a completion says its answer.
 
-/// Most `\boxed` that are looked at, from the last one back.
-const MAX_BOXES: usize = 16;
+use std::borrow::Cow;
+
+use super::boxed::{Boxed, boxed};
+use super::prose::{answer_end, last_number};
+
+/// Most formulas behind one phrase.
+const MAX_FORMULAS: usize = 64;
 
 /// What happens to a thought section before the answer is looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,9 +21,9 @@ pub enum ThoughtRule {
 /// How an answer was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// In the last closed `\boxed{}`.
+    /// In the last `\boxed{}`, or in several that are joined.
     Boxed,
-    /// Behind "the answer is" or `####`.
+    /// Behind "the answer is" or `####`, or between `<answer>` tags.
     Phrase,
     /// The text is nothing but an answer.
     Whole,
@@ -45,27 +50,57 @@ pub fn answer_part(completion: &str, rule: ThoughtRule) -> &str {
     }
 }
 
-/// The answer in a text, by the first rule that finds one: the last closed `\boxed{}`; what follows the last
+/// An answer as it stands in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// Its words, without those around it.
+    pub text: Cow<'a, str>,
+    /// The rule that found it.
+    pub found: Found,
+    /// The same with an exclamation mark behind it, where there is one: a factorial, or an exclamation.
+    pub factorial: Option<&'a str>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(text: impl Into<Cow<'a, str>>, found: Found) -> Self {
+        Self { text: text.into(), found, factorial: None }
+    }
+}
+
+/// The answer in a text, by the first rule that finds one: the last `\boxed{}`; what follows the last
 /// "the answer is"; the whole text, if it is a formula; the last formula; the last number; the whole text, if it is
-/// a few words.
-pub fn extract(text: &str) -> Option<(&str, Found)> {
-    if let Some(answer) = last_boxed(text) {
-        return Some((answer, Found::Boxed));
+/// a few words. A last box that never closes leaves no answer: the text was cut before it was given.
+pub fn extract(text: &str) -> Option<Answer<'_>> {
+    match boxed(text) {
+        Boxed::Answer(answer) => return Some(Answer::new(answer, Found::Boxed)),
+        Boxed::Cut => return None,
+        Boxed::Absent => {}
+    }
+    if let Some(answer) = tagged(text) {
+        return Some(Answer::new(answer, Found::Phrase));
     }
     if let Some(answer) = after_phrase(text) {
-        return Some((answer, Found::Phrase));
+        return Some(answer);
     }
     if is_bare_formula(text) {
-        return Some((text.trim(), Found::Whole));
+        return Some(Answer::new(text.trim(), Found::Whole));
     }
     if let Some(answer) = last_formula(text) {
-        return Some((answer, Found::Formula));
+        return Some(Answer::new(answer, Found::Formula));
     }
     if let Some(answer) = last_number(text) {
-        return Some((answer, Found::Number));
+        return Some(Answer::new(answer, Found::Number));
     }
     let words = text.trim();
-    (!words.is_empty() && words.len() <= 60 && !words.contains('\n')).then_some((words, Found::Whole))
+    (!words.is_empty() && words.len() <= 60 && !words.contains('\n'))
+        .then(|| Answer::new(words, Found::Whole))
+}
+
+/// What stands in the last `<answer>` tags.
+pub(super) fn tagged(text: &str) -> Option<&str> {
+    let (_, rest) = text.rsplit_once("<answer>")?;
+    let (answer, _) = rest.split_once("</answer>")?;
+    Some(answer.trim()).filter(|answer| !answer.is_empty())
 }
 
 /// Whether a text is an answer without words around it: `\frac{1}{2}`, `(1, 2]`, `x = 5 or x = 7`, `$3 + 4i$`.
@@ -101,84 +136,86 @@ fn is_bare_formula(text: &str) -> bool {
     inside.chars().any(|c| c.is_ascii_digit()) || inside.contains('\\') || inside.chars().count() == 1
 }
 
-/// The content of the last `\boxed{}` (or `\fbox{}`) whose braces close.
-pub fn last_boxed(text: &str) -> Option<&str> {
-    let mut before = text;
-    for _ in 0..MAX_BOXES {
-        let at = before.rfind("\\boxed").max(before.rfind("\\fbox"))?;
-        let content = text[at..].trim_start_matches("\\boxed").trim_start_matches("\\fbox").trim_start();
-        if let Some(inside) = content.strip_prefix('{') {
-            if let Some(end) = closing_brace(inside) {
-                return Some(inside[..end].trim());
-            }
-        } else {
-            // `\boxed 5`
-            let end = content.find(|c: char| c.is_whitespace() || c == '$').unwrap_or(content.len());
-            if end > 0 && end < 40 {
-                return Some(content[..end].trim_end_matches(['.', ',']));
-            }
-        }
-        before = &text[..at];
-    }
-    None
-}
-
-/// Where the brace closes that was opened before `text`.
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut depth = 1_usize;
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => {
-                escaped = false;
-                continue;
-            }
-            b'\\' => {
-                escaped = true;
-                continue;
-            }
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-    None
-}
-
 const PHRASES: [&str; 6] = ["answer is", "answer:", "answer :", "answer**:", "answer:**", "####"];
 
-fn after_phrase(text: &str) -> Option<&str> {
+/// Words between the phrase and the answer.
+const ADVERBS: [&str; 10] = [
+    "therefore",
+    "thus",
+    "simply",
+    "then",
+    "indeed",
+    "clearly",
+    "approximately",
+    "about",
+    "equal to",
+    "given by",
+];
+
+/// What stands behind the last phrase that announces the answer.
+pub(super) fn phrase_rest(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
     let at = PHRASES.iter().filter_map(|phrase| lower.rfind(phrase).map(|at| at + phrase.len())).max()?;
-    let rest = text[at..].trim_start_matches([' ', ':', '*', '\t', '\n']);
-    let line = rest.lines().next().unwrap_or_default();
-    let answer = match formula_at_start(line) {
-        Some(formula) => formula,
-        None => &line[..sentence_end(line)],
-    };
-    let answer = answer.trim().trim_end_matches('*');
-    (!answer.is_empty()).then_some(answer)
+    let around = [' ', ':', '*', '\t', '\n'];
+    let rest = text[at..].trim_start_matches(around);
+    let behind = |adverb: &&str| rest.strip_prefix(*adverb).filter(|rest| rest.starts_with([' ', ',', ':']));
+    let after = ADVERBS.iter().find_map(|adverb| behind(&adverb));
+    Some(after.map_or(rest, |rest| rest.trim_start_matches(',').trim_start_matches(around)))
 }
 
-/// The formula that a text begins with, between dollar signs or `\( \)`.
-fn formula_at_start(text: &str) -> Option<&str> {
+fn after_phrase(text: &str) -> Option<Answer<'_>> {
+    let rest = phrase_rest(text)?;
+    if let Some(formulas) = formulas_at_start(rest.lines().next().unwrap_or_default()) {
+        return Some(Answer::new(formulas, Found::Phrase));
+    }
+    let line = rest.lines().next().unwrap_or_default();
+    let end = answer_end(line);
+    let answer = line[..end].trim().trim_end_matches('*');
+    let exclaimed = line[end..].strip_prefix('!').is_some_and(|after| !after.starts_with('.'));
+    (!answer.is_empty()).then(|| Answer {
+        factorial: exclaimed.then(|| line[..=end].trim()),
+        ..Answer::new(answer, Found::Phrase)
+    })
+}
+
+/// The formula that a line begins with, and those that `or` and `and` join to it.
+fn formulas_at_start(line: &str) -> Option<Cow<'_, str>> {
+    let (first, mut rest) = formula_at_start(line)?;
+    let mut formulas = vec![first];
+    while formulas.len() < MAX_FORMULAS
+        && let Some((formula, after)) = joined_formula(rest)
+    {
+        formulas.push(formula);
+        rest = after;
+    }
+    if formulas.len() == 1 { Some(Cow::Borrowed(first)) } else { Some(Cow::Owned(formulas.join(", "))) }
+}
+
+/// `or $x=4$` and what stands behind it. "and $4$ is no solution" goes on in prose.
+fn joined_formula(text: &str) -> Option<(&str, &str)> {
+    let rest = text.trim_start();
+    let rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
+    let rest = ["or ", "and "].iter().find_map(|word| rest.strip_prefix(word))?;
+    let (formula, after) = formula_at_start(rest.trim_start())?;
+    let next = after.trim_start();
+    let ends = next.is_empty()
+        || next.starts_with(['.', ',', ';', '*'])
+        || next.starts_with("or ")
+        || next.starts_with("and ");
+    ends.then_some((formula, after))
+}
+
+/// The formula that a text begins with, between dollar signs or `\( \)`, and what stands behind it.
+fn formula_at_start(text: &str) -> Option<(&str, &str)> {
     // "$26 per day" is money: a formula closes again.
     if let Some(inside) = text.strip_prefix("$$") {
-        return inside.split_once("$$").map(|(formula, _)| formula);
+        return inside.split_once("$$");
     }
     if let Some(inside) = text.strip_prefix('$') {
-        return inside.split_once('$').map(|(formula, _)| formula);
+        return inside.split_once('$');
     }
     let (open, close) = if text.starts_with("\\(") { ("\\(", "\\)") } else { ("\\[", "\\]") };
-    text.strip_prefix(open)?.split_once(close).map(|(formula, _)| formula)
-}
-
-fn sentence_end(line: &str) -> usize {
-    let ends = [". ", "! ", "; "].iter().filter_map(|mark| line.find(mark)).min();
-    ends.unwrap_or_else(|| line.trim_end().trim_end_matches('.').len())
+    text.strip_prefix(open)?.split_once(close)
 }
 
 fn last_formula(text: &str) -> Option<&str> {
@@ -198,44 +235,27 @@ fn last_formula(text: &str) -> Option<&str> {
     best.map(|(_, formula)| formula)
 }
 
-fn last_number(text: &str) -> Option<&str> {
-    let bytes = text.as_bytes();
-    let last = bytes.iter().rposition(u8::is_ascii_digit)?;
-    let mut start = last;
-    while start > 0 {
-        let joins =
-            matches!(bytes[start - 1], b'.' | b',' | b'/') && start > 1 && bytes[start - 2].is_ascii_digit();
-        if !bytes[start - 1].is_ascii_digit() && !joins {
-            break;
-        }
-        start -= 1;
-    }
-    if start > 0 && bytes[start - 1] == b'.' {
-        start -= 1;
-    }
-    if start > 0 && bytes[start - 1] == b'-' && (start < 2 || !bytes[start - 2].is_ascii_alphanumeric()) {
-        start -= 1;
-    }
-    let end = last + 1 + usize::from(bytes.get(last + 1) == Some(&b'%'));
-    Some(&text[start..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn found(text: &str) -> Option<(String, Found)> {
+        extract(text).map(|answer| (answer.text.into_owned(), answer.found))
+    }
+
     #[test]
-    fn the_box_comes_first_and_the_last_closed_one_counts() {
+    fn the_box_comes_first_and_the_last_one_counts() {
         let cases = [
             ("so \\boxed{\\frac{1}{2}}, not $3$.", "\\frac{1}{2}"),
             ("\\boxed{1} then \\boxed{\\{2\\}}", "\\{2\\}"),
-            ("\\boxed{7} and \\boxed{8", "7"),
             ("\\boxed 9$", "9"),
             ("\\fbox{4}", "4"),
         ];
         for (text, answer) in cases {
-            assert_eq!(extract(text), Some((answer, Found::Boxed)), "{text}");
+            assert_eq!(found(text), Some((answer.into(), Found::Boxed)), "{text}");
         }
+        // What was said before a box that is cut is not what the text was about to say.
+        assert_eq!(found("\\boxed{7}. The answer is \\boxed{8"), None);
     }
 
     #[test]
@@ -243,12 +263,16 @@ mod tests {
         let cases = [
             ("The answer is $26. I hope it is correct.", "$26", Found::Phrase),
             ("The answer is $[2,5)$. I hope it is correct.", "[2,5)", Found::Phrase),
+            ("The answer is $x=3$ or $x=4$.", "x=3, x=4", Found::Phrase),
+            ("The answer is \\(3\\), and \\(4\\) is none.", "3", Found::Phrase),
+            ("The answer is $3$ and then some.", "3", Found::Phrase),
+            ("The answer is therefore 12.", "12", Found::Phrase),
+            ("<answer> 17 </answer>", "17", Found::Phrase),
             ("Answer: 12.5", "12.5", Found::Phrase),
             ("... = 9\n#### 18", "18", Found::Phrase),
             ("so $x=1$ and then $1/2$.", "1/2", Found::Formula),
             ("the result is $$(a + b)^2$$", "(a + b)^2", Found::Formula),
             ("It has 3 cats and -2.5 dogs", "-2.5", Found::Number),
-            ("about 1,200 of 3/4.", "3/4", Found::Number),
             ("\\frac{1}{2}", "\\frac{1}{2}", Found::Whole),
             (" x = 5 or x = 7", "x = 5 or x = 7", Found::Whole),
             (
@@ -260,11 +284,15 @@ mod tests {
             ("Evelyn", "Evelyn", Found::Whole),
             ("5 apples", "5", Found::Number),
         ];
-        for (text, answer, found) in cases {
-            assert_eq!(extract(text), Some((answer, found)), "{text}");
+        for (text, answer, rule) in cases {
+            assert_eq!(found(text), Some((answer.into(), rule)), "{text}");
         }
-        assert_eq!(extract(""), None);
-        assert_eq!(extract("I do not know what the answer to this question could possibly be."), None);
+        assert_eq!(found(""), None);
+        assert_eq!(found("I do not know what the answer to this question could possibly be."), None);
+        let factorial = |text| extract(text).and_then(|answer| answer.factorial.map(str::to_owned));
+        assert_eq!(factorial("The answer is 17!"), Some("17!".into()));
+        assert_eq!(factorial("The answer is 17! I hope so."), Some("17!".into()));
+        assert_eq!(factorial("The answer is 17."), None);
     }
 
     #[test]

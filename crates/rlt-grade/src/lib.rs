@@ -38,6 +38,11 @@
 //! depth, numbers beyond a size and sums beyond a budget are compared as text, or count as different. No input
 //! panics.
 
+use std::borrow::Cow;
+
+use extract::tagged;
+
+mod boxed;
 mod budget;
 mod choice;
 mod countdown;
@@ -48,16 +53,19 @@ mod extract;
 mod formula;
 mod numeric;
 mod parse;
+mod prose;
 mod rational;
 mod real_set;
 mod sections;
 mod token;
+mod typography;
 mod units;
 
+pub use boxed::last_boxed;
 pub use choice::chosen_letter;
 pub use countdown::judge_countdown;
 pub use equivalence::{Judgement, equivalent};
-pub use extract::{Found, ThoughtRule, answer_part, extract, last_boxed};
+pub use extract::{Answer, Found, ThoughtRule, answer_part, extract};
 pub use sections::{SolutionTags, grade_integer, last_integer, solution_section};
 
 /// What a grader says about one completion.
@@ -87,20 +95,25 @@ impl Verdict {
 }
 
 /// The answer that a gold text gives: what stands behind `####` or in its last box, else all of it.
-pub fn gold_answer(gold: &str) -> &str {
+pub fn gold_answer(gold: &str) -> Cow<'_, str> {
     if let Some((_, answer)) = gold.rsplit_once("####") {
-        return answer.trim();
+        return answer.trim().into();
     }
-    last_boxed(gold).unwrap_or_else(|| gold.trim())
+    last_boxed(gold).unwrap_or_else(|| gold.trim().into())
 }
 
 /// Grades a completion by the answer found anywhere in it (but for the thought, if that is removed) against
 /// a gold answer.
 pub fn grade_math(completion: &str, gold: &str, thought: ThoughtRule) -> Verdict {
-    let Some((answer, found)) = extract(answer_part(completion, thought)) else {
+    let Some(answer) = extract(answer_part(completion, thought)) else {
         return Verdict { reason: "no answer was found".into(), ..Verdict::default() };
     };
-    Verdict::judged(answer, found == Found::Boxed, equivalent(gold_answer(gold), answer))
+    let gold = gold_answer(gold);
+    let mut judgement = equivalent(&gold, &answer.text);
+    if let Some(factorial) = answer.factorial.filter(|_| !judgement.equal && gold.trim_end().ends_with('!')) {
+        judgement = equivalent(&gold, factorial);
+    }
+    Verdict::judged(&answer.text, answer.found == Found::Boxed, judgement)
 }
 
 /// Grades a completion by its solution section, which must say what `gold` says: the answer in its box, if
@@ -114,9 +127,9 @@ pub fn grade_solution(completion: &str, gold: &str, tags: &SolutionTags) -> Verd
 
 /// As [`grade_solution`], of the section itself.
 pub fn grade_section(section: &str, gold: &str) -> Verdict {
-    let answer = last_boxed(section).unwrap_or_else(|| section.trim());
-    let whole = equivalent(gold.trim(), answer);
-    let judgement = if whole.equal { whole } else { equivalent(gold_answer(gold), gold_answer(answer)) };
+    let answer = last_boxed(section).unwrap_or_else(|| section.trim().into());
+    let whole = equivalent(gold.trim(), &answer);
+    let judgement = if whole.equal { whole } else { equivalent(&gold_answer(gold), &gold_answer(&answer)) };
     let shown = answer.split_whitespace().collect::<Vec<_>>().join(" ");
     Verdict::judged(&shown, true, judgement)
 }
@@ -151,18 +164,19 @@ pub fn grade_choice(completion: &str, gold: &str, thought: ThoughtRule) -> Verdi
 /// a box, or behind "the answer is".
 pub fn grade_countdown(completion: &str, numbers: &[i64], target: i64, thought: ThoughtRule) -> Verdict {
     let text = answer_part(completion, thought);
-    let tagged = text.rsplit_once("<answer>").and_then(|(_, rest)| rest.split_once("</answer>"));
-    let answer = match (last_boxed(text), tagged) {
+    let answer = match (last_boxed(text), tagged(text)) {
         (Some(boxed), _) => Some((boxed, true)),
-        (None, Some((tagged, _))) => Some((tagged.trim(), true)),
+        (None, Some(tagged)) => Some((tagged.into(), true)),
         (None, None) => match extract(text) {
-            Some((answer, Found::Phrase | Found::Formula | Found::Whole)) => Some((answer, false)),
+            Some(Answer { text, found: Found::Phrase | Found::Formula | Found::Whole, .. }) => {
+                Some((text, false))
+            }
             _ => None,
         },
     };
     match answer {
         Some((answer, formatted)) => {
-            Verdict::judged(answer, formatted, judge_countdown(answer, numbers, target))
+            Verdict::judged(&answer, formatted, judge_countdown(&answer, numbers, target))
         }
         None => Verdict { reason: "no expression was found".into(), ..Verdict::default() },
     }

@@ -8,6 +8,8 @@ use super::budget::Budget;
 
 /// Longest numerator or denominator, bits. `3^2023` takes 3,207.
 const MAX_BITS: u64 = 8192;
+/// Longest decimal literal, and largest power of ten behind one.
+const MAX_DIGITS: usize = 2000;
 /// Longest number a root is taken of, bits.
 const MAX_ROOT_BITS: u64 = 1024;
 
@@ -24,16 +26,48 @@ impl Rational {
         Self { num: value.into(), den: BigInt::one() }
     }
 
-    /// A decimal literal: digits with at most one point.
-    pub fn from_decimal(text: &str) -> Option<Self> {
+    /// A decimal literal: digits with at most one point, those that repeat in brackets behind them (`0.1(6)`) or
+    /// a power of ten (`1.5e-7`).
+    pub fn from_decimal(text: &str, budget: &Budget) -> Option<Self> {
+        let (text, exponent) = text.split_once('e').unwrap_or((text, "0"));
+        let exponent =
+            exponent.parse::<i64>().ok().filter(|size| size.unsigned_abs() <= MAX_DIGITS as u64)?;
+        let (text, cycle) = match text.split_once('(') {
+            Some((text, cycle)) => (text, Some(cycle.strip_suffix(')')?)),
+            None => (text, None),
+        };
         let (whole, places) = text.split_once('.').unwrap_or((text, ""));
         let digits = format!("{whole}{places}");
-        if digits.is_empty() || digits.len() > 2000 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        if digits.len() + cycle.map_or(0, str::len) > MAX_DIGITS {
             return None;
         }
-        let num = BigInt::parse_bytes(digits.as_bytes(), 10)?;
-        let den = BigInt::from(10).pow(u32::try_from(places.len()).ok()?);
-        Self::reduced(num, den, &Budget::new(Budget::COMPARISON))
+        let value = match cycle {
+            // 0.(6) is 6/9, 0.(36) is 36/99.
+            Some(cycle) => {
+                let nines = Self::from_digits(&"9".repeat(cycle.len()))?;
+                let head = Self::from_digits(if digits.is_empty() { "0" } else { &digits })?;
+                head.add(&Self::from_digits(cycle)?.div(&nines, budget)?, budget)?
+            }
+            None => Self::from_digits(&digits)?,
+        };
+        value.mul(&Self::power_of_ten(exponent - places.len() as i64), budget)
+    }
+
+    fn from_digits(digits: &str) -> Option<Self> {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        plain
+            .then(|| BigInt::parse_bytes(digits.as_bytes(), 10))
+            .flatten()
+            .map(|num| Self { num, den: BigInt::one() })
+    }
+
+    fn power_of_ten(exponent: i64) -> Self {
+        let power = BigInt::from(10).pow(exponent.unsigned_abs() as u32);
+        if exponent < 0 {
+            Self { num: BigInt::one(), den: power }
+        } else {
+            Self { num: power, den: BigInt::one() }
+        }
     }
 
     fn reduced(num: BigInt, den: BigInt, budget: &Budget) -> Option<Self> {
@@ -185,8 +219,14 @@ mod tests {
         let b = budget();
         assert_eq!(fraction(1, 2).add(&fraction(1, 3), &b), Some(fraction(5, 6)));
         assert_eq!(fraction(1, -2), fraction(-1, 2));
-        assert_eq!(Rational::from_decimal(".35625"), Some(fraction(57, 160)));
-        assert_eq!(Rational::from_decimal("1.2.3"), None);
+        assert_eq!(Rational::from_decimal(".35625", &b), Some(fraction(57, 160)));
+        assert_eq!(Rational::from_decimal("0.1(6)", &b), Some(fraction(1, 6)));
+        assert_eq!(Rational::from_decimal("0.(36)", &b), Some(fraction(4, 11)));
+        assert_eq!(Rational::from_decimal("1.5e-3", &b), Some(fraction(3, 2000)));
+        assert_eq!(Rational::from_decimal("2e3", &b), Some(Rational::integer(2000)));
+        for text in ["1.2.3", "1e2001", "1e99999999999999999999", "0.()", "0.(1", "e5", "."] {
+            assert_eq!(Rational::from_decimal(text, &b), None, "{text}");
+        }
         assert_eq!(fraction(27, 8).pow(&fraction(-2, 3), &b), Some(fraction(4, 9)));
         assert_eq!(Rational::integer(2).pow(&fraction(1, 2), &b), None);
         assert_eq!(fraction(-7, 2).floor(), Rational::integer(-4));

@@ -9,10 +9,35 @@ use super::numeric::numeric;
 
 /// Whether two expressions are the same set of real numbers; `None` when one is none.
 pub(super) fn same_real_set(a: &Expr, b: &Expr, budget: &Budget) -> Option<bool> {
-    let (a, b) = (RealSet::of(a, budget)?, RealSet::of(b, budget)?);
+    // Conditions on different variables describe different things, but `\{x \mid ..\}` gives its own a name.
+    let (names, others) = (a.variables(), b.variables());
+    if names.len() > 1 || others.len() > 1 {
+        return None;
+    }
+    if !names.is_empty() && !others.is_empty() && names != others && !names_its_own(a) && !names_its_own(b) {
+        return None;
+    }
+    let sets = [RealSet::of(a, budget)?, RealSet::of(b, budget)?];
+    let points = points_that_decide(&sets, budget)?;
+    Some(points.into_iter().all(|x| sets[0].contains(x) == sets[1].contains(x)))
+}
+
+/// Whether it is a set by a condition.
+fn names_its_own(expr: &Expr) -> bool {
+    match expr {
+        Expr::SetOperation(SetOperation::Intersection, domain, _) => {
+            matches!(&**domain, Expr::Group { .. }) || names_its_own(domain)
+        }
+        _ => false,
+    }
+}
+
+/// All end points, one point between each neighbouring two, and one beyond them on each side.
+fn points_that_decide(sets: &[RealSet], budget: &Budget) -> Option<Vec<f64>> {
     let mut ends = Vec::new();
-    a.ends(&mut ends);
-    b.ends(&mut ends);
+    for set in sets {
+        set.ends(&mut ends);
+    }
     ends.retain(|x| x.is_finite());
     ends.sort_by(f64::total_cmp);
     ends.dedup_by(|x, y| near(*x, *y));
@@ -20,7 +45,7 @@ pub(super) fn same_real_set(a: &Expr, b: &Expr, budget: &Budget) -> Option<bool>
     points.extend(ends.windows(2).map(|pair| f64::midpoint(pair[0], pair[1])));
     points.extend(&ends);
     budget.spend(points.len() as u64 * ends.len() as u64)?;
-    Some(points.into_iter().all(|x| a.contains(x) == b.contains(x)))
+    Some(points)
 }
 
 enum RealSet {
@@ -45,6 +70,7 @@ impl RealSet {
                 high: number(&items[1], budget)?,
                 high_closed: *close == Bracket::Square,
             }),
+            Expr::Set(_) if expr.is_inequality() => Self::of_conditions(expr, budget),
             Expr::Set(items) => {
                 items.iter().map(|item| number(item, budget)).collect::<Option<Vec<f64>>>().map(Self::Points)
             }
@@ -56,6 +82,19 @@ impl RealSet {
             Expr::Statement(first, rest) => Self::of_statement(first, rest, budget),
             _ => None,
         }
+    }
+
+    /// `x < -2, x > 2`: a comma means "or" where both cannot hold, and "and" where they can.
+    fn of_conditions(list: &Expr, budget: &Budget) -> Option<Self> {
+        let Expr::Set(items) = list else { return None };
+        let conditions = items.iter().all(|item| matches!(item, Expr::Statement(..)));
+        let sets: Vec<Self> =
+            items.iter().map(|item| Self::of(item, budget)).collect::<Option<_>>().filter(|_| conditions)?;
+        let overlap = points_that_decide(&sets, budget)?
+            .into_iter()
+            .any(|x| sets.iter().filter(|set| set.contains(x)).count() > 1);
+        let operation = if overlap { SetOperation::Intersection } else { SetOperation::Union };
+        sets.into_iter().reduce(|a, b| Self::Of(operation, Box::new(a), Box::new(b)))
     }
 
     fn of_statement(first: &Expr, rest: &[(Relation, Expr)], budget: &Budget) -> Option<Self> {

@@ -1,15 +1,17 @@
 //! Answers as tokens: LaTeX and plain text alike, layout commands gone.
 
+use super::typography::{greek, is_minus, subscript, superscript, vulgar_fraction};
+
 /// Longest text that is parsed, bytes; longer ones are compared as text only.
 const MAX_BYTES: usize = 4096;
 
 /// What a token is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Digits with at most one point.
+    /// Digits with at most one point; `0.1(6)` where digits repeat, `1.5e-7` in scientific notation.
     Number(String),
     Letter(char),
-    /// A LaTeX command or a function's name without the backslash.
+    /// A LaTeX command or a function's name without the backslash; `and` and `or` between items.
     Command(String),
     /// Words.
     Text(String),
@@ -37,10 +39,13 @@ const FUNCTIONS: [&str; 26] = [
     "cosh", "tanh", "log", "ln", "lg", "exp", "sqrt", "pi", "infty", "inf", "cup", "cap", "binom",
 ];
 /// Short words that are units behind a number.
-const SHORT_UNITS: [&str; 27] = [
+const SHORT_UNITS: [&str; 34] = [
     "cm", "mm", "km", "kg", "mg", "ml", "mL", "ft", "in", "mi", "yd", "lb", "lbs", "oz", "sec", "min", "hr",
-    "hrs", "mph", "kph", "deg", "rad", "day", "cup", "sq", "cu", "USD",
+    "hrs", "mph", "kph", "deg", "rad", "day", "cup", "sq", "cu", "USD", "Hz", "kHz", "MHz", "GHz", "eV",
+    "keV", "MeV",
 ];
+/// Single upright letters that are units behind a number.
+const UNIT_LETTERS: &str = "msghJNVWAKCFHTLlM";
 /// Commands that only change how things look.
 const LAYOUT: [&str; 24] = [
     "left",
@@ -89,7 +94,7 @@ pub(super) fn tokens(text: &str, comma: Comma) -> Option<Vec<Token>> {
         return None;
     }
     let chars: Vec<char> = text.chars().collect();
-    let mut lexer = Lexer { chars: &chars, at: 0, comma, spaced: false, tokens: Vec::new() };
+    let mut lexer = Lexer { chars: &chars, at: 0, comma, spaced: false, set_off: false, tokens: Vec::new() };
     while lexer.at < chars.len() {
         lexer.step()?;
     }
@@ -101,6 +106,8 @@ struct Lexer<'a> {
     at: usize,
     comma: Comma,
     spaced: bool,
+    /// Whether the space before what comes next is one that sets off a unit: `\,` or `~`.
+    set_off: bool,
     tokens: Vec<Token>,
 }
 
@@ -111,7 +118,7 @@ impl Lexer<'_> {
 
     fn push(&mut self, kind: Kind) {
         self.tokens.push(Token { kind, spaced: self.spaced });
-        self.spaced = false;
+        (self.spaced, self.set_off) = (false, false);
     }
 
     fn command(&mut self, name: &str) {
@@ -123,7 +130,8 @@ impl Lexer<'_> {
         self.at += 1;
         match c {
             c if c.is_whitespace() => self.spaced = true,
-            '~' | '\u{200b}' => self.spaced = true,
+            '\u{200b}' => self.spaced = true,
+            '~' => (self.spaced, self.set_off) = (true, true),
             '$' | '£' | '€' | '`' | '?' => {}
             '\\' => self.backslash()?,
             '0'..='9' => {
@@ -136,29 +144,50 @@ impl Lexer<'_> {
             }
             // A sentence ends.
             '.' if self.peek(0).is_none_or(char::is_whitespace) => {}
-            '−' | '–' => self.push(Kind::Symbol('-')),
+            c if is_minus(c) => self.push(Kind::Symbol('-')),
             '×' | '·' | '∗' | '⋅' => self.push(Kind::Symbol('*')),
             '*' if self.peek(0) == Some('*') => {
                 self.at += 1;
                 self.push(Kind::Symbol('^'));
             }
             '÷' => self.push(Kind::Symbol('/')),
-            'π' => self.command("pi"),
             '∞' => self.command("infty"),
-            '√' => self.command("sqrt"),
+            '√' => self.radical(),
             '°' => self.command("degree"),
             '∪' => self.command("cup"),
             '∩' => self.command("cap"),
             '∈' => self.command("in"),
-            '≤' => self.command("le"),
-            '≥' => self.command("ge"),
+            '≤' | '⩽' => self.command("le"),
+            '≥' | '⩾' => self.command("ge"),
+            'ℝ' | 'ℤ' | 'ℕ' | 'ℚ' => {
+                self.command("mathbb");
+                let letter = ['R', 'Z', 'N', 'Q'][['ℝ', 'ℤ', 'ℕ', 'ℚ'].iter().position(|&of| of == c)?];
+                self.push(Kind::Letter(letter));
+            }
+            '∅' => self.command("emptyset"),
+            '℃' => self.push(Kind::Text("celsius".into())),
+            '℉' => self.push(Kind::Text("fahrenheit".into())),
+            'Å' | '\u{212b}' if self.behind_number() => self.push(Kind::Text("angstrom".into())),
+            '，' => self.push(Kind::Symbol(',')),
             '≠' => self.command("ne"),
             '≈' => self.command("approx"),
             '±' => self.command("pm"),
-            '²' | '³' => {
-                self.push(Kind::Symbol('^'));
-                self.push(Kind::Number(if c == '²' { "2" } else { "3" }.into()));
+            c if superscript(c).is_some() => {
+                self.at -= 1;
+                self.shifted('^', superscript);
             }
+            c if subscript(c).is_some() => {
+                self.at -= 1;
+                self.shifted('_', subscript);
+            }
+            c if vulgar_fraction(c).is_some() => {
+                let (top, bottom) = vulgar_fraction(c)?;
+                self.command("frac");
+                self.push(Kind::Number(top.into()));
+                self.push(Kind::Number(bottom.into()));
+            }
+            // `25\,{}^{\circ}`: nothing, so that the exponent has a base.
+            '{' if self.peek(0) == Some('}') && self.peek(1) == Some('^') => self.at += 1,
             '<' | '>' if self.peek(0) == Some('=') => {
                 self.at += 1;
                 self.command(if c == '<' { "le" } else { "ge" });
@@ -177,9 +206,10 @@ impl Lexer<'_> {
                 self.at -= 1;
                 self.word();
             }
+            c if greek(c).is_some() => self.named(greek(c)?)?,
             c if c.is_alphabetic() => self.push(Kind::Letter(c)),
-            '+' | '-' | '*' | '/' | '^' | '_' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '<' | '>' | ','
-            | ';' | '!' | '%' | '&' | ':' | '\'' => self.push(Kind::Symbol(c)),
+            '+' | '*' | '/' | '^' | '_' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '<' | '>' | ',' | ';'
+            | '!' | '%' | '&' | ':' | '\'' => self.push(Kind::Symbol(c)),
             _ => return None,
         }
         Some(())
@@ -189,7 +219,8 @@ impl Lexer<'_> {
         let c = self.peek(0)?;
         self.at += 1;
         match c {
-            ',' | ';' | ':' | ' ' | '!' | '(' | ')' | '[' | ']' => self.spaced = true,
+            ',' | ';' | ':' | ' ' => (self.spaced, self.set_off) = (true, true),
+            '!' | '(' | ')' | '[' | ']' => self.spaced = true,
             '\\' => self.command("newline"),
             '{' => self.command("{"),
             '}' => self.command("}"),
@@ -216,6 +247,16 @@ impl Lexer<'_> {
             return Some(());
         }
         if !TEXT_COMMANDS.contains(&name) {
+            let unit = match name {
+                "Omega" if self.set_off => "Ω",
+                "mu" if self.set_off => "μ",
+                "AA" => "angstrom",
+                _ => "",
+            };
+            if !unit.is_empty() && self.behind_number() {
+                self.push(Kind::Text(unit.into()));
+                return Some(());
+            }
             self.command(match name {
                 "dfrac" | "tfrac" | "cfrac" | "sfrac" => "frac",
                 "tbinom" | "dbinom" => "binom",
@@ -227,6 +268,8 @@ impl Lexer<'_> {
                 "asin" => "arcsin",
                 "acos" => "arccos",
                 "atan" => "arctan",
+                "lor" | "vee" => "or",
+                "land" | "wedge" => "and",
                 "lvert" | "rvert" | "vert" | "mid" => {
                     self.push(Kind::Symbol('|'));
                     return Some(());
@@ -263,12 +306,20 @@ impl Lexer<'_> {
 
     /// What stands in `\text{..}`: words, or mathematics in an upright font.
     fn text_content(&mut self, name: &str, content: &str) -> Option<()> {
-        let content = content.trim_end_matches(['.', ':']);
+        let content = content.trim_matches('~').trim_end_matches(['.', ':']).trim();
         let one_letter = content.len() == 1 && content.chars().all(|c| c.is_ascii_alphabetic());
         match content {
             "" => {}
-            "and" | "or" | "," | ", and" | ", or" => self.push(Kind::Symbol(',')),
+            "," => self.push(Kind::Symbol(',')),
+            "and" | ", and" => self.command("and"),
+            "or" | ", or" => self.command("or"),
+            scale if self.behind_degree() && temperature(scale).is_some() => {
+                self.push(Kind::Text(temperature(scale)?.into()));
+            }
             word if FUNCTIONS.contains(&word) => self.known(word),
+            unit if one_letter && UNIT_LETTERS.contains(unit) && self.behind_quantity() => {
+                self.push(Kind::Text(unit.into()));
+            }
             letter if one_letter && name.starts_with("math") => {
                 self.push(Kind::Letter(letter.chars().next()?));
             }
@@ -321,12 +372,14 @@ impl Lexer<'_> {
     /// Letters without a backslash: a function, a unit, a word, or variables side by side.
     fn word(&mut self) {
         let word = self.letters();
-        let behind_number = self.tokens.last().is_some_and(|token| {
-            matches!(&token.kind, Kind::Number(_) | Kind::Text(_) | Kind::Symbol('}' | ')' | '/'))
-        });
+        let behind_number = self.behind_number();
         let one = word.len() == 1;
         match word.as_str() {
-            "and" | "or" => self.push(Kind::Symbol(',')),
+            "and" | "or" => self.command(&word),
+            scale if self.behind_degree() && temperature(scale).is_some() => {
+                self.push(Kind::Text(temperature(scale).unwrap_or_default().into()));
+            }
+            "sqrt" => self.radical(),
             "infinity" | "Infinity" | "oo" => self.command("infty"),
             unit if behind_number && SHORT_UNITS.contains(&unit) => self.push(Kind::Text(word)),
             name if FUNCTIONS.contains(&name) => self.known(name),
@@ -334,6 +387,67 @@ impl Lexer<'_> {
             _ if word.len() >= 4 => self.push(Kind::Text(word)),
             _ if one => self.push(Kind::Letter(word.chars().next().unwrap_or('?'))),
             _ => word.chars().for_each(|c| self.push(Kind::Letter(c))),
+        }
+    }
+
+    /// Whether a number, a unit or a bracket ends here, so that a unit may follow.
+    fn behind_number(&self) -> bool {
+        self.tokens.last().is_some_and(|token| {
+            matches!(&token.kind, Kind::Number(_) | Kind::Text(_) | Kind::Symbol('}' | ')' | '/'))
+        })
+    }
+
+    /// Whether an upright letter here is a unit: right behind digits or another unit, or set off from a bracket.
+    fn behind_quantity(&self) -> bool {
+        let mut kinds = self.tokens.iter().rev().map(|token| &token.kind);
+        match kinds.next() {
+            Some(Kind::Number(_) | Kind::Text(_)) => true,
+            Some(Kind::Symbol('/' | '*')) => matches!(kinds.next(), Some(Kind::Text(_))),
+            Some(Kind::Symbol('}' | ')')) => self.spaced,
+            _ => false,
+        }
+    }
+
+    /// Whether the sign of a degree stands before, bare or as `^{\circ}`.
+    fn behind_degree(&self) -> bool {
+        let mut kinds = self.tokens.iter().rev().map(|token| &token.kind).peekable();
+        kinds.next_if(|kind| **kind == Kind::Symbol('}'));
+        matches!(kinds.next(), Some(Kind::Command(name)) if name == "circ" || name == "degree")
+    }
+
+    /// Characters above or below the line, as an exponent or a subscript in braces.
+    fn shifted(&mut self, mark: char, plain: impl Fn(char) -> Option<char>) {
+        self.push(Kind::Symbol(mark));
+        self.push(Kind::Symbol('{'));
+        let mut digits = String::new();
+        while let Some(c) = self.peek(0).and_then(&plain) {
+            self.at += 1;
+            if c.is_ascii_digit() {
+                digits.push(c);
+                continue;
+            }
+            self.push_digits(&mut digits);
+            self.push(if c.is_alphabetic() { Kind::Letter(c) } else { Kind::Symbol(c) });
+        }
+        self.push_digits(&mut digits);
+        self.push(Kind::Symbol('}'));
+    }
+
+    fn push_digits(&mut self, digits: &mut String) {
+        if !digits.is_empty() {
+            self.push(Kind::Number(std::mem::take(digits)));
+        }
+    }
+
+    /// `√16` and `sqrt 16`: a root of all the digits, where TeX's `\sqrt16` takes the first one.
+    fn radical(&mut self) {
+        self.command("sqrt");
+        let ahead = (0..).find(|&n| !self.peek(n).is_some_and(char::is_whitespace)).unwrap_or(0);
+        if self.peek(ahead).is_some_and(|c| c.is_ascii_digit()) {
+            self.at += ahead;
+            self.push(Kind::Symbol('{'));
+            self.number();
+            self.push(Kind::Symbol('}'));
         }
     }
 
@@ -347,7 +461,6 @@ impl Lexer<'_> {
                     pointed = true;
                     text.push(c);
                 }
-                // "3." at the end of a sentence, and "3.\overline{..}", which is refused later.
                 _ => match self.thousands(&text, pointed) {
                     Some(skip) => {
                         self.at += skip;
@@ -358,14 +471,67 @@ impl Lexer<'_> {
             }
             self.at += 1;
         }
+        if !self.repeating(&mut text, pointed) {
+            self.scientific(&mut text);
+        }
         self.push(Kind::Number(text));
+    }
+
+    /// The digits that repeat for ever, behind those of a decimal: `0.\overline{3}`, `0.1\bar6`, `0.(3)`.
+    fn repeating(&mut self, text: &mut String, pointed: bool) -> bool {
+        let rest = &self.chars[self.at..];
+        let point = usize::from(!pointed && rest.first() == Some(&'.'));
+        if !pointed && point == 0 {
+            return false;
+        }
+        let rest = &rest[point..];
+        let mark = ["\\overline", "\\bar", "\\dot"]
+            .iter()
+            .find(|mark| rest.len() > mark.len() && mark.chars().zip(rest).all(|(a, &b)| a == b));
+        let (mark, close) = match mark {
+            Some(mark) if rest[mark.len()] == '{' => (mark.len() + 1, Some('}')),
+            Some(mark) => (mark.len(), None),
+            // `0.1(6)` could be a product.
+            None if point == 1 && rest.first() == Some(&'(') => (1, Some(')')),
+            None => return false,
+        };
+        let limit = if close.is_some() { usize::MAX } else { 1 };
+        let cycle: String = rest[mark..].iter().take(limit).take_while(|c| c.is_ascii_digit()).collect();
+        let end = mark + cycle.len();
+        if cycle.is_empty() || close.is_some_and(|close| rest.get(end) != Some(&close)) {
+            return false;
+        }
+        self.at += point + end + usize::from(close.is_some());
+        let point = if pointed { "" } else { "." };
+        text.push_str(&format!("{point}({cycle})"));
+        true
+    }
+
+    /// `e14`, `E-5` behind digits: a power of ten. `2e` and `2e - 5` are Euler's number.
+    fn scientific(&mut self, text: &mut String) {
+        if !matches!(self.peek(0), Some('e' | 'E')) || text.is_empty() {
+            return;
+        }
+        let sign = self.peek(1).filter(|&c| c == '+' || is_minus(c));
+        let start = 1 + usize::from(sign.is_some());
+        let digits: String =
+            self.chars[self.at..].iter().skip(start).take_while(|c| c.is_ascii_digit()).collect();
+        if digits.is_empty() {
+            return;
+        }
+        self.at += start + digits.len();
+        let minus = if sign.is_some_and(is_minus) { "-" } else { "" };
+        text.push_str(&format!("e{minus}{digits}"));
     }
 
     /// How many characters separate the digits so far from the next group of three.
     fn thousands(&self, digits: &str, pointed: bool) -> Option<usize> {
         let rest = &self.chars[self.at..];
         // `10,\!080` and `10{,}080` can only be one number.
-        let marks = [",\\!\\,", ",\\! ", ",\\!", "{,}\\!", "{,}", "\\,", "\\;", "\\ ", "{\\,}", ","];
+        let marks = [
+            "\u{202f}", "\u{2009}", "\u{a0}", ",\\!\\,", ",\\! ", ",\\!", "{,}\\!", "{,}", "\\,", "\\;",
+            "\\ ", "{\\,}", ",",
+        ];
         let mark = marks.iter().find(|mark| {
             let n = mark.chars().count();
             rest.len() >= n && mark.chars().zip(rest).all(|(a, &b)| a == b)
@@ -386,6 +552,16 @@ impl Lexer<'_> {
     fn follows_group(&self, n_digits: usize) -> bool {
         n_digits > 3 && self.at > 3 && !self.chars[self.at - 4].is_ascii_digit()
     }
+}
+
+/// The unit that a letter behind the sign of a degree is.
+fn temperature(scale: &str) -> Option<&'static str> {
+    Some(match scale {
+        "C" | "Celsius" => "celsius",
+        "F" | "Fahrenheit" => "fahrenheit",
+        "K" => "kelvin",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -418,7 +594,7 @@ mod tests {
         assert_eq!(shown("5.4 cents", Comma::Separates), "5.4 'cents'");
         assert_eq!(shown("15\\mbox{ cm}^2", Comma::Separates), "15 'cm' ^ 2");
         assert_eq!(shown("2xy cm", Comma::Separates), "2 x y c m");
-        assert_eq!(shown("x = 1 \\text{ or } x = 2", Comma::Separates), "x = 1 , x = 2");
+        assert_eq!(shown("x = 1 \\text{ or } x = 2", Comma::Separates), "x = 1 or x = 2");
         assert_eq!(shown("\\left( \\dfrac12 \\right)", Comma::Separates), "( frac 12 )");
     }
 }

@@ -164,7 +164,7 @@ fn math_verify_s_examples_are_read() {
             // Backslashes and line ends are written as in a program.
             let text =
                 record.unwrap()[0].replace("\\\\", "\u{0}").replace("\\n", "\n").replace('\u{0}', "\\");
-            extract(&text).map(|(answer, _)| answer.to_owned()).unwrap_or_default()
+            extract(&text).map(|answer| answer.text.into_owned()).unwrap_or_default()
         })
         .collect();
     let expected = ["26", "3000", "25", "12.5", "[2,5)", "24", "16", "-\\frac{2}{3}"];
