@@ -158,8 +158,9 @@ pub(super) fn phrase_rest(text: &str) -> Option<&str> {
     let at = PHRASES.iter().filter_map(|phrase| lower.rfind(phrase).map(|at| at + phrase.len())).max()?;
     let around = [' ', ':', '*', '\t', '\n'];
     let rest = text[at..].trim_start_matches(around);
-    let behind = |adverb: &&str| rest.strip_prefix(*adverb).filter(|rest| rest.starts_with([' ', ',', ':']));
-    let after = ADVERBS.iter().find_map(|adverb| behind(&adverb));
+    let after = ADVERBS
+        .iter()
+        .find_map(|adverb| rest.strip_prefix(*adverb).filter(|rest| rest.starts_with([' ', ',', ':'])));
     Some(after.map_or(rest, |rest| rest.trim_start_matches(',').trim_start_matches(around)))
 }
 

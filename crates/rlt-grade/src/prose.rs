@@ -77,7 +77,10 @@ pub(super) fn answer_end(line: &str) -> usize {
     let sentence = &line[..sentence];
     let end = prose_start(sentence).unwrap_or(sentence.len());
     let answer = sentence[..end].trim_end();
-    answer.trim_end_matches(['.', '!', '*', ',', ':', '(', '"', ' ', '-', '\u{2013}', '\u{2014}']).len()
+    let marks = ['.', '!', '*', ',', ':', '(', '"', ' ', '-', '\u{2013}', '\u{2014}'];
+    let length = answer.trim_end_matches(marks).len();
+    // `17!.` has a full stop of its own, so its other mark is a factorial.
+    if line[length..].starts_with("!.") { length + 1 } else { length }
 }
 
 /// The last place not behind `at` where a character begins.
@@ -283,6 +286,7 @@ mod tests {
             ("17</answer> and so on", "17"),
             ("17<|im_end|>", "17"),
             ("17.**", "17"),
+            ("17!.", "17!"),
             ("(1, 2), i.e. the point", "(1, 2)"),
             ("x = 5 or x = 7.", "x = 5 or x = 7"),
             ("12.5 square units.", "12.5 square units"),

@@ -101,6 +101,151 @@ fn different_answers_of_every_form() {
 }
 
 #[test]
+fn notations_that_people_use_and_their_near_misses() {
+    for (gold, answer) in [
+        ("4.5e33", "4.5 \\times 10^{33}"),
+        ("3e8", "300000000"),
+        ("1.6e-19", "1.6 × 10⁻¹⁹"),
+        ("2.2E-16", "0.00000000000000022"),
+        ("2e", "2 \\cdot e"),
+        ("2e - 5", "-5 + 2e"),
+        ("3e^{2}", "3 \\exp(2)"),
+        ("0.\\overline{36}", "\\frac{4}{11}"),
+        ("0.1\\bar{6}", "1/6"),
+        ("0.(3)", "1/3"),
+        ("2.\\overline{9}", "3"),
+        ("]2,+\\infty[", "(2, \\infty)"),
+        ("[2;5[", "[2, 5)"),
+        ("]-\\infty,0] \\cup [3,4[", "x \\le 0 \\text{ or } 3 \\le x < 4"),
+        ("x<-2 \\text{ or } x>2", "2<x or x<-2"),
+        ("x<-2, x>2", "(-\\infty,-2) \\cup (2,\\infty)"),
+        ("x>1 \\text{ and } x\\le 3", "(1,3]"),
+        ("x \\ne 3", "(-\\infty,3) \\cup (3,\\infty)"),
+        ("x = 1 or x > 3", "\\{1\\} \\cup (3,\\infty)"),
+        ("\\{x \\mid x > 2\\}", "(2,\\infty)"),
+        ("\\{ y \\in \\mathbb{R} : 1 \\le y < 4 \\}", "[1,4)"),
+        ("\\{x | x < 0 \\text{ or } x > 1\\}", "(-\\infty,0)\\cup(1,\\infty)"),
+        ("3 : 2", "3:2"),
+        ("3 : 2 : 1", "3:2:1"),
+        ("3⁵", "243"),
+        ("10⁻³", "0.001"),
+        ("x₁ + x₂", "x_1 + x_{2}"),
+        ("52₈", "52_8"),
+        ("3\\over 4", "0.75"),
+        ("{n+1 \\over 2}", "\\frac{n+1}{2}"),
+        ("{5 \\choose 2}", "10"),
+        ("\\text{No}", "No"),
+        ("\\text{No}", "\\textbf{No}"),
+        ("no", "No."),
+        ("3½", "3.5"),
+        ("√16", "4"),
+        ("sqrt 16 + 1", "5"),
+        ("17\\,\\Omega", "17"),
+        ("17\\,\\Omega", "17 \\Omega"),
+        ("9.8\\,\\mathrm{m/s^2}", "9.8"),
+        ("9.8\\,\\mathrm{m}\\,\\mathrm{s}^{-2}", "9.8 \\text{ m/s}^2"),
+        ("9.8\\,\\mathrm{m/s^2}", "9.8 m/s^2"),
+        ("7.4e14", "7.4 \\times 10^{14} \\text{ s}^{-1}"),
+        ("25^{\\circ}\\mathrm{C}", "25"),
+        ("25^{\\circ}\\mathrm{C}", "25 degrees Celsius"),
+        ("25\\,{}^{\\circ}\\text{C}", "25°C"),
+        ("−5", "-5"),
+        ("α + β", "\\beta + \\alpha"),
+        ("SRMC=LRMC", "SRMC = LRMC"),
+        ("\\arcsin{1.3 \\sin{\\theta_w}}", "\\arcsin(1.3 \\sin(\\theta_w))"),
+        ("2 x 10^4", "20000"),
+    ] {
+        let judgement = equivalent(gold, answer);
+        assert!(judgement.equal, "{gold} = {answer}: {}", judgement.reason);
+    }
+    for (gold, answer) in [
+        ("4.5e33", "4.5e32"),
+        ("4.5e33", "4.5"),
+        ("1e-5", "e-5"),
+        ("1e-5", "e^{-5}"),
+        ("e-5", "1e-5"),
+        ("2e", "5.43656"),
+        ("2e - 5", "2e-5"),
+        ("3e2", "3e^2"),
+        ("0.\\overline{36}", "0.36"),
+        ("0.\\overline{3}", "0.3333"),
+        ("0.1\\bar{6}", "0.\\overline{16}"),
+        ("]2,5[", "[2,5]"),
+        ("[2,5[", "]2,5]"),
+        ("[2,5]", "]5,2["),
+        ("x<-2 \\text{ or } x>2", "-2<x<2"),
+        ("x<-2 \\text{ or } x>2", "x<-2 \\text{ and } x>2"),
+        ("x<-2 \\text{ or } x>2", "x<-2 \\text{ or } y>2"),
+        ("x<-2 \\text{ or } x>2", "x \\le -2 \\text{ or } x>2"),
+        ("x<-2 \\text{ or } x>2", "x<-2"),
+        ("\\{x \\mid x > 2\\}", "\\{x \\mid x \\ge 2\\}"),
+        ("\\{x \\in \\mathbb{Z} \\mid x > 2\\}", "(2,\\infty)"),
+        ("\\{x \\mid x > 2\\}", "2"),
+        ("3 : 2", "2 : 3"),
+        ("10:30", "1/3"),
+        ("3:2", "3"),
+        ("3:2", "6:4"),
+        ("3⁵", "35"),
+        ("3\\over 4", "\\frac{4}{3}"),
+        ("\\text{No}", "Yes"),
+        ("\\text{No}", "\\text{None}"),
+        ("\\text{No}", "N"),
+        ("3½", "\\frac32"),
+        ("17\\,\\Omega", "18 \\Omega"),
+        ("2x", "2"),
+        ("2m", "2"),
+        ("9.8\\,\\mathrm{m/s^2}", "9.8\\,\\mathrm{m/s}"),
+        ("9.8\\,\\mathrm{m/s^2}", "9.8 m/s"),
+        ("25^{\\circ}\\mathrm{C}", "25^{\\circ}\\mathrm{F}"),
+        ("25^{\\circ}\\mathrm{C}", "25\\,\\mathrm{K}"),
+        ("5", "−5"),
+        ("SRMC=LRMC", "SRMC=SRAC"),
+    ] {
+        let judgement = equivalent(gold, answer);
+        assert!(!judgement.equal, "{gold} is not {answer}: {}", judgement.reason);
+    }
+}
+
+#[test]
+fn answers_in_prose_and_their_near_misses() {
+    for (gold, completion, right) in [
+        ("23", "The answer is 23, which is prime.", true),
+        ("23", "The answer is 23 (since 20 + 3 = 23).", true),
+        ("23", "The answer is 23 because 20+3=23.", true),
+        ("23", "The final answer is 23!", true),
+        ("23!", "The final answer is 23!", true),
+        ("23!", "The final answer is 23!.", true),
+        ("23", "The final answer is 23!.", false),
+        ("23", "#### 23 (since 20 + 3)", true),
+        ("23", "The answer is 24, which is even, unlike 23.", false),
+        ("23", "The answer is 24 (not 23).", false),
+        ("23", "The answer is 23 if n is odd and 24 otherwise.", false),
+        ("23", "The answer is 23, or 24.", false),
+        ("24", "The final answer is 4!", false),
+        ("\\frac{1}{2}", "The answer is \\frac{1}{2}, as required.", true),
+        ("-5", "The value is \u{2212}5.", true),
+        ("5", "The value is \u{2212}5.", false),
+        ("5", "The value is \u{ff0d}5.", false),
+        ("7", "The mass is 2.5e7.", false),
+        ("2.5e7", "The mass is 2.5 × 10^7 kg.", true),
+        ("7", "The mass is 2.5 × 10^7.", false),
+        ("45", "We meet at 11:45.", false),
+        ("3, 4", "$x=\\boxed{3}$ or $x=\\boxed{4}$", true),
+        ("3, 4", "$\\boxed{4}$ and $\\boxed{3}$.", true),
+        ("4", "$x=\\boxed{3}$ or $x=\\boxed{4}$", false),
+        ("3", "$x=\\boxed{3}$ or $x=\\boxed{4}$", false),
+        ("4", "first $\\boxed{3}$, and then, again, $\\boxed{4}$", true),
+        ("7", "\\boxed{7}. But no: \\boxed{8", false),
+        ("8", "\\boxed{7}. But no: \\boxed{8", false),
+        ("\\frac{1}{2}", "so $\\boxed{\\frac{1}{2}$.", true),
+        ("3, 4", "The answer is $x = 3$ or $x = 4$.", true),
+    ] {
+        let verdict = grade_math(completion, gold, ThoughtRule::Keep);
+        assert_eq!(verdict.correct, right, "{completion} for {gold}: {}", verdict.reason);
+    }
+}
+
+#[test]
 fn a_solution_is_right_when_it_says_what_the_gold_solution_says() {
     let grade = |solution: &str, gold: &str| {
         let text = format!("t<|end_of_thought|><|begin_of_solution|>{solution}<|end_of_solution|>");
@@ -170,6 +315,27 @@ fn hostile_input_takes_little_time() {
         "-".repeat(4000),
         "\u{202e}\u{0}é√²".repeat(100),
         "answer is ".repeat(10_000),
+        "1e2000,".repeat(500),
+        "1e-2000+".repeat(70),
+        format!("0.\\overline{{{}}}", "19".repeat(1000)),
+        "0.\\overline{3}+".repeat(60),
+        "]".repeat(4000),
+        "]1,".repeat(1000),
+        "\\{x|".repeat(800),
+        "x<1 or ".repeat(150),
+        "x<1,".repeat(150),
+        "3:".repeat(1500),
+        "{1\\over".repeat(500),
+        "²₂½".repeat(400),
+        "sqrt 9".repeat(600),
+        "\\boxed{1} or ".repeat(10_000),
+        "\\boxed{1$".repeat(10_000),
+        format!("The answer is {}", "$1$ or ".repeat(20_000)),
+        format!("The answer is {}", "so, which (because ".repeat(20_000)),
+        "9".repeat(100_000),
+        "1.5 × 10^".repeat(10_000),
+        "B or C) is not ".repeat(20_000),
+        format!("5 {}", "\\text{cm}^2/".repeat(300)),
     ];
     for text in &texts {
         for other in [text.as_str(), "5", "x+1"] {
@@ -177,6 +343,8 @@ fn hostile_input_takes_little_time() {
             let _ = grade_math(&format!("\\boxed{{{text}}}"), other, ThoughtRule::Keep);
             let _ = grade_math(text, other, ThoughtRule::Remove);
             let _ = grade_math(other, text, ThoughtRule::Remove);
+            let _ = grade_choice(text, "B", ThoughtRule::Keep);
+            let _ = grade_countdown(text, &[1, -9], 8, ThoughtRule::Keep);
             let head: String = text.chars().take(30).collect();
             // Far above what it takes, so that a busy machine does not fail; what must not happen is seconds.
             assert!(started.elapsed().as_millis() < 2000, "{head}: {:?}", started.elapsed());

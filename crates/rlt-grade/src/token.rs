@@ -380,6 +380,7 @@ impl Lexer<'_> {
                 self.push(Kind::Text(temperature(scale).unwrap_or_default().into()));
             }
             "sqrt" => self.radical(),
+            "x" if self.multiplies_power_of_ten() => self.push(Kind::Symbol('*')),
             "infinity" | "Infinity" | "oo" => self.command("infty"),
             unit if behind_number && SHORT_UNITS.contains(&unit) => self.push(Kind::Text(word)),
             name if FUNCTIONS.contains(&name) => self.known(name),
@@ -415,6 +416,14 @@ impl Lexer<'_> {
         matches!(kinds.next(), Some(Kind::Command(name)) if name == "circ" || name == "degree")
     }
 
+    /// Whether the letter x here is the sign of `1.5 x 10^7`.
+    fn multiplies_power_of_ten(&self) -> bool {
+        let number = matches!(self.tokens.last(), Some(Token { kind: Kind::Number(_), .. }));
+        let mut rest = self.chars[self.at..].iter().copied().skip_while(|c| c.is_whitespace());
+        let ten = rest.next() == Some('1') && rest.next() == Some('0');
+        number && ten && rest.next().is_some_and(|c| c == '^' || c == '*' || superscript(c).is_some())
+    }
+
     /// Characters above or below the line, as an exponent or a subscript in braces.
     fn shifted(&mut self, mark: char, plain: impl Fn(char) -> Option<char>) {
         self.push(Kind::Symbol(mark));
@@ -442,7 +451,7 @@ impl Lexer<'_> {
     /// `√16` and `sqrt 16`: a root of all the digits, where TeX's `\sqrt16` takes the first one.
     fn radical(&mut self) {
         self.command("sqrt");
-        let ahead = (0..).find(|&n| !self.peek(n).is_some_and(char::is_whitespace)).unwrap_or(0);
+        let ahead = self.chars[self.at..].iter().take_while(|c| c.is_whitespace()).count();
         if self.peek(ahead).is_some_and(|c| c.is_ascii_digit()) {
             self.at += ahead;
             self.push(Kind::Symbol('{'));
@@ -503,7 +512,9 @@ impl Lexer<'_> {
         }
         self.at += point + end + usize::from(close.is_some());
         let point = if pointed { "" } else { "." };
-        text.push_str(&format!("{point}({cycle})"));
+        for part in [point, "(", &cycle, ")"] {
+            text.push_str(part);
+        }
         true
     }
 
@@ -521,7 +532,9 @@ impl Lexer<'_> {
         }
         self.at += start + digits.len();
         let minus = if sign.is_some_and(is_minus) { "-" } else { "" };
-        text.push_str(&format!("e{minus}{digits}"));
+        for part in ["e", minus, &digits] {
+            text.push_str(part);
+        }
     }
 
     /// How many characters separate the digits so far from the next group of three.

@@ -2,29 +2,16 @@
 
 #![expect(clippy::print_stderr, reason = "figures that docs/GRADING.md quotes, and why a test was skipped")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod benchmarks;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use benchmarks::{golds, rows, shared};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use rlt_grade::{ThoughtRule, equivalent, extract, grade_countdown, grade_math};
-use serde_json::Value;
-
-fn rows(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// The shared data folder of a development checkout, or a printed reason to skip.
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
-    }
-    path.exists().then_some(path)
-}
 
 /// Pairs made by rules, with math-verify's verdicts (tests/parity/grading_pairs.py).
 #[test]
@@ -44,33 +31,6 @@ fn pairs_made_by_rules_are_judged_as_they_are() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(agree as f64 >= 0.98 * pairs.len() as f64, "agreement {agree} of {}", pairs.len());
-}
-
-/// The answers of every row of a benchmark.
-fn golds() -> Vec<(&'static str, Vec<String>)> {
-    let files = [
-        ("aime24", "eval/aime24.jsonl"),
-        ("amc23", "eval/amc23.jsonl"),
-        ("math500", "eval/math500.jsonl"),
-        ("gsm8k", "eval/gsm8k_test.first200.jsonl"),
-        ("olymmath easy", "eval/olymmath_en_easy.jsonl"),
-        ("olymmath hard", "eval/olymmath_en_hard.jsonl"),
-        ("olympiadbench", "eval/olympiadbench.first100.jsonl"),
-    ];
-    let mut all = Vec::new();
-    for (name, file) in files {
-        let Some(path) = shared(file) else { continue };
-        let answer = |row: Value| match (&row["answer"], &row["final_answer"]) {
-            (Value::String(text), _) => text.rsplit("####").next().unwrap().trim().to_owned(),
-            (Value::Number(number), _) => number.to_string(),
-            (_, Value::Array(list)) => {
-                list.iter().map(|text| text.as_str().unwrap()).collect::<Vec<_>>().join(", ")
-            }
-            other => panic!("{name}: {other:?}"),
-        };
-        all.push((name, rows(&path).into_iter().map(answer).collect()));
-    }
-    all
 }
 
 #[test]
