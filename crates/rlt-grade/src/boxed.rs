@@ -29,6 +29,7 @@ pub fn last_boxed(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A box: where its command begins, what it holds, and where it ends.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     start: usize,
     content: &'a str,

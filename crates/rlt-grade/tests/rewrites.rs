@@ -465,8 +465,7 @@ fn of_intervals(gold: &str, into: &mut Rewrites) {
         let open = part.chars().next().filter(|c| "([".contains(*c))?;
         let close = part.chars().next_back().filter(|c| ")]".contains(*c))?;
         let (a, b) = part[1..part.len() - 1].split_once(',')?;
-        (!b.contains(',') && !(a.contains('(') || a.contains('[')))
-            .then(|| (open, a.to_owned(), b.to_owned(), close))
+        (!b.contains(',') && !a.contains(['(', '['])).then(|| (open, a.to_owned(), b.to_owned(), close))
     };
     let Some(intervals) = parts.iter().map(|part| one(part)).collect::<Option<Vec<_>>>() else { return };
     // A pair of round brackets alone may be a point.
