@@ -129,7 +129,7 @@ impl Config {
             between(key, temperature, LEAST_TEMPERATURE..=MOST_TEMPERATURE)?;
         }
         if sampling.temperature != 0.0 {
-            let range = format!("0, or between {LEAST_TEMPERATURE} and {MOST_TEMPERATURE}");
+            let range = format!("0, or between {LEAST_TEMPERATURE:?} and {MOST_TEMPERATURE:?}");
             let holds = (LEAST_TEMPERATURE..=MOST_TEMPERATURE).contains(&f64::from(sampling.temperature));
             require(holds, "sampling.temperature", sampling.temperature, &range)?;
         }
