@@ -256,6 +256,16 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} cores ({', '.join(extensions)}), {memory_gib:.0f} GiB, Linux {platform.release()}"
 
 
+# What limits the instructions that a program uses. A machine may set some of them of itself.
+LIMITS = ("RLT_SIMD", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE")
+
+
+def limits() -> str:
+    """The limits that are set, since they decide about a comparison."""
+    present = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return f"; {', '.join(present)}" if present else ""
+
+
 def commit() -> str:
     done = subprocess.run(["git", "-C", str(HERE), "describe", "--always", "--dirty"], capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
@@ -314,7 +324,7 @@ def main() -> None:
     versions = sorted({line["version"] for line in lines if "version" in line})
     about = (
         f"{datetime.date.today()}, rlt {commit()}, {', '.join(versions)}; {machine()}; "
-        f"{arguments.threads} threads, {arguments.rounds} rounds; rlt's products in {arguments.arithmetic}."
+        f"{arguments.threads} threads, {arguments.rounds} rounds; rlt's products in {arguments.arithmetic}{limits()}."
     )
     parts = [about, ratio_table(lines, arguments.items), roof_table(lines, arguments.items, arguments.models)]
     text = "\n\n".join(part for part in parts if part)
