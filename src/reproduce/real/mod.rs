@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::run_dir::open_folder_of_runs;
 use crate::score::Formats;
-use crate::traces::scoring::{Detail, check_traces, score_file};
+use crate::traces::scoring::{Detail, Gaps, check_traces, score_file};
 use crate::training::run::frozen_model;
 use effects::Effects;
 
@@ -70,7 +70,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
         write_atomic(&rows, lines.as_bytes())?;
         write_atomic(&folder.join(WORK), work.as_bytes())?;
         let data = DataConfig { path: rows, ..config.data.clone() };
-        let checked = check_traces(&data, &style)?;
+        let checked = check_traces(&data, &style, Gaps::Refused)?;
         let formats = Formats { style: &style, teacher: &chat, student: &chat };
         let model = frozen_model(&config.model, &options.base)?;
         score_file(
