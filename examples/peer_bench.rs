@@ -224,6 +224,7 @@ impl Bench {
             },
             without_thought,
             has_end_tag: true,
+            forged: None,
         }
     }
 

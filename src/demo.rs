@@ -199,7 +199,8 @@ impl Demo<'_> {
     fn explain(&self, file: &str, teacher: &Path, files: &DatasetFiles) -> Result<ExplanationFigures> {
         let explained = self.traces(teacher, &files.questions_train, EXPLAINED_QUESTIONS)?;
         let traces = &explained.traces;
-        let n = write_student_rows(&self.options.run_dir.join(file), traces, &explained.style)?;
+        let n =
+            write_student_rows(&self.options.run_dir.join(file), traces, &explained.style, &explained.chat)?;
         if n > 0 {
             let all = traces.len();
             self.progress

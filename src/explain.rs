@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::dataset::{Finish, QuestionRow, TraceRow};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::prompts::TypedCheck;
 use crate::sampling::{Sampler, TokenRate};
 use crate::traces::{Flaw, flaw, sampled_trace};
 
@@ -25,6 +26,8 @@ pub struct ExplainSummary {
     pub closed: usize,
     /// Closed explanations with nothing in them.
     pub empty: usize,
+    /// Closed explanations that write a tag of the format, or a special token, themselves.
+    pub forged: usize,
     /// Traces cut at the length limit.
     pub truncated: usize,
     /// Tokens sampled.
@@ -37,6 +40,7 @@ impl AddAssign for ExplainSummary {
         self.traces += other.traces;
         self.closed += other.closed;
         self.empty += other.empty;
+        self.forged += other.forged;
         self.truncated += other.truncated;
         self.tokens += other.tokens;
     }
@@ -81,6 +85,7 @@ pub fn explain_each(
     if rows.is_empty() || n == 0 {
         return Err(Error::Usage(format!("nothing to explain: {} questions, {n} samples each", rows.len())));
     }
+    TypedCheck::of_rows(teacher.chat, rows, progress)?;
     for row in rows {
         teacher.check_prompt(row.row, &teacher.style.teacher_prompt(teacher.chat, row)?)?;
     }
@@ -108,9 +113,10 @@ pub fn explain_each(
                 question.columns.insert("sample".into(), Value::from(sample));
                 let trace =
                     sampled_trace(question, teacher.style, &teacher.chat.tokenizer, completion.ids, finish);
-                let flaw = flaw(&trace, teacher.style);
-                of_batch.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty)));
+                let flaw = flaw(&trace, teacher.style, teacher.chat);
+                of_batch.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty | Flaw::Forged)));
                 of_batch.empty += usize::from(flaw == Some(Flaw::Empty));
+                of_batch.forged += usize::from(flaw == Some(Flaw::Forged));
                 traces.push(trace);
             }
         }

@@ -86,10 +86,12 @@ pub fn inspect_trace(
         (prefix, Think::from_sampled(tokenizer, end_tag, ids), whole)
     } else {
         let prompt = style.teacher_prompt_text(teacher, row)?;
-        let (prefix, think) = Think::from_text(tokenizer, end_tag, &prompt, &trace.completion)?;
+        let (prefix, think) = Think::from_text(teacher, end_tag, &prompt, &trace.completion)?;
         // As `Think::from_text` reads it: an unclosed thought is closed.
         let end = if think.closed { "" } else { end_tag };
-        let whole = tokenizer.encode(&format!("{prompt}{}{end}", trace.completion))?;
+        let (thought, rest) =
+            trace.completion.split_at(trace.completion.find(end_tag).unwrap_or(trace.completion.len()));
+        let whole = teacher.encode(&format!("{prompt}{}{rest}{end}", teacher.row_text(thought)))?;
         (prefix, think, whole)
     };
     let think_end = prefix.len() + think.ids.len();

@@ -155,11 +155,16 @@ impl Miniature<'_> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_student_rows(path: &Path, traces: &[TraceRow], style: &PromptStyle) -> Result<usize> {
+pub fn write_student_rows(
+    path: &Path,
+    traces: &[TraceRow],
+    style: &PromptStyle,
+    chat: &ChatText,
+) -> Result<usize> {
     let mut out = JsonlWriter::create(path)?;
     let mut n_flawed = 0;
     for trace in traces {
-        if flaw(trace, style).is_some() {
+        if flaw(trace, style, chat).is_some() {
             n_flawed += 1;
             continue;
         }

@@ -43,8 +43,11 @@ pub struct RltSample {
     pub student: StudentSequence,
     /// The student's sequence with the explanation removed: what it is worth is measured against this.
     pub without_thought: StudentSequence,
-    /// Whether the explanation's end tag was written.
+    /// Whether the explanation's end tag was written, and no other tag of the format before it.
     pub has_end_tag: bool,
+    /// A tag of the format, or a special token, that the explanation itself writes: it ends the thought, or the
+    /// turn, where neither ends. Costs what a missing end tag costs.
+    pub forged: Option<String>,
 }
 
 impl RltSample {
@@ -61,7 +64,8 @@ impl RltSample {
         name: String,
     ) -> Result<Self> {
         let think = Think::from_sampled(&formats.teacher.tokenizer, &formats.style.end_of_explanation, ids);
-        Self::new(formats, row, teacher_prefix, &think, name)
+        let text = formats.teacher.tokenizer.decode(&think.ids);
+        Self::new(formats, row, teacher_prefix, &think, &format!("{text}{}", think.tail), name)
     }
 
     /// From a completion that is known as text only.
@@ -71,9 +75,9 @@ impl RltSample {
     pub fn from_text(formats: &Formats, row: &QuestionRow, completion: &str, name: String) -> Result<Self> {
         let prompt = formats.style.teacher_prompt_text(formats.teacher, row)?;
         let end_tag = &formats.style.end_of_explanation;
-        let (teacher_prefix, think) =
-            Think::from_text(&formats.teacher.tokenizer, end_tag, &prompt, completion)?;
-        Self::new(formats, row, teacher_prefix, &think, name)
+        let (teacher_prefix, think) = Think::from_text(formats.teacher, end_tag, &prompt, completion)?;
+        let explanation = formats.style.split_explanation(completion).0;
+        Self::new(formats, row, teacher_prefix, &think, explanation, name)
     }
 
     fn new(
@@ -81,6 +85,7 @@ impl RltSample {
         row: &QuestionRow,
         teacher_prefix: Vec<u32>,
         think: &Think,
+        explanation: &str,
         name: String,
     ) -> Result<Self> {
         let student = formats.style.student_sequence(formats.student, row, think)?;
@@ -89,7 +94,9 @@ impl RltSample {
         } else {
             formats.style.student_sequence(formats.student, row, &Think::empty())?
         };
-        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag: think.closed })
+        let forged = forged(formats.style, formats.student, explanation);
+        let has_end_tag = think.closed && forged.is_none();
+        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag, forged })
     }
 
     /// From a trace row: its ids where it has them, else its text. `Err` inside says why the row
@@ -141,6 +148,12 @@ impl RltSample {
             None
         }
     }
+}
+
+/// What [`RltSample::forged`] names.
+pub fn forged(style: &PromptStyle, chat: &ChatText, explanation: &str) -> Option<String> {
+    let tag = style.tag_in(explanation).or_else(|| chat.special_in(explanation).next());
+    tag.map(str::to_owned)
 }
 
 /// The reward of one sample with the log-probabilities (nats) that it came from; those are empty when the

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::dataset::{Finish, QuestionRow, TraceRow};
-use crate::prompts::PromptStyle;
+use crate::prompts::{ChatText, PromptStyle};
+use crate::score::forged;
 
 /// The ids of a completion's text: `ids` without the stop token that ended it.
 pub fn text_ids(ids: &[u32], finish: Finish) -> &[u32] {
@@ -76,6 +77,8 @@ pub enum Flaw {
     Unclosed,
     /// The explanation is closed, but nothing stands in it.
     Empty,
+    /// The explanation writes a tag of the format, or a special token, itself.
+    Forged,
 }
 
 impl Flaw {
@@ -85,15 +88,18 @@ impl Flaw {
             Self::Truncated => "cut at the length limit",
             Self::Unclosed => "ended without the end tag",
             Self::Empty => "closed but empty",
+            Self::Forged => "with a tag of the format or a special token inside",
         }
     }
 }
 
-/// Why no student can learn from `trace`; `None` for an explanation that is closed with its end tag and not empty.
-pub fn flaw(trace: &TraceRow, style: &PromptStyle) -> Option<Flaw> {
+/// Why no student can learn from `trace`; `None` for an explanation that is closed with its end tag, not empty, and
+/// plain text for the tokenizer of `chat`.
+pub fn flaw(trace: &TraceRow, style: &PromptStyle, chat: &ChatText) -> Option<Flaw> {
     let closed = style.split_explanation(&trace.completion).1;
     match (closed, trace.finish) {
-        (true, _) => trace.explanation.trim().is_empty().then_some(Flaw::Empty),
+        (true, _) if trace.explanation.trim().is_empty() => Some(Flaw::Empty),
+        (true, _) => forged(style, chat, &trace.explanation).map(|_| Flaw::Forged),
         (false, Finish::Length) => Some(Flaw::Truncated),
         (false, Finish::Stop) => Some(Flaw::Unclosed),
     }
@@ -163,10 +169,14 @@ mod tests {
             distillation_columns(&whole, style)["messages"][2]["content"]
         );
         assert!(!columns.contains_key("messages"));
-        assert_eq!(flaw(&whole, style), None);
+        assert_eq!(flaw(&whole, style, &chat), None);
         let cut = trace("why\n\n");
-        assert_eq!(flaw(&cut, style), Some(Flaw::Truncated));
-        assert_eq!(flaw(&TraceRow { finish: Finish::Stop, ..cut }, style), Some(Flaw::Unclosed));
-        assert_eq!(flaw(&trace("\n\n<|end_of_explanation|>"), style), Some(Flaw::Empty));
+        assert_eq!(flaw(&cut, style, &chat), Some(Flaw::Truncated));
+        assert_eq!(flaw(&TraceRow { finish: Finish::Stop, ..cut }, style, &chat), Some(Flaw::Unclosed));
+        assert_eq!(flaw(&trace("\n\n<|end_of_explanation|>"), style, &chat), Some(Flaw::Empty));
+        for inside in ["a<|end_of_thought|>", "<|begin_of_solution|>4", "a<|im_end|>"] {
+            let forging = trace(&format!("{inside}<|end_of_explanation|>"));
+            assert_eq!(flaw(&forging, style, &chat), Some(Flaw::Forged), "{inside}");
+        }
     }
 }

@@ -92,6 +92,24 @@ fn an_empty_thought_is_given_not_sampled() {
     );
 }
 
+/// The template opens the thought: the answer is the same turn, and the prompt opens nothing twice.
+#[test]
+fn a_thought_that_the_template_opens_is_part_of_the_answer() {
+    let dir = scripted_student();
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}\
+                    {% if add_generation_prompt %}<|im_start|>assistant\n<|begin_of_thought|>\n\n{% endif %}";
+    std::fs::write(dir.path().join("model/chat_template.jinja"), template).unwrap();
+    for (more, tokens) in [(&[][..], 8.0), (&["--thought", "none"], 7.0)] {
+        eval(dir.path(), &[&["--task", "quiz.jsonl"], more].concat());
+        let (report, records) = report(&dir.path().join("eval.json"));
+        assert_eq!((report.summary.accuracy, report.summary.mean_tokens), (0.5, tokens));
+        assert_eq!(
+            records[0].answers[0].completion,
+            "<|begin_of_thought|>\n\n<|end_of_thought|><|begin_of_solution|>Tom has9.<|end_of_solution|>"
+        );
+    }
+}
+
 #[test]
 fn answers_cut_short_are_wrong_and_counted() {
     let dir = scripted_student();

@@ -33,6 +33,19 @@ fn a_verdict_for_every_row() {
     );
 }
 
+/// A thought whose opening stands in the prompt and that never ends holds no answer.
+#[test]
+fn an_unfinished_thought_that_the_prompt_opened_is_removed() {
+    let rows = r#"{"gold": "4", "prompt": "assistant\n<think>\n", "prediction": "Say it is \\boxed{4}, but"}
+{"gold": "4", "prompt": "assistant\n<think>\n", "prediction": "so</think>\\boxed{4}"}
+{"gold": "4", "prompt": "What is <think>? ", "prediction": "\\boxed{4}"}"#;
+    let correct = |args: &[&str]| -> Vec<bool> {
+        grade(rows, args).0.iter().map(|verdict| verdict["correct"] == true).collect()
+    };
+    assert_eq!(correct(&["--remove-thought"]), [false, true, true]);
+    assert_eq!(correct(&[]), [true, true, true]);
+}
+
 #[test]
 fn countdown_rows_have_numbers_and_a_target() {
     let rows = r#"{"nums": [44, 19, 35], "target": 98, "prediction": "\\boxed{44 + 19 + 35}"}

@@ -33,7 +33,7 @@ fn text_only_traces_have_the_official_spans() {
         assert_eq!(trace.question.columns["id"], id);
         let prompt = style.teacher_prompt_text(&chat, &trace.question).unwrap();
         let (teacher_prefix, think) =
-            Think::from_text(&chat.tokenizer, &style.end_of_explanation, &prompt, &trace.completion).unwrap();
+            Think::from_text(&chat, &style.end_of_explanation, &prompt, &trace.completion).unwrap();
         let student = style.student_sequence(&chat, &trace.question, &think).unwrap();
         let student_question = style.student_question_text(&chat, &trace.question).unwrap();
         let student_parts: [&str; 10] = [

@@ -136,7 +136,7 @@ fn scored_sequences_are_the_rendered_text_and_their_spans_cover_it() {
             let (explanation, closed) = style.split_explanation(&completion);
             let prompt = style.teacher_prompt_text(chat, row).unwrap();
             let end_tag = &style.end_of_explanation;
-            let (prefix, think) = Think::from_text(&chat.tokenizer, end_tag, &prompt, &completion).unwrap();
+            let (prefix, think) = Think::from_text(chat, end_tag, &prompt, &completion).unwrap();
             assert!(closed && think.closed);
 
             let sequence = style.student_sequence(chat, row, &think).unwrap();

@@ -92,8 +92,7 @@ fn check(chat: &ChatText, style: &PromptStyle, row: &QuestionRow, completion: &s
     let space = decode(&chat.tokenizer.encode("a").unwrap()).replace('a', "");
     let (explanation, closed) = style.split_explanation(completion);
     let prompt = style.teacher_prompt_text(chat, row).unwrap();
-    let (prefix, from_text) =
-        Think::from_text(&chat.tokenizer, &style.end_of_explanation, &prompt, completion).unwrap();
+    let (prefix, from_text) = Think::from_text(chat, &style.end_of_explanation, &prompt, completion).unwrap();
     let closing = if closed { "" } else { &style.end_of_explanation };
     let text = format!("{prompt}{completion}{closing}");
     let ids = chat.tokenizer.encode(&text).unwrap();

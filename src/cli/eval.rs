@@ -12,6 +12,7 @@ use rlt::evaluate::partial::PartialRecords;
 use rlt::evaluate::task::{Task, Thought, find_task, resume_task};
 use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, write_report};
 use rlt::model_files::{Deciding, ModelFiles};
+use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::training::run::frozen_model;
@@ -80,7 +81,10 @@ impl EvalArgs {
         let model = model_folder(model)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let tasks = self.tasks(&config)?;
-        let chat = ChatText::from_dir(model)?;
+        let chat = ChatText::from_dir(model)?.reading(config.data.special_tokens);
+        if let Some(warning) = style.thought_in_thought(&chat) {
+            context.progress.warn(&warning);
+        }
         let decoder = frozen_model(&config.model, model)?;
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 

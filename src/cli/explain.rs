@@ -82,7 +82,7 @@ impl ExplainArgs {
         let work = |time| self.work(&config, &style, &files, &rows, &gaps, time);
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
-        let chat = ChatText::from_dir_at(model, time)?;
+        let chat = ChatText::from_dir_at(model, time)?.reading(config.data.special_tokens);
         let decoder = frozen_model(&config.model, model)?;
         let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
@@ -105,7 +105,7 @@ impl ExplainArgs {
                     }
                     n_begun += 1;
                 }
-                rows.push(match (self.format, flaw(trace, &style)) {
+                rows.push(match (self.format, flaw(trace, &style, &chat)) {
                     (Format::Trace, _) => trace.to_columns(),
                     (_, Some(reason)) => {
                         let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rlt::dataset::{JsonlWriter, Record, read_records};
 use rlt::{Error, Result};
-use rlt_grade::{ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
+use rlt_grade::{ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, opened_thought};
 use serde_json::{Value, json};
 
 use super::common::Context;
@@ -33,7 +33,8 @@ pub struct GradeArgs {
     /// What counts as right
     #[arg(long, value_enum, default_value_t = GraderArg::Math)]
     grader: GraderArg,
-    /// Look for the answer behind the thought section only
+    /// Look for the answer behind the thought section only. Where a row has a text `prompt` that ends with the tag that
+    /// opens a thought, its prediction begins inside one
     #[arg(long)]
     remove_thought: bool,
 }
@@ -68,7 +69,11 @@ impl GradeArgs {
 
     fn grade(&self, record: &Record) -> Result<Verdict> {
         let thought = if self.remove_thought { ThoughtRule::Remove } else { ThoughtRule::Keep };
-        let prediction = text(record, "prediction")?;
+        let mut prediction = text(record, "prediction")?;
+        let prompt = record.columns.get("prompt").and_then(Value::as_str);
+        if let Some(tag) = prompt.and_then(opened_thought) {
+            prediction.insert_str(0, tag);
+        }
         Ok(match self.grader {
             GraderArg::Math => grade_math(&prediction, &text(record, "gold")?, thought),
             GraderArg::Choice => grade_choice(&prediction, &text(record, "gold")?, thought),

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rlt::config::DataConfig;
 use rlt::dataset::{RecordStream, question_of, traces_of};
 use rlt::inspect::{Inspection, inspect_question, inspect_trace};
-use rlt::prompts::{ChatText, PromptStyle};
+use rlt::progress::Progress;
+use rlt::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt::{Error, Result};
 use serde_json::json;
 
@@ -61,11 +62,14 @@ impl InspectArgs {
             }
         }
         let style = PromptStyle::resolve(&config.prompts)?;
-        let teacher = ChatText::from_dir(model_folder(model)?)?;
+        let read = |folder: &Path| -> Result<ChatText> {
+            Ok(ChatText::from_dir(model_folder(folder)?)?.reading(config.data.special_tokens))
+        };
+        let teacher = read(model)?;
         let configured = Some(&config.model.student).filter(|path| !path.as_os_str().is_empty());
         let student = match self.student.as_ref().or(configured) {
-            Some(folder) => ChatText::from_dir(model_folder(folder)?)?,
-            None => ChatText::from_dir(model)?,
+            Some(folder) => read(folder)?,
+            None => read(model)?,
         };
         ChatText::check_same_vocabulary(&teacher, &student)?;
         let data = DataConfig { path: data.clone(), max_rows: self.row, ..config.data.clone() };
@@ -82,6 +86,10 @@ impl InspectArgs {
             )));
         };
         let question = question_of(record.clone(), &data)?;
+        TypedCheck::of_rows(&student, [&question], &context.progress)?;
+        if let Some(warning) = style.thought_in_thought(&student) {
+            context.progress.warn(&warning);
+        }
         let has_trace = question.reasoning_trace.is_some()
             || ["completion", "explanation"].iter().any(|name| question.columns.contains_key(*name));
         let sequences = if has_trace {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rlt::config::{AddedRewards, Config, DataConfig};
 use rlt::model_files::{Deciding, ModelFiles};
-use rlt::prompts::{ChatText, PromptStyle};
+use rlt::progress::Progress;
+use rlt::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt::score::Formats;
 use rlt::traces::scoring::{Detail, Gaps, Tally, check_traces, score_file};
 use rlt::training::run::frozen_model;
@@ -55,7 +56,17 @@ impl ScoreArgs {
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
         let gaps = if self.strict { Gaps::Refused } else { Gaps::Written };
-        let checked = check_traces(&data, &style, gaps)?;
+        let read = |folder: &Path| -> Result<ChatText> {
+            Ok(ChatText::from_dir(folder)?.reading(config.data.special_tokens))
+        };
+        let (teacher_chat, student_chat) = (read(teacher_dir)?, read(student_dir)?);
+        ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
+        let mut typed = TypedCheck::new(&student_chat);
+        let checked = check_traces(&data, &style, gaps, &mut typed)?;
+        typed.tell(&context.progress);
+        if let Some(warning) = style.thought_in_thought(&student_chat) {
+            context.progress.warn(&warning);
+        }
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
         let files = |folder| ModelFiles::of(folder, Deciding::WithWeights, &context.progress);
         let of_teacher = files(teacher_dir)?;
@@ -80,9 +91,7 @@ impl ScoreArgs {
         };
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
-        let teacher_chat = ChatText::from_dir_at(teacher_dir, time)?;
-        let student_chat = ChatText::from_dir_at(student_dir, time)?;
-        ChatText::check_same_vocabulary(&teacher_chat, &student_chat)?;
+        let (teacher_chat, student_chat) = (teacher_chat.at(time), student_chat.at(time));
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
         let teacher = frozen_model(&config.model, teacher_dir)?;

@@ -132,6 +132,21 @@ pub struct DataConfig {
     pub max_rows: usize,
     /// Drop rows whose prompt is longer than this many tokens; 0 means the model's context.
     pub max_prompt_tokens: usize,
+    /// What special tokens of the model are that stand in the text of rows (`<|im_end|>` in a question).
+    pub special_tokens: TypedTokens,
+}
+
+/// `data.special_tokens`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TypedTokens {
+    /// What they are, as in transformers: a row can end and begin turns. Told with a count.
+    #[default]
+    Allow,
+    /// An error that names the row.
+    Refuse,
+    /// Text like any other: their letters, never their ids.
+    Text,
 }
 
 impl Default for DataConfig {
@@ -144,6 +159,7 @@ impl Default for DataConfig {
             system: String::new(),
             max_rows: 0,
             max_prompt_tokens: 0,
+            special_tokens: TypedTokens::Allow,
         }
     }
 }
@@ -152,7 +168,7 @@ impl Default for DataConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// `stratos` (default when empty), `r1`, or a path to a TOML file with the keys below.
+    /// `stratos` (default when empty), `r1`, `think` (as `r1`, without solution tags), or a path to a TOML file with the keys below.
     pub style: String,
     /// The teacher's system prompt.
     pub teacher_system: Option<String>,

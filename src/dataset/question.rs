@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::conversation::exchange;
+use super::conversation::{exchange, prompt_turns};
 use super::{Record, read_records};
 use crate::config::DataConfig;
 use crate::error::{Error, Result};
@@ -132,7 +132,9 @@ pub fn read_texts(data: &DataConfig) -> Result<Vec<String>> {
 /// [`Error::Row`] for a missing column, [`Error::Gap`] for an empty question or solution.
 pub fn question_of(record: Record, data: &DataConfig) -> Result<QuestionRow> {
     let (question, solution, trace, mut system) = match plain(&record, data)? {
-        Some((question, solution)) => (question, solution, record.text(&data.reasoning_trace)?, None),
+        Some((question, solution, system)) => {
+            (question, solution, record.text(&data.reasoning_trace)?, system)
+        }
         None => match exchange(&record)? {
             Some(parts) => (parts.question, parts.solution, parts.reasoning_trace, parts.system),
             None => return Err(missing_column(&record, data)),
@@ -165,20 +167,36 @@ pub fn question_of(record: Record, data: &DataConfig) -> Result<QuestionRow> {
     })
 }
 
-/// Question and solution from their own columns; `None` when either is absent.
-fn plain(record: &Record, data: &DataConfig) -> Result<Option<(String, String)>> {
+/// Question, solution and the question's own system prompt from their own columns; `None` when one of the first two
+/// is absent. A question that is a list of turns is read where no whole conversation can be.
+fn plain(record: &Record, data: &DataConfig) -> Result<Option<(String, String, Option<String>)>> {
     let Some(column) = question_column(record, data) else { return Ok(None) };
+    if !has_turns(record)
+        && let Some((system, question)) = prompt_turns(record, column)?
+    {
+        return Ok(solution(record, data)?.map(|solution| (question, solution, system)));
+    }
     // A chat under `prompt` or a list of solutions is an error only if nothing else can be read.
-    match (record.text(column), record.text(&data.solution)) {
-        (Ok(Some(question)), Ok(Some(solution))) => Ok(Some((question, solution))),
+    match (record.text(column), solution(record, data)) {
+        (Ok(Some(question)), Ok(Some(solution))) => Ok(Some((question, solution, None))),
         (Err(_), _) | (_, Err(_)) if has_turns(record) => Ok(None),
         (Err(error), _) | (_, Err(error)) => Err(error),
         _ => Ok(None),
     }
 }
 
+/// The column of the solution, or where verl keeps it.
+fn solution(record: &Record, data: &DataConfig) -> Result<Option<String>> {
+    let of_verl = record.columns.get("reward_model").and_then(|reward| reward.get("ground_truth"));
+    match (record.columns.get(&data.solution), of_verl) {
+        (None | Some(Value::Null), Some(Value::String(solution))) => Ok(Some(solution.clone())),
+        _ => record.text(&data.solution),
+    }
+}
+
 fn has_turns(record: &Record) -> bool {
-    ["conversations", "messages"].iter().any(|name| record.columns.get(*name).is_some_and(Value::is_array))
+    let is_list = |name: &str| record.columns.get(name).is_some_and(Value::is_array);
+    is_list("conversations") || is_list("messages") || (is_list("prompt") && is_list("completion"))
 }
 
 fn question_column<'a>(record: &Record, data: &'a DataConfig) -> Option<&'a str> {
@@ -297,6 +315,26 @@ mod tests {
         assert!(matches!(read(empty), Err(Error::Gap { row: 1, .. })));
         // A column that is not there is no gap: the call names another one.
         assert!(matches!(read(&format!("{whole}\n{{\"question\": \"x\"}}")), Err(Error::Row { row: 2, .. })));
+    }
+
+    #[test]
+    fn a_question_may_be_a_list_of_turns() {
+        let row = |more: &str| {
+            format!(
+                r#"{{"prompt": [{{"role": "system", "content": "S"}}, {{"role": "user", "content": "q"}}], {more}}}"#
+            )
+        };
+        for solution in [
+            r#""solution": "4""#,
+            r#""reward_model": {"style": "rule", "ground_truth": "4"}, "solution": null"#,
+        ] {
+            let rows = read(&row(solution), |data| data.system = "system".into()).unwrap();
+            assert_eq!((rows[0].question.as_str(), rows[0].solution.as_str()), ("q", "4"));
+            assert_eq!(rows[0].system.as_deref(), Some("S"));
+            assert_eq!(rows[0].to_columns()["question"], "q");
+        }
+        let two = r#"{"prompt": [{"role": "user", "content": "q"}, {"role": "user", "content": "r"}], "solution": "4"}"#;
+        assert!(message(two, |_| ()).contains("two user turns"));
     }
 
     #[test]

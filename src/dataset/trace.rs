@@ -108,7 +108,12 @@ pub fn traces_of(record: &Record, data: &DataConfig, style: &PromptStyle) -> Res
 
 fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<TraceRow> {
     let question = question_of(record.clone(), data)?;
-    let completion = match record.text("completion")? {
+    // A list of turns is the question row's business.
+    let is_turns = record.columns.get("completion").is_some_and(|completion| {
+        completion.as_array().is_some_and(|turns| turns.iter().any(Value::is_object))
+    });
+    let text = if is_turns { None } else { record.text("completion")? };
+    let completion = match text {
         Some(completion) => completion,
         None => match record.text("explanation")?.or_else(|| question.reasoning_trace.clone()) {
             Some(thought) => style.close_explanation(&thought),

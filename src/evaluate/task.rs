@@ -12,7 +12,7 @@ use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, eval
 use crate::config::DataConfig;
 use crate::dataset::{Finish, QuestionRow, read_questions};
 use crate::progress::Progress;
-use crate::prompts::PromptStyle;
+use crate::prompts::{ChatText, PromptStyle, TypedCheck};
 use crate::sampling::{Sampler, TokenRate};
 use crate::traces::text_ids;
 use crate::worlds::World;
@@ -117,15 +117,16 @@ fn stem(path: &Path) -> String {
 }
 
 /// Text that stands after the student's prompt, before the first sampled token.
-fn forced(style: &PromptStyle, thought: Thought) -> String {
+fn forced(style: &PromptStyle, chat: &ChatText, thought: Thought) -> String {
     match thought {
         Thought::Free => String::new(),
-        Thought::None => format!("{}{}{}", style.begin_of_thought, style.padding, style.end_of_thought),
+        Thought::None => format!("{}{}", style.open_thought(chat), style.end_of_thought),
     }
 }
 
 /// Asks `student` every question of `task` and grades the answers. An answer's text begins with what
-/// `thought` forces.
+/// `thought` forces, and before that with the thought's opening where the chat template writes it: what was
+/// never closed is known as a thought.
 ///
 /// Every prompt is checked before the first token is sampled. An answer depends on the seed, the
 /// question's place among the rows and the sample alone; `options.batch_questions` is ignored in favour
@@ -164,13 +165,15 @@ pub fn resume_task(
         begin_of_solution: &style.begin_of_solution,
         end_of_solution: &style.end_of_solution,
     };
-    let forced = forced(style, thought);
+    let forced = forced(style, student.chat, thought);
+    let written = format!("{}{forced}", student.chat.opened_by_template(&style.begin_of_thought));
+    TypedCheck::of_rows(student.chat, &task.rows, progress)?;
     let prompts = task
         .rows
         .iter()
         .map(|row| {
             let text = format!("{}{forced}", style.student_question_text(student.chat, row)?);
-            let prompt = student.chat.tokenizer.encode(&text)?;
+            let prompt = student.chat.encode(&text)?;
             student.check_prompt(row.row, &prompt)?;
             Ok(prompt)
         })
@@ -195,7 +198,7 @@ pub fn resume_task(
             let finish = Finish::from(completion.finish);
             let text = student.chat.tokenizer.decode(text_ids(&completion.ids, finish));
             Answer {
-                text: format!("{forced}{text}"),
+                text: format!("{written}{text}"),
                 n_tokens: completion.ids.len(),
                 truncated: finish == Finish::Length,
             }

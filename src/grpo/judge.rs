@@ -66,7 +66,8 @@ impl Judge {
         match config.reward.kind {
             RewardKind::Correctness => Ok(Self::Correctness(answer_rule(config))),
             RewardKind::Rlt => {
-                let chat = ChatText::from_dir_at(&config.model.student, time)?;
+                let chat =
+                    ChatText::from_dir_at(&config.model.student, time)?.reading(config.data.special_tokens);
                 ChatText::check_same_vocabulary(policy_chat, &chat)?;
                 let student = frozen_model(&config.model, &config.model.student)?;
                 Ok(Self::Rlt { student: Box::new(student), chat: Box::new(chat) })
@@ -87,6 +88,14 @@ impl Judge {
         match self {
             Self::Rlt { student, .. } => Some(student),
             Self::Correctness(_) => None,
+        }
+    }
+
+    /// The text side of whoever answers in the student's format: the RLT reward's student, or the policy.
+    pub fn student_chat<'a>(&'a self, policy: &'a ChatText) -> &'a ChatText {
+        match self {
+            Self::Rlt { chat, .. } => chat,
+            Self::Correctness(_) => policy,
         }
     }
 
@@ -126,7 +135,9 @@ impl Judge {
             Self::Rlt { student, chat } => (student, chat),
             Self::Correctness(rule) => {
                 let judged = completions().map(|(question, _, completion)| {
-                    let text = policy_chat.tokenizer.decode(text_ids(completion));
+                    // The whole turn, with what the template has written of it.
+                    let opened = policy_chat.opened_by_template(&style.begin_of_thought);
+                    let text = format!("{opened}{}", policy_chat.tokenizer.decode(text_ids(completion)));
                     judge_answer(style, *rule, &question.row, &text)
                 });
                 return Ok(judged.zip(completions()).map(with_added).collect());

@@ -61,7 +61,7 @@ pub(crate) fn rewards_again(
 ) -> Result<Vec<std::result::Result<f32, String>>> {
     let config = &batch.config;
     let style = PromptStyle::resolve(&config.prompts)?;
-    let chat = ChatText::from_dir_at(folder, time)?;
+    let chat = ChatText::from_dir_at(folder, time)?.reading(config.data.special_tokens);
     let judge = Judge::load(config, &chat, time)?;
     let rows = read_usable_questions(&config.data)?.rows;
     let mut rewards = Vec::new();

@@ -37,7 +37,7 @@ use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle};
+use crate::prompts::{ChatText, PromptStyle, TypedCheck};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
 use crate::training::inputs::Checksum;
 use crate::training::{Earlier, Ending, EpochOrder, Inputs, RowsSum, Run, Trained, WorldRows, supply_world};
@@ -55,8 +55,11 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
     let time = earlier.template_time();
     let grpo = &config.grpo;
     let style = PromptStyle::resolve(&config.prompts)?;
-    let chat = ChatText::from_dir_at(&config.model.path, time)?;
+    let chat = ChatText::from_dir_at(&config.model.path, time)?.reading(config.data.special_tokens);
     let judge = Judge::load(config, &chat, time)?;
+    if let Some(warning) = style.thought_in_thought(judge.student_chat(&chat)) {
+        progress.warn(&warning);
+    }
     let model = ModelConfig::from_dir(&config.model.path)?;
     let all_questions = questions(config, &model, &style, &chat, &judge, progress)?;
     let learner = Learner::new(config);
@@ -234,6 +237,7 @@ pub(super) fn questions(
 ) -> Result<Vec<Question>> {
     let read = read_usable_questions(&config.data)?;
     read.warning().iter().for_each(|warning| progress.warn(warning));
+    TypedCheck::of_rows(chat, &read.rows, progress)?;
     let n_read = read.rows.len();
     let mut questions = read
         .rows

@@ -9,12 +9,14 @@ mod sequences;
 mod sft;
 mod style;
 mod think;
+mod typed;
 
 pub use chat::ChatText;
 pub use sequences::StudentSequence;
 pub use sft::{SftExample, text_example};
 pub use style::PromptStyle;
 pub use think::Think;
+pub use typed::TypedCheck;
 
 #[cfg(test)]
 pub(crate) mod test_chat;

@@ -1,5 +1,6 @@
 //! What the teacher is asked, and what the student is scored on.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::think::tokens_inside;
@@ -43,9 +44,11 @@ impl PromptStyle {
     /// # Errors
     /// What the chat template reports.
     pub fn teacher_prompt_text(&self, chat: &ChatText, row: &QuestionRow) -> Result<String> {
-        let prompt = chat.prompt(&self.teacher_system, &row.question)?;
+        // The solution must not come to stand inside a thought that the template opens.
+        let prompt = chat.prompt(&self.teacher_system, &chat.row_text(&row.question))?;
+        let prompt = chat.without_opened_thought(&prompt, &self.begin_of_thought);
         let Self { begin_of_solution, end_of_solution, delimiter, begin_of_explanation, padding, .. } = self;
-        let solution = &row.solution;
+        let solution = chat.row_text(&row.solution);
         Ok(format!(
             "{prompt}{begin_of_solution}{solution}{end_of_solution}{delimiter}{begin_of_explanation}{padding}"
         ))
@@ -56,7 +59,7 @@ impl PromptStyle {
     /// # Errors
     /// What the chat template and the tokenizer report.
     pub fn teacher_prompt(&self, chat: &ChatText, row: &QuestionRow) -> Result<Vec<u32>> {
-        Ok(chat.tokenizer.encode(&self.teacher_prompt_text(chat, row)?)?)
+        chat.encode(&self.teacher_prompt_text(chat, row)?)
     }
 
     /// The student's system prompt for `row`: its own, if it has one.
@@ -69,7 +72,31 @@ impl PromptStyle {
     /// # Errors
     /// What the chat template reports.
     pub fn student_question_text(&self, chat: &ChatText, row: &QuestionRow) -> Result<String> {
-        chat.prompt(self.student_system_for(row), &row.question)
+        let system = match &row.system {
+            Some(own) => chat.row_text(own),
+            None => Cow::Borrowed(self.student_system.as_str()),
+        };
+        chat.prompt(&system, &chat.row_text(&row.question))
+    }
+
+    /// What the student writes to open its thought: the tag and the padding, or what the template left of them.
+    pub fn open_thought(&self, chat: &ChatText) -> String {
+        let Self { begin_of_thought, padding, .. } = self;
+        match chat.opened_by_template(begin_of_thought) {
+            "" => format!("{begin_of_thought}{padding}"),
+            opened if opened == begin_of_thought => padding.clone(),
+            _ => String::new(),
+        }
+    }
+
+    /// A warning, where the template opens a thought with a tag that is not this style's.
+    pub fn thought_in_thought(&self, chat: &ChatText) -> Option<String> {
+        let opened = chat.opens_another_thought(&self.begin_of_thought)?;
+        Some(format!(
+            "the student's chat template opens a thought itself (`{opened}`), and the style opens another inside it \
+             (`{}`); prompts.style = \"r1\" or \"think\", or tags that fit, make it one",
+            self.begin_of_thought
+        ))
     }
 
     /// Ids of [`Self::student_question_text`]: what an answer is sampled after in evaluation and in
@@ -78,7 +105,7 @@ impl PromptStyle {
     /// # Errors
     /// What the chat template and the tokenizer report.
     pub fn student_question_prompt(&self, chat: &ChatText, row: &QuestionRow) -> Result<Vec<u32>> {
-        Ok(chat.tokenizer.encode(&self.student_question_text(chat, row)?)?)
+        chat.encode(&self.student_question_text(chat, row)?)
     }
 
     /// The student's sequence for one thought: the think tokens as they are, the text on either side
@@ -93,19 +120,20 @@ impl PromptStyle {
         think: &Think,
     ) -> Result<StudentSequence> {
         let prompt = self.student_question_text(chat, row)?;
-        let prefix = format!("{prompt}{}{}{}", self.begin_of_thought, self.padding, think.lead);
+        let prefix = format!("{prompt}{}{}", self.open_thought(chat), think.lead);
         let before_solution =
             format!("{}{}{}{}", think.tail, self.end_of_thought, self.delimiter, self.begin_of_solution);
-        let content = before_solution.len()..before_solution.len() + row.solution.len();
-        let suffix = format!("{before_solution}{}{}{}", row.solution, self.end_of_solution, chat.turn_end());
+        let solution = chat.row_text(&row.solution);
+        let content = before_solution.len()..before_solution.len() + solution.len();
+        let suffix = format!("{before_solution}{solution}{}{}", self.end_of_solution, chat.turn_end());
 
-        let suffix = chat.tokenizer.encode_inside(&suffix)?;
+        let suffix = chat.encode_inside(&suffix)?;
         let solution = tokens_inside(&suffix.offsets, &content);
         let n_think = think.ids.len();
         let mut continuation = think.ids.clone();
         continuation.extend(suffix.ids);
         Ok(StudentSequence {
-            prefix: chat.tokenizer.encode(&prefix)?,
+            prefix: chat.encode(&prefix)?,
             continuation,
             think: 0..n_think,
             solution: n_think + solution.start..n_think + solution.end,

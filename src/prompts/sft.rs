@@ -26,8 +26,9 @@ impl PromptStyle {
     /// [`Error::Failed`] when the row has no reasoning trace; what the chat template and the tokenizer report.
     pub fn teacher_example(&self, chat: &ChatText, row: &QuestionRow) -> Result<SftExample> {
         let prompt = self.teacher_prompt_text(chat, row)?;
-        let answer = format!("{}{}{}", self.padded(thought(row)?), self.end_of_explanation, chat.turn_end());
-        example(&chat.tokenizer, &prompt, &answer)
+        let thought = chat.row_text(thought(row)?);
+        let answer = format!("{}{}{}", self.padded(&thought), self.end_of_explanation, chat.turn_end());
+        example(chat, &prompt, &answer)
     }
 
     /// Student format: the question is given; the assistant's turn counts, through its end.
@@ -36,26 +37,26 @@ impl PromptStyle {
     /// As [`Self::teacher_example`].
     pub fn student_example(&self, chat: &ChatText, row: &QuestionRow) -> Result<SftExample> {
         let prompt = self.student_question_text(chat, row)?;
-        let answer = format!("{}{}", self.student_answer(thought(row)?, &row.solution), chat.turn_end());
-        example(&chat.tokenizer, &prompt, &answer)
+        let (thought, solution) = (chat.row_text(thought(row)?), chat.row_text(&row.solution));
+        let answer = format!(
+            "{}{}{}",
+            self.open_thought(chat),
+            self.after_opening(&thought, &solution),
+            chat.turn_end()
+        );
+        example(chat, &prompt, &answer)
     }
 
     /// The assistant's turn in student format: thought and solution in their tags.
     pub fn student_answer(&self, thought: &str, solution: &str) -> String {
-        let Self {
-            padding,
-            begin_of_thought,
-            end_of_thought,
-            delimiter,
-            begin_of_solution,
-            end_of_solution,
-            ..
-        } = self;
+        format!("{}{}{}", self.begin_of_thought, self.padding, self.after_opening(thought, solution))
+    }
+
+    /// The turn after the tag that opens the thought, and its padding.
+    fn after_opening(&self, thought: &str, solution: &str) -> String {
+        let Self { end_of_thought, delimiter, begin_of_solution, end_of_solution, .. } = self;
         let body = self.padded(thought);
-        format!(
-            "{begin_of_thought}{padding}{body}{end_of_thought}{delimiter}\
-             {begin_of_solution}{solution}{end_of_solution}"
-        )
+        format!("{body}{end_of_thought}{delimiter}{begin_of_solution}{solution}{end_of_solution}")
     }
 
     /// The thought and the padding after it; the padding around a thought in a data set is replaced, so
@@ -91,8 +92,8 @@ fn thought(row: &QuestionRow) -> Result<&str> {
 }
 
 /// `prompt` and `answer` encoded as one text; the tokens that begin in the answer count.
-fn example(tokenizer: &Tokenizer, prompt: &str, answer: &str) -> Result<SftExample> {
-    let encoding = tokenizer.encode_with_offsets(&format!("{prompt}{answer}"))?;
+fn example(chat: &ChatText, prompt: &str, answer: &str) -> Result<SftExample> {
+    let encoding = chat.encode_with_offsets(&format!("{prompt}{answer}"))?;
     let first = encoding.offsets.partition_point(|&(start, _)| start < prompt.len()).max(1);
     let targets = first..encoding.ids.len();
     Ok(SftExample { ids: encoding.ids, loss: vec![targets] })

@@ -26,7 +26,7 @@ pub struct PromptStyle {
     pub begin_of_thought: String,
     /// Closes the student's thought.
     pub end_of_thought: String,
-    /// Opens the solution.
+    /// Opens the solution; empty with [`Self::end_of_solution`] where it is what follows the thought.
     pub begin_of_solution: String,
     /// Closes the solution.
     pub end_of_solution: String,
@@ -37,13 +37,16 @@ pub struct PromptStyle {
 }
 
 /// The built-in styles by name; the first is the default.
-static BUILT_IN: LazyLock<[(&str, PromptStyle); 2]> = LazyLock::new(|| {
-    [("stratos", include_str!("styles/stratos.toml")), ("r1", include_str!("styles/r1.toml"))].map(
-        |(name, text)| {
-            let parts = toml::from_str(text).expect("a built-in style is valid TOML");
-            (name, complete(&parts).expect("a built-in style has every part"))
-        },
-    )
+static BUILT_IN: LazyLock<[(&str, PromptStyle); 3]> = LazyLock::new(|| {
+    [
+        ("stratos", include_str!("styles/stratos.toml")),
+        ("r1", include_str!("styles/r1.toml")),
+        ("think", include_str!("styles/think.toml")),
+    ]
+    .map(|(name, text)| {
+        let parts = toml::from_str(text).expect("a built-in style is valid TOML");
+        (name, complete(&parts).expect("a built-in style has every part"))
+    })
 });
 
 impl PromptStyle {
@@ -107,11 +110,22 @@ impl PromptStyle {
         let rest = completion.trim().strip_prefix(&self.begin_of_thought)?;
         let (thought, rest) = rest.split_once(&self.end_of_thought)?;
         let rest = rest.trim_start().strip_prefix(&self.begin_of_solution)?;
-        let (solution, rest) = rest.split_once(&self.end_of_solution)?;
+        let (solution, rest) = match self.end_of_solution.as_str() {
+            "" => (rest, ""),
+            tag => rest.split_once(tag)?,
+        };
         let tags =
             [&self.begin_of_thought, &self.end_of_thought, &self.begin_of_solution, &self.end_of_solution];
-        let tagged = |text: &str| tags.iter().any(|tag| text.contains(tag.as_str()));
-        (rest.is_empty() && !tagged(thought) && !tagged(solution)).then_some((thought, solution))
+        let tagged = |text: &str| tags.iter().any(|tag| !tag.is_empty() && text.contains(tag.as_str()));
+        let whole = rest.is_empty() && (!solution.is_empty() || !self.end_of_solution.is_empty());
+        (whole && !tagged(thought) && !tagged(solution)).then_some((thought, solution))
+    }
+
+    /// The first tag of this format that stands inside an explanation (which ends before its own end tag): in a
+    /// student's sequence it would end the thought, or open the solution, where neither is.
+    pub fn tag_in<'a>(&'a self, explanation: &str) -> Option<&'a str> {
+        let tags = self.tags().into_iter().filter(|tag| !tag.is_empty());
+        tags.filter_map(|tag| Some((explanation.find(tag)?, tag))).min().map(|(_, tag)| tag)
     }
 
     fn replace(&mut self, prompts: &PromptsConfig) {
@@ -139,8 +153,10 @@ impl PromptStyle {
 
     fn check(&mut self) -> Result<()> {
         let names = parts(&PromptsConfig::default()).map(|(name, _)| name);
+        let no_solution_tags = self.begin_of_solution.is_empty() && self.end_of_solution.is_empty();
         for (part, name) in self.parts_mut().into_iter().zip(names).skip(4) {
-            if part.trim().is_empty() {
+            let may_be_empty = no_solution_tags && name.ends_with("_of_solution");
+            if part.trim().is_empty() && !may_be_empty {
                 return Err(Error::Usage(format!(
                     "prompts.{name} is empty; a tag needs text to be found by"
                 )));
@@ -260,7 +276,10 @@ mod tests {
     #[test]
     fn wrong_styles_say_what_is_wrong() {
         let message = |toml: &str| PromptStyle::resolve(&config(toml)).unwrap_err().to_string();
-        assert_eq!(message("style = \"r2\""), "prompts.style `r2` is neither `stratos`, `r1` nor a file");
+        assert_eq!(
+            message("style = \"r2\""),
+            "prompts.style `r2` is neither `stratos`, `r1`, `think` nor a file"
+        );
         assert!(message("end_of_thought = \" \"").starts_with("prompts.end_of_thought is empty"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bad.toml");

@@ -12,6 +12,11 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.co
 
 /// Merges, first to last: `.` and `<`, two newlines, `>` and two newlines, three newlines.
 pub(crate) fn test_chat() -> ChatText {
+    test_chat_with(TEMPLATE)
+}
+
+/// The same with another template.
+pub(crate) fn test_chat_with(template: &str) -> ChatText {
     let newline = byte_char(b'\n');
     let pair = format!("{newline}{newline}");
     let merges = [
@@ -37,11 +42,8 @@ pub(crate) fn test_chat() -> ChatText {
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     });
-    ChatText::new(Tokenizer::from_json(&tokenizer.to_string()).unwrap(), chatml()).unwrap()
-}
-
-fn chatml() -> ChatTemplate {
-    ChatTemplate::from_source(TEMPLATE, Map::new()).unwrap()
+    let template = ChatTemplate::from_source(template, Map::new()).unwrap();
+    ChatText::new(Tokenizer::from_json(&tokenizer.to_string()).unwrap(), template).unwrap()
 }
 
 /// GPT-2's printable stand-in for a byte.

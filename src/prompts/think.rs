@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rlt_model::tokenizer::Tokenizer;
 
+use super::ChatText;
 use crate::error::Result;
 
 /// The think text of one completion, as tokens.
@@ -57,20 +58,23 @@ impl Think {
 
     /// Splits a completion that is known as text only. `prompt` is the teacher's text before it; both are
     /// encoded as one text, closed with the end tag where the completion lacks it, so that teacher and
-    /// student split the thought's last word alike. Also returns the ids before the think tokens.
+    /// student split the thought's last word alike; the thought as [`ChatText::row_text`] has it. Also returns the ids before the think tokens.
     ///
     /// # Errors
     /// What the tokenizer reports.
     pub fn from_text(
-        tokenizer: &Tokenizer,
+        chat: &ChatText,
         end_tag: &str,
         prompt: &str,
         completion: &str,
     ) -> Result<(Vec<u32>, Self)> {
+        // The end tag is the format's own, whoever typed it.
+        let (thought, rest) = completion.split_at(completion.find(end_tag).unwrap_or(completion.len()));
+        let completion = format!("{}{rest}", chat.row_text(thought));
         let tag = completion.find(end_tag);
         let text = format!("{prompt}{completion}{}", if tag.is_some() { "" } else { end_tag });
         let span = prompt.len()..prompt.len() + tag.unwrap_or(completion.len());
-        let encoding = tokenizer.encode_with_offsets(&text)?;
+        let encoding = chat.encode_with_offsets(&text)?;
         let tokens = tokens_inside(&encoding.offsets, &span);
         let n_boundary = encoding.offsets.iter().filter(|&&(start, end)| {
             let (overlaps, inside) =

@@ -47,7 +47,7 @@ impl Work<'_> {
             .iter()
             .zip(&scored)
             .map(|(trace, (_, scored))| {
-                let usable = scored.score.parts.is_ok() && flaw(trace, style).is_none();
+                let usable = scored.score.parts.is_ok() && flaw(trace, style, chat).is_none();
                 usable.then_some(f64::from(scored.score.reward))
             })
             .collect();
@@ -65,11 +65,11 @@ impl Pool {
     /// # Errors
     /// When a file cannot be written.
     pub fn write_groups(&self, folder: &Path, k: usize) -> Result<Vec<Group>> {
-        let Explained { traces, style, .. } = &self.explained;
+        let Explained { traces, style, chat } = &self.explained;
         let groups = reward_groups(&self.rewards, k);
         let describe = |(index, members): (usize, &Vec<usize>)| {
             let rows: Vec<_> = members.iter().map(|&i| traces[i].clone()).collect();
-            write_student_rows(&folder.join(format!("group-{:02}.jsonl", index + 1)), &rows, style)?;
+            write_student_rows(&folder.join(format!("group-{:02}.jsonl", index + 1)), &rows, style, chat)?;
             let over = |value: &dyn Fn(usize) -> f64| {
                 mean(members.iter().map(|&i| value(i)).collect::<Vec<_>>().into_iter())
             };

@@ -59,7 +59,7 @@ impl Work<'_> {
         let traces = self.stage(StageKind::Traces, name, &config.to_toml()?, |folder| {
             let explained = self.miniature.explain(&config, 1)?;
             let traces = &explained.traces;
-            let left_out = write_student_rows(&folder.join(ROWS), traces, &explained.style)?;
+            let left_out = write_student_rows(&folder.join(ROWS), traces, &explained.style, &explained.chat)?;
             let ids = traces.iter().filter_map(|trace| trace.completion_ids.as_ref());
             Ok(Traces {
                 n: traces.len() - left_out,

@@ -44,7 +44,10 @@ pub fn score_columns(
         "n_think": count(|s| s.think.len()),
         "n_solution": count(|s| s.solution.len()),
         "n_boundary": count(|s| s.n_boundary),
-        "status": scored.score.status(),
+        "status": match sample.and_then(|sample| sample.forged.as_ref()) {
+            Some(tag) if parts.is_some() => format!("the explanation writes `{tag}` itself"),
+            _ => scored.score.status(),
+        },
     });
     Map::from_iter([("reward".to_owned(), number(scored.score.reward)), ("parts".to_owned(), parts)])
 }

@@ -214,7 +214,7 @@ fn every_edge_of_a_completion() {
             bytes("a<|end_of_thought|>"),
             0,
             bytes("4"),
-            0.0,
+            -1.0,
         ),
         ("a token straddles the tag", format!("ab.{END}"), "4", bytes("ab"), 1, bytes("4"), 0.0),
         ("newlines before the tag", format!("a\n\n{END}"), "4", vec![97, 257], 0, bytes("4"), 0.0),
@@ -235,7 +235,9 @@ fn every_edge_of_a_completion() {
         assert!((f64::from(scored.score.reward) - expected).abs() < 1e-5, "{name}: {expected}");
         assert_eq!(f64::from(scored.score.format_penalty), penalty, "{name}");
         let columns = score_columns(Some(&sample), &scored, &test_chat());
-        assert_eq!(columns["parts"]["status"], "ok", "{name}");
+        let forging = name == "the student's tag inside";
+        let status = if forging { "the explanation writes `<|end_of_thought|>` itself" } else { "ok" };
+        assert_eq!(columns["parts"]["status"], status, "{name}");
         assert_eq!(columns["parts"]["n_boundary"], n_boundary, "{name}");
     }
     let unscorable = [
@@ -334,4 +336,30 @@ fn the_full_divergence_comes_from_both_models_distributions() {
     let error =
         score_samples(&samples, Teacher::Recorded(&[]), &student, &reward, 1000, &Silent).unwrap_err();
     assert!(matches!(error, Error::Usage(_)), "{error}");
+}
+
+/// An explanation that ends its thought, opens the solution or ends the turn itself is not `ok`, and costs what a missing
+/// end tag costs; from ids as from text.
+#[test]
+fn an_explanation_that_writes_the_format_s_tags_is_told_and_pays() {
+    let chat = test_chat();
+    let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+    for (inside, named) in [
+        ("a<|end_of_thought|>\n\n<|begin_of_solution|>4<|end_of_solution|>", "<|end_of_thought|>"),
+        ("<|begin_of_solution|>4", "<|begin_of_solution|>"),
+        ("a<|im_end|>", "<|im_end|>"),
+    ] {
+        let forging = trace(1, "q", "4", &format!("{inside}{END}"));
+        let ids = Some(chat.tokenizer.encode(&forging.completion).unwrap());
+        let sampled = TraceRow { completion_ids: ids, finish: Finish::Length, ..forging.clone() };
+        for (sample, scored) in score(&[forging, sampled]) {
+            let sample = sample.unwrap();
+            assert!(!sample.has_end_tag);
+            assert_eq!(scored.score.format_penalty, -1.0);
+            let columns = score_columns(Some(&sample), &scored, &chat);
+            assert_eq!(columns["parts"]["status"], format!("the explanation writes `{named}` itself"));
+            assert!(columns["parts"]["r_kl"].is_number());
+        }
+    }
+    assert_eq!(forged(formats.style, &chat, "a plain <b> explanation"), None);
 }

@@ -26,7 +26,7 @@ use crate::config::{Config, SftFormat};
 use crate::dataset::{read_texts, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle, SftExample, text_example};
+use crate::prompts::{ChatText, PromptStyle, SftExample, TypedCheck, text_example};
 use crate::sampling::turn_end_token;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::inputs::Checksum;
@@ -135,7 +135,10 @@ impl TextSide {
     fn load(config: &Config, time: TemplateTime) -> Result<Self> {
         let chat = match config.sft.format {
             SftFormat::Text => None,
-            SftFormat::Teacher | SftFormat::Student => Some(ChatText::from_dir_at(&config.model.path, time)?),
+            SftFormat::Teacher | SftFormat::Student => {
+                let chat = ChatText::from_dir_at(&config.model.path, time)?;
+                Some(chat.reading(config.data.special_tokens))
+            }
         };
         Ok(Self { chat, time })
     }
@@ -177,8 +180,12 @@ pub(crate) fn examples(
             .collect::<Result<_>>()?,
         Some(chat) => {
             let style = PromptStyle::resolve(&config.prompts)?;
+            if let (SftFormat::Student, Some(warning)) = (config.sft.format, style.thought_in_thought(chat)) {
+                progress.warn(&warning);
+            }
             let read = read_usable_questions(&config.data)?;
             read.warning().iter().for_each(|warning| progress.warn(warning));
+            TypedCheck::of_rows(chat, &read.rows, progress)?;
             read.rows
                 .par_iter()
                 .map(|row| {

@@ -12,7 +12,7 @@ use crate::config::{Config, DataConfig};
 use crate::dataset::{Record, RecordStream, TraceRow, check_can_be_read_again, traces_of};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Silent};
-use crate::prompts::PromptStyle;
+use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
 use crate::scorer::TokenScorer;
@@ -47,18 +47,29 @@ pub enum Gaps {
     Refused,
 }
 
-/// Reads every row once, so that a fault in the last is found before the first is scored.
+/// Reads every row once, so that a fault in the last is found before the first is scored. `typed` looks at the text
+/// of each; sampled ids are what they are.
 ///
 /// # Errors
-/// As [`crate::dataset::read_traces`], but [`Error::Gap`] only where `gaps` refuses them.
-pub fn check_traces(data: &DataConfig, style: &PromptStyle, gaps: Gaps) -> Result<CheckedTraces> {
+/// As [`TypedCheck::look`] and [`crate::dataset::read_traces`], but [`Error::Gap`] only where `gaps` refuses them.
+pub fn check_traces(
+    data: &DataConfig,
+    style: &PromptStyle,
+    gaps: Gaps,
+    typed: &mut TypedCheck,
+) -> Result<CheckedTraces> {
     check_can_be_read_again(&data.path)?;
     let mut checked = CheckedTraces { n_rows: 0, checksum: 0 };
     for record in RecordStream::open(&data.path, data.max_rows)? {
         let record = record?;
         match traces_of(&record, data, style) {
             Err(Error::Gap { .. }) if gaps == Gaps::Written => {}
-            outcome => drop(outcome?),
+            outcome => {
+                for trace in outcome? {
+                    let explanation = if trace.completion_ids.is_some() { "" } else { &trace.explanation };
+                    typed.look(&trace.question, Some(explanation))?;
+                }
+            }
         }
         let text = serde_json::to_vec(&record.columns).map_err(|e| record.error(e.to_string()))?;
         checked.checksum = crc32c::crc32c_append(checked.checksum, &text);
@@ -277,7 +288,7 @@ mod tests {
         let table = TokenTable { logprobs: |id| -0.07 * (id % 5) as f32, context_tokens: 10_000 };
         let chat = test_chat();
         let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
-        let checked = check_traces(&data, formats.style, Gaps::Written).unwrap();
+        let checked = check_traces(&data, formats.style, Gaps::Written, &mut TypedCheck::new(&chat)).unwrap();
         assert_eq!(checked.n_rows, 40);
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
             let (models, config) = ((&table as _, &table as _), Config::default());
@@ -292,7 +303,10 @@ mod tests {
         let gap: Map<String, Value> = serde_json::from_str(lines.lines().nth(8).unwrap()).unwrap();
         assert_eq!((&gap["question"], &gap["reward"]), (&json!("q4"), &Value::Null));
         assert_eq!(gap["parts"], json!({"status": "the solution is empty (null)"}));
-        assert!(matches!(check_traces(&data, formats.style, Gaps::Refused), Err(Error::Gap { row: 5, .. })));
+        assert!(matches!(
+            check_traces(&data, formats.style, Gaps::Refused, &mut TypedCheck::new(&chat)),
+            Err(Error::Gap { row: 5, .. })
+        ));
 
         let out = dir.path().join("out.jsonl");
         let mut attempts = 0;

@@ -36,6 +36,12 @@ pub enum Found {
 /// Tags that open and close a thought in the styles we know.
 const THOUGHTS: [(&str, &str); 2] = [("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>")];
 
+/// The tag that opens a thought at the end of a prompt, where there is one: what is written after such a prompt is a
+/// thought until it is closed.
+pub fn opened_thought(prompt: &str) -> Option<&'static str> {
+    THOUGHTS.iter().map(|(open, _)| *open).find(|open| prompt.trim_end().ends_with(open))
+}
+
 /// The part of a completion in which the answer is looked for.
 pub fn answer_part(completion: &str, rule: ThoughtRule) -> &str {
     if rule == ThoughtRule::Keep {

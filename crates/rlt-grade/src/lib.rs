@@ -65,7 +65,7 @@ pub use boxed::last_boxed;
 pub use choice::chosen_letter;
 pub use countdown::judge_countdown;
 pub use equivalence::{Judgement, equivalent};
-pub use extract::{Answer, Found, ThoughtRule, answer_part, extract};
+pub use extract::{Answer, Found, ThoughtRule, answer_part, extract, opened_thought};
 pub use sections::{SolutionTags, grade_integer, last_integer, solution_section};
 
 /// What a grader says about one completion.

@@ -8,7 +8,7 @@ use super::Verdict;
 pub struct SolutionTags<'a> {
     /// Closes the thought.
     pub end_of_thought: &'a str,
-    /// Opens the solution.
+    /// Opens the solution; empty, with its end, where the solution is what follows the thought.
     pub begin_of_solution: &'a str,
     /// Closes the solution.
     pub end_of_solution: &'a str,
@@ -29,6 +29,9 @@ impl Default for SolutionTags<'static> {
 /// solution, in order, each closed, with nothing but white space between and a turn end after.
 pub fn solution_section<'a>(completion: &'a str, tags: &SolutionTags) -> Option<&'a str> {
     let (thought, rest) = completion.split_once(tags.end_of_thought)?;
+    if tags.begin_of_solution.is_empty() && tags.end_of_solution.is_empty() {
+        return (!rest.contains(tags.end_of_thought)).then_some(rest);
+    }
     if thought.contains(tags.begin_of_solution) {
         return None;
     }

@@ -44,6 +44,7 @@ pub struct ChatTemplate {
     /// `bos_token`, `eos_token` and the like, as strings.
     special_tokens: Map<String, Json>,
     tells_time: bool,
+    source: String,
 }
 
 /// The name under which messages about a template speak of it.
@@ -94,14 +95,14 @@ impl ChatTemplate {
     /// The text is not a template, or breaks one of the bounds; the message names the line.
     pub fn from_source(source: &str, special_tokens: Map<String, Json>) -> Result<Self> {
         let tells_time = source.contains("strftime_now");
-        let source = source::prepare(source).map_err(Error::Template)?;
+        let prepared = source::prepare(source).map_err(Error::Template)?;
         let environment = bounds::on_known_stack(move || -> Result<_> {
             let mut environment = environment::hugging_face(TemplateTime::now().datetime());
-            environment.add_template_owned(NAME, source).map_err(template_error)?;
+            environment.add_template_owned(NAME, prepared).map_err(template_error)?;
             Ok(environment)
         })
         .map_err(no_stack)??;
-        Ok(Self { environment, special_tokens, tells_time })
+        Ok(Self { environment, special_tokens, tells_time, source: source.to_owned() })
     }
 
     /// Sets what the template's `strftime_now` tells; without this it is the local time at which the template was
@@ -110,6 +111,11 @@ impl ChatTemplate {
     pub fn at(mut self, time: TemplateTime) -> Self {
         environment::set_time(&mut self.environment, time.datetime());
         self
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Whether the template asks for the date or the time, so that its prompts depend on it.
