@@ -103,7 +103,8 @@ impl EvalArgs {
             });
             let earlier_chat = (time != TemplateTime::of_this_process())
                 .then(|| ChatText::from_dir_at(model, time))
-                .transpose()?;
+                .transpose()?
+                .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
             let student = Sampler::new(&decoder, chat, &style, &config.sampling, config.seed)?;
             reports.push(self.evaluate(context, &student, task, path, model, &settings(time))?);
@@ -205,6 +206,7 @@ impl EvalArgs {
             "sampling": format!("{:?}", student.params),
             "arithmetic": format!("{:?}", student.decoder.arithmetic()),
             "style": format!("{:?}", student.style),
+            "special_tokens": student.chat.typed(),
         })
     }
 }

@@ -183,6 +183,7 @@ impl ExplainArgs {
             "template_time": time,
             "rows": [rows.len(), crc],
             "style": format!("{style:?}"),
+            "special_tokens": config.data.special_tokens,
             "sampling": &config.sampling,
             "seed": config.seed,
             "arithmetic": config.model.arithmetic,

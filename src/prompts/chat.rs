@@ -96,6 +96,11 @@ impl ChatText {
         self
     }
 
+    /// What special tokens in the text of rows are.
+    pub fn typed(&self) -> TypedTokens {
+        self.typed
+    }
+
     /// What the template has written of a thought that `tag` opens, at the end of every prompt: the tag and white
     /// space after it; nothing in most templates.
     pub fn opened_by_template(&self, tag: &str) -> &str {
