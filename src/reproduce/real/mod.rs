@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::config::{Config, DataConfig};
 use crate::error::{Error, Result, io_error};
 use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle};
+use crate::prompts::{ChatText, PromptStyle, TypedCheck};
 use crate::run_dir::open_folder_of_runs;
 use crate::score::Formats;
 use crate::traces::scoring::{Detail, Gaps, check_traces, score_file};
@@ -70,7 +70,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
         write_atomic(&rows, lines.as_bytes())?;
         write_atomic(&folder.join(WORK), work.as_bytes())?;
         let data = DataConfig { path: rows, ..config.data.clone() };
-        let checked = check_traces(&data, &style, Gaps::Refused)?;
+        let checked = check_traces(&data, &style, Gaps::Refused, &mut TypedCheck::new(&chat))?;
         let formats = Formats { style: &style, teacher: &chat, student: &chat };
         let model = frozen_model(&config.model, &options.base)?;
         score_file(
