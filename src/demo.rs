@@ -25,6 +25,7 @@ use crate::miniature::{Explained, Miniature, figures, write_student_rows};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
 use crate::report::{self, DemoSummary, Explanations, Sample, Stage, Student};
+use crate::run_dir::open_folder_of_runs;
 use crate::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
 use crate::training::run::frozen_model;
 use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
@@ -73,8 +74,10 @@ pub struct DemoResult {
 /// Runs all stages in `options.run_dir`. Each trained stage goes on where an interrupted one stopped.
 ///
 /// # Errors
-/// What the stages report; [`Error::Interrupted`] after `stop`.
+/// What the stages report; [`Error::File`] where the folder belongs to somebody else; [`Error::Interrupted`] after
+/// `stop`.
 pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<DemoResult> {
+    let _folder = open_folder_of_runs(&options.run_dir, "demo")?;
     let demo = Demo { options, progress, stop, world: World::Market };
     let mut stages = Stages { progress, done: Vec::new() };
     let at = |name: &str| options.run_dir.join(name);

@@ -89,6 +89,16 @@ impl From<rlt_files::Error> for Error {
     }
 }
 
+/// `error` of writing rows of which earlier ones are kept (or not), with what to do next.
+pub(crate) fn with_rows_kept(error: impl Into<Error>, kept: bool) -> Error {
+    let error = error.into();
+    if !kept {
+        return error;
+    }
+    let left = "the rows before are kept beside it: once this is mended, the same command goes on".into();
+    Error::Stopped { source: Box::new(error), left }
+}
+
 /// For `map_err`: an I/O error with the file it belongs to.
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_path_buf();

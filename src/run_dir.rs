@@ -70,6 +70,11 @@ pub fn open_folder_of_runs(path: &Path, kind: &str) -> Result<OwnedFolder> {
     Ok(OwnedFolder::open(path, kind, |_| false)?)
 }
 
+/// Whether rlt made this folder for a run, with its mark or before there were marks.
+pub fn is_run_dir(path: &Path) -> bool {
+    OwnedFolder::is_marked(path) || is_earlier_run(path)
+}
+
 /// Whether an earlier rlt, which left no mark, made this run directory: nothing is in it that it did not write, and its
 /// lock, its configuration and a row of metrics or a checkpoint are there.
 fn is_earlier_run(path: &Path) -> bool {

@@ -7,6 +7,7 @@ use clap::Args;
 use rlt::config::Config;
 use rlt::training::Trained;
 use rlt::{Error, Result};
+use rlt_files::Inputs;
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::sizes::MAX_ROWS;
 use serde_json::{Value, json};
@@ -125,6 +126,23 @@ pub fn model_folder(path: &Path) -> Result<&Path> {
     }
     let what = "no such folder; name a model folder in the Hugging Face layout".into();
     Err(Error::File { path: path.to_owned(), what })
+}
+
+/// What a call with a configuration reads: its file, and everything that it names.
+pub fn inputs(args: &ConfigArgs, config: &Config) -> Inputs {
+    let inputs = rlt::run_dir::inputs(config);
+    match &args.config {
+        Some(file) => inputs.with("--config", file),
+        None => inputs,
+    }
+}
+
+/// Refuses an output that would take the place of an input, or that is nothing to write to.
+pub fn check_output(inputs: &Inputs, out: &Path) -> Result<()> {
+    inputs.refuse(out).map_err(|error| match error {
+        rlt_files::Error::Refused { .. } => Error::Usage(error.to_string()),
+        error @ rlt_files::Error::Io { .. } => error.into(),
+    })
 }
 
 /// For clap: a whole number from 1, of rows, tokens or completions.

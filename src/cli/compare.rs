@@ -7,10 +7,10 @@ use clap::Args;
 use rlt::evaluate::comparison::{Evaluated, compare};
 use rlt::evaluate::page::render;
 use rlt::{Error, Result};
-use rlt_files::write_atomic;
+use rlt_files::{Inputs, write_atomic};
 use serde_json::json;
 
-use super::common::Context;
+use super::common::{Context, check_output};
 
 /// Compare evaluations of the same questions: paired differences with p-values, and a page
 #[derive(Debug, Args)]
@@ -31,6 +31,11 @@ impl CompareArgs {
             runs.split_first().ok_or_else(|| Error::Usage("name two evaluations".into()))?;
         let comparisons = others.iter().map(|other| compare(first, other)).collect::<Result<Vec<_>>>()?;
         if let Some(out) = &self.out {
+            let inputs = self.evaluations.iter().zip(&runs).fold(Inputs::new(), |inputs, (path, run)| {
+                let questions = path.with_file_name(&run.report.per_question_file);
+                inputs.with("EVAL.json", path).with("an evaluation", &questions)
+            });
+            check_output(&inputs, out)?;
             write_atomic(out, render(&runs)?.as_bytes())?;
         }
         let mut text = String::new();

@@ -32,7 +32,7 @@ impl DemoArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let run_dir = self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs")));
         let options = DemoOptions { run_dir, seed: self.seed, overrides: self.overrides.clone() };
-        let result = run(&options, &context.progress, stop_flag()?)?;
+        let result = run(&options, &context.progress, stop_flag())?;
         context.answer(&table(&result), &to_json(&result))
     }
 }

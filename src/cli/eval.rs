@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rlt::config::Config;
-use rlt::dataset::{JsonlWriter, QuestionRow};
+use rlt::dataset::QuestionRow;
+use rlt::evaluate::benchmark::Benchmark;
 use rlt::evaluate::comparison::Evaluated;
 use rlt::evaluate::page::render;
 use rlt::evaluate::partial::PartialRecords;
@@ -17,11 +18,11 @@ use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use rlt_files::write_atomic;
+use rlt_files::{Inputs, write_atomic};
 use rlt_model::chat_template::TemplateTime;
 use serde_json::{Value, json};
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
+use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
 
 /// `--thought`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,6 +82,16 @@ impl EvalArgs {
         let model = model_folder(model)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let tasks = self.tasks(&config)?;
+        let inputs = self.inputs(&config, model)?;
+        for (_, path) in &tasks {
+            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("html")) {
+                let what =
+                    format!("{}: the page has that name; --out is for the figures (.json)", path.display());
+                return Err(Error::Usage(what));
+            }
+            check_output(&inputs, path)?;
+            files_beside(path).iter().try_for_each(|file| check_output(&inputs, file))?;
+        }
         let chat = ChatText::from_dir(model)?.reading(config.data.special_tokens);
         if let Some(warning) = style.thought_in_thought(&chat) {
             context.progress.warn(&warning);
@@ -88,26 +99,28 @@ impl EvalArgs {
         let decoder = frozen_model(&config.model, model)?;
         let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
 
-        // A place that cannot be written is found before the work, not after it.
-        for (_, path) in &tasks {
-            drop(JsonlWriter::create(path)?);
-        }
-        let mut reports = Vec::with_capacity(tasks.len());
+        // A place that cannot be written, or that another process writes, is found before the work, not after it.
         let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
+        let mut begun = Vec::with_capacity(tasks.len());
         for (task, path) in &tasks {
             let settings = |time| self.settings(&student, task, &files, model, time);
             let unfinished = rlt_files::unfinished_work(path);
-            let time = template_time(unfinished, |time, earlier| {
-                let same = settings(time).to_string();
-                same == earlier
-            });
+            let time = template_time(unfinished, |time, earlier| settings(time).to_string() == earlier);
+            let (partial, done) = PartialRecords::open(path, &settings(time))?;
+            if partial.n_records() == 0 {
+                refuse_foreign_files_beside(path)?;
+            }
+            begun.push((task, path, time, partial, done));
+        }
+        let mut reports = Vec::with_capacity(tasks.len());
+        for (task, path, time, partial, done) in begun {
             let earlier_chat = (time != TemplateTime::of_this_process())
                 .then(|| ChatText::from_dir_at(model, time))
                 .transpose()?
                 .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
             let student = Sampler::new(&decoder, chat, &style, &config.sampling, config.seed)?;
-            reports.push(self.evaluate(context, &student, task, path, model, &settings(time))?);
+            reports.push(self.evaluate(context, &student, task, path, model, partial, done)?);
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
         let json: Vec<_> =
@@ -143,7 +156,8 @@ impl EvalArgs {
         task: &Task,
         path: &Path,
         model: &Path,
-        settings: &Value,
+        mut partial: PartialRecords,
+        done: Vec<QuestionRecord>,
     ) -> Result<EvalReport> {
         let thought = self.thought();
         let powers = std::iter::successors(Some(1_usize), |k| k.checked_mul(2));
@@ -153,12 +167,11 @@ impl EvalArgs {
             seed: student.seed,
             ..EvalOptions::default()
         };
-        let (mut partial, done) = PartialRecords::open(path, settings)?;
         let done = usable(done, task, self.n);
         let mut save = |records: &[QuestionRecord]| partial.append(records);
-        let evaluated = resume_task(student, task, thought, &options, done, &mut save, &context.progress);
-        let (summary, records) = evaluated?;
-        let file = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let (summary, records) =
+            resume_task(student, task, thought, &options, done, &mut save, &context.progress)?;
+        let [questions, page] = files_beside(path);
         let report = EvalReport {
             model: model.display().to_string(),
             task: task.name.clone(),
@@ -168,13 +181,28 @@ impl EvalArgs {
             max_new_tokens: student.params.max_new_tokens,
             thought,
             summary,
-            per_question_file: format!("{file}_questions.jsonl").into(),
+            per_question_file: questions.file_name().unwrap_or_default().into(),
         };
         write_report(path, &report, &records)?;
         let evaluated = Evaluated { report: report.clone(), records };
-        write_atomic(&path.with_extension("html"), render(&[evaluated])?.as_bytes())?;
+        write_atomic(&page, render(&[evaluated])?.as_bytes())?;
         partial.remove()?;
         Ok(report)
+    }
+
+    /// What this call reads.
+    fn inputs(&self, config: &Config, model: &Path) -> Result<Inputs> {
+        let mut all = inputs(&self.config, config).with("--model", model);
+        if let Some(path) = &self.data {
+            all = all.with("--data", path);
+        }
+        for name in &self.tasks {
+            all = all.with("--task", Path::new(name));
+            if let Some(data) = Benchmark::find(name)?.and_then(|benchmark| benchmark.data) {
+                all = all.with("--task", &data);
+            }
+        }
+        Ok(all)
     }
 
     fn thought(&self) -> Thought {
@@ -193,6 +221,11 @@ impl EvalArgs {
         model: &Path,
         time: TemplateTime,
     ) -> Value {
+        let mut crc = 0;
+        for row in &task.rows {
+            let text = json!([row.row, row.question, row.solution]).to_string();
+            crc = crc32c::crc32c_append(crc, text.as_bytes());
+        }
         json!({
             "model": model,
             "files": files,
@@ -201,6 +234,7 @@ impl EvalArgs {
             "split": task.split,
             "grader": format!("{:?}", task.grader),
             "n": self.n,
+            "rows": [task.rows.len() as u64, u64::from(crc)],
             "thought": self.thought(),
             "seed": student.seed,
             "sampling": format!("{:?}", student.params),
@@ -208,6 +242,28 @@ impl EvalArgs {
             "style": format!("{:?}", student.style),
             "special_tokens": student.chat.typed(),
         })
+    }
+}
+
+/// Where each question's answers and the page go, beside the figures in `path`.
+fn files_beside(path: &Path) -> [PathBuf; 2] {
+    let mut questions = path.file_stem().unwrap_or_default().to_owned();
+    questions.push("_questions.jsonl");
+    [path.with_file_name(questions), path.with_extension("html")]
+}
+
+/// Refuses files beside `path` that are not of an earlier evaluation there: the user named `path` only.
+fn refuse_foreign_files_beside(path: &Path) -> Result<()> {
+    let report = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<EvalReport>(&text).ok());
+    let files = files_beside(path);
+    let own = report.is_some_and(|report| Some(report.per_question_file.as_os_str()) == files[0].file_name());
+    match files.into_iter().find(|file| !own && file.symlink_metadata().is_ok()) {
+        None => Ok(()),
+        Some(file) => {
+            let what =
+                format!("is in the way, and not of an evaluation in {}; name another --out", path.display());
+            Err(Error::File { path: file, what })
+        }
     }
 }
 

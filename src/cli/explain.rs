@@ -18,7 +18,7 @@ use rlt_model::chat_template::TemplateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
+use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
 
 /// What a row of the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -71,6 +71,8 @@ impl ExplainArgs {
             }
         }
         let model = model_folder(model)?;
+        let inputs = inputs(&self.config, &config).with("--model", model).with("--data", data);
+        check_output(&inputs, &self.out)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: data.clone(), ..config.data.clone() };
         let UsableQuestions { rows, gaps } = if self.strict {

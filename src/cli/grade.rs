@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rlt::dataset::{JsonlWriter, Record, read_records};
 use rlt::{Error, Result};
+use rlt_files::Inputs;
 use rlt_grade::{ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, opened_thought};
 use serde_json::{Value, json};
 
-use super::common::Context;
+use super::common::{Context, check_output};
 
 /// `--grader`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,6 +43,7 @@ pub struct GradeArgs {
 impl GradeArgs {
     /// Grades every row in order; nothing is written when one cannot be used.
     pub fn run(&self, context: &Context) -> Result<()> {
+        check_output(&Inputs::new().with("--data", &self.data), &self.out)?;
         let records = read_records(&self.data, 0)?;
         let mut out = JsonlWriter::create(&self.out)?;
         let mut n_correct = 0_usize;

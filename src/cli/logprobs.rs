@@ -8,10 +8,11 @@ use rlt::Result;
 use rlt::config::Products;
 use rlt::dataset::{JsonlWriter, read_records};
 use rlt::logprobs::{logprobs_each, row_ids};
+use rlt_files::Inputs;
 use rlt_model::Decoder;
 use serde_json::json;
 
-use super::common::{Context, model_folder, parse_positive};
+use super::common::{Context, check_output, model_folder, parse_positive};
 
 /// Per-token log-probabilities (nats) of given text or ids
 #[derive(Debug, Args)]
@@ -46,6 +47,7 @@ impl LogprobsArgs {
     /// Scores every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
         let model = model_folder(&self.model)?;
+        check_output(&Inputs::new().with("--model", model).with("--data", &self.data), &self.out)?;
         let records = read_records(&self.data, 0)?;
         let decoder = Decoder::load_frozen(model)?.in_arithmetic(self.arithmetic.into());
         let rows = row_ids(&records, model, &decoder)?;

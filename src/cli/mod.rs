@@ -138,8 +138,8 @@ fn parse_and_run() -> ExitCode {
     };
     let context = Context::new(&cli.global);
     let known = InstructionSet::chosen().map_err(|error| Error::Usage(error.to_string()));
-    let started =
-        known.and_then(|_| if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() });
+    let threads = || if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() };
+    let started = known.and_then(|_| interrupt::watch()).and_then(|()| threads());
     match started.and_then(|()| cli.command.run(&context)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

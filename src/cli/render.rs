@@ -6,11 +6,12 @@ use clap::Args;
 use rlt::Result;
 use rlt::dataset::{JsonlWriter, Record, read_records};
 use rlt::progress::Progress;
+use rlt_files::Inputs;
 use rlt_model::chat_template::ChatTemplate;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use super::common::{Context, model_folder};
+use super::common::{Context, check_output, model_folder};
 
 /// Render messages with a model's chat template, to text and token ids
 ///
@@ -35,6 +36,7 @@ impl RenderArgs {
     /// Renders every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
         let model = model_folder(&self.model)?;
+        check_output(&Inputs::new().with("--model", model).with("--data", &self.data), &self.out)?;
         let tokenizer = Tokenizer::from_dir(model)?;
         let template = ChatTemplate::from_dir(model)?;
         let records = read_records(&self.data, 0)?;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rlt::report::{write_comparison, write_report};
+use rlt::report::{refuse_foreign_page, write_comparison, write_report};
 use rlt::{Error, Result};
+use rlt_files::Inputs;
 use serde_json::json;
 
-use super::common::Context;
+use super::common::{Context, check_output};
 
 /// Write the HTML report of a run from its files; of several runs, one page that compares them
 #[derive(Debug, Args)]
@@ -32,8 +33,18 @@ impl ReportArgs {
                 )));
             }
             (runs, out) => {
-                let out = out.clone().unwrap_or_else(|| "comparison.html".into());
+                let out = match out {
+                    Some(out) => out.clone(),
+                    None => {
+                        let out = PathBuf::from("comparison.html");
+                        refuse_foreign_page(&out)?;
+                        out
+                    }
+                };
                 let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
+                let files = ["config.toml", "demo.json", "metrics.jsonl", "samples"];
+                let inputs = runs.iter().flat_map(|run| files.map(|name| run.join(name)));
+                check_output(&inputs.fold(Inputs::new(), |all, file| all.with("RUN", &file)), &out)?;
                 write_comparison(&runs, &out)?;
                 out
             }

@@ -90,7 +90,7 @@ impl ReproduceArgs {
         };
         let run_dir = self.run_dir.clone().unwrap_or_else(|| folder.into());
         let options = Options { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
-        let result = run(&options, &context.progress, stop_flag()?)?;
+        let result = run(&options, &context.progress, stop_flag())?;
         context.answer(&text(&result), &as_json(&result))
     }
 

@@ -14,7 +14,7 @@ use rlt::{Error, Result};
 use rlt_model::chat_template::TemplateTime;
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, model_folder, parse_positive, template_time};
+use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
 use super::interrupt::stop_flag;
 
 /// Score traces with the RLT reward, part by part
@@ -53,6 +53,8 @@ impl ScoreArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
         let (teacher_dir, student_dir) = self.models(&config)?;
+        let inputs = inputs(&self.config, &config).with("--data", &self.data);
+        check_output(&inputs.with("--teacher", teacher_dir).with("--student", student_dir), &self.out)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
         let gaps = if self.strict { Gaps::Refused } else { Gaps::Written };
@@ -109,7 +111,7 @@ impl ScoreArgs {
             &config,
             self.tokens_per_batch,
             &context.progress,
-            stop_flag()?,
+            stop_flag(),
         )?;
         self.answer(context, &tally)
     }

@@ -7,9 +7,10 @@ use clap::Args;
 use rlt::dataset::{JsonlWriter, Record, RecordStream, check_can_be_read_again};
 use rlt::traces::select;
 use rlt::{Error, Result};
+use rlt_files::Inputs;
 use serde_json::{Value, json};
 
-use super::common::{Context, parse_positive};
+use super::common::{Context, check_output, parse_positive};
 
 /// Which traces to keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +58,7 @@ impl SelectArgs {
         if self.reserve.is_some() && self.by != Selection::Best {
             return Err(Error::Usage("--reserve goes with --by best only".into()));
         }
+        check_output(&Inputs::new().with("--data", &self.data), &self.out)?;
         check_can_be_read_again(&self.data)?;
         let entries = RecordStream::open(&self.data, 0)?
             .map(|record| self.entry(&record?))

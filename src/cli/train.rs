@@ -21,7 +21,7 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// Checks what is cheap to check, then trains in the configuration's run directory.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let stop = stop_flag()?;
+        let stop = stop_flag();
         let config = context.load_config(&self.config)?;
         config.validate_for_grpo()?;
         if !config.makes_its_world() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::parquet::{RowShape, write_rows};
-use crate::error::{Error, Result, io_error};
+use crate::error::{Error, Result, io_error, with_rows_kept};
 
 /// Writes one JSON object a line under a temporary name beside `path`; [`Self::finish`] makes the file
 /// durable and gives it its name. Dropped before that, nothing is left behind.
@@ -106,7 +106,8 @@ impl<S: Clone + Default + Serialize + DeserializeOwned> RowWriter<S> {
             rows.iter().try_for_each(|row| shape.see(&self.path, row))?;
         }
         let n_rows = self.n_rows() + rows.len();
-        Ok(self.rows.append(rows, Written { n_rows, state })?)
+        let appended = self.rows.append(rows, Written { n_rows, state });
+        appended.map_err(|error| with_rows_kept(error, self.rows.has_committed()))
     }
 
     /// Makes everything durable and gives the file its name.

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rlt_files::{is_plain_name, is_plain_path};
 use rlt_grade::ThoughtRule;
 use serde::Deserialize;
 use serde_json::Value;
@@ -117,6 +118,17 @@ impl Benchmark {
         let what =
             |what: String| Error::Usage(format!("{origin}: {}", what.lines().collect::<Vec<_>>().join(" ")));
         let benchmark: Self = toml::from_str(text).map_err(|e| what(e.message().to_owned()))?;
+        if !is_plain_name(&benchmark.name) {
+            return Err(what(format!(
+                "`name` is {:?}, but files are called by it; no / or ..",
+                benchmark.name
+            )));
+        }
+        if let Some(data) = benchmark.data.as_ref().filter(|data| !is_plain_path(data)) {
+            return Err(what(format!(
+                "`data` is {data:?}, which leads out of the task's folder; give it as --data"
+            )));
+        }
         if benchmark.grader == BenchmarkGrader::Countdown
             && (benchmark.numbers.is_empty() || benchmark.target.is_empty())
         {

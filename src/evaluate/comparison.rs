@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rlt_files::is_plain_name;
 use serde::Serialize;
 
 use super::metrics::{bootstrap_interval, mean, paired_p_value};
@@ -34,7 +35,15 @@ impl Evaluated {
             what: format!("not an evaluation that `rlt eval` wrote: {error}"),
         };
         let report: EvalReport = serde_json::from_str(&read(path)?).map_err(|error| what(path, error))?;
-        let questions = path.with_file_name(&report.per_question_file);
+        let name = report.per_question_file.to_str().filter(|name| is_plain_name(name));
+        let Some(name) = name else {
+            let what = format!(
+                "`per_question_file` is {:?}, not the name of a file beside it; put the file there",
+                report.per_question_file
+            );
+            return Err(Error::File { path: path.to_owned(), what });
+        };
+        let questions = path.with_file_name(name);
         let records = read(&questions)?
             .lines()
             .map(|line| serde_json::from_str(line).map_err(|error| what(&questions, error)))

@@ -17,13 +17,16 @@ pub mod sample;
 mod tokens;
 mod trend;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use minijinja::Environment;
 use minijinja::value::Serde;
 use rlt_files::write_atomic;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result, io_error};
+use crate::run_dir::is_run_dir;
 use run_files::RunFiles;
 
 pub use run_files::{DemoSummary, Evaluation, Explanations, Stage, Student};
@@ -36,12 +39,16 @@ pub use sample::Sample;
 /// run that is still going can be reported; a row that is half written is left out.
 ///
 /// # Errors
-/// [`Error::File`] when there is nothing to report or a file is not what it should be,
+/// [`Error::File`] when there is nothing to report, a file is not what it should be, or somebody else's `report.html` is
+/// there,
 /// [`Error::Row`] for a damaged row, [`Error::Io`].
 pub fn write_report(run_dir: &Path) -> Result<PathBuf> {
     let files = RunFiles::read(run_dir)?;
     let html = render("page.html", page::Page::of(&files))?;
     let path = run_dir.join("report.html");
+    if !is_run_dir(run_dir) {
+        refuse_foreign_page(&path)?;
+    }
     write_atomic(&path, html.as_bytes())?;
     Ok(path)
 }
@@ -54,6 +61,29 @@ pub fn write_comparison(run_dirs: &[&Path], out: &Path) -> Result<()> {
     let comparison = comparison::Comparison::of(run_dirs)?;
     let html = render("comparison.html", comparison)?;
     Ok(write_atomic(out, html.as_bytes())?)
+}
+
+/// Refuses a page that is there and that this module did not write. For names that the user did not choose.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn refuse_foreign_page(path: &Path) -> Result<()> {
+    /// The title stands within these.
+    const HEAD: u64 = 1 << 16;
+    let mut head = Vec::new();
+    match File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+            file.take(HEAD).read_to_end(&mut head).map_err(io_error(path))?;
+        }
+        Ok(_) => {}
+        Err(e) => return Err(io_error(path)(e)),
+    }
+    if String::from_utf8_lossy(&head).contains("· rlt report</title>") {
+        return Ok(());
+    }
+    let what = "is not a page that rlt wrote, so it stays; move it, or write elsewhere".into();
+    Err(Error::File { path: path.to_path_buf(), what })
 }
 
 /// One of the pages, filled in.

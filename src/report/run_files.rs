@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rlt_files::is_plain_path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -129,7 +130,13 @@ impl RunFiles {
         }
         let demo: Option<DemoSummary> = read_json(&run_dir.join("demo.json"))?;
         let training_dir = match &demo {
-            Some(demo) => run_dir.join(&demo.training_dir),
+            Some(demo) if demo.training_dir.is_empty() => run_dir.to_path_buf(),
+            Some(demo) if is_plain_path(Path::new(&demo.training_dir)) => run_dir.join(&demo.training_dir),
+            Some(demo) => {
+                let dir = &demo.training_dir;
+                let what = format!("`training_dir` is {dir:?}, not a folder of this run directory");
+                return Err(Error::File { path: run_dir.join("demo.json"), what });
+            }
             None => run_dir.to_path_buf(),
         };
         let mut files = Self {

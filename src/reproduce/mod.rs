@@ -32,6 +32,7 @@ use rlt_files::write_atomic;
 use crate::error::{Error, Result};
 use crate::miniature::Miniature;
 use crate::progress::Progress;
+use crate::run_dir::open_folder_of_runs;
 use scale::Scale;
 use section::Section;
 use table::Table;
@@ -123,6 +124,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
     if options.seeds == 0 || options.recipes.is_empty() {
         return Err(Error::Usage("nothing to reproduce: name a recipe and at least one seed".into()));
     }
+    let _folder = open_folder_of_runs(&options.run_dir, "reproduction")?;
     let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
         .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
         .collect();

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Config, DataConfig};
 use crate::dataset::{Record, RecordStream, TraceRow, check_can_be_read_again, traces_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_rows_kept};
 use crate::progress::{Progress, Silent};
 use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
@@ -143,7 +143,9 @@ pub fn score_file(
         }
         tally.rows += lot.len() as u64;
         n_tokens += n;
-        writer.append(&rows, tally)?;
+        if let Err(error) = writer.append(&rows, tally) {
+            return Err(with_rows_kept(error, writer.has_committed()));
+        }
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
@@ -155,7 +157,8 @@ pub fn score_file(
             return Err(Error::Interrupted(what));
         }
     }
-    let tally = writer.finish()?;
+    let kept = writer.has_committed();
+    let tally = writer.finish().map_err(|error| with_rows_kept(error, kept))?;
     progress.finish("");
     Ok(tally)
 }

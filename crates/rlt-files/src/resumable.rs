@@ -121,6 +121,11 @@ impl<S: Clone + Default + Serialize + DeserializeOwned> ResumableWriter<S> {
         self.files.is_some()
     }
 
+    /// Whether there are rows that an attempt that fails now would leave to go on with.
+    pub fn has_committed(&self) -> bool {
+        self.committed > 0
+    }
+
     /// The rows written so far, from the first; none of a stream.
     ///
     /// # Errors

@@ -35,5 +35,14 @@ pub enum Error {
     Stopped,
 }
 
+impl From<rlt_files::Error> for Error {
+    fn from(error: rlt_files::Error) -> Self {
+        match error {
+            rlt_files::Error::Io { path, source } => Self::Io { path, source },
+            rlt_files::Error::Refused { path, what } => Self::ModelFile { path, what },
+        }
+    }
+}
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
