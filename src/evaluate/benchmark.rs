@@ -126,7 +126,8 @@ impl Benchmark {
         }
         if let Some(data) = benchmark.data.as_ref().filter(|data| !is_plain_path(data)) {
             return Err(what(format!(
-                "`data` is {data:?}, which leads out of the task's folder; give it as --data"
+                "`data` is {}, which leads out of the task's folder; give it as --data",
+                data.display()
             )));
         }
         if benchmark.grader == BenchmarkGrader::Countdown

@@ -38,8 +38,8 @@ impl Evaluated {
         let name = report.per_question_file.to_str().filter(|name| is_plain_name(name));
         let Some(name) = name else {
             let what = format!(
-                "`per_question_file` is {:?}, not the name of a file beside it; put the file there",
-                report.per_question_file
+                "`per_question_file` is {}, not the name of a file beside it; put the file there",
+                report.per_question_file.display()
             );
             return Err(Error::File { path: path.to_owned(), what });
         };
