@@ -85,11 +85,11 @@ enum Entry {
 
 fn entry(path: &Path) -> Option<Entry> {
     let metadata = fs::symlink_metadata(path).ok()?;
-    Some(if metadata.is_symlink() {
-        Entry::Link(fs::read_link(path).unwrap())
-    } else {
-        Entry::File(fs::read(path).unwrap())
-    })
+    if metadata.is_symlink() {
+        return Some(Entry::Link(fs::read_link(path).unwrap()));
+    }
+    // A folder in its place: the file is gone.
+    fs::read(path).ok().map(Entry::File)
 }
 
 /// The files of the user's, by path.

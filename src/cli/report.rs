@@ -10,6 +10,9 @@ use serde_json::json;
 
 use super::common::{Context, check_output};
 
+/// Where the page of several runs goes.
+const DEFAULT_PAGE: &str = "comparison.html";
+
 /// Write the HTML report of a run from its files; of several runs, one page that compares them
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -33,14 +36,10 @@ impl ReportArgs {
                 )));
             }
             (runs, out) => {
-                let out = match out {
-                    Some(out) => out.clone(),
-                    None => {
-                        let out = PathBuf::from("comparison.html");
-                        refuse_foreign_page(&out)?;
-                        out
-                    }
-                };
+                if out.is_none() {
+                    refuse_foreign_page(Path::new(DEFAULT_PAGE))?;
+                }
+                let out = out.clone().unwrap_or_else(|| DEFAULT_PAGE.into());
                 let runs: Vec<&Path> = runs.iter().map(PathBuf::as_path).collect();
                 let files = ["config.toml", "demo.json", "metrics.jsonl", "samples"];
                 let inputs = runs.iter().flat_map(|run| files.map(|name| run.join(name)));
