@@ -105,7 +105,10 @@ impl EvalArgs {
         for (task, path) in &tasks {
             let settings = |time| self.settings(&student, task, &files, model, time);
             let unfinished = rlt_files::unfinished_work(path);
-            let time = template_time(unfinished, |time, earlier| settings(time).to_string() == earlier);
+            let time = template_time(unfinished, |time, earlier| {
+                let same = settings(time).to_string();
+                same == earlier
+            });
             let (partial, done) = PartialRecords::open(path, &settings(time))?;
             if partial.n_records() == 0 {
                 refuse_foreign_files_beside(path)?;
