@@ -2,7 +2,7 @@
 //!
 //! Weights are read whole, whatever their size and time say: both can stay the same when a file is replaced, and the time
 //! changes when nothing did (a copy, a download). A model that is loaded has to be read anyway, and the second reading comes
-//! from the system's cache, at 5 GB a second and more; what takes longer is said beforehand.
+//! from the system's cache where that has room for it; what may take a moment is said beforehand.
 
 use std::collections::BTreeMap;
 use std::fs;
