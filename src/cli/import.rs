@@ -56,7 +56,7 @@ impl ImportArgs {
             dtype,
         };
         let Imported { architecture, parameters, formats, own_tokenizer, chat_template } =
-            import(&options, &context.progress, stop_flag()?)?;
+            import(&options, &context.progress, stop_flag())?;
         let list: Vec<String> = formats.iter().map(|(name, n)| format!("{n} x {name}")).collect();
         let tokenizer = if own_tokenizer { "built from the file" } else { "as given" };
         let template = if chat_template { "a" } else { "no" };

@@ -109,7 +109,7 @@ impl ReproduceArgs {
             questions: self.questions,
             run_dir: run_dir.clone(),
         };
-        let effects = real::run(&options, &context.progress, stop_flag()?)?;
+        let effects = real::run(&options, &context.progress, stop_flag())?;
         let (questions, dropped) = (effects.questions.len(), effects.dropped);
         let table = run_dir.join("table.md");
         context.answer(
