@@ -27,7 +27,7 @@
 //! is read ends the process, as with any memory map.
 //!
 //! # Why not a library
-//! Of those on crates.io, `ggml-quants` has no K formats (`todo!()`), `ggus` and `gguf` panic or allocate on what the
+//! Of those on crates.io, `ggml-quants` has no K formats (`todo!()`), `ggus` panics on what the
 //! file says, and `candle-core` reads all of it but brings a tensor library along. The format is small; this crate is
 //! a leaf and knows no model.
 
