@@ -59,7 +59,7 @@ fn traces_hold_what_was_sampled() {
         assert_eq!(tokenizer.decode(&ids), " She finds.<|end_of_explanation|><|im_end|>");
     }
     assert_eq!((&rows[0]["id"], rows[2].get("id")), (&json!(7), None));
-    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "empty": 0, "truncated": 0, "tokens": 20, "rows": 4, "left_out": [], "without_question_or_solution": [], "out": "out.jsonl"});
+    let counts = json!({"questions": 2, "traces": 4, "closed": 4, "empty": 0, "forged": 0, "truncated": 0, "tokens": 20, "rows": 4, "left_out": [], "without_question_or_solution": [], "out": "out.jsonl"});
     assert_eq!(answer, counts);
 
     let data = DataConfig { path: dir.path().join("out.jsonl"), ..DataConfig::default() };
