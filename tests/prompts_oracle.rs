@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use rlt::Error;
 use rlt::config::{Config, DataConfig};
-use rlt::dataset::read_traces;
+use rlt::dataset::{read_records, traces_of};
 use rlt::prompts::{ChatText, PromptStyle, Think};
 use serde_json::Value;
 
@@ -24,12 +25,20 @@ fn text_only_traces_have_the_official_spans() {
     let style = PromptStyle::resolve(&config.prompts).unwrap();
     let chat = ChatText::from_dir(&oracle.join("student")).unwrap();
     let data = DataConfig { path: oracle.join("cases.jsonl"), ..DataConfig::default() };
-    let traces = read_traces(&data, &style).unwrap();
+    let records = read_records(&data.path, 0).unwrap();
     let expected = std::fs::read_to_string(oracle.join("expected.jsonl")).unwrap();
-    let mut n_clean = 0;
-    for (trace, line) in traces.iter().zip(expected.lines()) {
+    let (mut n_clean, mut without_solution) = (0, Vec::new());
+    for (record, line) in records.iter().zip(expected.lines()) {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = case["id"].as_str().unwrap();
+        let trace = match traces_of(record, &data, &style) {
+            Ok(mut traces) => traces.remove(0),
+            Err(Error::Gap { .. }) => {
+                without_solution.push(id.to_owned());
+                continue;
+            }
+            Err(error) => panic!("{id}: {error}"),
+        };
         assert_eq!(trace.question.columns["id"], id);
         let prompt = style.teacher_prompt_text(&chat, &trace.question).unwrap();
         let (teacher_prefix, think) =
@@ -65,4 +74,6 @@ fn text_only_traces_have_the_official_spans() {
         }
     }
     assert_eq!(n_clean, 29);
+    // White space is no solution; the official scorer fails there.
+    assert_eq!(without_solution, ["72-sol-newlines-only"]);
 }
