@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use rlt::Error;
 use rlt::config::{Config, DataConfig};
-use rlt::dataset::read_traces;
+use rlt::dataset::{TraceRow, read_records, traces_of};
 use rlt::progress::Silent;
 use rlt::prompts::{ChatText, PromptStyle, StudentSequence};
 use rlt::score::{Formats, score_columns, score_traces};
@@ -55,13 +56,20 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
         ["teacher", "student"].map(|name| ChatText::from_dir(&oracle.join(name)).unwrap());
     let [teacher, student] = ["teacher", "student"].map(|name| Decoder::load(&oracle.join(name)).unwrap());
     let data = DataConfig { path: oracle.join("cases.jsonl"), ..DataConfig::default() };
-    let traces = read_traces(&data, &style).unwrap();
+    let records = read_records(&data.path, 0).unwrap();
+    // White space is no solution: such a row is never scored.
+    let traces_of = |record| match traces_of(record, &data, &style) {
+        Err(Error::Gap { .. }) => Vec::new(),
+        traces => traces.unwrap(),
+    };
+    let traces: Vec<TraceRow> = records.iter().flat_map(traces_of).collect();
     let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
     let results = score_traces(&traces, &formats, &teacher, &student, &config.reward, 8192, &Silent).unwrap();
 
     let expected = std::fs::read_to_string(oracle.join("expected.jsonl")).unwrap();
-    for ((sample, scored), line) in results.iter().zip(expected.lines()) {
-        let case: Value = serde_json::from_str(line).unwrap();
+    let cases = expected.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let cases = cases.filter(|case| case["id"] != "72-sol-newlines-only");
+    for ((sample, scored), case) in results.iter().zip(cases) {
         let id = case["id"].as_str().unwrap();
         let ours = score_columns(sample.as_ref(), scored, &teacher_chat);
         if case["clean"] == true {
@@ -83,9 +91,9 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
             let difference = ours["reward"].as_f64().unwrap() - case["reward"].as_f64().unwrap();
             assert!(difference.abs() > 1e-3, "{id}: the official scorer's fault should show");
         } else {
-            assert!(["20-end-at-once", "22-empty-newlines", "72-sol-newlines-only"].contains(&id), "{id}");
+            assert!(["20-end-at-once", "22-empty-newlines"].contains(&id), "{id}");
             assert_eq!(ours["reward"], -1.0);
         }
     }
-    assert_eq!(results.len(), 39);
+    assert_eq!((records.len(), results.len()), (39, 38));
 }
