@@ -131,7 +131,7 @@ impl Scale {
             watched_questions: 4,
             watched_every: 1,
             pool_questions: 4,
-            pool_samples: 4,
+            pool_samples: 24,
             groups: 4,
             every_ablation: false,
             with_larger: false,

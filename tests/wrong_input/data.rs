@@ -232,7 +232,7 @@ fn wrong_inspections() {
             setup: |dir| row(dir, QUESTION),
             args: &["inspect", "--model", "model", "--data", "rows.jsonl", "prompts.style=r2"],
             code: 2,
-            says: &["prompts.style `r2` is neither `stratos`, `r1` nor a file"],
+            says: &["prompts.style `r2` is neither `stratos`, `r1`, `think` nor a file"],
         },
         Case {
             name: "template that raises",
