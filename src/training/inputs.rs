@@ -1,7 +1,7 @@
 //! What a run must find unchanged to go on.
 //!
 //! A run that goes on reads its rows, its models' text sides and some of its models anew. Everything of that which decides a
-//! number is in [`Inputs`], and only there: [`Inputs::refusal`] takes the struct apart, so that a field that is added is
+//! number is in [`Inputs`], and only there: `Inputs::refusal` takes the struct apart, so that a field that is added is
 //! compared as well, with a line of its own.
 
 use std::ops::Range;

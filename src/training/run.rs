@@ -272,10 +272,10 @@ impl<'a> Run<'a> {
     }
 
     /// Ends a step after which `rows_drawn` rows were drawn in all: its metrics go into a row, and the rest is
-    /// [`Self::evaluate_and_record`].
+    /// `evaluate_and_record`.
     ///
     /// # Errors
-    /// As [`Self::evaluate_and_record`].
+    /// As `evaluate_and_record`.
     pub fn end_step(
         &mut self,
         weights: &Weights,
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
     /// is done, its row is not written. Breaks as [`Self::end_step`].
     ///
     /// # Errors
-    /// As [`Self::evaluate_and_record`].
+    /// As `evaluate_and_record`.
     pub fn end_unevaluated_step(
         &mut self,
         weights: &Weights,

@@ -2,7 +2,7 @@
 //!
 //! A block is `x += O(attention(rope(QKV(norm(x)))))`, then `x += down(swiglu(gate_up(norm(x))))`,
 //! for Qwen2 (bias on QKV), Qwen3 (norm on query and key heads) and Llama. The passes are in files of their own:
-//! [`crate::training_pass`], [`crate::inference`], [`crate::decode`].
+//! `training_pass.rs`, `inference.rs`, `decode.rs`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
