@@ -11,7 +11,7 @@ use benchmarks::{golds, rows, shared};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use rlt_grade::{ThoughtRule, equivalent, extract, grade_countdown, grade_math};
+use rlt_grade::{ThoughtRule, equivalent, extract, grade_choice, grade_countdown, grade_math};
 
 /// Pairs made by rules, with math-verify's verdicts (tests/parity/grading_pairs.py).
 #[test]
@@ -31,6 +31,17 @@ fn pairs_made_by_rules_are_judged_as_they_are() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(agree as f64 >= 0.98 * pairs.len() as f64, "agreement {agree} of {}", pairs.len());
+}
+
+#[test]
+fn cases_that_were_misjudged_once_are_judged_right() {
+    let Some(path) = shared("../cases/grade.jsonl") else { return };
+    for row in rows(&path) {
+        let text = |key: &str| row[key].as_str().unwrap();
+        let grade = if row["grader"] == "choice" { grade_choice } else { grade_math };
+        let verdict = grade(text("prediction"), text("gold"), ThoughtRule::Keep);
+        assert_eq!(row["right"], verdict.correct, "{row}: {}", verdict.reason);
+    }
 }
 
 #[test]
