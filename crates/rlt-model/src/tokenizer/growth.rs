@@ -2,7 +2,8 @@
 //! gigabytes, so what they may do at most is worked out before any text is handed to them.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
 /// The most that a text may grow: the longest ligature of Unicode grows elevenfold, a space of SentencePiece threefold.
 const MAX_FACTOR: u64 = 4096;
@@ -33,8 +34,13 @@ impl Growth {
     /// # Errors
     /// What to say of a tokenizer whose texts may grow beyond reason.
     pub(super) fn of(inner: &tokenizers::Tokenizer) -> Result<Self, String> {
-        let before = steps(&json(inner.get_normalizer())).then(steps(&json(inner.get_pre_tokenizer())));
-        let after = steps(&json(inner.get_decoder()));
+        let before = steps(&value(inner.get_normalizer())).then(steps(&value(inner.get_pre_tokenizer())));
+        let after = steps(&value(inner.get_decoder()));
+        if let Some(pattern) = matches_nothing(&value(inner.get_normalizer())) {
+            return Err(format!(
+                "it replaces what is between characters (pattern {pattern}), which loses their places"
+            ));
+        }
         if before.factor.max(after.factor) > MAX_FACTOR || before.more.max(after.more) > MAX_BYTES / 2 {
             return Err(format!(
                 "its rules may make a text {} times as long, and add {} bytes; at most {MAX_FACTOR} times are taken",
@@ -56,7 +62,31 @@ impl Growth {
     }
 }
 
-fn json(part: Option<&impl Serialize>) -> Value {
+/// The pattern of a rule that replaces a text of no length: the library then loses track of the characters' places, and
+/// panics when they are asked for.
+fn matches_nothing(step: &Value) -> Option<String> {
+    if let Some(steps) = step["normalizers"].as_array() {
+        return steps.iter().find_map(matches_nothing);
+    }
+    if step["type"] != "Replace" {
+        return None;
+    }
+    // A mark in place of the content: a character that is still there beside a mark was not what matched.
+    let marked = json!({"type": "Replace", "pattern": &step["pattern"], "content": "\u{1}"});
+    let rule: NormalizerWrapper = serde_json::from_value(marked).ok()?;
+    ["", "a", "x", "A", "1", " ", "\n", ".", "\u{2581}", "\u{4e00}"]
+        .into_iter()
+        .any(|probe| {
+            let mut text = NormalizedString::from(probe);
+            let done = rule.normalize(&mut text);
+            done.is_err()
+                || (text.get().contains('\u{1}') && text.get() != "\u{1}"
+                    || probe.is_empty() && !text.is_empty())
+        })
+        .then(|| step["pattern"].to_string())
+}
+
+fn value(part: Option<&impl Serialize>) -> Value {
     part.and_then(|part| serde_json::to_value(part).ok()).unwrap_or_default()
 }
 
@@ -125,8 +155,6 @@ fn decoded(base64: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn growth(step: &Value) -> (u64, u64) {
@@ -151,6 +179,19 @@ mod tests {
         // An index of 2 bytes, then "abc" and "de".
         assert_eq!(decoded("AgAAAAEBYWJjAGRlAA=="), b"\x02\0\0\0\x01\x01abc\0de\0");
         assert_eq!(longest_replacement("AgAAAAEBYWJjAGRlAA=="), 3);
+    }
+
+    #[test]
+    fn rules_that_match_nothing_are_known() {
+        let rule =
+            |pattern: Value| matches_nothing(&json!({"type": "Replace", "pattern": pattern, "content": "y"}));
+        for bad in ["a*", "", "\\b", "(?=a)", "x?", "(x+)+y|a*"] {
+            assert!(rule(json!({"Regex": bad})).is_some(), "{bad}");
+        }
+        for good in [" {2,}", "\\s+$", "[^a]", "a|b", "."] {
+            assert_eq!(rule(json!({"Regex": good})), None, "{good}");
+        }
+        assert_eq!(rule(json!({"String": " "})), None);
     }
 
     #[test]
