@@ -60,7 +60,12 @@ fn end_without_memory(bytes: usize) -> ! {
 
 /// Makes every panic one line and exit code 1, on whatever thread it happens.
 pub fn install() {
-    std::panic::set_hook(Box::new(|panic| end_of_panic(panic)));
+    std::panic::set_hook(Box::new(|panic| {
+        // A library's fault over a stranger's file becomes an error about that file.
+        if !rlt_model::guarded::is_guarded() {
+            end_of_panic(panic);
+        }
+    }));
 }
 
 fn end_of_panic(panic: &PanicHookInfo) -> ! {

@@ -101,7 +101,7 @@ impl ChatTemplate {
             environment.add_template_owned(NAME, prepared).map_err(template_error)?;
             Ok(environment)
         })
-        .map_err(no_stack)??;
+        .map_err(Error::Template)??;
         Ok(Self { environment, special_tokens, tells_time, source: source.to_owned() })
     }
 
@@ -172,14 +172,9 @@ impl ChatTemplate {
         bounds::on_known_stack(move || {
             self.environment.get_template(NAME).and_then(|template| template.render(context))
         })
-        .map_err(no_stack)?
+        .map_err(Error::Template)?
         .map_err(template_error)
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
-fn no_stack(error: std::io::Error) -> Error {
-    Error::Template(format!("no memory to read it with: {error}"))
 }
 
 /// What went wrong and on which line.

@@ -16,6 +16,7 @@ mod files;
 pub mod folder;
 pub mod generate;
 pub mod gradients;
+pub mod guarded;
 mod inference;
 mod logprobs;
 mod packed_block;

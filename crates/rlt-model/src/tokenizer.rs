@@ -12,6 +12,7 @@ mod special;
 use std::path::Path;
 
 use crate::files::replace_text;
+use crate::guarded::guarded;
 use crate::{Error, Result};
 use growth::Growth;
 use pieces::TokenText;
@@ -96,7 +97,8 @@ impl Tokenizer {
     /// The tokenizer's model cannot encode the text, or its rules might make it too long.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.growth.check(text).map_err(Error::Tokenizer)?;
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false)).map_err(Error::Tokenizer)?;
+        let encoding = encoding.map_err(|e| Error::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -106,7 +108,8 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<Encoding> {
         self.growth.check(text).map_err(Error::Tokenizer)?;
-        let encoding = self.inner.encode(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode(text, false)).map_err(Error::Tokenizer)?;
+        let encoding = encoding.map_err(|e| Error::Tokenizer(e.to_string()))?;
         let mut offsets = encoding.get_offsets().to_vec();
         if self.inner.get_normalizer().is_some() {
             close_gaps(&mut offsets, text.len());
@@ -237,7 +240,7 @@ fn refuse_dropout(tokenizer: &tokenizers::Tokenizer) -> std::result::Result<(), 
 
 /// `tokenizer.json` by the library, with its message where it cannot.
 fn parse(json: &str) -> std::result::Result<tokenizers::Tokenizer, String> {
-    json.parse().map_err(|e| format!("is not a tokenizer.json that can be read: {e}"))
+    guarded(|| json.parse())?.map_err(|e| format!("is not a tokenizer.json that can be read: {e}"))
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader;
 use parquet::record::reader::{ReaderIter, TreeBuilder};
+use rlt_model::guarded::guarded;
 use serde_json::Value;
 
 use super::pages::{BATCH, BoundedFile};
@@ -35,7 +37,8 @@ pub(in crate::dataset) struct ParquetRows {
 impl ParquetRows {
     pub(in crate::dataset) fn open(path: &Path, file: File) -> Result<Self> {
         let n_bytes = file.metadata().map_err(|source| Error::Io { path: path.to_path_buf(), source })?.len();
-        let bounded = BoundedFile::new(file).map_err(|e| unreadable(path, &e))?;
+        let bounded = guarded(|| BoundedFile::new(file)).map_err(|e| unreadable(path, &e))?;
+        let bounded = bounded.map_err(|e| unreadable(path, &e))?;
         let metadata = bounded.metadata().file_metadata();
         let mut names = HashSet::new();
         for field in metadata.schema().get_fields() {
@@ -65,7 +68,8 @@ impl ParquetRows {
 
     pub(in crate::dataset) fn next_record(&mut self) -> Result<Option<Record>> {
         let row = loop {
-            if let Some(row) = self.rows.as_mut().and_then(Iterator::next) {
+            let row = guarded(|| self.rows.as_mut().and_then(Iterator::next));
+            if let Some(row) = row.map_err(|e| unreadable(&self.path, &e))? {
                 break row;
             }
             if self.next_group == self.file.num_row_groups() {
@@ -86,7 +90,9 @@ impl ParquetRows {
 
     fn group(&self, i: usize) -> parquet::errors::Result<ReaderIter> {
         let columns = self.file.metadata().file_metadata().schema_descr_ptr();
-        TreeBuilder::new().with_batch_size(BATCH).as_iter(columns, &*self.file.get_row_group(i)?)
+        let group =
+            || TreeBuilder::new().with_batch_size(BATCH).as_iter(columns, &*self.file.get_row_group(i)?);
+        guarded(group).map_err(ParquetError::General)?
     }
 }
 

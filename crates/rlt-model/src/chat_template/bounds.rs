@@ -4,6 +4,7 @@
 //! expression nests (its compiler recurses) and how deep values nest (dropping and writing them recurses), so
 //! both are bounded here, and templates are parsed and rendered on a stack of known size.
 
+use crate::guarded::guarded;
 use std::panic::resume_unwind;
 
 use minijinja::tests::is_sameas;
@@ -42,10 +43,12 @@ pub(super) const OUT_OF_FUEL: &str = "the template does too much work or makes t
 ///
 /// # Errors
 /// The system has no memory for the stack.
-pub(super) fn on_known_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+pub(super) fn on_known_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, work)?.join().map_or_else(|panic| resume_unwind(panic), Ok)
+        let thread = thread.spawn_scoped(scope, || guarded(work));
+        let thread = thread.map_err(|e| format!("no memory to read it with: {e}"))?;
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
