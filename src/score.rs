@@ -95,8 +95,7 @@ impl RltSample {
             formats.style.student_sequence(formats.student, row, &Think::empty())?
         };
         let forged = forged(formats.style, formats.student, explanation);
-        let has_end_tag = think.closed && forged.is_none();
-        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag, forged })
+        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag: think.closed, forged })
     }
 
     /// From a trace row: its ids where it has them, else its text. `Err` inside says why the row

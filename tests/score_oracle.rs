@@ -14,6 +14,9 @@ use serde_json::Value;
 
 const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/oracle");
 
+/// Clean cases whose explanation writes a tag or a special token itself.
+const FORGED: [&str; 3] = ["18-noend-wrong-tag", "42-has-start-tag", "44-has-im-end"];
+
 /// Our part, and the official component that it is.
 const PARTS: [(&str, &str); 6] = [
     ("solution_logprob_mean", "sol_logprob_mean"),
@@ -72,6 +75,8 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
     for ((sample, scored), case) in results.iter().zip(cases) {
         let id = case["id"].as_str().unwrap();
         let ours = score_columns(sample.as_ref(), scored, &teacher_chat);
+        let status = ours["parts"]["status"].as_str().unwrap();
+        let forged = status.starts_with("the explanation writes ");
         if case["clean"] == true {
             for (part, official) in PARTS {
                 assert_close(
@@ -82,12 +87,13 @@ fn every_part_equals_the_official_scorer_s_or_differs_for_a_reason() {
                 );
             }
             assert_close(&format!("{id}: reward"), &ours["reward"], &case["reward"], 1e-4);
-            assert_eq!(ours["parts"]["status"], "ok");
+            // Where a tag is forged, the same reward and penalty; the row says why.
+            assert!(status == "ok" || (forged && FORGED.contains(&id)), "{id}: {status}");
             let without = &sample.as_ref().unwrap().without_thought;
             let alone = r_ss_of_one_sequence(&student, without, &config);
             let worth = ours["parts"]["r_ss"].as_f64().unwrap() - alone;
             assert_close(&format!("{id}: worth"), &ours["parts"]["explanation_value"], &worth.into(), 1e-4);
-        } else if ours["parts"]["status"] == "ok" {
+        } else if status == "ok" || forged {
             let difference = ours["reward"].as_f64().unwrap() - case["reward"].as_f64().unwrap();
             assert!(difference.abs() > 1e-3, "{id}: the official scorer's fault should show");
         } else {

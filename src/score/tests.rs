@@ -214,7 +214,7 @@ fn every_edge_of_a_completion() {
             bytes("a<|end_of_thought|>"),
             0,
             bytes("4"),
-            -1.0,
+            0.0,
         ),
         ("a token straddles the tag", format!("ab.{END}"), "4", bytes("ab"), 1, bytes("4"), 0.0),
         ("newlines before the tag", format!("a\n\n{END}"), "4", vec![97, 257], 0, bytes("4"), 0.0),
@@ -338,10 +338,10 @@ fn the_full_divergence_comes_from_both_models_distributions() {
     assert!(matches!(error, Error::Usage(_)), "{error}");
 }
 
-/// An explanation that ends its thought, opens the solution or ends the turn itself is not `ok`, and costs what a missing
-/// end tag costs; from ids as from text.
+/// An explanation that ends its thought, opens the solution or ends the turn itself is not `ok`, from ids as from text. Its
+/// reward is the official scorer's, which sees nothing in it.
 #[test]
-fn an_explanation_that_writes_the_format_s_tags_is_told_and_pays() {
+fn an_explanation_that_writes_the_format_s_tags_is_told() {
     let chat = test_chat();
     let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
     for (inside, named) in [
@@ -354,8 +354,8 @@ fn an_explanation_that_writes_the_format_s_tags_is_told_and_pays() {
         let sampled = TraceRow { completion_ids: ids, finish: Finish::Length, ..forging.clone() };
         for (sample, scored) in score(&[forging, sampled]) {
             let sample = sample.unwrap();
-            assert!(!sample.has_end_tag);
-            assert_eq!(scored.score.format_penalty, -1.0);
+            assert!(sample.has_end_tag);
+            assert_eq!(scored.score.format_penalty, 0.0);
             let columns = score_columns(Some(&sample), &scored, &chat);
             assert_eq!(columns["parts"]["status"], format!("the explanation writes `{named}` itself"));
             assert!(columns["parts"]["r_kl"].is_number());
