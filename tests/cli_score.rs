@@ -262,7 +262,7 @@ fn what_rows_forge_is_told() {
     let scored = read("out.jsonl");
     assert_eq!(scored[0]["parts"]["status"], "ok");
     assert_eq!(scored[1]["parts"]["status"], "the explanation writes `<|end_of_thought|>` itself");
-    assert_eq!(scored[1]["parts"]["format_penalty"], -1.0);
+    assert_eq!(scored[1]["parts"]["format_penalty"], 0.0, "as the official scorer has it");
 
     let (code, told) = run("refused.jsonl", Some("refuse"));
     assert_eq!(code, Some(1));
