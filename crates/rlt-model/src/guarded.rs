@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_and_the_guard_ends_with_it() {
-        assert_eq!(guarded(|| is_guarded()), Ok(true));
+        assert_eq!(guarded(is_guarded), Ok(true));
         let error = guarded(|| guarded(|| 1).map(|n: usize| [0][n])).unwrap_err();
         assert!(error.contains("index out of bounds"), "{error}");
         assert!(!is_guarded());
