@@ -3,7 +3,8 @@
 use rlt_gguf::Gguf;
 use rlt_model::config::{Family, ModelConfig};
 
-use super::{named, required, rope};
+use super::metadata::{named, required};
+use super::rope;
 use crate::error::{Error, Result};
 
 /// Largest width, head count or vocabulary that is believed: products of two of them stay far from overflow.

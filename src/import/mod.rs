@@ -7,6 +7,7 @@
 
 pub mod config;
 mod folder;
+mod metadata;
 pub mod rope;
 pub mod tokenizer;
 pub mod weights;
@@ -18,7 +19,7 @@ use rlt_gguf::Gguf;
 use rlt_model::weights::Dtype;
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::Progress;
 
 /// What is imported, and how.
@@ -115,14 +116,4 @@ fn formats(file: &Gguf) -> Vec<(String, usize)> {
     }
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     counts
-}
-
-/// A text for messages: a name, or that there is none.
-fn named(text: Option<&str>) -> String {
-    text.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
-}
-
-/// The number of `key`, which must be there.
-fn required(file: &Gguf, key: &str) -> Result<usize> {
-    file.size(key)?.ok_or_else(|| Error::from(file.error(format!("has no metadata {key}"))))
 }

@@ -9,7 +9,7 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
 
-use super::named;
+use super::metadata::named;
 use crate::error::{Error, Result, io_error};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";

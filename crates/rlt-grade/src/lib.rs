@@ -60,6 +60,7 @@ mod sections;
 mod token;
 mod typography;
 mod units;
+mod verdict;
 
 pub use boxed::last_boxed;
 pub use choice::chosen_letter;
@@ -67,32 +68,7 @@ pub use countdown::judge_countdown;
 pub use equivalence::{Judgement, equivalent};
 pub use extract::{Answer, Found, ThoughtRule, answer_part, extract, opened_thought};
 pub use sections::{SolutionTags, grade_integer, last_integer, solution_section};
-
-/// What a grader says about one completion.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// The answer that was found, as it was compared.
-    pub extracted: Option<String>,
-    /// Whether it is the right one.
-    pub correct: bool,
-    /// Whether the answer has the form that was asked for: thought and solution closed and in order, each once;
-    /// or, where no sections are asked for, a closed box.
-    pub formatted: bool,
-    /// Why, in one line.
-    pub reason: String,
-}
-
-impl Verdict {
-    /// A completion without the sections.
-    pub fn unformatted() -> Self {
-        Self { reason: "no thought and solution, closed and in order".into(), ..Self::default() }
-    }
-
-    fn judged(extracted: &str, formatted: bool, judgement: Judgement) -> Self {
-        let Judgement { equal, reason } = judgement;
-        Self { extracted: Some(extracted.to_owned()), correct: equal, formatted, reason }
-    }
-}
+pub use verdict::Verdict;
 
 /// The answer that a gold text gives: what stands behind `####` or in its last box, else all of it.
 pub fn gold_answer(gold: &str) -> Cow<'_, str> {

@@ -1,6 +1,6 @@
 //! The sections of a student's completion, and the grader of whole numbers in them.
 
-use super::Verdict;
+use super::verdict::Verdict;
 
 /// The tags a student writes. A prompt that already ends in `begin_of_thought` leaves it out of the
 /// completion, so only the other three are looked for.

@@ -14,6 +14,7 @@ use std::path::Path;
 use crate::files::replace_text;
 use crate::guarded::guarded;
 use crate::{Error, Result};
+use folder::{Files, parse};
 use growth::Growth;
 use pieces::TokenText;
 pub(crate) use special::SpecialTokens;
@@ -58,7 +59,9 @@ impl Tokenizer {
     /// Files are missing or damaged, or the tokenizer is of a kind whose tokens have no bytes of
     /// their own (WordPiece).
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        folder::read(dir)
+        let Files { inner, json, companions } = folder::read(dir)?;
+        Self::new(inner, json, companions)
+            .map_err(|what| Error::ModelFile { path: dir.join("tokenizer.json"), what })
     }
 
     /// Reads the text of a `tokenizer.json`.
@@ -185,6 +188,16 @@ impl Tokenizer {
         self.inner.get_added_tokens_decoder().contains_key(&id)
     }
 
+    /// The texts of special tokens, and of added tokens that `also` says count as such.
+    pub fn special_texts(&self, also: impl Fn(&str) -> bool) -> Vec<String> {
+        let added = self.inner.get_added_tokens_decoder();
+        let special = added.into_values().filter(|token| token.special || also(&token.content));
+        let mut texts: Vec<String> =
+            special.map(|token| token.content).filter(|text| !text.trim().is_empty()).collect();
+        texts.sort_unstable();
+        texts
+    }
+
     /// Equal for tokenizers with the same tokens under the same ids, added tokens included,
     /// whatever files they came from: 128-bit FNV-1a over (id, token), as 32 hexadecimal digits.
     pub fn vocabulary_hash(&self) -> String {
@@ -236,11 +249,6 @@ fn refuse_dropout(tokenizer: &tokenizers::Tokenizer) -> std::result::Result<(), 
         },
         _ => Ok(()),
     }
-}
-
-/// `tokenizer.json` by the library, with its message where it cannot.
-fn parse(json: &str) -> std::result::Result<tokenizers::Tokenizer, String> {
-    guarded(|| json.parse())?.map_err(|e| format!("is not a tokenizer.json that can be read: {e}"))
 }
 
 #[cfg(test)]

@@ -6,14 +6,24 @@ use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
 use super::special::{ADDED, CONFIG, MAP, SpecialTokens, special};
-use super::{Tokenizer, parse};
 use crate::files::{parse_json, read_text, read_text_if_present};
+use crate::guarded::guarded;
 use crate::{Error, Result};
 
 /// What belongs to a tokenizer besides its own file.
 const COMPANIONS: [&str; 4] = [CONFIG, MAP, ADDED, "chat_template.jinja"];
 
-pub(super) fn read(dir: &Path) -> Result<Tokenizer> {
+/// What the files of a folder come to.
+pub(super) struct Files {
+    /// As the library reads it, with the configured tokens.
+    pub inner: tokenizers::Tokenizer,
+    /// `tokenizer.json`, as it was read or put together.
+    pub json: String,
+    /// Other files that belong to the tokenizer: name and content.
+    pub companions: Vec<(&'static str, String)>,
+}
+
+pub(super) fn read(dir: &Path) -> Result<Files> {
     let config_path = dir.join(CONFIG);
     let config = match read_text_if_present(&config_path)? {
         Some(text) => parse_json(&text, &config_path)?,
@@ -39,7 +49,7 @@ pub(super) fn read(dir: &Path) -> Result<Tokenizer> {
         Some(json) => json,
         None => inner.to_string(false).map_err(|e| damaged(e.to_string()))?,
     };
-    Tokenizer::new(inner, json, companions).map_err(damaged)
+    Ok(Files { inner, json, companions })
 }
 
 /// Adds the tokens of the configuration that `tokenizer.json` does not list as added tokens in the same
@@ -127,4 +137,9 @@ fn from_vocabulary_and_merges(dir: &Path, config: &Value) -> Result<String> {
                   "vocab": vocabulary, "merges": merges},
     })
     .to_string())
+}
+
+/// `tokenizer.json` by the library, with its message where it cannot.
+pub(super) fn parse(json: &str) -> std::result::Result<tokenizers::Tokenizer, String> {
+    guarded(|| json.parse())?.map_err(|e| format!("is not a tokenizer.json that can be read: {e}"))
 }

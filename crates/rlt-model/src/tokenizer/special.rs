@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::Tokenizer;
 use crate::files::{parse_json, read_text_if_present};
 use crate::{Error, Result};
 
@@ -142,16 +141,4 @@ fn listed_tokens(decoder: &Value) -> std::result::Result<Vec<(u32, AddedToken)>,
     }
     listed.sort_by_key(|&(id, _)| id);
     Ok(listed)
-}
-
-impl Tokenizer {
-    /// The texts of special tokens, and of added tokens that `also` says count as such.
-    pub fn special_texts(&self, also: impl Fn(&str) -> bool) -> Vec<String> {
-        let added = self.inner.get_added_tokens_decoder();
-        let special = added.into_values().filter(|token| token.special || also(&token.content));
-        let mut texts: Vec<String> =
-            special.map(|token| token.content).filter(|text| !text.trim().is_empty()).collect();
-        texts.sort_unstable();
-        texts
-    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::Dtype;
+use super::dtype::{CHUNK, Dtype};
 use crate::{Error, Result, files};
 
 /// A tensor to be written.
@@ -85,7 +85,7 @@ fn header(names: &[(&str, &[usize])], dtype: Dtype) -> std::result::Result<Vec<u
 
 fn write_numbers(out: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
     let mut bytes = Vec::new();
-    for chunk in data.chunks(super::CHUNK) {
+    for chunk in data.chunks(CHUNK) {
         bytes.clear();
         match dtype {
             Dtype::F32 => bytes.extend(chunk.iter().flat_map(|x| x.to_le_bytes())),
