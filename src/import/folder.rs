@@ -49,6 +49,11 @@ pub(super) fn write_new(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> 
     written
 }
 
+/// Puts a file of the folder in its place.
+pub(super) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    Ok(rlt_files::write_atomic(path, format!("{value:#}\n").as_bytes())?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

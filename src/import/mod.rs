@@ -12,7 +12,7 @@ pub mod rope;
 pub mod tokenizer;
 pub mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use rlt_gguf::Gguf;
@@ -63,13 +63,16 @@ pub fn import(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> 
     let plan = weights::plan(&file, &config)?;
     let tokenizer = tokenizer::read(&file, &config, options.tokenizer.as_deref())?;
     folder::write_new(&options.out, |unfinished| {
-        write_json(&unfinished.join("config.json"), &config_json(&config, &tokenizer, options.dtype))?;
+        folder::write_json(
+            &unfinished.join("config.json"),
+            &config_json(&config, &tokenizer, options.dtype),
+        )?;
         let generation = json!({
             "bos_token_id": tokenizer.ids.bos,
             "eos_token_id": tokenizer.ids.eos,
             "pad_token_id": tokenizer.ids.pad,
         });
-        write_json(&unfinished.join("generation_config.json"), &generation)?;
+        folder::write_json(&unfinished.join("generation_config.json"), &generation)?;
         tokenizer.save(unfinished)?;
         weights::write(&file, &plan, &unfinished.join("model.safetensors"), options.dtype, progress, stop)
     })?;
@@ -99,10 +102,6 @@ fn config_json(
         many => json!(many),
     };
     json
-}
-
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
-    Ok(rlt_files::write_atomic(path, format!("{value:#}\n").as_bytes())?)
 }
 
 fn formats(file: &Gguf) -> Vec<(String, usize)> {

@@ -71,7 +71,7 @@ impl ImportedTokenizer {
                 }
             }
         }
-        super::write_json(&dir.join(CONFIG), &self.config)
+        super::folder::write_json(&dir.join(CONFIG), &self.config)
     }
 }
 
