@@ -186,7 +186,7 @@ impl Demo<'_> {
     fn first_and_last_reward(&self) -> Result<(f64, f64)> {
         let rows = crate::run_log::read_rows(&self.options.run_dir.join("rlt/metrics.jsonl"))?;
         let reward = |row: Option<&Map<String, Value>>| {
-            row.and_then(|r| r.get("reward_mean")).and_then(Value::as_f64).unwrap_or(f64::NAN)
+            row.and_then(|row| crate::metrics::REWARD.mean.of(row)).unwrap_or(f64::NAN)
         };
         Ok((reward(rows.first()), reward(rows.last())))
     }

@@ -15,6 +15,7 @@ pub mod grpo;
 pub mod import;
 pub mod inspect;
 pub mod logprobs;
+pub mod metrics;
 pub mod miniature;
 pub mod model_files;
 pub mod plan;

@@ -8,21 +8,8 @@ use rlt_files::write_atomic;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, io_error};
+use crate::metrics;
 use crate::tensorboard::EventWriter;
-
-/// Metrics that measure time. They differ between two runs of the same seed; all others are equal
-/// bit for bit, resumed or not.
-pub const TIME_FIELDS: [&str; 9] = [
-    "wall_s",
-    "tokens_per_s",
-    "generate_s",
-    "score_s",
-    "update_s",
-    "eval_s",
-    "generate_tokens_per_s",
-    "score_tokens_per_s",
-    "update_tokens_per_s",
-];
 
 /// The growing records of a run. One process at a time, under a [`rlt_files::OwnedFolder`].
 #[derive(Debug)]
@@ -82,7 +69,7 @@ impl RunLog {
         fs::create_dir_all(run_dir).map_err(io_error(run_dir))?;
         let metrics_path = run_dir.join("metrics.jsonl");
         let kept = drop_rows_after(&metrics_path, last_row)?;
-        let wall_s = kept.last().and_then(|row| row.get("wall_s")?.as_f64()).unwrap_or(0.0);
+        let wall_s = kept.last().and_then(|row| metrics::WALL_S.of(row)).unwrap_or(0.0);
         let samples_dir = run_dir.join("samples");
         drop_samples_after(&samples_dir, last_sample)?;
         let metrics = OpenOptions::new()
@@ -111,8 +98,10 @@ impl RunLog {
     /// [`Error::Io`].
     pub fn log(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<()> {
         let mut row = Map::new();
-        row.insert("step".into(), step.into());
-        row.extend(metrics.iter().filter(|(key, _)| *key != "step").map(|(k, v)| (k.clone(), v.clone())));
+        metrics::STEP.put(&mut row, step);
+        row.extend(
+            metrics.iter().filter(|(key, _)| *key != metrics::STEP.name).map(|(k, v)| (k.clone(), v.clone())),
+        );
         let mut line = Value::Object(row).to_string();
         line.push('\n');
         // One write a row: a kill loses the row or tears its end, never mixes two.
@@ -120,7 +109,7 @@ impl RunLog {
 
         let scalars: Vec<(&str, f32)> = metrics
             .iter()
-            .filter(|(key, _)| *key != "step")
+            .filter(|(key, _)| *key != metrics::STEP.name)
             .filter_map(|(key, value)| Some((key.as_str(), value.as_f64()? as f32)))
             .collect();
         self.events.scalars(step, &scalars)
@@ -187,7 +176,7 @@ fn read_kept(path: &Path, last_step: u64) -> Result<Vec<Kept>> {
     let mut kept = Vec::new();
     for (number, line) in complete_lines(&bytes) {
         let row = parse_row(path, number, line)?;
-        let Some(step) = row.get("step").and_then(Value::as_u64) else {
+        let Some(step) = row.get(metrics::STEP.name).and_then(Value::as_u64) else {
             let what = "no `step`: not a row of metrics; remove the file, or use another `run_dir`".into();
             return Err(Error::Row { path: path.to_path_buf(), row: number, what });
         };

@@ -2,8 +2,10 @@
 //!
 //! A file is a sequence of TFRecords (length, masked CRC-32C, payload, masked CRC-32C), each
 //! payload one `Event` message (tensorflow/core/util/event.proto). A resumed run opens a further
-//! file whose session log tells readers to forget the steps that will be written again.
+//! file whose session log tells readers to forget the steps that will be written again. The first value of a metric in a
+//! file says what it means, too.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +13,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Result;
 use crate::error::io_error;
+use crate::metrics;
 
 /// Appends events to one new file in a TensorBoard folder.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
     file: File,
+    /// Tags that have been described.
+    described: BTreeSet<String>,
 }
 
 impl EventWriter {
@@ -39,7 +44,7 @@ impl EventWriter {
                 Err(e) => return Err(io_error(&path)(e)),
             }
         };
-        let mut writer = Self { path, file };
+        let mut writer = Self { path, file, described: BTreeSet::new() };
         writer.append(&Event::version(unix_seconds()))?;
         writer.append(&Event::session_start(unix_seconds(), purge_from))?;
         Ok(writer)
@@ -50,12 +55,32 @@ impl EventWriter {
     /// # Errors
     /// [`crate::Error::Io`].
     pub fn scalars(&mut self, step: u64, values: &[(&str, f32)]) -> Result<()> {
-        self.append(&Event::scalars(unix_seconds(), step, values))
+        let mut described = Vec::with_capacity(values.len());
+        for &(tag, value) in values {
+            let is_new = self.described.insert(tag.to_owned());
+            let description = if is_new { description(tag) } else { String::new() };
+            described.push(Scalar { tag, value, description });
+        }
+        self.append(&Event::scalars(unix_seconds(), step, &described))
     }
 
     fn append(&mut self, event: &Event) -> Result<()> {
         self.file.write_all(&record(&event.0)).map_err(io_error(&self.path))
     }
+}
+
+/// What TensorBoard shows beside a chart; empty for what is in no table.
+fn description(tag: &str) -> String {
+    metrics::find(tag)
+        .map_or_else(String::new, |metric| format!("{} ({})", metric.meaning, metric.unit.text()))
+}
+
+/// One value of an event.
+struct Scalar<'a> {
+    tag: &'a str,
+    value: f32,
+    /// Empty where it was given before.
+    description: String,
 }
 
 fn unix_seconds() -> f64 {
@@ -98,15 +123,20 @@ impl Event {
         event
     }
 
-    fn scalars(wall_time: f64, step: u64, values: &[(&str, f32)]) -> Self {
+    fn scalars(wall_time: f64, step: u64, values: &[Scalar]) -> Self {
         let mut event = Self::at(wall_time);
         put_varint(&mut event.0, 2, step);
         let mut summary = Vec::new();
-        for (tag, value) in values {
+        for Scalar { tag, value, description } in values {
             let mut entry = Vec::new();
             put_bytes(&mut entry, 1, tag.as_bytes());
             put_key(&mut entry, 2, WIRE_32_BIT);
             entry.extend(value.to_le_bytes());
+            if !description.is_empty() {
+                let mut metadata = Vec::new();
+                put_bytes(&mut metadata, 3, description.as_bytes());
+                put_bytes(&mut entry, 9, &metadata);
+            }
             put_bytes(&mut summary, 1, &entry);
         }
         put_bytes(&mut event.0, 5, &summary);
@@ -170,14 +200,36 @@ mod tests {
     /// ```
     const GOLDEN: &str = "2f000000000000006d5d1d500900001060b813da4110ac022a210a120a0b7265776172645f6d65616e15000000bf0a0b0a046c6f7373150000a03f73aa8289";
 
+    /// The same writer's bytes of an event at 2.0 s of step 1 whose value has
+    /// `metadata=SummaryMetadata(summary_description="Mean, nats")`.
+    const GOLDEN_DESCRIBED: &str = "2800000000000000ff70164a09000000000000004010012a1b0a190a046c6f7373150000a03f4a0c1a0a4d65616e2c206e617473b2cdb8cc";
+
     #[test]
     fn a_record_is_byte_for_byte_tensorboards_own() {
-        let event = Event::scalars(1_750_000_000.25, 300, &[("reward_mean", -0.5), ("loss", 1.25)]);
-        let golden: Vec<u8> = (0..GOLDEN.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&GOLDEN[at..at + 2], 16).unwrap())
-            .collect();
-        assert_eq!(record(&event.0), golden);
+        let scalar = |tag, value| Scalar { tag, value, description: String::new() };
+        let event =
+            Event::scalars(1_750_000_000.25, 300, &[scalar("reward_mean", -0.5), scalar("loss", 1.25)]);
+        assert_eq!(record(&event.0), bytes(GOLDEN));
+        let description = "Mean, nats".to_owned();
+        let event = Event::scalars(2.0, 1, &[Scalar { tag: "loss", value: 1.25, description }]);
+        assert_eq!(record(&event.0), bytes(GOLDEN_DESCRIBED));
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    }
+
+    #[test]
+    fn a_metric_is_described_once_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path(), 0).unwrap();
+        for step in 1..=3 {
+            writer.scalars(step, &[("loss", 1.0), ("of_nobody", 2.0)]).unwrap();
+        }
+        let file = fs::read(&writer.path).unwrap();
+        let count = |text: &str| file.windows(text.len()).filter(|part| *part == text.as_bytes()).count();
+        assert_eq!([count(metrics::LOSS.meaning), count("of_nobody")], [1, 3]);
     }
 
     #[test]

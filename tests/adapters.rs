@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use rlt::config::Config;
+use rlt::metrics::is_time;
 use rlt::progress::Silent;
-use rlt::run_log::{TIME_FIELDS, read_rows};
+use rlt::run_log::read_rows;
 use rlt::worlds::lexicon::TURN_END;
 use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
 use rlt_model::Decoder;
@@ -62,7 +63,7 @@ impl Made {
 fn metrics(run_dir: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     let mut rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
     for row in &mut rows {
-        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
+        row.retain(|key, _| !is_time(key));
     }
     rows
 }

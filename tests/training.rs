@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rlt::config::Config;
+use rlt::metrics::{find, is_time};
 use rlt::progress::{Progress, Silent};
-use rlt::run_log::{TIME_FIELDS, read_rows};
+use rlt::run_log::read_rows;
 use rlt::training::Trained;
 use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
 use rlt::{Error, Result};
@@ -76,11 +77,13 @@ fn stop_after(train: Train, config: &Config, run_dir: &Path, steps: u64) {
     assert!(error.to_string().contains(&format!("saved after step {steps} of")), "{error}");
 }
 
-/// The rows of `metrics.jsonl` without what measures time.
+/// The rows of `metrics.jsonl` without what measures time; every metric is one of the table.
 fn metrics(run_dir: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     let mut rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
     for row in &mut rows {
-        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
+        let unknown: Vec<&String> = row.keys().filter(|key| find(key).is_none()).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+        row.retain(|key, _| !is_time(key));
     }
     rows
 }

@@ -13,6 +13,7 @@ use super::rollout::Rollout;
 use super::train::questions;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::metrics::{EVAL_S, EVALUATED, REWARD};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::training::inputs::Checksum;
@@ -21,18 +22,6 @@ use crate::training::{Evaluated, RowsSum};
 /// What keys the draws of every evaluation in the place of a step. Steps count from 1, so no draw is shared with
 /// training; all evaluations share theirs, so that they differ by the model alone.
 const STREAM: u64 = 0;
-
-/// Metrics of training that an evaluation has, too, with `eval_` before their names.
-const METRICS: [&str; 8] = [
-    "reward_mean",
-    "r_ss_mean",
-    "r_kl_mean",
-    "solution_logprob_mean",
-    "kl_mean",
-    "accuracy",
-    "format_rate",
-    "completion_tokens_mean",
-];
 
 /// The held-out questions with their prompts.
 pub(super) struct HeldOut {
@@ -101,12 +90,14 @@ impl HeldOut {
         let mut rollout = Rollout::default();
         rollout.add(questions, groups, judged);
         let all = describe(&rollout.groups);
-        let score = all.get("reward_mean").and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
-        let mut metrics: Map<_, _> = METRICS
-            .iter()
-            .filter_map(|name| Some((format!("eval_{name}"), all.get(*name)?.clone())))
-            .collect();
-        metrics.insert("eval_s".into(), started.elapsed().as_secs_f64().into());
+        let score = REWARD.mean.of(&all).unwrap_or(f64::NAN);
+        let mut metrics = Map::new();
+        for (of_training, of_evaluation) in EVALUATED {
+            if let Some(value) = of_training.of(&all) {
+                of_evaluation.put(&mut metrics, value);
+            }
+        }
+        EVAL_S.put(&mut metrics, started.elapsed().as_secs_f64());
         Ok(Evaluated { metrics, score })
     }
 }

@@ -6,6 +6,13 @@ use serde_json::{Map, Value, json};
 use super::judge::{Basis, Judged, text_ids};
 use super::rollout::Group;
 use super::update::Update;
+use crate::metrics::{
+    ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, EXPLANATION_VALUE_MEAN, FORMAT_RATE, GRAD_NORM, KL_MAX,
+    KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE, LEARNING_RATE, LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, R_KL,
+    R_SS, REPEATED_NGRAM_SHARE_MEAN, REWARD, REWARD_NO_ENTROPY_MEAN, SOLUTION_LOGPROB_MEAN,
+    SOLUTION_LOGPROB_MIN, SOLUTION_OVERLAP_MEAN, THINK_TOKENS_MEAN, TRUNCATED_RATE, UNSCORABLE,
+    ZERO_VARIANCE_GROUPS, put_reward_part,
+};
 use crate::prompts::{ChatText, PromptStyle};
 use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, score_columns};
 use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
@@ -19,10 +26,10 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     let mut metrics = Map::new();
     let judged: Vec<&Judged> = groups.iter().flat_map(|group| &group.judged).collect();
     let rewards: Vec<f64> = judged.iter().map(|j| j.reward.into()).collect();
-    distribution(&mut metrics, "reward", &rewards);
+    REWARD.put(&mut metrics, &rewards);
     for (part, (name, _)) in judged.first().map_or(&[][..], |first| &first.parts).iter().enumerate() {
         let values: Vec<f64> = judged.iter().map(|j| j.parts[part].1.into()).collect();
-        distribution(&mut metrics, &format!("reward_{name}"), &values);
+        put_reward_part(&mut metrics, name, &values);
     }
     let samples: Vec<&(RltSample, ScoredSample)> = judged
         .iter()
@@ -37,25 +44,25 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
         let of = |part: fn(&rlt_reward::rlt::RltParts) -> f32| -> Vec<f64> {
             parts.iter().map(|parts| part(parts).into()).collect()
         };
-        distribution(&mut metrics, "r_ss", &of(|p| p.r_ss));
-        distribution(&mut metrics, "r_kl", &of(|p| p.r_kl));
-        average(&mut metrics, "solution_logprob_mean", &of(|p| p.solution_logprob_mean));
-        average(&mut metrics, "solution_logprob_min", &of(|p| p.solution_logprob_min));
-        average(&mut metrics, "kl_mean", &of(|p| p.kl_mean));
-        average(&mut metrics, "kl_max", &of(|p| p.kl_max));
-        average(&mut metrics, "reward_no_entropy_mean", &of(|p| p.reward_no_entropy));
-        metrics.insert("unscorable".into(), (samples.len() - parts.len()).into());
+        R_SS.put(&mut metrics, &of(|p| p.r_ss));
+        R_KL.put(&mut metrics, &of(|p| p.r_kl));
+        SOLUTION_LOGPROB_MEAN.put_mean(&mut metrics, &of(|p| p.solution_logprob_mean));
+        SOLUTION_LOGPROB_MIN.put_mean(&mut metrics, &of(|p| p.solution_logprob_min));
+        KL_MEAN.put_mean(&mut metrics, &of(|p| p.kl_mean));
+        KL_MAX.put_mean(&mut metrics, &of(|p| p.kl_max));
+        REWARD_NO_ENTROPY_MEAN.put_mean(&mut metrics, &of(|p| p.reward_no_entropy));
+        UNSCORABLE.put(&mut metrics, samples.len() - parts.len());
         let over = |value: fn(&RltSample) -> f64| -> Vec<f64> {
             samples.iter().map(|(sample, _)| value(sample)).collect()
         };
-        average(&mut metrics, "think_tokens_mean", &over(|s| s.think_ids().len() as f64));
+        THINK_TOKENS_MEAN.put_mean(&mut metrics, &over(|s| s.think_ids().len() as f64));
         let overlap = over(|s| solution_overlap(s.think_ids(), s.solution_ids()).into());
-        average(&mut metrics, "solution_overlap_mean", &overlap);
+        SOLUTION_OVERLAP_MEAN.put_mean(&mut metrics, &overlap);
         let repeated = over(|s| repeated_ngram_share(s.think_ids(), NGRAM_TOKENS).into());
-        average(&mut metrics, "repeated_ngram_share_mean", &repeated);
+        REPEATED_NGRAM_SHARE_MEAN.put_mean(&mut metrics, &repeated);
         let value: Vec<f64> =
             samples.iter().filter_map(|(_, scored)| scored.explanation_value).map(f64::from).collect();
-        average(&mut metrics, "explanation_value_mean", &value);
+        EXPLANATION_VALUE_MEAN.put_mean(&mut metrics, &value);
     }
     let correct: Vec<f64> = judged
         .iter()
@@ -64,17 +71,17 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
             Basis::Rlt(_) => None,
         })
         .collect();
-    average(&mut metrics, "accuracy", &correct);
+    ACCURACY.put_mean(&mut metrics, &correct);
     let share =
         |holds: Vec<bool>| -> Vec<f64> { holds.into_iter().map(|b| f64::from(u8::from(b))).collect() };
-    average(&mut metrics, "format_rate", &share(judged.iter().map(|j| j.formatted).collect()));
+    FORMAT_RATE.put_mean(&mut metrics, &share(judged.iter().map(|j| j.formatted).collect()));
     let completions = || groups.iter().flat_map(|group| &group.completions);
     let lengths: Vec<f64> = completions().map(|c| c.ids.len() as f64).collect();
-    average(&mut metrics, "completion_tokens_mean", &lengths);
+    COMPLETION_TOKENS_MEAN.put_mean(&mut metrics, &lengths);
     let truncated = completions().map(|c| c.finish == Finish::Length).collect();
-    average(&mut metrics, "truncated_rate", &share(truncated));
+    TRUNCATED_RATE.put_mean(&mut metrics, &share(truncated));
     let zero_variance = groups.iter().filter(|group| group.has_zero_variance());
-    metrics.insert("zero_variance_groups".into(), zero_variance.count().into());
+    ZERO_VARIANCE_GROUPS.put(&mut metrics, zero_variance.count());
     metrics
 }
 
@@ -83,21 +90,21 @@ impl Update {
     pub(super) fn describe(&self) -> Map<String, Value> {
         let mut metrics = Map::new();
         let losses: Vec<f64> = self.losses.iter().map(|loss| loss.loss).collect();
-        average(&mut metrics, "loss", &losses);
+        LOSS.put_mean(&mut metrics, &losses);
         let kl: Vec<f64> = self.losses.iter().filter_map(|loss| loss.kl_to_reference).collect();
-        average(&mut metrics, "kl_to_reference", &kl);
+        KL_TO_REFERENCE.put_mean(&mut metrics, &kl);
         let clipped: Vec<f64> = self.losses.iter().map(|loss| loss.clipped_share).collect();
-        average(&mut metrics, "clipped_share", &clipped);
+        CLIPPED_SHARE.put_mean(&mut metrics, &clipped);
         let log_ratio = self.losses.iter().map(|loss| loss.log_ratio_max).fold(0.0, f64::max);
-        metrics.insert("log_ratio_max".into(), log_ratio.into());
-        average(&mut metrics, "grad_norm", &self.grad_norms);
+        LOG_RATIO_MAX.put(&mut metrics, log_ratio);
+        GRAD_NORM.put_mean(&mut metrics, &self.grad_norms);
         if let Some(learning_rate) = self.learning_rate {
-            metrics.insert("learning_rate".into(), learning_rate.into());
+            LEARNING_RATE.put(&mut metrics, learning_rate);
         }
         if let Some(penalty) = self.kl_penalty {
-            metrics.insert("kl_penalty_mean".into(), penalty.into());
+            KL_PENALTY_MEAN.put(&mut metrics, penalty);
         }
-        metrics.insert("masked_completions".into(), self.masked.into());
+        MASKED_COMPLETIONS.put(&mut metrics, self.masked);
         metrics
     }
 }
@@ -154,63 +161,12 @@ pub(super) fn sample_rows(
     chosen.take(n).map(row).collect()
 }
 
-fn average(metrics: &mut Map<String, Value>, name: &str, values: &[f64]) {
-    if !values.is_empty() {
-        metrics.insert(name.into(), mean(values).into());
-    }
-}
-
-/// `NAME_mean`, `_std` (n - 1 in the denominator), `_min`, `_max`, `_median`, `_q25` and `_q75`.
-fn distribution(metrics: &mut Map<String, Value>, name: &str, values: &[f64]) {
-    if values.is_empty() {
-        return;
-    }
-    let mean = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let std = (squares / (values.len() as f64 - 1.0).max(1.0)).sqrt();
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
-    let [median, q25, q75] = [0.5, 0.25, 0.75].map(|share| quantile(&sorted, share));
-    let statistics = [
-        ("mean", mean),
-        ("std", std),
-        ("min", min),
-        ("max", max),
-        ("median", median),
-        ("q25", q25),
-        ("q75", q75),
-    ];
-    metrics.extend(statistics.map(|(statistic, value)| (format!("{name}_{statistic}"), value.into())));
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// Linear interpolation between the neighbours, as numpy's default.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let at = share * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-    low + (high - low) * at.fract()
-}
-
 #[cfg(test)]
 mod tests {
     use rlt_model::generate::Completion;
 
     use super::*;
     use crate::grpo::judge::tests::{judged, question};
-
-    #[test]
-    fn a_distribution_by_hand() {
-        let mut metrics = Map::new();
-        distribution(&mut metrics, "reward", &[4.0, 1.0, 3.0, 0.0]);
-        let value = |name: &str| metrics[&format!("reward_{name}")].as_f64().unwrap();
-        assert_eq!([value("mean"), value("min"), value("max")], [2.0, 0.0, 4.0]);
-        assert_eq!([value("q25"), value("median"), value("q75")], [0.75, 2.0, 3.25]);
-        assert!((value("std") - (10.0_f64 / 3.0).sqrt()).abs() < 1e-12);
-    }
 
     #[test]
     fn groups_without_spread_are_counted() {

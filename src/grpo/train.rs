@@ -35,6 +35,7 @@ use super::update::{Learner, SampleGroup};
 use crate::config::{Config, RewardKind};
 use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
+use crate::metrics::{self, Metric};
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, TypedCheck};
@@ -153,31 +154,31 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
         // Records.
-        let mut metrics = describe(&rollout.groups);
-        last_reward = format!("reward {:.4}", metrics["reward_mean"].as_f64().unwrap_or(f64::NAN));
-        metrics.extend(update.describe());
+        let mut row = describe(&rollout.groups);
+        last_reward = format!("reward {:.4}", metrics::REWARD.mean.of(&row).unwrap_or(f64::NAN));
+        row.extend(update.describe());
         if learner.settings.resample_rounds > 0 {
-            metrics.insert("groups_sampled".into(), rollout.groups.len().into());
+            metrics::GROUPS_SAMPLED.put(&mut row, rollout.groups.len());
         }
         let completions = rollout.groups.iter().flat_map(|group| &group.completions);
         let n_tokens: usize = completions.map(|completion| completion.ids.len()).sum();
         let numbers = [
-            ("tokens_per_s", n_tokens as f64 / (generate_s + score_s + update_s)),
-            ("generate_s", generate_s),
-            ("score_s", score_s),
-            ("update_s", update_s),
-            ("generate_tokens_per_s", n_tokens as f64 / generate_s),
-            ("score_tokens_per_s", n_tokens as f64 / score_s),
-            ("update_tokens_per_s", n_tokens as f64 / update_s),
+            (metrics::TOKENS_PER_S, n_tokens as f64 / (generate_s + score_s + update_s)),
+            (metrics::GENERATE_S, generate_s),
+            (metrics::SCORE_S, score_s),
+            (metrics::UPDATE_S, update_s),
+            (metrics::GENERATE_TOKENS_PER_S, n_tokens as f64 / generate_s),
+            (metrics::SCORE_TOKENS_PER_S, n_tokens as f64 / score_s),
+            (metrics::UPDATE_TOKENS_PER_S, n_tokens as f64 / update_s),
         ];
-        metrics.extend(numbers.map(|(name, value)| (name.to_owned(), value.into())));
+        numbers.iter().for_each(|(metric, value)| metric.put(&mut row, *value));
         let every = grpo.samples_every as u64;
         if grpo.samples_logged > 0 && (step == 1 || step.is_multiple_of(every) || step == grpo.steps as u64) {
             let rows = sample_rows(grpo.samples_logged, step, &chosen, &update.advantages, &style, &chat);
             run.log_mut().samples(step, &rows)?;
         }
-        let message = format!("{last_reward}, {}", speeds(&metrics));
-        let ended = run.end_step(&weights, next, metrics, |step| evaluate(step, &weights.decoder))?;
+        let message = format!("{last_reward}, {}", speeds(&row));
+        let ended = run.end_step(&weights, next, row, |step| evaluate(step, &weights.decoder))?;
         progress.advance(1, &message);
         if ended.is_break() {
             break;
@@ -220,9 +221,11 @@ fn inputs(
 }
 
 /// Completion tokens a second in each part of a step, for whoever watches.
-fn speeds(metrics: &Map<String, Value>) -> String {
-    let speed = |part: &str| metrics[&format!("{part}_tokens_per_s")].as_f64().unwrap_or(f64::NAN);
-    let [generate, score, update] = ["generate", "score", "update"].map(speed);
+fn speeds(row: &Map<String, Value>) -> String {
+    let speed = |metric: Metric| metric.of(row).unwrap_or(f64::NAN);
+    let [generate, score, update] =
+        [metrics::GENERATE_TOKENS_PER_S, metrics::SCORE_TOKENS_PER_S, metrics::UPDATE_TOKENS_PER_S]
+            .map(speed);
     format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::number::{compact, percent, round_up, ticks};
+use crate::metrics::{Metric, STEP};
 
 /// What a curve shows.
 pub(super) struct Chart {
@@ -14,16 +15,16 @@ pub(super) struct Chart {
     /// One sentence on how to read it.
     pub caption: &'static str,
     /// The metric that is drawn as a line.
-    pub metric: &'static str,
+    pub metric: Metric,
     /// Metrics of the outer and of the inner band around it.
-    pub bands: &'static [(&'static str, &'static str)],
-    pub unit: Unit,
+    pub bands: &'static [(Metric, Metric)],
+    pub axis: Axis,
     /// False for what has no noise, such as a schedule.
     pub smoothed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Unit {
+pub(super) enum Axis {
     Plain,
     /// A share between 0 and 1, shown as per cent on an axis from zero.
     Share,
@@ -66,13 +67,13 @@ impl Chart {
         let _ = write!(
             svg,
             r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{}: {} at step {}, {} at step {}">"#,
-            self.metric,
+            self.metric.name,
             self.format(first.value),
             first.step,
             self.format(last.value),
             last.step
         );
-        frame.draw_axes(&mut svg, self.unit);
+        frame.draw_axes(&mut svg, self.axis);
         let clip = frame.clip(&points);
         for (index, class) in (0..self.bands.len()).zip(["band outer", "band inner"]) {
             frame.draw_band(&mut svg, &clip, index, class);
@@ -113,10 +114,10 @@ impl Chart {
 
         let mut svg = format!(
             r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{} of {} runs">"#,
-            self.metric,
+            self.metric.name,
             runs.len()
         );
-        frame.draw_axes(&mut svg, self.unit);
+        frame.draw_axes(&mut svg, self.axis);
         for (index, line) in lines.iter().enumerate() {
             let raw: Vec<(f64, f64)> = line.iter().map(|point| (point.step, point.value)).collect();
             if raw.len() >= SMOOTHED_FROM && self.smoothed {
@@ -147,27 +148,22 @@ impl Chart {
     }
 
     fn format(&self, value: f64) -> String {
-        match self.unit {
-            Unit::Share => percent(value),
-            Unit::Plain | Unit::Positive => compact(value),
+        match self.axis {
+            Axis::Share => percent(value),
+            Axis::Plain | Axis::Positive => compact(value),
         }
     }
 
     /// The finite values, binned when there are many.
     fn points(&self, rows: &[Map<String, Value>]) -> Vec<Point> {
-        let number = |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_f64);
         let all: Vec<Point> = rows
             .iter()
             .filter_map(|row| {
-                let value = number(row, self.metric)?;
-                let band = |&(low, high): &(&str, &str)| {
-                    (number(row, low).unwrap_or(value), number(row, high).unwrap_or(value))
+                let value = self.metric.of(row)?;
+                let band = |(low, high): &(Metric, Metric)| {
+                    (low.of(row).unwrap_or(value), high.of(row).unwrap_or(value))
                 };
-                Some(Point {
-                    step: number(row, "step")?,
-                    value,
-                    bands: self.bands.iter().map(band).collect(),
-                })
+                Some(Point { step: STEP.of(row)?, value, bands: self.bands.iter().map(band).collect() })
             })
             .collect();
         if all.len() <= MOST_POINTS {
@@ -178,7 +174,7 @@ impl Chart {
 
     /// Holds the line and the narrowest band whole, and of an outer band what does not flatten them.
     fn value_domain(&self, points: &[Point]) -> Range<f64> {
-        if self.unit == Unit::Share {
+        if self.axis == Axis::Share {
             let highest = points.iter().map(|p| p.value).fold(0.01, f64::max);
             return 0.0..if highest > 0.5 { 1.0 } else { round_up(highest) };
         }
@@ -194,7 +190,7 @@ impl Chart {
         let highest = points.iter().map(|p| outer(p).1).fold(high, f64::max);
         low = lowest.max(low - slack);
         high = highest.min(high + slack);
-        if self.unit == Unit::Positive {
+        if self.axis == Axis::Positive {
             low = low.min(0.0);
         }
         if high - low < 1e-12 {
@@ -202,7 +198,7 @@ impl Chart {
             return low - margin..high + margin;
         }
         let margin = (high - low) * 0.04;
-        let bottom = if self.unit == Unit::Positive && low >= 0.0 { low } else { low - margin };
+        let bottom = if self.axis == Axis::Positive && low >= 0.0 { low } else { low - margin };
         bottom..high + margin
     }
 
@@ -263,10 +259,10 @@ impl Frame {
         TOP + (self.y.end - value) / (self.y.end - self.y.start) * (HEIGHT - TOP - BOTTOM)
     }
 
-    pub fn draw_axes(&self, svg: &mut String, unit: Unit) {
+    pub fn draw_axes(&self, svg: &mut String, axis: Axis) {
         let bottom = HEIGHT - BOTTOM;
         for (value, label) in ticks(self.y.start, self.y.end) {
-            let label = if unit == Unit::Share { percent(value) } else { label };
+            let label = if axis == Axis::Share { percent(value) } else { label };
             let y = self.py(value);
             let _ = write!(
                 svg,
@@ -351,13 +347,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::metrics::REWARD;
 
-    const REWARD: Chart = Chart {
+    const CHART: Chart = Chart {
         title: "Reward",
         caption: "",
-        metric: "reward_mean",
-        bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
-        unit: Unit::Plain,
+        metric: REWARD.mean,
+        bands: &[(REWARD.min, REWARD.max), (REWARD.q25, REWARD.q75)],
+        axis: Axis::Plain,
         smoothed: true,
     };
 
@@ -374,15 +371,15 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_is_no_chart() {
-        assert!(REWARD.svg(&[]).is_none());
+        assert!(CHART.svg(&[]).is_none());
         let sft = json!({"step": 1, "loss": 2.0}).as_object().unwrap().clone();
-        assert!(REWARD.svg(&[sft]).is_none());
+        assert!(CHART.svg(&[sft]).is_none());
     }
 
     #[test]
     fn every_coordinate_is_finite_and_inside() {
         for steps in [1, 2, 11, 12, 1000] {
-            let svg = REWARD.svg(&rows(steps, -60.0)).unwrap();
+            let svg = CHART.svg(&rows(steps, -60.0)).unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             for attribute in ["cx=\"", "cy=\""] {
                 for rest in svg.split(attribute).skip(1) {
@@ -396,11 +393,11 @@ mod tests {
     #[test]
     fn one_bad_sample_does_not_flatten_the_curve_and_is_told() {
         let rows = rows(50, -60.0);
-        let domain = REWARD.value_domain(&REWARD.points(&rows));
+        let domain = CHART.value_domain(&CHART.points(&rows));
         assert!(domain.start > -4.0, "{domain:?}");
-        let note = REWARD.clipping_note(&rows).unwrap();
+        let note = CHART.clipping_note(&rows).unwrap();
         assert_eq!(note, "The outer band leaves the frame: down to −60.0.");
-        assert!(REWARD.clipping_note(&self::rows(50, -1.5)).is_none());
+        assert!(CHART.clipping_note(&self::rows(50, -1.5)).is_none());
     }
 
     #[test]
@@ -420,7 +417,7 @@ mod tests {
 
     #[test]
     fn long_runs_are_binned() {
-        assert!(REWARD.points(&rows(10_000, -2.0)).len() <= MOST_POINTS);
-        assert_eq!(REWARD.points(&rows(200, -2.0)).len(), 200);
+        assert!(CHART.points(&rows(10_000, -2.0)).len() <= MOST_POINTS);
+        assert_eq!(CHART.points(&rows(200, -2.0)).len(), 200);
     }
 }

@@ -11,6 +11,7 @@ use super::number::{compact, duration, percent, thousands};
 use super::run_files::RunFiles;
 use super::trend::first_and_last;
 use crate::error::{Error, Result};
+use crate::metrics::{self, Metric};
 
 /// Lines of one chart that eyes can tell apart; as many colours are in the style sheet.
 const MOST_RUNS: usize = 8;
@@ -19,20 +20,20 @@ const MOST_RUNS: usize = 8;
 const NAMES: [&str; 2] = ["name", "run_dir"];
 
 /// Label, metric, how to write it. The mean of the last few steps, where a run has the metric.
-type Column = (&'static str, &'static str, fn(f64) -> String);
+type Column = (&'static str, Metric, fn(f64) -> String);
 
 const COLUMNS: [Column; 11] = [
-    ("Reward", "reward_mean", compact),
-    ("Held-out reward", "eval_reward_mean", compact),
-    ("Accuracy", "accuracy", percent),
-    ("Held-out accuracy", "eval_accuracy", percent),
-    ("Format rate", "format_rate", percent),
-    ("Think tokens", "think_tokens_mean", compact),
-    ("KL to reference", "kl_to_reference", compact),
-    ("Loss", "loss", compact),
-    ("Held-out loss", "eval_loss", compact),
-    ("Gradient norm", "grad_norm", compact),
-    ("Tokens/s", "tokens_per_s", compact),
+    ("Reward", metrics::REWARD.mean, compact),
+    ("Held-out reward", metrics::EVAL_REWARD_MEAN, compact),
+    ("Accuracy", metrics::ACCURACY, percent),
+    ("Held-out accuracy", metrics::EVAL_ACCURACY, percent),
+    ("Format rate", metrics::FORMAT_RATE, percent),
+    ("Think tokens", metrics::THINK_TOKENS_MEAN, compact),
+    ("KL to reference", metrics::KL_TO_REFERENCE, compact),
+    ("Loss", metrics::LOSS, compact),
+    ("Held-out loss", metrics::EVAL_LOSS, compact),
+    ("Gradient norm", metrics::GRAD_NORM, compact),
+    ("Tokens/s", metrics::TOKENS_PER_S, compact),
 ];
 
 /// The whole page.
@@ -74,34 +75,33 @@ impl Comparison {
             )));
         }
         let runs = run_dirs.iter().map(|dir| RunFiles::read(dir)).collect::<Result<Vec<_>>>()?;
-        let has =
-            |metric: &str| runs.iter().any(|run| run.metrics.iter().any(|row| row.contains_key(metric)));
+        let has = |metric: &Metric| runs.iter().any(|run| run.metrics.iter().any(|row| metric.is_in(row)));
         // GRPO's loss says nothing that the reward does not.
         let columns: Vec<Column> = COLUMNS
             .into_iter()
-            .filter(|(_, metric, _)| has(metric) && (*metric != "loss" || !has("reward_mean")))
+            .filter(|(_, metric, _)| has(metric) && (*metric != metrics::LOSS || !has(&metrics::REWARD.mean)))
             .collect();
-        let metrics: Vec<&[Map<String, Value>]> = runs.iter().map(|run| &run.metrics[..]).collect();
+        let rows: Vec<&[Map<String, Value>]> = runs.iter().map(|run| &run.metrics[..]).collect();
         Ok(Self {
             style: include_str!("style.css"),
             columns: columns.iter().map(|(label, ..)| *label).collect(),
-            runs: run_dirs.iter().zip(&metrics).map(|(dir, rows)| Run::of(dir, rows, &columns)).collect(),
+            runs: run_dirs.iter().zip(&rows).map(|(dir, rows)| Run::of(dir, rows, &columns)).collect(),
             settings: differing(&runs)?,
-            charts: overlays(&metrics),
+            charts: overlays(&rows),
         })
     }
 }
 
 impl Run {
     fn of(dir: &Path, rows: &[Map<String, Value>], columns: &[Column]) -> Self {
-        let last = |metric: &str| rows.last().and_then(|row| row.get(metric)?.as_f64());
+        let last = |metric: Metric| metric.of(rows.last()?);
         let figure = |(_, metric, write): &Column| {
             first_and_last(rows, metric).map_or_else(String::new, |(_, last, _)| write(last))
         };
         Self {
             path: dir.display().to_string(),
-            steps: thousands(last("step").unwrap_or(0.0) as u64),
-            time: last("wall_s").map_or_else(String::new, duration),
+            steps: thousands(last(metrics::STEP).unwrap_or(0.0) as u64),
+            time: last(metrics::WALL_S).map_or_else(String::new, duration),
             figures: columns.iter().map(figure).collect(),
         }
     }

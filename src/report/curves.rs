@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::chart::{Chart, Unit};
+use super::chart::{Axis, Chart};
 use super::run_kind::RunKind;
+use crate::metrics;
 
 /// The curves in the order of the page; those without data are left out.
 const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
@@ -14,25 +15,28 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
             Chart {
                 title: "Reward",
                 caption: "Mean of the step's completions. Inner band: the middle half; outer band: worst to best.",
-                metric: "reward_mean",
-                bands: &[("reward_min", "reward_max"), ("reward_q25", "reward_q75")],
-                unit: Unit::Plain,
+                metric: metrics::REWARD.mean,
+                bands: &[
+                    (metrics::REWARD.min, metrics::REWARD.max),
+                    (metrics::REWARD.q25, metrics::REWARD.q75),
+                ],
+                axis: Axis::Plain,
                 smoothed: true,
             },
             Chart {
                 title: "<var>r</var><sub>SS</sub>: can the student reach the solution?",
                 caption: "Log-probability of the solution after the explanation, nats. Higher is better.",
-                metric: "r_ss_mean",
+                metric: metrics::R_SS.mean,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: true,
             },
             Chart {
                 title: "<var>r</var><sub>KL</sub>: would the student think this?",
                 caption: "Divergence of the teacher's words from the student's, nats. Lower is better.",
-                metric: "r_kl_mean",
+                metric: metrics::R_KL.mean,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: true,
             },
         ],
@@ -43,25 +47,25 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
             Chart {
                 title: "Held-out reward",
                 caption: "Mean over the completions of questions that are not trained on.",
-                metric: "eval_reward_mean",
+                metric: metrics::EVAL_REWARD_MEAN,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: false,
             },
             Chart {
                 title: "Held-out accuracy",
                 caption: "Share of right answers to questions that are not trained on.",
-                metric: "eval_accuracy",
+                metric: metrics::EVAL_ACCURACY,
                 bands: &[],
-                unit: Unit::Share,
+                axis: Axis::Share,
                 smoothed: false,
             },
             Chart {
                 title: "Held-out loss",
                 caption: "Mean negative log-probability of the target tokens of rows that are not trained on, nats.",
-                metric: "eval_loss",
+                metric: metrics::EVAL_LOSS,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: false,
             },
         ],
@@ -72,41 +76,41 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
             Chart {
                 title: "Explanation length",
                 caption: "Think tokens of a completion, mean.",
-                metric: "think_tokens_mean",
+                metric: metrics::THINK_TOKENS_MEAN,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
             Chart {
                 title: "Format rate",
                 caption: "Share of completions in the asked format.",
-                metric: "format_rate",
+                metric: metrics::FORMAT_RATE,
                 bands: &[],
-                unit: Unit::Share,
+                axis: Axis::Share,
                 smoothed: true,
             },
             Chart {
                 title: "Solution overlap",
                 caption: "Longest run of the solution that the explanation repeats, as a share. A rise hints at copying.",
-                metric: "solution_overlap_mean",
+                metric: metrics::SOLUTION_OVERLAP_MEAN,
                 bands: &[],
-                unit: Unit::Share,
+                axis: Axis::Share,
                 smoothed: true,
             },
             Chart {
                 title: "Repeated n-grams",
                 caption: "Share of an explanation's runs of four tokens that it had before. A rise hints at padding.",
-                metric: "repeated_ngram_share_mean",
+                metric: metrics::REPEATED_NGRAM_SHARE_MEAN,
                 bands: &[],
-                unit: Unit::Share,
+                axis: Axis::Share,
                 smoothed: true,
             },
             Chart {
                 title: "What an explanation is worth",
                 caption: "Solution score after it less that without any thought, nats. Higher is better.",
-                metric: "explanation_value_mean",
+                metric: metrics::EXPLANATION_VALUE_MEAN,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: true,
             },
         ],
@@ -117,33 +121,33 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
             Chart {
                 title: "KL to the reference",
                 caption: "How far the policy has moved from its reference model, nats a token.",
-                metric: "kl_to_reference",
+                metric: metrics::KL_TO_REFERENCE,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
             Chart {
                 title: "Loss",
                 caption: "Mean negative log-probability of the target tokens, nats.",
-                metric: "loss",
+                metric: metrics::LOSS,
                 bands: &[],
-                unit: Unit::Plain,
+                axis: Axis::Plain,
                 smoothed: true,
             },
             Chart {
                 title: "Gradient norm",
                 caption: "Before clipping.",
-                metric: "grad_norm",
+                metric: metrics::GRAD_NORM,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
             Chart {
                 title: "Learning rate",
                 caption: "Of the optimizer step.",
-                metric: "learning_rate",
+                metric: metrics::LEARNING_RATE,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: false,
             },
         ],
@@ -154,25 +158,25 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
             Chart {
                 title: "Writing",
                 caption: "Completion tokens sampled a second.",
-                metric: "generate_tokens_per_s",
+                metric: metrics::GENERATE_TOKENS_PER_S,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
             Chart {
                 title: "Scoring",
                 caption: "Completion tokens rewarded a second.",
-                metric: "score_tokens_per_s",
+                metric: metrics::SCORE_TOKENS_PER_S,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
             Chart {
                 title: "Learning",
                 caption: "Completion tokens learnt from a second.",
-                metric: "update_tokens_per_s",
+                metric: metrics::UPDATE_TOKENS_PER_S,
                 bands: &[],
-                unit: Unit::Positive,
+                axis: Axis::Positive,
                 smoothed: true,
             },
         ],
@@ -208,9 +212,9 @@ struct Overlay {
 
 /// The curves of several runs over each other.
 pub(super) fn overlays(runs: &[&[Map<String, Value>]]) -> Vec<OverlaySection> {
-    let rewarded = runs.iter().any(|rows| rows.iter().any(|row| row.contains_key("reward_mean")));
+    let rewarded = runs.iter().any(|rows| rows.iter().any(|row| metrics::REWARD.mean.is_in(row)));
     let drawn = |chart: &Chart| {
-        if chart.metric == "loss" && rewarded {
+        if chart.metric == metrics::LOSS && rewarded {
             return None;
         }
         // The rest of a caption explains bands, which are not drawn here.
@@ -227,14 +231,14 @@ pub(super) fn overlays(runs: &[&[Map<String, Value>]]) -> Vec<OverlaySection> {
         .collect()
 }
 
-pub(super) fn charts(metrics: &[Map<String, Value>], kind: RunKind) -> Vec<ChartSection> {
+pub(super) fn charts(rows: &[Map<String, Value>], kind: RunKind) -> Vec<ChartSection> {
     let drawn = |chart: &Chart| {
         // One update a batch: GRPO's loss says nothing that the reward does not.
-        if chart.metric == "loss" && kind != RunKind::Sft {
+        if chart.metric == metrics::LOSS && kind != RunKind::Sft {
             return None;
         }
-        let svg = chart.svg(metrics)?;
-        let note = chart.clipping_note(metrics);
+        let svg = chart.svg(rows)?;
+        let note = chart.clipping_note(rows);
         Some(DrawnChart { title: chart.title, caption: chart.caption, note, svg })
     };
     let mut sections: Vec<ChartSection> = CHART_SECTIONS

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::chart::{Frame, HEIGHT, LEFT, RIGHT, Unit, WIDTH};
+use super::chart::{Axis, Frame, HEIGHT, LEFT, RIGHT, WIDTH};
 use super::number::{escape, percent, round_up};
 
 /// Colours on a ground of their own, so that the figure reads on a dark page as well.
@@ -90,7 +90,7 @@ pub fn lines(title: &str, x_label: &str, all: &[FigureLine]) -> String {
     let frame = Frame { x: domain(points().map(|p| p.0)), y };
     let mut svg = open(title, WIDTH, HEIGHT + 44.0 + 14.0 * all.len() as f64);
     svg.push_str(r#"<g transform="translate(0 14)">"#);
-    frame.draw_axes(&mut svg, Unit::Share);
+    frame.draw_axes(&mut svg, Axis::Share);
     for (line, colour) in all.iter().zip(COLOURS.iter().cycle()) {
         let _ = write!(svg, r#"<path class="line" stroke="{colour}" d="{}"/>"#, frame.path(&line.points));
         for &(x, y) in &line.points {
@@ -120,7 +120,7 @@ pub fn cloud(title: &str, x_label: &str, points: &[(f64, f64)]) -> String {
     let frame = Frame { x: domain(points.iter().map(|p| p.0)), y };
     let mut svg = open(title, WIDTH, HEIGHT + 36.0);
     svg.push_str(r#"<g transform="translate(0 14)">"#);
-    frame.draw_axes(&mut svg, Unit::Share);
+    frame.draw_axes(&mut svg, Axis::Share);
     if let Some((slope, intercept)) = least_squares(points) {
         let end = |x: f64| (x, (intercept + slope * x).clamp(frame.y.start, frame.y.end));
         let ends = [end(frame.x.start), end(frame.x.end)];

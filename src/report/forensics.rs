@@ -9,6 +9,7 @@ use super::number::{compact, nats, percent};
 use super::sample::Extremes;
 use super::tokens::visible;
 use super::trend::first_and_last;
+use crate::metrics::{self, Metric};
 
 /// Tokens listed of each extreme.
 const MOST_TOKENS: usize = 8;
@@ -45,9 +46,9 @@ struct TokenRow {
 }
 
 /// `None` where the run has neither RLT metrics nor samples with a ledger.
-pub(super) fn forensics(metrics: &[Map<String, Value>], extremes: &[Extremes]) -> Option<Forensics> {
+pub(super) fn forensics(rows: &[Map<String, Value>], extremes: &[Extremes]) -> Option<Forensics> {
     let has_ledger = extremes.iter().any(|e| e.solution.is_some() || e.think.is_some());
-    if !has_ledger && first_and_last(metrics, "solution_overlap_mean").is_none() {
+    if !has_ledger && first_and_last(rows, &metrics::SOLUTION_OVERLAP_MEAN).is_none() {
         return None;
     }
     let steps = extremes.iter().map(|e| e.step);
@@ -67,7 +68,7 @@ pub(super) fn forensics(metrics: &[Map<String, Value>], extremes: &[Extremes]) -
             rows: token_rows(extremes, middle, |e| e.think.as_ref()),
         },
     ];
-    let (warnings, looked_at) = warnings(metrics);
+    let (warnings, looked_at) = warnings(rows);
     let all_clear = if warnings.is_empty() && !looked_at.is_empty() {
         format!("No sign that the reward is gamed: {}.", looked_at.join(", "))
     } else {
@@ -115,13 +116,21 @@ fn token_rows(
 }
 
 /// Signs of a gamed reward; and what was looked at, with its figures.
-fn warnings(metrics: &[Map<String, Value>]) -> (Vec<String>, Vec<String>) {
-    let ends = |metric: &str| first_and_last(metrics, metric).map(|(first, last, _)| (first, last));
+fn warnings(rows: &[Map<String, Value>]) -> (Vec<String>, Vec<String>) {
+    let ends = |metric: Metric| first_and_last(rows, &metric).map(|(first, last, _)| (first, last));
     let (mut warnings, mut looked_at) = (Vec::new(), Vec::new());
     let shares = [
-        ("solution_overlap_mean", "Solution overlap", "the teacher may be copying the solution"),
-        ("repeated_ngram_share_mean", "Repeated n-grams", "explanations may be padded with repetition"),
-        ("truncated_rate", "Completions cut off", "explanations no longer end within the length limit"),
+        (metrics::SOLUTION_OVERLAP_MEAN, "Solution overlap", "the teacher may be copying the solution"),
+        (
+            metrics::REPEATED_NGRAM_SHARE_MEAN,
+            "Repeated n-grams",
+            "explanations may be padded with repetition",
+        ),
+        (
+            metrics::TRUNCATED_RATE,
+            "Completions cut off",
+            "explanations no longer end within the length limit",
+        ),
     ];
     for (metric, name, meaning) in shares {
         let Some((first, last)) = ends(metric) else { continue };
@@ -132,7 +141,7 @@ fn warnings(metrics: &[Map<String, Value>]) -> (Vec<String>, Vec<String>) {
             looked_at.push(format!("{} {figures}", name.to_lowercase()));
         }
     }
-    if let Some((first, last)) = ends("think_tokens_mean") {
+    if let Some((first, last)) = ends(metrics::THINK_TOKENS_MEAN) {
         let figures = format!("{} \u{2192} {} tokens", compact(first), compact(last));
         if last > first * LENGTH_DRIFT {
             warnings.push(format!(
@@ -146,7 +155,7 @@ fn warnings(metrics: &[Map<String, Value>]) -> (Vec<String>, Vec<String>) {
             looked_at.push(format!("length {figures}"));
         }
     }
-    if let (Some(reward), Some(value)) = (ends("reward_mean"), ends("explanation_value_mean")) {
+    if let (Some(reward), Some(value)) = (ends(metrics::REWARD.mean), ends(metrics::EXPLANATION_VALUE_MEAN)) {
         let figures = format!("{} \u{2192} {} nats", nats(value.0), nats(value.1));
         if reward.1 > reward.0 && value.1 < value.0 - 0.1 * value.0.abs() {
             warnings.push(format!(

@@ -12,6 +12,7 @@ use super::run_kind::RunKind;
 use super::tokens::Scale;
 use super::trend::first_and_last;
 use crate::config::{Config, KlEstimator};
+use crate::metrics::{self, Metric};
 
 /// The whole page.
 #[derive(Serialize)]
@@ -162,7 +163,9 @@ fn facts(files: &RunFiles, config: &Config, demo: &DemoSummary) -> Vec<String> {
         model(&config.model.student, "student");
         model(&config.data.path, "data");
     }
-    if let Some(step) = files.metrics.last().and_then(|row| row.get("step")).and_then(Value::as_u64) {
+    if let Some(step) =
+        files.metrics.last().and_then(|row| row.get(metrics::STEP.name)).and_then(Value::as_u64)
+    {
         let of = if files.demo.is_some() { " of RL" } else { "" };
         facts.push(format!("{} steps{of}", thousands(step)));
     }
@@ -192,23 +195,23 @@ fn headline(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
         });
     }
     /// Label, metric, how to write it.
-    type Metric = (&'static str, &'static str, fn(f64) -> String);
-    let metrics: &[Metric] = match kind {
-        RunKind::Sft | RunKind::Evaluation => &[("Loss", "loss", compact)],
+    type Headline = (&'static str, Metric, fn(f64) -> String);
+    let headlines: &[Headline] = match kind {
+        RunKind::Sft | RunKind::Evaluation => &[("Loss", metrics::LOSS, compact)],
         RunKind::Correctness => &[
-            ("Reward", "reward_mean", compact),
-            ("Format rate", "format_rate", percent),
-            ("Completion tokens", "completion_tokens_mean", compact),
+            ("Reward", metrics::REWARD.mean, compact),
+            ("Format rate", metrics::FORMAT_RATE, percent),
+            ("Completion tokens", metrics::COMPLETION_TOKENS_MEAN, compact),
         ],
         RunKind::Demo | RunKind::Rlt => &[
-            ("Reward", "reward_mean", compact),
-            ("Solution log-prob", "solution_logprob_mean", compact),
-            ("Mean divergence D", "kl_mean", compact),
-            ("Think tokens", "think_tokens_mean", compact),
+            ("Reward", metrics::REWARD.mean, compact),
+            ("Solution log-prob", metrics::SOLUTION_LOGPROB_MEAN, compact),
+            ("Mean divergence D", metrics::KL_MEAN, compact),
+            ("Think tokens", metrics::THINK_TOKENS_MEAN, compact),
         ],
     };
-    for &(label, metric, format) in metrics {
-        if let Some((first, last, few)) = first_and_last(&files.metrics, metric) {
+    for &(label, metric, format) in headlines {
+        if let Some((first, last, few)) = first_and_last(&files.metrics, &metric) {
             let note = if few == 1 {
                 "first → last step".into()
             } else {
@@ -224,27 +227,28 @@ fn headline(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
 /// The steps at which something jumped away from the steps before.
 fn spikes(rows: &[Map<String, Value>]) -> Vec<String> {
     let of_row = |row: &Map<String, Value>| {
-        let metrics: Vec<&str> = row.get("spikes")?.as_array()?.iter().filter_map(Value::as_str).collect();
-        Some(format!("step {} ({})", row.get("step")?, metrics.join(", ")))
+        let names: Vec<&str> =
+            row.get(metrics::SPIKES.name)?.as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(format!("step {} ({})", row.get(metrics::STEP.name)?, names.join(", ")))
     };
     rows.iter().filter_map(of_row).collect()
 }
 
 fn speed(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
-    let last = |metric: &str| files.metrics.last().and_then(|row| row.get(metric)?.as_f64());
+    let last = |metric: Metric| metric.of(files.metrics.last()?);
     let plain = |label, value, note: &str| Figure { label, value, from: String::new(), note: note.into() };
     let mut figures = Vec::new();
     if let Some(demo) = files.demo.as_ref().filter(|demo| !demo.stages.is_empty()) {
         let total = demo.stages.iter().map(|s| s.seconds).sum();
         figures.push(plain("Time", duration(total), "all stages"));
-    } else if let Some(seconds) = last("wall_s") {
+    } else if let Some(seconds) = last(metrics::WALL_S) {
         figures.push(plain("Time", duration(seconds), "wall clock"));
     }
     if kind == RunKind::Sft {
-        if let Some(epoch) = last("epoch") {
+        if let Some(epoch) = last(metrics::EPOCH) {
             figures.push(plain("Epochs", compact(epoch), "passes over the rows"));
         }
-        if let Some((_, rate, _)) = first_and_last(&files.metrics, "tokens_per_s") {
+        if let Some((_, rate, _)) = first_and_last(&files.metrics, &metrics::TOKENS_PER_S) {
             figures.push(plain("Speed", format!("{} tokens/s", compact(rate)), "last steps"));
         }
     }

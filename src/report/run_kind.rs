@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::run_files::RunFiles;
+use crate::metrics::{Metric, R_SS, REWARD};
 
 /// What the run was: decides the opening words.
 #[derive(Clone, Copy, PartialEq, Serialize)]
@@ -17,12 +18,12 @@ pub(super) enum RunKind {
 
 impl RunKind {
     pub fn of(files: &RunFiles) -> Self {
-        let logged = |metric: &str| files.metrics.iter().any(|row| row.contains_key(metric));
+        let logged = |metric: Metric| files.metrics.iter().any(|row| metric.is_in(row));
         if files.demo.is_some() {
             Self::Demo
-        } else if logged("r_ss_mean") {
+        } else if logged(R_SS.mean) {
             Self::Rlt
-        } else if logged("reward_mean") {
+        } else if logged(REWARD.mean) {
             Self::Correctness
         } else if files.metrics.is_empty() {
             Self::Evaluation

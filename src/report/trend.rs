@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::metrics::Metric;
+
 /// Means over the first and the last few rows that have the metric, and how many those are.
-pub(super) fn first_and_last(rows: &[Map<String, Value>], metric: &str) -> Option<(f64, f64, usize)> {
-    let values: Vec<f64> = rows.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
+pub(super) fn first_and_last(rows: &[Map<String, Value>], metric: &Metric) -> Option<(f64, f64, usize)> {
+    let values: Vec<f64> = rows.iter().filter_map(|row| metric.of(row)).collect();
     let few = (values.len() / 10).clamp(1, 5);
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     (!values.is_empty()).then(|| (mean(&values[..few]), mean(&values[values.len() - few..]), few))
@@ -20,7 +22,7 @@ mod tests {
     fn the_headline_averages_a_few_steps_at_each_end() {
         let rows: Vec<_> =
             (1..=40).map(|step| json!({"step": step, "loss": step}).as_object().unwrap().clone()).collect();
-        assert_eq!(first_and_last(&rows, "loss"), Some((2.5, 38.5, 4)));
-        assert_eq!(first_and_last(&rows, "reward_mean"), None);
+        assert_eq!(first_and_last(&rows, &crate::metrics::LOSS), Some((2.5, 38.5, 4)));
+        assert_eq!(first_and_last(&rows, &crate::metrics::REWARD.mean), None);
     }
 }

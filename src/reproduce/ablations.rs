@@ -142,7 +142,7 @@ fn row(work: &Work, variant: Variant) -> Result<Row> {
     let held_out = Questions { world: World::Market, path: &path };
     // A teacher that finishes nothing has no student.
     let (_, answers) = work.distilled(name, ("base", &base), (&rows, traces.n), &[limit], &held_out)?;
-    Ok(Row { variant, answers, traces, reward: last(work, &run, "reward_mean")? })
+    Ok(Row { variant, answers, traces, reward: last(work, &run, crate::metrics::REWARD.mean.name)? })
 }
 
 /// The table, the figure and what holds.

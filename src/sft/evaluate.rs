@@ -11,6 +11,7 @@ use serde_json::Map;
 use super::train::{examples, n_loss_tokens};
 use crate::config::Config;
 use crate::error::Result;
+use crate::metrics::{EVAL_LOSS, EVAL_S};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
 use crate::training::inputs::Checksum;
@@ -66,10 +67,9 @@ impl HeldOut {
         let logprobs = decoder.token_logprobs_unless(stop, &self.groups, 1.0, self.tokens_per_batch)?;
         let sum: f64 = logprobs.iter().flatten().flatten().map(|&logprob| f64::from(logprob)).sum();
         let loss = loss(sum, self.n_loss_tokens);
-        let metrics = Map::from_iter([
-            ("eval_loss".to_owned(), loss.into()),
-            ("eval_s".to_owned(), started.elapsed().as_secs_f64().into()),
-        ]);
+        let mut metrics = Map::new();
+        EVAL_LOSS.put(&mut metrics, loss);
+        EVAL_S.put(&mut metrics, started.elapsed().as_secs_f64());
         Ok(Evaluated { metrics, score: -loss })
     }
 }

@@ -19,12 +19,13 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
-use serde_json::{Value, json};
+use serde_json::Map;
 
 use super::evaluate::HeldOut;
 use crate::config::{Config, SftFormat};
 use crate::dataset::{read_texts, read_usable_questions};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, SftExample, TypedCheck, text_example};
 use crate::sampling::turn_end_token;
@@ -104,17 +105,15 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
         config.memory.end_stage();
 
         let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
-        let metrics = json!({
-            "loss": batch.loss,
-            "learning_rate": update.learning_rate,
-            "grad_norm": update.grad_norm,
-            "tokens": batch.n_tokens,
-            "tokens_per_s": tokens_per_s,
-            "epoch": positions.end as f64 / examples.len() as f64,
-        });
-        let Value::Object(metrics) = metrics else { unreachable!("an object was written") };
+        let mut row = Map::new();
+        metrics::LOSS.put(&mut row, batch.loss);
+        metrics::LEARNING_RATE.put(&mut row, update.learning_rate);
+        metrics::GRAD_NORM.put(&mut row, update.grad_norm);
+        metrics::TOKENS.put(&mut row, batch.n_tokens);
+        metrics::TOKENS_PER_S.put(&mut row, tokens_per_s);
+        metrics::EPOCH.put(&mut row, positions.end as f64 / examples.len() as f64);
         last_loss = format!("loss {:.4}", batch.loss);
-        let ended = run.end_step(&weights, positions.end, metrics, |_| evaluate(&weights.decoder))?;
+        let ended = run.end_step(&weights, positions.end, row, |_| evaluate(&weights.decoder))?;
         config.memory.end_stage();
         progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
         if ended.is_break() {

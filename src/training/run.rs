@@ -21,6 +21,7 @@ use super::{Ending, Inputs, Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::progress::Progress;
 use crate::report::write_report;
 use crate::run_log::RunLog;
@@ -333,7 +334,7 @@ impl<'a> Run<'a> {
             }
         }
         let mut row = Map::new();
-        row.insert("wall_s".into(), (self.log.wall_s() + self.started.elapsed().as_secs_f64()).into());
+        metrics::WALL_S.put(&mut row, self.log.wall_s() + self.started.elapsed().as_secs_f64());
         row.extend(metrics);
         self.tell_spikes(step, &mut row);
         self.log.log(step, &row)?;
@@ -364,7 +365,7 @@ impl<'a> Run<'a> {
             ));
         }
         let names: Vec<&str> = spikes.iter().map(|spike| spike.metric).collect();
-        row.insert("spikes".into(), names.into());
+        metrics::SPIKES.put(row, names);
     }
 
     /// The error of the step in hand, after its batch was kept for `rlt replay` when a number was not finite.

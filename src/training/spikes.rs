@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
+use crate::metrics::{GRAD_NORM, LOSS, Metric, REWARD};
+
 /// The metrics that are watched, where a row has them, and how far from the median they may always go, as a share of
 /// it: the norms of RL's gradients often double without harm.
-const WATCHED: [(&str, f64); 3] = [("grad_norm", 2.0), ("reward_mean", 0.5), ("loss", 0.5)];
+const WATCHED: [(Metric, f64); 3] = [(GRAD_NORM, 2.0), (REWARD.mean, 0.5), (LOSS, 0.5)];
 
 /// GRPO's loss is near 0 by construction; where there is a reward, that is watched in its place.
-const UNLESS_REWARDED: &str = "loss";
+const UNLESS_REWARDED: Metric = LOSS;
 
 /// Steps that a value is compared with.
 const WINDOW: usize = 32;
@@ -43,14 +45,14 @@ impl SpikeWatch {
     pub fn look(&mut self, row: &Map<String, Value>) -> Vec<Spike> {
         let mut spikes = Vec::new();
         for ((metric, share), recent) in WATCHED.into_iter().zip(&mut self.recent) {
-            if metric == UNLESS_REWARDED && row.contains_key("reward_mean") {
+            if metric == UNLESS_REWARDED && REWARD.mean.is_in(row) {
                 continue;
             }
-            let Some(value) = row.get(metric).and_then(Value::as_f64) else { continue };
+            let Some(value) = metric.of(row) else { continue };
             if let Some(median) =
                 usual(recent).filter(|usual| usual.is_left_by(value, share)).map(|usual| usual.median)
             {
-                spikes.push(Spike { metric, value, median });
+                spikes.push(Spike { metric: metric.name, value, median });
             }
             if recent.len() == WINDOW {
                 recent.pop_front();

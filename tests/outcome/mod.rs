@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use rlt::run_log::{TIME_FIELDS, read_rows};
+use rlt::metrics::is_time;
+use rlt::run_log::read_rows;
 use serde_json::Value;
 
 /// Files by their path in the run directory.
@@ -33,7 +34,7 @@ pub fn outcome(run_dir: &Path) -> Outcome {
 
 fn timeless_metrics(path: &Path) -> Vec<u8> {
     let rows = read_rows(path).unwrap().into_iter().map(|mut row| {
-        row.retain(|key, _| !TIME_FIELDS.contains(&key.as_str()));
+        row.retain(|key, _| !is_time(key));
         format!("{}\n", Value::Object(row))
     });
     rows.collect::<String>().into_bytes()
