@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rlt_files::{FileSum, UNFINISHED, checksum, is_plain_path, sync_dir, write_atomic};
+use rlt_files::{FileSum, MOST_DESCRIPTION, UNFINISHED, checksum, is_plain_path, sync_dir, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, io_error};
@@ -208,7 +208,8 @@ fn seal(folder: &Path) -> Result<()> {
 
 /// Compares the files of a checkpoint with its manifest; the error is a phrase for a warning.
 fn verify(folder: &Path) -> std::result::Result<(), String> {
-    let json = fs::read(folder.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
+    let json = rlt_files::read_bytes(&folder.join(MANIFEST), MOST_DESCRIPTION)
+        .map_err(|e| format!("{MANIFEST}: {e}"))?;
     let manifest: Manifest = serde_json::from_slice(&json).map_err(|e| format!("{MANIFEST}: {e}"))?;
     for (relative, expected) in &manifest.files {
         if !is_plain_path(Path::new(relative)) {

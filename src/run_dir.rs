@@ -90,7 +90,7 @@ fn is_earlier_run(path: &Path) -> bool {
     let all_known = entries
         .flatten()
         .all(|entry| entry.file_name().to_str().is_some_and(|name| known(name) || name == rlt_files::MARK));
-    let lock = fs::read_to_string(path.join(".lock"));
+    let lock = rlt_files::read_text(&path.join(".lock"), rlt_files::MOST_SETTINGS);
     let by_process = lock.is_ok_and(|text| text.trim().parse::<u32>().is_ok());
     let trained = crate::run_log::read_rows(&path.join("metrics.jsonl"))
         .is_ok_and(|rows| rows.first().is_some_and(|row| row.contains_key("step")))

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_ROWS, write_atomic};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, io_error};
@@ -145,7 +145,7 @@ impl RunLog {
 /// # Errors
 /// [`Error::Row`] for a complete line that is not an object; [`Error::Io`].
 pub fn read_rows(path: &Path) -> Result<Vec<Map<String, Value>>> {
-    let bytes = fs::read(path).map_err(io_error(path))?;
+    let bytes = rlt_files::read_bytes(path, MOST_ROWS).map_err(io_error(path))?;
     complete_lines(&bytes).map(|(number, line)| parse_row(path, number, line)).collect()
 }
 
@@ -172,7 +172,7 @@ fn read_kept(path: &Path, last_step: u64) -> Result<Vec<Kept>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let bytes = fs::read(path).map_err(io_error(path))?;
+    let bytes = rlt_files::read_bytes(path, MOST_ROWS).map_err(io_error(path))?;
     let mut kept = Vec::new();
     for (number, line) in complete_lines(&bytes) {
         let row = parse_row(path, number, line)?;

@@ -24,7 +24,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
                 .any(|name| path.ends_with(name))
         {
             let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code = text.split("\nmod tests {").next().unwrap_or_default();
             let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
             sources.push((path, code.collect::<Vec<_>>().join("\n")));
         }
@@ -103,6 +103,19 @@ fn only_the_command_line_prints_or_exits() {
     assert_eq!(uses("crates/rlt-grade/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-model/src", &words), [""; 0]);
     assert_eq!(uses("crates/rlt-gguf/src", &words), [""; 0]);
+}
+
+#[test]
+fn nothing_is_read_whole_without_a_bound() {
+    let words = ["fs::read(", "fs::read_to_string", "fs::read)", "io::read_to_string"];
+    let mut found = uses("src", &words);
+    for entry in fs::read_dir(root().join("crates")).unwrap() {
+        let folder = format!("crates/{}/src", entry.unwrap().file_name().to_str().unwrap());
+        found.extend(uses(&folder, &words));
+    }
+    // The kernel's own files are as long as it says.
+    found.retain(|line| !line.contains("/proc/") && !line.starts_with("src/plan/machine.rs"));
+    assert_eq!(found, [""; 0], "rlt_files::read_text and read_bytes have a bound, and wait for nobody");
 }
 
 /// The `[text](target)` links of a page.

@@ -166,6 +166,54 @@ fn flip_bit(path: &Path) {
     fs::File::options().append(true).open(path).unwrap().set_modified(modified).unwrap();
 }
 
+/// Keeps what a run warns of.
+#[derive(Default)]
+struct Warnings(std::sync::Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn start(&self, _stage: &str, _total: u64, _unit: &str) {}
+    fn advance(&self, _n: u64, _message: &str) {}
+    fn finish(&self, _message: &str) {}
+    fn note(&self, _line: &str) {}
+    fn warn(&self, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+}
+
+/// Rows without a solution are left out of training, counted and named; what is learnt is what the others teach.
+#[test]
+fn training_leaves_out_rows_without_a_solution() {
+    for work in [Work::Sft, Work::Train] {
+        let made = made();
+        let plain = made.run_dir("plain");
+        let config = made.config(work, &[]);
+        work.run(&config, &plain).unwrap();
+        // The same rows, with a null and a blank solution among them.
+        let rows = fs::read_to_string(&config.data.path).unwrap();
+        let lines: Vec<&str> = rows.lines().collect();
+        let with = |solution: Value| {
+            let mut row: Value = serde_json::from_str(lines[0]).unwrap();
+            row["solution"] = solution;
+            row.to_string()
+        };
+        let (null, blank) = (with(Value::Null), with(json!(" \n")));
+        let mut all = vec![lines[0], &null];
+        all.extend(&lines[1..]);
+        all.push(&blank);
+        fs::write(&config.data.path, all.join("\n")).unwrap();
+        let (gaps, warnings) = (made.run_dir("gaps"), Warnings::default());
+        work.call(&config, &gaps, &warnings, &AtomicBool::new(false)).unwrap();
+        let n = all.len();
+        let expected = format!(
+            "left out 2 of {n} rows (row 2: the solution is empty (null); row {n}: the solution is empty)"
+        );
+        let warnings = warnings.0.into_inner().unwrap();
+        assert!(warnings.iter().any(|line| line.ends_with(&expected)), "{work:?}: {warnings:?}");
+        let weights = |run: &Path| fs::read(run.join("model/model.safetensors")).unwrap();
+        assert!(weights(&plain) == weights(&gaps), "{work:?}: the rows left out taught something");
+    }
+}
+
 #[test]
 fn gold_answers_that_changed_are_noticed() {
     let made = made();

@@ -3,9 +3,9 @@
 //!
 //! Inputs are good examples, changed: bytes, words of the format, values of JSON. All draws follow a seed, which is
 //! printed. `RLT_FUZZ_SECONDS` is how long each target is tried (1 by default), `RLT_FUZZ_SEED` another seed,
-//! `RLT_FUZZ_TARGET` one target alone. An input that fails is kept in `target/fuzz/TARGET-..`; to try it again:
-//! `RLT_FUZZ_INPUT=target/fuzz/TARGET-.. cargo test --test fuzz`. What ends the whole process (a stack that overflows)
-//! leaves its input as `target/fuzz/TARGET.current`, which is replayed likewise.
+//! `RLT_FUZZ_TARGET` one target alone. An input that fails is kept in `target/fuzz/TARGET.PID-..`; to try it again:
+//! `RLT_FUZZ_INPUT=target/fuzz/TARGET.PID-.. cargo test --test fuzz`. What ends the whole process (a stack that overflows)
+//! leaves its input as `target/fuzz/TARGET.PID.current`, which is replayed likewise.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it says what was tried, and with which seed")]
 
@@ -56,7 +56,7 @@ fn strangers_files_end_in_an_answer_or_an_error() {
     if let Some(path) = std::env::var_os("RLT_FUZZ_INPUT") {
         let name = Path::new(&path).file_name().unwrap().to_string_lossy().into_owned();
         let target =
-            targets.iter().find(|target| name.starts_with(target.name)).expect("TARGET-.. or TARGET.current");
+            targets.iter().find(|target| name.split('.').next() == Some(target.name)).expect("TARGET.PID..");
         let input = std::fs::read(&path).unwrap();
         guard.attempt(target.name, &input, || (target.attempt)(&input));
         println!("{name}: holds now");

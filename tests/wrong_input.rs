@@ -417,6 +417,43 @@ fn wrong_tokenizers_and_chat_templates() {
 #[test]
 fn wrong_configurations() {
     check(&[
+        #[cfg(unix)]
+        Case {
+            name: "a configuration without end",
+            setup: |_| {},
+            args: &["train", "--config", "/dev/zero"],
+            code: 2,
+            says: &["/dev/zero: cannot read the configuration: a device or a socket, not a file"],
+        },
+        Case {
+            name: "a configuration of another size",
+            setup: |dir| fs::File::create(dir.join("c.toml")).unwrap().set_len((16 << 20) + 1).unwrap(),
+            args: &["train", "--config", "c.toml"],
+            code: 2,
+            says: &["c.toml: cannot read the configuration: has more than 16 MB"],
+        },
+        #[cfg(unix)]
+        Case {
+            name: "a style without end",
+            setup: |dir| {
+                score_with(dir, "score.toml", "[prompts]\nstyle = 'endless.toml'\n");
+                std::os::unix::fs::symlink("/dev/zero", dir.join("endless.toml")).unwrap();
+            },
+            args: SCORE,
+            code: 1,
+            says: &["endless.toml: a device or a socket, not a file"],
+        },
+        #[cfg(unix)]
+        Case {
+            name: "a task without end",
+            setup: |dir| {
+                score_inputs(dir);
+                std::os::unix::fs::symlink("/dev/zero", dir.join("endless.toml")).unwrap();
+            },
+            args: &["eval", "--model", "model", "--task", "endless.toml", "--out", "out.json"],
+            code: 2,
+            says: &["endless.toml: cannot read the task: a device or a socket, not a file"],
+        },
         Case {
             name: "unknown key",
             setup: |dir| score_with(dir, "score.toml", "[reward]\nlamda = 3\n"),
@@ -567,6 +604,30 @@ fn wrong_traces() {
 #[test]
 fn wrong_models() {
     check(&[
+        #[cfg(unix)]
+        Case {
+            name: "a description without end",
+            setup: |dir| {
+                score_inputs(dir);
+                fs::remove_file(dir.join("model/config.json")).unwrap();
+                std::os::unix::fs::symlink("/dev/zero", dir.join("model/config.json")).unwrap();
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/config.json: a device or a socket, not a file"],
+        },
+        #[cfg(unix)]
+        Case {
+            name: "weights that nobody writes",
+            setup: |dir| {
+                score_inputs(dir);
+                let pipe = dir.join("model/model.safetensors");
+                assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+            },
+            args: SCORE,
+            code: 1,
+            says: &["model/model.safetensors: a pipe, not a file"],
+        },
         Case {
             name: "missing student",
             setup: |dir| {

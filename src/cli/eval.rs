@@ -18,7 +18,7 @@ use rlt::prompts::{ChatText, PromptStyle};
 use rlt::sampling::Sampler;
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
-use rlt_files::{Inputs, write_atomic};
+use rlt_files::{Inputs, MOST_DESCRIPTION, write_atomic};
 use rlt_model::chat_template::TemplateTime;
 use serde_json::{Value, json};
 
@@ -257,7 +257,9 @@ fn files_beside(path: &Path) -> [PathBuf; 2] {
 
 /// Refuses files beside `path` that are not of an earlier evaluation there: the user named `path` only.
 fn refuse_foreign_files_beside(path: &Path) -> Result<()> {
-    let report = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<EvalReport>(&text).ok());
+    let report = rlt_files::read_bytes(path, MOST_DESCRIPTION)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<EvalReport>(&text).ok());
     let files = files_beside(path);
     let own = report.is_some_and(|report| Some(report.per_question_file.as_os_str()) == files[0].file_name());
     match files.into_iter().find(|file| !own && file.symlink_metadata().is_ok()) {

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use rlt::plan::{Command, Plan, plan};
 use rlt::{Error, Result};
+use rlt_files::MOST_SETTINGS;
 use serde_json::{Map, Value, json};
 
 use super::common::{ConfigArgs, Context, model_folder};
@@ -50,7 +51,7 @@ impl PlanArgs {
             Some(CommandName::Train) => return Ok(Command::Train),
             None => {}
         }
-        let text = self.config.config.as_deref().map(std::fs::read_to_string);
+        let text = self.config.config.as_deref().map(|path| rlt_files::read_text(path, MOST_SETTINGS));
         let text = text.and_then(std::result::Result::ok).unwrap_or_default();
         let has = |table: &str| text.lines().any(|line| line.trim() == format!("[{table}]"));
         match (has("sft"), has("grpo")) {

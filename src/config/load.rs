@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use rlt_files::MOST_SETTINGS;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -29,7 +30,7 @@ impl Config {
     pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Self> {
         let Some(path) = path else { return Self::parse("the configuration", "", overrides) };
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path)
+        let text = rlt_files::read_text(path, MOST_SETTINGS)
             .map_err(|e| Error::Usage(format!("{origin}: cannot read the configuration: {e}")))?;
         Self::parse(&origin, &text, overrides)
     }

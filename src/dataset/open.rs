@@ -1,17 +1,13 @@
 //! A data file opened: what is no file is refused by name, and nobody waits for ever.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
-use std::time::Duration;
+
+use rlt_files::{is_pipe, open_once};
 
 use super::files::{Kind, kind};
 use super::source::file_error;
 use crate::error::{Error, Result};
-
-/// How long a named pipe may have nobody who writes to it.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Opens `path` for reading from its start, once: it may be a pipe.
 ///
@@ -19,10 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// [`Error::Io`] when there is no such file; [`Error::File`] when it is a device, a socket or a folder, of no kind
 /// that is read, or a pipe that nobody writes to.
 pub(super) fn open(path: &Path) -> Result<(File, Kind)> {
-    open_within(path, PATIENCE)
-}
-
-fn open_within(path: &Path, patience: Duration) -> Result<(File, Kind)> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let metadata = fs::metadata(path).map_err(io)?;
     if metadata.is_file() {
@@ -42,17 +34,7 @@ fn open_within(path: &Path, patience: Duration) -> Result<(File, Kind)> {
     if kind == Kind::Parquet {
         return Err(file_error(path, "a pipe; parquet is read from its end, so it must be a file"));
     }
-    let (sender, receiver) = channel();
-    let of_thread = path.to_path_buf();
-    // Opening waits for a writer. When none comes the thread is left waiting: it cannot be stopped from outside.
-    thread::spawn(move || drop(sender.send(File::open(of_thread))));
-    match receiver.recv_timeout(patience) {
-        Ok(file) => Ok((file.map_err(io)?, kind)),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            let seconds = patience.as_secs_f64();
-            Err(file_error(path, format!("a pipe that nobody has written to for {seconds} s")))
-        }
-    }
+    Ok((open_once(path).map_err(io)?, kind))
 }
 
 /// Refuses what can be read only once, for work that reads its rows twice.
@@ -70,28 +52,18 @@ pub fn check_can_be_read_again(path: &Path) -> Result<()> {
     }
 }
 
-#[cfg(unix)]
-fn is_pipe(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    metadata.file_type().is_fifo()
-}
-
-#[cfg(not(unix))]
-fn is_pipe(_: &Metadata) -> bool {
-    false
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::{Read, Write};
     use std::process::Command;
+    use std::thread;
 
     use super::*;
 
     #[test]
     fn devices_are_refused_and_pipes_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let error = |path: &Path| open_within(path, Duration::from_millis(100)).unwrap_err().to_string();
+        let error = |path: &Path| open(path).unwrap_err().to_string();
         let endless = dir.path().join("rows.jsonl");
         std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
         assert!(error(&endless).ends_with("rows.jsonl: a device or a socket, not a data file"));
@@ -101,8 +73,6 @@ mod tests {
             path
         };
         assert!(error(&pipe("a.parquet")).contains("parquet is read from its end"));
-        let silent = pipe("b.jsonl");
-        assert!(error(&silent).ends_with("b.jsonl: a pipe that nobody has written to for 0.1 s"));
         let written = pipe("63");
         let of_thread = written.clone();
         let writer = thread::spawn(move || File::create(of_thread)?.write_all(b"{}"));

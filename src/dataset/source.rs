@@ -81,7 +81,7 @@ pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
     let (mut records, mut held) = (Vec::new(), 0);
     while let Some(record) = stream.next_record()? {
         if let Some(most) = stream.most_held() {
-            held += weight(&record.columns).unwrap_or(0);
+            held += BYTES_PER_RECORD + weight(&record.columns).unwrap_or(0);
             if held > most {
                 let what = format!(
                     "{} rows and more repeat what the file says in a few bytes, and would take over {} MB; give \
@@ -97,12 +97,18 @@ pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// What a record takes beside its columns' entries: itself, twice where a list of them grows, and an empty map.
+const BYTES_PER_RECORD: usize = 3 * size_of::<Record>();
+
+/// What an entry of a map takes beside its name's text and its value: the name, its hash, its place.
+const BYTES_PER_ENTRY: usize = 64;
+
 /// About how many bytes of memory a row's columns take.
 ///
 /// # Errors
 /// What is wrong with a row in which a text is longer than one may be.
 pub(super) fn weight(columns: &Map<String, Value>) -> std::result::Result<usize, String> {
-    let entry = |(name, value): (&String, &Value)| Ok(name.len() + size_of::<String>() + of_value(value)?);
+    let entry = |(name, value): (&String, &Value)| Ok(name.len() + BYTES_PER_ENTRY + of_value(value)?);
     fn of_value(value: &Value) -> std::result::Result<usize, String> {
         Ok(size_of::<Value>()
             + match value {

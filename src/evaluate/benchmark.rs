@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rlt_files::{is_plain_name, is_plain_path};
+use rlt_files::{MOST_SETTINGS, is_plain_name, is_plain_path};
 use rlt_grade::ThoughtRule;
 use serde::Deserialize;
 use serde_json::Value;
@@ -105,7 +105,7 @@ impl Benchmark {
         if path.extension().is_none_or(|extension| extension != "toml") {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(path)
+        let text = rlt_files::read_text(path, MOST_SETTINGS)
             .map_err(|e| Error::Usage(format!("{name}: cannot read the task: {e}")))?;
         let mut benchmark = Self::parse(name, &text)?;
         if let (Some(data), Some(folder)) = (&benchmark.data, path.parent()) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rlt_files::is_plain_name;
+use rlt_files::{MOST_ROWS, is_plain_name};
 use serde::Serialize;
 
 use super::metrics::{bootstrap_interval, mean, paired_p_value};
@@ -28,7 +28,8 @@ impl Evaluated {
     /// [`Error::Io`], and [`Error::File`] when a file is not what `rlt eval` writes.
     pub fn read(path: &Path) -> Result<Self> {
         let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+            rlt_files::read_text(path, MOST_ROWS)
+                .map_err(|source| Error::Io { path: path.to_owned(), source })
         };
         let what = |path: &Path, error: serde_json::Error| Error::File {
             path: path.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use rlt_gguf::Gguf;
 use rlt_model::chat_template::ChatTemplate;
 use rlt_model::config::ModelConfig;
@@ -108,7 +108,7 @@ pub fn read(file: &Gguf, config: &ModelConfig, given: Option<&Path>) -> Result<I
             Files::Folder(Box::new(tokenizer), has_config)
         }
         Some(path) => {
-            let json = std::fs::read_to_string(path).map_err(io_error(path))?;
+            let json = rlt_files::read_text(path, MOST_DESCRIPTION).map_err(io_error(path))?;
             let tokenizer = Tokenizer::from_json(&json)
                 .map_err(|e| Error::File { path: path.to_owned(), what: e.to_string() })?;
             check_same(&tokens, &kinds, &tokenizer, path, config)?;

@@ -1,8 +1,9 @@
 //! Wording, tags and white space of the two formats: data, resolved from `[prompts]`.
 
-use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
+
+use rlt_files::MOST_SETTINGS;
 
 use crate::config::PromptsConfig;
 use crate::error::{Error, Result};
@@ -220,7 +221,7 @@ fn built_in(name: &str) -> Option<&'static PromptStyle> {
 fn from_file(name: &str) -> Result<PromptStyle> {
     let path = Path::new(name);
     let known = || BUILT_IN.each_ref().map(|(known, _)| format!("`{known}`")).join(", ");
-    let text = fs::read_to_string(path).map_err(|source| {
+    let text = rlt_files::read_text(path, MOST_SETTINGS).map_err(|source| {
         if source.kind() == std::io::ErrorKind::NotFound {
             Error::Usage(format!("prompts.style `{name}` is neither {} nor a file", known()))
         } else {
@@ -238,6 +239,8 @@ fn from_file(name: &str) -> Result<PromptStyle> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn config(toml: &str) -> PromptsConfig {

@@ -71,9 +71,10 @@ pub fn refuse_foreign_page(path: &Path) -> Result<()> {
     /// The title stands within these.
     const HEAD: u64 = 1 << 16;
     let mut head = Vec::new();
-    match File::open(path) {
+    match path.metadata() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+        Ok(metadata) if metadata.is_file() => {
+            let file = File::open(path).map_err(io_error(path))?;
             file.take(HEAD).read_to_end(&mut head).map_err(io_error(path))?;
         }
         Ok(_) => {}

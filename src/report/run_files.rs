@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rlt_files::is_plain_path;
+use rlt_files::{MOST_ROWS, MOST_SETTINGS, is_plain_path};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -156,7 +156,8 @@ impl RunFiles {
     fn read_training(&mut self, dir: &Path) -> Result<()> {
         let config_path = dir.join("config.toml");
         if config_path.exists() {
-            self.config_text = fs::read_to_string(&config_path).map_err(io_error(&config_path))?;
+            self.config_text =
+                rlt_files::read_text(&config_path, MOST_SETTINGS).map_err(io_error(&config_path))?;
             let config = toml::from_str(&self.config_text).map_err(|e| Error::File {
                 path: config_path,
                 what: format!("not a configuration of this version: {}", e.message()),
@@ -217,7 +218,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = fs::read(path).map_err(io_error(path))?;
+    let bytes = rlt_files::read_bytes(path, MOST_ROWS).map_err(io_error(path))?;
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|e| Error::File { path: path.to_path_buf(), what: format!("cannot be read: {e}") })

@@ -1,9 +1,8 @@
 //! Figure 4a: a teacher that was trained on one world explains another, unchanged.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_ROWS, write_atomic};
 
 use super::curve::{curve, sum, tokens_sampled};
 use super::pooled::{Pooled, percent};
@@ -230,7 +229,7 @@ impl Work<'_> {
             for (name, numbers, market, n) in sets {
                 let mut rows = String::new();
                 for (file, n) in [(numbers, n), (market, n / 2)] {
-                    let text = fs::read_to_string(file)
+                    let text = rlt_files::read_text(file, MOST_ROWS)
                         .map_err(|source| Error::Io { path: file.clone(), source })?;
                     text.split_inclusive('\n').take(n).for_each(|line| rows.push_str(line));
                 }

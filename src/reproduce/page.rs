@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
-use rlt_files::write_atomic;
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use serde_json::Value;
 
 use super::section::Section;
@@ -22,7 +22,9 @@ pub fn write(run_dir: &Path, options: &Options, made: &[Section], times: &[Timed
         let path = run_dir.join(recipe.name()).join("section.json");
         let value = match made.iter().find(|section| section.name == recipe.name()) {
             Some(section) => serde_json::to_value(section).ok(),
-            None => std::fs::read_to_string(path).ok().and_then(|text| serde_json::from_str(&text).ok()),
+            None => rlt_files::read_text(&path, MOST_DESCRIPTION)
+                .ok()
+                .and_then(|text| serde_json::from_str(&text).ok()),
         };
         sections.extend(value);
     }

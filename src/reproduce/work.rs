@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -206,7 +206,7 @@ impl Work<'_> {
 }
 
 fn read_done<T: DeserializeOwned>(file: &Path) -> Result<Option<Done<T>>> {
-    let text = match fs::read_to_string(file) {
+    let text = match rlt_files::read_text(file, MOST_DESCRIPTION) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Io { path: file.to_owned(), source }),

@@ -3,10 +3,9 @@
 //! Row order and sampling depend on the seed and the step alone, so weights, moments, the reference
 //! model and the step are all there is to keep.
 
-use std::fs;
 use std::path::Path;
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_ROWS, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
 use rlt_model::chat_template::TemplateTime;
@@ -65,7 +64,7 @@ impl State {
     /// The file cannot be read, or is not one.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(STATE);
-        let json = fs::read(&path).map_err(io_error(&path))?;
+        let json = rlt_files::read_bytes(&path, MOST_ROWS).map_err(io_error(&path))?;
         let is_earlier = |state: &Value| state.get("began_with").is_none();
         let state = match serde_json::from_slice::<Value>(&json) {
             Ok(state) if is_earlier(&state) => serde_json::from_value(state).map(EarlierState::into_state),

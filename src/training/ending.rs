@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::base_folder;
 use rlt_model::config::ModelConfig;
@@ -67,7 +67,7 @@ impl Ending {
 
 /// The JSON object in a file that need not exist.
 fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    match std::fs::read(path) {
+    match rlt_files::read_bytes(path, MOST_DESCRIPTION) {
         Ok(json) => serde_json::from_slice(&json)
             .map(Some)
             .map_err(|e| Error::File { path: path.to_owned(), what: format!("is not a JSON object: {e}") }),

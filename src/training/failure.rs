@@ -1,9 +1,8 @@
 //! When a step fails: what the run has left, and the batch for looking at it afterwards.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_ROWS, write_atomic};
 use rlt_model::batch::ScoringGroup;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +105,7 @@ impl FailedBatch {
     /// # Errors
     /// The file cannot be read, or is not one.
     pub fn read(path: &Path) -> Result<Self> {
-        let json = fs::read(path).map_err(io_error(path))?;
+        let json = rlt_files::read_bytes(path, MOST_ROWS).map_err(io_error(path))?;
         serde_json::from_slice(&json).map_err(|e| Error::File {
             path: path.to_owned(),
             what: format!("not the {BATCH} of a failed step: {e}"),

@@ -83,7 +83,7 @@ impl Guard {
                 } else {
                     continue;
                 };
-                let kept = input.with_extension(format!("{}.kept", std::process::id()));
+                let kept = input.with_extension("kept");
                 let _ = fs::rename(&input, &kept);
                 eprintln!("{}: {what}", kept.display());
                 std::process::exit(101);
@@ -94,7 +94,7 @@ impl Guard {
 
     /// Lets `attempt` have its try at `input`, which is on disk while it lasts.
     pub fn attempt(&self, target: &str, input: &[u8], attempt: impl FnOnce()) {
-        let current = self.folder.join(format!("{target}.current"));
+        let current = self.folder.join(format!("{target}.{}.current", std::process::id()));
         fs::write(&current, input).unwrap();
         BEFORE.store(NOW.load(Ordering::Relaxed), Ordering::Relaxed);
         *self.watched.lock().unwrap() = Some((current.clone(), Instant::now()));
@@ -102,7 +102,7 @@ impl Guard {
         *self.watched.lock().unwrap() = None;
         if outcome.is_err() {
             let mut failures = self.failures.lock().unwrap();
-            let kept = self.folder.join(format!("{target}-{}.panic", failures.len()));
+            let kept = self.folder.join(format!("{target}.{}-{}.panic", std::process::id(), failures.len()));
             fs::rename(&current, &kept).unwrap();
             failures.push(format!("{}: panics", kept.display()));
             assert!(failures.len() < MOST_KEPT, "{}", failures.join("\n"));

@@ -17,7 +17,7 @@ use super::{model_with, write};
 
 /// The most memory these calls may map, kB: 1 GiB to work in, and what the program maps with a small file (its code, stacks,
 /// and what the allocator sets aside for each thread).
-const MOST_KB: u64 = (1 << 20) + (1 << 19);
+const MOST_KB: u64 = 1 << 20;
 
 /// `rlt` in `dir` with bounded memory, after a shell's `before`.
 fn rlt(dir: &Path, before: &str, args: &str) -> Output {

@@ -1,10 +1,11 @@
 //! Length and CRC-32C of a file.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use crate::read::open_regular;
 
 /// What a file was when it was whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct FileSum {
 /// # Errors
 /// It cannot be read.
 pub fn checksum(path: &Path) -> io::Result<FileSum> {
-    let (bytes, crc) = sum_of(&mut File::open(path)?)?;
+    let (bytes, crc) = sum_of(&mut open_regular(path)?)?;
     Ok(FileSum { bytes, crc32c: format!("{crc:08x}") })
 }
 

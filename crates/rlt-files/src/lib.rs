@@ -1,6 +1,6 @@
 //! Files that a kill, a full disk or a second process cannot spoil.
 //!
-//! What a program leaves behind should be whole, its own, and nobody else's loss. Five pieces see to that:
+//! What a program leaves behind should be whole, its own, and nobody else's loss. Six pieces see to that:
 //!
 //! - [`write_atomic`], [`WholeFile`] and [`replace_folder`]: what appears under a name is complete and durable, or what
 //!   was there before is still there;
@@ -9,6 +9,7 @@
 //!   a time;
 //! - [`Place`]: where a name really leads. Links are followed, devices and pipes are written to and never replaced,
 //!   and an output that is an input is refused ([`Inputs`]);
+//! - [`read_text`], [`open_regular`]: what is read whole has a bound, and a device or a silent pipe is not waited for;
 //! - [`checksum`]: length and CRC-32C, to notice what disks and people damage.
 //!
 //! Everything unfinished stands beside its final place under a name that ends in `.rlt-tmp`, `.rlt-partial` or
@@ -36,6 +37,7 @@ mod error;
 mod name;
 mod owned;
 mod place;
+mod read;
 mod replace;
 mod resumable;
 mod whole;
@@ -45,6 +47,9 @@ pub use error::{Error, Result};
 pub use name::{is_plain_name, is_plain_path};
 pub use owned::{MARK, OwnedFolder};
 pub use place::{Inputs, Place};
+pub use read::{
+    MOST_DESCRIPTION, MOST_ROWS, MOST_SETTINGS, is_pipe, open_once, open_regular, read_bytes, read_text,
+};
 pub use replace::{UNFINISHED, replace_folder, sync_dir};
 pub use resumable::{ResumableWriter, unfinished_work};
 pub use whole::{WholeFile, remove_unfinished, write_atomic};

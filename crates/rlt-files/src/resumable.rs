@@ -12,6 +12,7 @@ use crate::checksum::sum_of;
 use crate::claim::claim;
 use crate::error::{Error, Result, at};
 use crate::place::{Place, folder_of, open_stream};
+use crate::read::{MOST_DESCRIPTION, read_bytes};
 use crate::replace::sync_dir;
 use crate::whole::{WholeFile, beside, write_atomic};
 
@@ -60,7 +61,7 @@ struct Committed<S> {
 /// The description of the work that an earlier attempt at `path` left unfinished, where there is one.
 pub fn unfinished_work(path: &Path) -> Option<String> {
     let Place::File(target) = Place::of(path).ok()? else { return None };
-    let state = fs::read(beside(&target, "state")).ok()?;
+    let state = read_bytes(&beside(&target, "state"), MOST_DESCRIPTION).ok()?;
     let Committed { work, .. } = serde_json::from_slice::<Committed<serde_json::Value>>(&state).ok()?;
     Some(work)
 }
@@ -91,7 +92,7 @@ impl<S: Clone + Default + Serialize + DeserializeOwned> ResumableWriter<S> {
         fs::create_dir_all(folder_of(&target)).map_err(at(path))?;
         let (partial, state) = (beside(&target, "partial"), beside(&target, "state"));
         let mut file = claim(&partial, path)?;
-        let committed = fs::read(&state)
+        let committed = read_bytes(&state, MOST_DESCRIPTION)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Committed<S>>(&bytes).ok())
             .filter(|committed| committed.work == work)

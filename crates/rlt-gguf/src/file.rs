@@ -73,11 +73,12 @@ impl Gguf {
     /// not read.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
+        // Asked before it is opened: opening a pipe waits for who writes to it.
+        if !path.metadata().map_err(io)?.is_file() {
             let what = "is not a file; name a .gguf file".into();
             return Err(Error::File { path: path.to_owned(), what });
         }
+        let file = File::open(path).map_err(io)?;
         // SAFETY: the map is only read, and lives as long as what points into it by place.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let (metadata, tensors) = parse(&map).map_err(|what| Error::File { path: path.to_owned(), what })?;

@@ -3,18 +3,18 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use rlt_files::WholeFile;
+use rlt_files::{MOST_DESCRIPTION, WholeFile};
 use serde_json::Value;
 
 use crate::{Error, Result};
 
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })
+    rlt_files::read_text(path, MOST_DESCRIPTION).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// The text of a file that need not exist.
 pub(crate) fn read_text_if_present(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
+    match rlt_files::read_text(path, MOST_DESCRIPTION) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Io { path: path.to_owned(), source }),

@@ -1,7 +1,6 @@
 //! Model weights in safetensors files: read through a memory map, written atomically.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -245,7 +244,7 @@ struct Shard {
 impl Shard {
     fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = rlt_files::open_regular(path).map_err(io)?;
         // SAFETY: a file that another process truncates while it is mapped would end this process;
         // model files are written under another name and renamed, so that does not happen to ours.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;

@@ -14,6 +14,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rlt_files::{MOST_SETTINGS, read_text};
+
 use self::answers::{hex, plain_path};
 use self::client::{Client, Refusal};
 use super::files::{is_shard, kind, training_split};
@@ -164,15 +166,15 @@ fn home() -> Option<PathBuf> {
 fn token() -> Option<String> {
     let text = env::var("HF_TOKEN")
         .ok()
-        .or_else(|| fs::read_to_string(env::var_os("HF_TOKEN_PATH")?).ok())
-        .or_else(|| fs::read_to_string(home()?.join("token")).ok())?;
+        .or_else(|| read_text(Path::new(&env::var_os("HF_TOKEN_PATH")?), MOST_SETTINGS).ok())
+        .or_else(|| read_text(&home()?.join("token"), MOST_SETTINGS).ok())?;
     Some(text.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
 /// `snapshots/COMMIT` of a revision, which is a branch, tag or commit, where the cache has it.
 fn snapshot(id: &DatasetId, cache: &Path) -> Option<PathBuf> {
     let folder = id.folder(cache);
-    let commit = match fs::read_to_string(folder.join("refs").join(&id.revision)) {
+    let commit = match read_text(&folder.join("refs").join(&id.revision), MOST_SETTINGS) {
         Ok(commit) => commit.trim().to_owned(),
         Err(_) => id.revision.clone(),
     };

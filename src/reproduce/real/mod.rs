@@ -9,7 +9,7 @@ pub mod tables;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use rlt_files::write_atomic;
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use serde_json::json;
 
 use crate::config::{Config, DataConfig};
@@ -57,7 +57,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
     let work = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "base": options.base,
-        "config": std::fs::read_to_string(&config_path).map_err(io_error(&config_path))?,
+        "config": rlt_files::read_text(&config_path, MOST_DESCRIPTION).map_err(io_error(&config_path))?,
         "vocabulary": chat.tokenizer.vocabulary_hash(),
         "rows": crc32c::crc32c(lines.as_bytes()),
         "reward": &config.reward,
@@ -101,7 +101,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
 /// Whether an earlier call has begun exactly this. What is being scored lies under another name until it is complete.
 fn begun(folder: &Path, work: &str) -> Result<bool> {
     let path = folder.join(WORK);
-    match std::fs::read_to_string(&path) {
+    match rlt_files::read_text(&path, MOST_DESCRIPTION) {
         Ok(earlier) if earlier == work => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !folder.join("scored.jsonl").exists() => {
             Ok(false)
