@@ -239,8 +239,6 @@ fn uses_between(modules: &Crate, node_of: impl Fn(&ModulePath, &Module) -> Optio
 
 /// Rings that stand still, each by the first of its names: none may join them, and each goes when it is opened.
 const STANDING_FILES: &[&str] = &[
-    "crates/rlt-engine/src/arithmetic.rs",
-    "crates/rlt-engine/src/attention/backward.rs",
     "crates/rlt-model/src/config.rs",
     "src/config/grpo.rs",
     "src/dataset/conversation.rs",
@@ -253,11 +251,6 @@ const STANDING_FILES: &[&str] = &[
     "src/sft/evaluate.rs",
 ];
 const STANDING_MODULES: &[&str] = &[
-    "rlt-engine::arithmetic",
-    "rlt-engine::attention::backward",
-    "rlt-engine::attention::forward",
-    "rlt-engine::narrow::dot",
-    "rlt-engine::narrow::operand",
     "rlt::config",
     "rlt::config::grpo",
     "rlt::dataset::files",

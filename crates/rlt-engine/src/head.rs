@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::arithmetic::Arithmetic;
-use crate::matmul::Output;
+use crate::output::Output;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::simd;
 use crate::tensor::Tensor;

@@ -86,7 +86,7 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Amx => Self::Avx512Bf16.is_available() && crate::narrow::amx_is_available(),
+            Self::Amx => Self::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[allow(unreachable_patterns, reason = "each kind of processor has its own sets")]
             _ => false,
         }
@@ -134,7 +134,7 @@ mod tests {
         let lesser = InstructionSet::available().into_iter().filter(|&set| set < InstructionSet::Avx512);
         for set in lesser.filter(|&set| set < InstructionSet::in_use()) {
             let again = Command::new(std::env::current_exe().unwrap())
-                .args(["product::", "packed::", "bf16::", "narrow::", "simd::", "tile::"])
+                .args(["product::", "packed::", "bf16::", "simd::", "tile::"])
                 .env(VARIABLE, set.to_string())
                 .output()
                 .unwrap();

@@ -20,6 +20,8 @@
 //! on the other rows of its batch.
 
 pub mod adamw;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub mod arithmetic;
 pub mod attention;
 mod bf16;
@@ -33,8 +35,8 @@ pub mod low_rank;
 mod made_up;
 pub mod matmul;
 pub mod moment;
-mod narrow;
 pub mod norm;
+mod output;
 pub mod packed;
 mod parallel;
 mod product;

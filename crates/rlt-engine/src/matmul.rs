@@ -7,21 +7,15 @@
 
 use std::ops::Range;
 
+use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
+pub use crate::output::Output;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::{add_column_sums, for_row_blocks};
-use crate::product::{Right, View, multiply};
+use crate::product::bf16::{Left, Pairs, product};
+use crate::product::f32::{Right, View, multiply};
 use crate::simd;
 use crate::tensor::Tensor;
-
-/// Whether a product replaces what the output holds or is added to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// Overwrite.
-    Replace,
-    /// Add to the present contents.
-    Accumulate,
-}
 
 /// `out[M,N] (+)= x[M,K] . w[N,K]^T`: the forward pass of a linear layer.
 ///
@@ -53,7 +47,7 @@ const WIDENED_FEATURES: usize = 1024;
 
 /// A product over the output features of weights `w` kept in bf16, in parts: `multiply(features, wide, mode)` gets
 /// these features' weights widened (features x in_features).
-pub(crate) fn by_widened(
+fn by_widened(
     panels: &Bf16Panels,
     w: &Tensor,
     mut mode: Output,
@@ -75,6 +69,39 @@ pub(crate) fn by_widened(
 pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.rows(), out.rows(), out.cols()), (x.rows(), dy.cols(), x.cols()), "matmul_tn shapes");
     multiply(out, mode, View::of(dy).transposed(), Right::Rows(View::of(x)), x.rows());
+}
+
+/// The three products of a linear layer: shapes, modes and panics as the functions above.
+impl Arithmetic {
+    /// `out[M,N] (+)= x[M,K] . w[N,K]^T`.
+    pub fn nt(self, x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+        match self {
+            Self::F32 => matmul_nt(x, w, out, mode),
+            Self::Bf16 => product(&Left::of_rows(x), &Pairs::of_rows(w), out, mode),
+        }
+    }
+
+    /// `out[M,K] (+)= dy[M,N] . w[N,K]`.
+    pub fn nn(self, dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+        match (self, w.bf16_panels()) {
+            (Self::F32, _) => matmul_nn(dy, w, out, mode),
+            (Self::Bf16, None) => product(&Left::of_rows(dy), &Pairs::of_columns(w), out, mode),
+            (Self::Bf16, Some(panels)) => {
+                assert_eq!(dy.cols(), w.rows(), "inner dimension of a product");
+                by_widened(panels, w, mode, |features, wide, mode| {
+                    product(&Left::of_some_columns(dy, features), &Pairs::of_columns(wide), out, mode);
+                });
+            }
+        }
+    }
+
+    /// `out[N,K] (+)= dy[M,N]^T . x[M,K]`.
+    pub fn tn(self, dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
+        match self {
+            Self::F32 => matmul_tn(dy, x, out, mode),
+            Self::Bf16 => product(&Left::of_columns(dy), &Pairs::of_columns(x), out, mode),
+        }
+    }
 }
 
 /// Adds `bias` (1 x N) to every row of `y` (M x N).

@@ -9,9 +9,9 @@ use rayon::prelude::*;
 
 use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
-use crate::matmul::Output;
-use crate::narrow::{Left, Pairs, product};
-use crate::product::{Right, View, multiply};
+use crate::output::Output;
+use crate::product::bf16::{Left, Pairs, product};
+use crate::product::f32::{Right, View, multiply};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, strip_columns};
 

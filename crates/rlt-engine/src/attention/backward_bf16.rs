@@ -2,13 +2,13 @@
 
 use pulp::bytemuck;
 
-use super::TILE_KEYS;
-use super::backward::{Inputs, RowSums, Scratch, TILE_QUERIES};
+use super::backward_tile::{Inputs, RowSums, Scratch, TILE_QUERIES};
+use super::key_runs::TILE_KEYS;
 use super::key_tiles::{Factor, KeyTiles, head_view};
 use crate::buffer;
-use crate::matmul::Output;
-use crate::narrow::{Kernel, Left, Pairs, View, small_product};
+use crate::output::Output;
 use crate::parallel::SharedMut;
+use crate::product::bf16::{Kernel, Left, Pairs, View, small_product};
 
 /// One key/value head of a family of segments. Its keys and values are rounded and laid out once; the tiles of
 /// queries pass by.
@@ -63,7 +63,7 @@ impl<'a> FamilyHead<'a> {
         buffer::give(factors);
     }
 
-    /// As the f32 tile of [`super::backward`], equation by equation.
+    /// As the f32 tile of [`super::backward_f32`], equation by equation.
     ///
     /// # Safety
     /// As [`Self::add_gradients`].

@@ -2,10 +2,10 @@
 
 use pulp::Simd;
 
-use super::TILE_KEYS;
-use super::backward::{Inputs, RowSums, Scratch};
+use super::backward_tile::{Inputs, RowSums, Scratch};
 use super::key_gradients::{KeyGradients, write_head};
 use super::key_panels::{KeyPanels, value_cols};
+use super::key_runs::TILE_KEYS;
 use crate::parallel::SharedMut;
 use crate::simd::Vectors;
 use crate::tensor::Tensor;

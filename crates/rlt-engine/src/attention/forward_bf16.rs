@@ -5,14 +5,15 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd, bytemuck};
 
-use super::forward::{QueryTile, Scratch, tile_queries, visible_keys};
 use super::key_panels::value_cols;
+use super::key_runs::{KeyTile, TILE_KEYS};
 use super::key_tiles::{KeyTiles, head_view};
-use super::{AttentionShape, KeyTile, TILE_KEYS};
+use super::layout::AttentionShape;
+use super::query_tile::{QueryTile, Scratch, tile_queries, visible_keys};
 use crate::arithmetic::Arithmetic;
 use crate::buffer::{self, Buffer};
-use crate::matmul::Output;
-use crate::narrow::{
+use crate::output::Output;
+use crate::product::bf16::{
     Kernel, Left, TILE_WORDS, WithRounding, left_row_mut, small_product, vectorized_with_rounding,
 };
 use crate::simd::{self, LANES, Lanes, Vectors};

@@ -1,7 +1,8 @@
 //! Where the gradients of keys and values are summed while the tiles of queries pass by.
 
 use super::key_panels::value_cols;
-use super::{AttentionShape, KeyTile, Layout};
+use super::key_runs::KeyTile;
+use super::layout::{AttentionShape, Layout};
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use pulp::Simd;
 use rayon::prelude::*;
 
-use super::{AttentionShape, KeyRuns, KeyTile, Layout, TILE_KEYS};
+use super::key_runs::{KeyRuns, KeyTile, TILE_KEYS};
+use super::layout::{AttentionShape, Layout};
 use crate::parallel::is_alone;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, rows_by_strip, strip, strip_columns};

@@ -3,9 +3,10 @@
 use pulp::bytemuck;
 use rayon::prelude::*;
 
-use super::{AttentionShape, KeyRuns, KeyTile, Layout, TILE_KEYS};
+use super::key_runs::{KeyRuns, KeyTile, TILE_KEYS};
+use super::layout::{AttentionShape, Layout};
 use crate::buffer::{self, Buffer};
-use crate::narrow::{LaidOut, Pairs, View};
+use crate::product::bf16::{LaidOut, Pairs, View};
 use crate::tensor::Tensor;
 
 /// A right factor that keys or values are laid out as.

@@ -8,31 +8,30 @@
 //! - `product`: how a product is cut into tasks and blocks.
 //! - `kernel` chooses among three ways to compute a block: `tiles` (AMX), `dot` (AVX-512 BF16) and `portable`.
 
+mod block;
 #[cfg(target_arch = "x86_64")]
 mod dot;
 mod kernel;
+mod laid_out;
+mod numbers;
 mod operand;
 mod portable;
 mod product;
 mod rounding;
+mod tile_size;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 mod transpose;
 mod view;
 
 pub(crate) use kernel::Kernel;
+pub(crate) use laid_out::LaidOut;
+pub(crate) use numbers::WithRounding;
 pub(crate) use operand::{Left, Pairs, left_row_mut};
-pub(crate) use product::{LaidOut, product, small_product};
-pub(crate) use rounding::{WithRounding, vectorized_with_rounding};
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use tiles::amx_is_available;
+pub(crate) use product::{product, small_product};
+pub(crate) use rounding::vectorized_with_rounding;
+pub(crate) use tile_size::TILE_WORDS;
 pub(crate) use view::View;
 
 #[cfg(test)]
 mod tests;
-
-/// Words of a tile row: 64 bytes, 32 numbers.
-pub(crate) const TILE_WORDS: usize = 16;
-
-/// Rows of a tile of the left factor.
-const TILE_ROWS: usize = 16;

@@ -2,8 +2,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::kernel::Block;
-use super::{TILE_ROWS, TILE_WORDS};
+use super::block::Block;
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::simd::{Vectors, mul_add};
 use crate::tile::PANEL;
 

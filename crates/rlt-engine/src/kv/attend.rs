@@ -1,201 +1,19 @@
-//! Keys and values of sequences that are being decoded, and attention of their newest tokens.
-//!
-//! A sequence's keys and values live in pages of 64 tokens, taken as the sequence grows and given
-//! back when it ends. The pages of a prompt are shared by all completions of it. Within a page and
-//! head, keys are stored column by column (so 64 scores are computed side by side) and values row
-//! by row. Models whose products are bf16 keep them in bf16, half the bytes; attention widens them in registers
-//! and computes in f32 either way.
+//! Attention of the newest tokens of sequences that are being decoded.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use pulp::{Simd, WithSimd, bytemuck};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::arithmetic::Arithmetic;
+use super::pages::{KvPages, KvSequence, Numbers};
+use super::words::{PAGE_TOKENS, Words};
 use crate::attention::AttentionShape;
-use crate::bf16::{rounded, tile_bf16};
+use crate::bf16::tile_bf16;
 use crate::parallel::SharedMut;
 use crate::simd::{self, Vectors};
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, PANEL, left_rows, tile};
-
-/// Tokens of a page.
-pub const PAGE_TOKENS: usize = 64;
-
-/// Keys and values of a run of tokens, in all layers.
-pub struct KvPages {
-    n_layers: usize,
-    shape: AttentionShape,
-    arithmetic: Arithmetic,
-    /// Per page: per layer and head, keys (head_dim x 64) and values (64 x head_dim); in bf16, two of them in
-    /// the bits of each element ([`Words`]).
-    pages: Vec<Tensor>,
-    len: usize,
-}
-
-impl KvPages {
-    /// No tokens yet.
-    pub fn new(n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
-        Self { n_layers, shape, arithmetic, pages: Vec::new(), len: 0 }
-    }
-
-    /// Number of tokens stored in every layer.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether no token is stored.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Makes room for `n` more tokens.
-    fn reserve(&mut self, n: usize) {
-        let head = match self.arithmetic {
-            Arithmetic::F32 => 2 * self.shape.head_dim * PAGE_TOKENS,
-            Arithmetic::Bf16 => Words::of(self.shape).page(),
-        };
-        while self.pages.len() * PAGE_TOKENS < self.len + n {
-            // Stale values beyond the stored tokens are never read.
-            self.pages.push(Tensor::scratch(self.n_layers * self.shape.n_kv_heads, head));
-        }
-    }
-
-    /// Stores the keys and values of one layer for the tokens `self.len ..`, found in consecutive
-    /// rows of `qkv` from `first_row`. [`Self::advance`] makes them count.
-    pub fn store(&mut self, layer: usize, qkv: &Tensor, first_row: usize, n: usize) {
-        self.reserve(n);
-        let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
-        for i in 0..n {
-            let (page, slot) = ((self.len + i) / PAGE_TOKENS, (self.len + i) % PAGE_TOKENS);
-            let row = qkv.row(first_row + i);
-            let cols = self.pages[page].cols();
-            for head in 0..heads {
-                let at = (layer * heads + head) * cols;
-                let key = &row[self.shape.key_col(head)..][..hd];
-                let value = &row[self.shape.value_col(head)..][..hd];
-                let of_head = &mut self.pages[page].data_mut()[at..at + cols];
-                if self.arithmetic == Arithmetic::Bf16 {
-                    Words::of(self.shape).store(bytemuck::cast_slice_mut(of_head), slot, key, value);
-                    continue;
-                }
-                let (keys, values) = of_head.split_at_mut(hd * PAGE_TOKENS);
-                for (d, value) in key.iter().enumerate() {
-                    keys[d * PAGE_TOKENS + slot] = *value;
-                }
-                values[slot * hd..(slot + 1) * hd].copy_from_slice(value);
-            }
-        }
-    }
-
-    /// Counts `n` tokens that were stored in every layer.
-    pub fn advance(&mut self, n: usize) {
-        self.len += n;
-    }
-
-    /// Keys and values of one page in one layer and head.
-    fn head(&self, page: usize, layer: usize, head: usize) -> Numbers<'_> {
-        let row = self.pages[page].row(layer * self.shape.n_kv_heads + head);
-        match self.arithmetic {
-            Arithmetic::F32 => {
-                let (keys, values) = row.split_at(self.shape.head_dim * PAGE_TOKENS);
-                Numbers::F32 { keys, values }
-            }
-            Arithmetic::Bf16 => {
-                let words: &[u32] = bytemuck::cast_slice(row);
-                let (keys, values) = words.split_at(Words::of(self.shape).keys());
-                Numbers::Bf16 { keys, values }
-            }
-        }
-    }
-}
-
-/// Keys and values of one page of one head.
-#[derive(Clone, Copy)]
-enum Numbers<'a> {
-    /// head_dim x 64 and 64 x head_dim.
-    F32 { keys: &'a [f32], values: &'a [f32] },
-    /// The same in words.
-    Bf16 { keys: &'a [u32], values: &'a [u32] },
-}
-
-/// How a page holds bf16 numbers: as [`tile_bf16`] reads them, keys in runs of 64 and values in runs of 32
-/// (the last one filled up).
-#[derive(Clone, Copy)]
-struct Words {
-    head_dim: usize,
-}
-
-impl Words {
-    fn of(shape: AttentionShape) -> Self {
-        Self { head_dim: shape.head_dim }
-    }
-
-    /// Words of a page's keys.
-    fn keys(self) -> usize {
-        self.head_dim * PAGE_TOKENS / 2
-    }
-
-    /// Words of one token's value.
-    fn value(self) -> usize {
-        self.head_dim.div_ceil(PANEL) * PANEL / 2
-    }
-
-    /// Words of a page.
-    fn page(self) -> usize {
-        self.keys() + PAGE_TOKENS * self.value()
-    }
-
-    /// Rounds and stores a token's key and value.
-    fn store(self, page: &mut [u32], slot: usize, key: &[f32], value: &[f32]) {
-        const HALF: usize = PAGE_TOKENS / 2;
-        let (keys, values) = page.split_at_mut(self.keys());
-        for (words, number) in keys.chunks_exact_mut(HALF).zip(key) {
-            put(&mut words[slot % HALF], slot >= HALF, *number);
-        }
-        let words = &mut values[slot * self.value()..(slot + 1) * self.value()];
-        for (words, run) in words.chunks_exact_mut(PANEL / 2).zip(value.chunks(PANEL)) {
-            words.fill(0);
-            for (i, number) in run.iter().enumerate() {
-                put(&mut words[i % (PANEL / 2)], i >= PANEL / 2, *number);
-            }
-        }
-    }
-}
-
-/// Puts a rounded number into the upper or lower half of a word.
-#[inline(always)]
-fn put(word: &mut u32, upper: bool, number: f32) {
-    *word =
-        if upper { *word & 0xffff | rounded(number) << 16 } else { *word & 0xffff_0000 | rounded(number) };
-}
-
-/// A sequence that is being decoded: a shared prompt and its own tokens.
-pub struct KvSequence {
-    /// The prompt's keys and values.
-    pub prefix: Arc<KvPages>,
-    /// The sequence's own.
-    pub own: KvPages,
-}
-
-impl KvSequence {
-    /// A sequence that continues `prefix` and has no tokens of its own yet.
-    pub fn after(prefix: Arc<KvPages>) -> Self {
-        let own = KvPages::new(prefix.n_layers, prefix.shape, prefix.arithmetic);
-        Self { prefix, own }
-    }
-
-    /// Number of tokens, those of the prompt included.
-    pub fn len(&self) -> usize {
-        self.prefix.len() + self.own.len()
-    }
-
-    /// Whether there is no token.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
 
 /// Attention of one new token per sequence, in one layer. Row `i` of `qkv` is the new token of
 /// `sequences[i]`, whose key and value have been stored but not counted yet.
@@ -289,7 +107,7 @@ impl<'a> HeadRun<'a> {
         let per_head = self.run.len() * per_kv;
         let prefix = &self.sequences[self.run.start].prefix;
         let own = |sequence: usize| &self.sequences[sequence].own;
-        let tokens = self.run.clone().map(|sequence| own(sequence).len + 1).chain([prefix.len]);
+        let tokens = self.run.clone().map(|sequence| own(sequence).len() + 1).chain([prefix.len()]);
         let pages: usize = tokens.map(|n| n.div_ceil(PAGE_TOKENS)).sum();
         let mut all = Vec::with_capacity(pages * self.kv_heads.len());
         let mut add = |pages: &'a KvPages, n: usize, queries: Range<usize>| {
@@ -302,10 +120,10 @@ impl<'a> HeadRun<'a> {
                 }
             }
         };
-        add(prefix, prefix.len, 0..per_head);
+        add(prefix, prefix.len(), 0..per_head);
         for (i, sequence) in self.run.clone().enumerate() {
             let own = own(sequence);
-            add(own, own.len + 1, i * per_kv..(i + 1) * per_kv);
+            add(own, own.len() + 1, i * per_kv..(i + 1) * per_kv);
         }
         all
     }

@@ -7,9 +7,9 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
-use super::kernel::Block;
-use super::rounding::{NUMBERS, WithRounding};
-use super::{TILE_ROWS, TILE_WORDS};
+use super::block::Block;
+use super::numbers::{NUMBERS, WithRounding};
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::instructions::InstructionSet;
 use crate::tile::PANEL;
 

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::{FEW_ROWS, Product, Right};
+use super::factors::{FEW_ROWS, Product, Right};
 use crate::bf16::tile_bf16;
-use crate::matmul::Output;
+use crate::output::Output;
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, ByTiles, PANEL, left_rows, prefetch, strip, tile};
 

@@ -8,11 +8,12 @@ use std::ops::Range;
 use pulp::bytemuck;
 use rayon::prelude::*;
 
-use super::product::LaidOut;
-use super::rounding::{NUMBERS, pair, round_pairs, round_row, round_rows};
+use super::laid_out::LaidOut;
+use super::numbers::NUMBERS;
+use super::rounding::{pair, round_pairs, round_row, round_rows};
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use super::transpose::transpose;
 use super::view::View;
-use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
 use crate::parallel::SharedMut;

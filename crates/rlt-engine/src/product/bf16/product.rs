@@ -6,11 +6,13 @@ use std::ops::Range;
 use pulp::bytemuck;
 use rayon::prelude::*;
 
-use super::kernel::{Block, Kernel};
+use super::block::Block;
+use super::kernel::Kernel;
+use super::laid_out::LaidOut;
 use super::operand::{Left, Pairs};
-use super::{TILE_ROWS, TILE_WORDS};
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::buffer;
-use crate::matmul::Output;
+use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, prefetch};
@@ -120,14 +122,6 @@ impl Task<'_> {
         }
         buffer::give(laid_out);
     }
-}
-
-/// A right factor that was laid out as a whole.
-#[derive(Clone, Copy)]
-pub(crate) struct LaidOut<'a> {
-    pub words: &'a [u32],
-    /// Tiles of its inner dimension.
-    pub tiles: usize,
 }
 
 /// A product of two laid-out factors on this thread: `out (+)= left . right`, m x n, `stride` elements between

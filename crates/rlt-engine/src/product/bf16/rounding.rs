@@ -4,19 +4,11 @@ use std::ops::Range;
 
 use pulp::bytemuck;
 
+use super::numbers::{NUMBERS, WithRounding};
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use super::view::View;
-use super::{TILE_ROWS, TILE_WORDS};
 use crate::bf16::rounded;
 use crate::simd;
-
-/// Numbers of a tile's row.
-pub(super) const NUMBERS: usize = 2 * TILE_WORDS;
-
-/// Work that rounds runs of numbers, which come out of its own computations, into words.
-pub(crate) trait WithRounding {
-    /// Runs it; `round` makes 16 words of 32 numbers. Mark it `#[inline(always)]`.
-    fn with_rounding(self, round: impl Fn(&[f32; NUMBERS], &mut [u32; TILE_WORDS]) + Copy);
-}
 
 /// Runs `work` compiled for the instructions of this processor, as [`simd::vectorized`] does.
 #[inline(always)]

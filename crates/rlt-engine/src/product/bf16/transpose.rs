@@ -1,6 +1,6 @@
 //! 16 x 16 words, transposed.
 
-use super::{TILE_ROWS, TILE_WORDS};
+use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::instructions::InstructionSet;
 
 /// Row `r`, column `c` of `tile` becomes row `c`, column `r` of `out`, whose rows are `stride` words apart.

@@ -1,9 +1,16 @@
 //! Products of every layout and size, and what their bits depend on.
 
-use super::*;
+use super::cut::even;
+use super::factors::Product;
+use super::part::Part;
+use super::{Right, View, multiply};
 use crate::instructions::InstructionSet;
 use crate::made_up::{numbers, transposed};
+use crate::output::Output;
 use crate::packed::PackedWeight;
+use crate::parallel::SharedMut;
+use crate::tensor::Tensor;
+use crate::tile::{PANEL, Tiled};
 
 /// Every layout of both factors against sums in f64, to twice what f32 can lose in as many additions.
 #[test]

@@ -1,0 +1,109 @@
+//! Heads, and which rows of a packed batch belong together.
+
+/// Heads of an attention layer. Query, key and value heads lie side by side in a row of the packed
+/// matrix: `[n_heads | n_kv_heads | n_kv_heads] x head_dim` columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; each serves `n_heads / n_kv_heads` query heads.
+    pub n_kv_heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Columns of the packed query/key/value matrix.
+    pub fn qkv_cols(&self) -> usize {
+        (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
+    }
+
+    /// Query heads per key/value head.
+    pub fn queries_per_kv(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+
+    /// First column of a key head.
+    pub(crate) fn key_col(&self, kv_head: usize) -> usize {
+        (self.n_heads + kv_head) * self.head_dim
+    }
+
+    /// First column of a value head.
+    pub(crate) fn value_col(&self, kv_head: usize) -> usize {
+        (self.n_heads + self.n_kv_heads + kv_head) * self.head_dim
+    }
+
+    /// Scores are divided by the root of the head width.
+    pub(crate) fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+}
+
+/// A run of rows of the packed batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Index of the segment whose tokens come before these; it has no prefix of its own.
+    pub prefix: Option<usize>,
+}
+
+/// Which rows of a packed batch belong together, and where each stands in its sequence.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    segments: Vec<Segment>,
+    positions: Vec<u32>,
+}
+
+impl Layout {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a segment of `len` rows after the rows so far and returns its index.
+    ///
+    /// # Panics
+    /// If the prefix does not exist yet or has a prefix itself.
+    pub fn push(&mut self, len: usize, prefix: Option<usize>) -> usize {
+        let offset = prefix.map_or(0, |p| {
+            assert!(self.segments[p].prefix.is_none(), "a prefix segment has no prefix");
+            self.segments[p].len
+        });
+        self.segments.push(Segment { start: self.positions.len(), len, prefix });
+        self.positions.extend((offset..offset + len).map(|p| p as u32));
+        self.segments.len() - 1
+    }
+
+    /// The segments in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Position of every row in its sequence.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Each segment without a prefix, with the segments that have it as theirs.
+    pub(crate) fn families(&self) -> Vec<Vec<usize>> {
+        let mut families: Vec<Vec<usize>> = Vec::new();
+        let mut family_of = vec![usize::MAX; self.segments.len()];
+        for (index, segment) in self.segments.iter().enumerate() {
+            if let Some(prefix) = segment.prefix {
+                families[family_of[prefix]].push(index);
+            } else {
+                family_of[index] = families.len();
+                families.push(vec![index]);
+            }
+        }
+        families
+    }
+}

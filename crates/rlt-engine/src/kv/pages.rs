@@ -1,0 +1,133 @@
+//! Pages of keys and values, and the sequences that hold them.
+
+use std::sync::Arc;
+
+use pulp::bytemuck;
+
+use super::words::{PAGE_TOKENS, Words};
+use crate::arithmetic::Arithmetic;
+use crate::attention::AttentionShape;
+use crate::tensor::Tensor;
+
+/// Keys and values of a run of tokens, in all layers.
+pub struct KvPages {
+    n_layers: usize,
+    shape: AttentionShape,
+    arithmetic: Arithmetic,
+    /// Per page: per layer and head, keys (head_dim x 64) and values (64 x head_dim); in bf16, two of them in
+    /// the bits of each element ([`Words`]).
+    pages: Vec<Tensor>,
+    len: usize,
+}
+
+impl KvPages {
+    /// No tokens yet.
+    pub fn new(n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+        Self { n_layers, shape, arithmetic, pages: Vec::new(), len: 0 }
+    }
+
+    /// Number of tokens stored in every layer.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes room for `n` more tokens.
+    fn reserve(&mut self, n: usize) {
+        let head = match self.arithmetic {
+            Arithmetic::F32 => 2 * self.shape.head_dim * PAGE_TOKENS,
+            Arithmetic::Bf16 => Words::of(self.shape).page(),
+        };
+        while self.pages.len() * PAGE_TOKENS < self.len + n {
+            // Stale values beyond the stored tokens are never read.
+            self.pages.push(Tensor::scratch(self.n_layers * self.shape.n_kv_heads, head));
+        }
+    }
+
+    /// Stores the keys and values of one layer for the tokens `self.len ..`, found in consecutive
+    /// rows of `qkv` from `first_row`. [`Self::advance`] makes them count.
+    pub fn store(&mut self, layer: usize, qkv: &Tensor, first_row: usize, n: usize) {
+        self.reserve(n);
+        let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
+        for i in 0..n {
+            let (page, slot) = ((self.len + i) / PAGE_TOKENS, (self.len + i) % PAGE_TOKENS);
+            let row = qkv.row(first_row + i);
+            let cols = self.pages[page].cols();
+            for head in 0..heads {
+                let at = (layer * heads + head) * cols;
+                let key = &row[self.shape.key_col(head)..][..hd];
+                let value = &row[self.shape.value_col(head)..][..hd];
+                let of_head = &mut self.pages[page].data_mut()[at..at + cols];
+                if self.arithmetic == Arithmetic::Bf16 {
+                    Words::of(self.shape).store(bytemuck::cast_slice_mut(of_head), slot, key, value);
+                    continue;
+                }
+                let (keys, values) = of_head.split_at_mut(hd * PAGE_TOKENS);
+                for (d, value) in key.iter().enumerate() {
+                    keys[d * PAGE_TOKENS + slot] = *value;
+                }
+                values[slot * hd..(slot + 1) * hd].copy_from_slice(value);
+            }
+        }
+    }
+
+    /// Counts `n` tokens that were stored in every layer.
+    pub fn advance(&mut self, n: usize) {
+        self.len += n;
+    }
+
+    /// Keys and values of one page in one layer and head.
+    pub(super) fn head(&self, page: usize, layer: usize, head: usize) -> Numbers<'_> {
+        let row = self.pages[page].row(layer * self.shape.n_kv_heads + head);
+        match self.arithmetic {
+            Arithmetic::F32 => {
+                let (keys, values) = row.split_at(self.shape.head_dim * PAGE_TOKENS);
+                Numbers::F32 { keys, values }
+            }
+            Arithmetic::Bf16 => {
+                let words: &[u32] = bytemuck::cast_slice(row);
+                let (keys, values) = words.split_at(Words::of(self.shape).keys());
+                Numbers::Bf16 { keys, values }
+            }
+        }
+    }
+}
+
+/// Keys and values of one page of one head.
+#[derive(Clone, Copy)]
+pub(super) enum Numbers<'a> {
+    /// head_dim x 64 and 64 x head_dim.
+    F32 { keys: &'a [f32], values: &'a [f32] },
+    /// The same in words.
+    Bf16 { keys: &'a [u32], values: &'a [u32] },
+}
+
+/// A sequence that is being decoded: a shared prompt and its own tokens.
+pub struct KvSequence {
+    /// The prompt's keys and values.
+    pub prefix: Arc<KvPages>,
+    /// The sequence's own.
+    pub own: KvPages,
+}
+
+impl KvSequence {
+    /// A sequence that continues `prefix` and has no tokens of its own yet.
+    pub fn after(prefix: Arc<KvPages>) -> Self {
+        let own = KvPages::new(prefix.n_layers, prefix.shape, prefix.arithmetic);
+        Self { prefix, own }
+    }
+
+    /// Number of tokens, those of the prompt included.
+    pub fn len(&self) -> usize {
+        self.prefix.len() + self.own.len()
+    }
+
+    /// Whether there is no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

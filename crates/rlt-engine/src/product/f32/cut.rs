@@ -1,0 +1,88 @@
+//! How a product is cut into tasks, which changes no element.
+
+use std::ops::{Range, RangeInclusive};
+
+use rayon::prelude::*;
+
+use super::factors::{FEW_ROWS, Product, Right, View};
+use super::part::Part;
+use crate::output::Output;
+use crate::parallel::{SharedMut, is_alone};
+use crate::simd::Vectors;
+use crate::tensor::Tensor;
+use crate::tile::{MAX_ROWS, PANEL, Tiled};
+
+/// Writes or adds a whole product to `out`, in parallel where it is worth it.
+pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right, depth: usize) {
+    let (m, n) = (out.rows(), out.cols());
+    let panels = n.div_ceil(PANEL);
+    let out = SharedMut(out.data_mut().as_mut_ptr());
+    let product = Product::new((m, n, depth), left, right, out, n, mode);
+    if m * n * depth < SERIAL_WORK || is_alone() {
+        // SAFETY: the whole output is ours.
+        return unsafe { product.compute_all() };
+    }
+    // How it is cut into tasks changes no element.
+    let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
+    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted, TASK_ROWS, MAX_ROWS) };
+    let tasks_m = m.div_ceil(task_rows);
+    let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
+    let tasks_n = panels.div_ceil(task_panels);
+    (0..tasks_m * tasks_n).into_par_iter().for_each(|index| {
+        let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * task_panels);
+        let (rows, panels) = (row..m.min(row + task_rows), panel..panels.min(panel + task_panels));
+        // SAFETY: the rows and columns of a task are written by it alone.
+        unsafe { product.compute(rows, panels) };
+    });
+}
+
+/// Multiply-adds below which one thread does everything.
+const SERIAL_WORK: usize = 1 << 16;
+
+/// Tasks of a product: enough of them for threads that are not equally fast.
+const TASKS_PER_THREAD: usize = 2;
+
+/// Rows of a task: so few that they stay in the second-level cache, so many that the right factor is worth fetching.
+const TASK_ROWS: RangeInclusive<usize> = 48..=240;
+
+/// Panels of a task, at least.
+const TASK_PANELS: usize = 4;
+
+/// Cuts `n` into even parts, a multiple of `parts` where that keeps them within `limits`: what a part holds, a multiple
+/// of `step`.
+pub(super) fn even(n: usize, parts: usize, limits: RangeInclusive<usize>, step: usize) -> usize {
+    let parts = parts * n.div_ceil(parts * limits.end());
+    n.div_ceil(parts).max(*limits.start()).next_multiple_of(step)
+}
+
+impl<'a> Product<'a> {
+    /// `out` points to the first of m rows of n columns, `out_stride` apart; `shape` is (m, n, inner dimension).
+    pub(super) fn new(
+        shape: (usize, usize, usize),
+        left: View<'a>,
+        right: Right<'a>,
+        out: SharedMut,
+        out_stride: usize,
+        mode: Output,
+    ) -> Self {
+        Self { shape, left, right, out, out_stride, mode }
+    }
+
+    /// Computes everything, on this thread.
+    ///
+    /// # Safety
+    /// `out` must have the shape's rows and columns, and they be the caller's alone.
+    pub(super) unsafe fn compute_all(&self) {
+        let (m, n, _) = self.shape;
+        // SAFETY: passed on to the caller.
+        unsafe { self.compute(0..m, 0..n.div_ceil(PANEL)) };
+    }
+
+    /// Computes some rows of some panels of columns.
+    ///
+    /// # Safety
+    /// `out` must have the shape's rows and columns, and these rows and columns be the caller's alone.
+    unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>) {
+        Vectors::in_use().run(Tiled(Part { product: self, rows, panels }));
+    }
+}
