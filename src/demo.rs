@@ -28,7 +28,7 @@ use crate::report::{self, DemoSummary, Explanations, Sample, Stage, Student};
 use crate::run_dir::open_folder_of_runs;
 use crate::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
 use crate::training::run::frozen_model;
-use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use crate::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 
 const BASE: &str = include_str!("../configs/demo/base.toml");
 const TEACHER_SFT: &str = include_str!("../configs/demo/teacher_sft.toml");

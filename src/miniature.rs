@@ -7,17 +7,18 @@ use std::sync::atomic::AtomicBool;
 use crate::config::Config;
 use crate::dataset::{JsonlWriter, QuestionRow, TraceRow, read_questions};
 use crate::error::Result;
-use crate::evaluate::task::{Task, Thought, run_task};
+use crate::evaluate::Thought;
+use crate::evaluate::task::{Task, run_task};
 use crate::evaluate::{EvalOptions, EvalReport, QuestionRecord};
 use crate::explain::explain;
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::run_dir::RunDir;
 use crate::sampling::Sampler;
+use crate::start;
 use crate::traces::{conversation_columns, flaw};
 use crate::training::run::frozen_model;
-use crate::worlds::{Kind, World};
-use crate::{grpo, sft};
+use crate::worlds::{Kind, World, WorldContent};
 use rlt_reward::diagnostics::solution_overlap;
 
 /// Where the stages write, what seeds them and who watches.
@@ -86,19 +87,19 @@ impl Miniature<'_> {
     /// `rlt sft`; the folder of the final model.
     ///
     /// # Errors
-    /// As [`sft::train`].
+    /// As [`start::sft`].
     pub fn fine_tune(&self, config: &Config) -> Result<PathBuf> {
         let dir = RunDir::open(config)?;
-        Ok(sft::train(config, &dir.path, self.progress, self.stop)?.model)
+        Ok(start::sft(config, &dir.path, self.progress, self.stop)?.model)
     }
 
     /// `rlt train`; the folder of the final model.
     ///
     /// # Errors
-    /// As [`grpo::train`].
+    /// As [`start::grpo`].
     pub fn reinforce(&self, config: &Config) -> Result<PathBuf> {
         let dir = RunDir::open(config)?;
-        Ok(grpo::train(config, &dir.path, self.progress, self.stop)?.model)
+        Ok(start::grpo(config, &dir.path, self.progress, self.stop)?.model)
     }
 
     /// `rlt explain`: `n` explanations of each row of `config.data` by the model in `config.model.path`.

@@ -9,7 +9,7 @@ use rlt::metrics::is_time;
 use rlt::progress::Silent;
 use rlt::run_log::read_rows;
 use rlt::worlds::lexicon::TURN_END;
-use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
@@ -38,7 +38,7 @@ fn made() -> Made {
     ];
     let config = Config::load(Some(&Path::new(CONFIGS).join("sft.toml")), &overrides).unwrap();
     let base = folder.path().join("base");
-    let model = rlt::sft::train(&config, &base, &Silent, &AtomicBool::new(false)).unwrap().model;
+    let model = rlt::start::sft(&config, &base, &Silent, &AtomicBool::new(false)).unwrap().model;
     Made { folder, files, model }
 }
 
@@ -74,7 +74,7 @@ fn fine_tuning_an_adapter_learns_and_leaves_it_alone_and_merged() {
     let config =
         made.config("sft.toml", &made.files.textbook, &["sft.epochs=6", "optimizer.learning_rate=0.02"]);
     let run_dir = made.run_dir("run");
-    let trained = rlt::sft::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    let trained = rlt::start::sft(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
     let losses: Vec<f64> = metrics(&run_dir).iter().map(|row| row["loss"].as_f64().unwrap()).collect();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(mean(&losses[30..]) < 0.97 * mean(&losses[..6]), "{losses:?}");
@@ -104,7 +104,7 @@ fn grpo_with_an_adapter_takes_the_base_model_as_its_reference() {
     let data = &made.files.questions_train;
     let config = made.config("train.toml", data, &["optimizer.learning_rate=0.01"]);
     let run_dir = made.run_dir("run");
-    rlt::grpo::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    rlt::start::grpo(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
     let kl: Vec<f64> = metrics(&run_dir).iter().map(|row| row["kl_to_reference"].as_f64().unwrap()).collect();
     assert!(kl[0] < 1e-9 && kl[1] > 1e-7, "{kl:?}");
     assert!(!run_dir.join("checkpoints/step-000003/reference.safetensors").exists());
@@ -119,12 +119,12 @@ fn runs_with_an_adapter_go_on_bit_for_bit() {
     let works: [(&str, Train, &Path); 2] = [
         (
             "sft.toml",
-            |config, dir| rlt::sft::train(config, dir, &Silent, &AtomicBool::new(false)),
+            |config, dir| rlt::start::sft(config, dir, &Silent, &AtomicBool::new(false)),
             &made.files.textbook,
         ),
         (
             "train.toml",
-            |config, dir| rlt::grpo::train(config, dir, &Silent, &AtomicBool::new(false)),
+            |config, dir| rlt::start::grpo(config, dir, &Silent, &AtomicBool::new(false)),
             &made.files.questions_train,
         ),
     ];
@@ -154,7 +154,7 @@ fn the_command_line_explains_with_an_adapter_s_folder() {
     let made = made();
     let config = made.config("sft.toml", &made.files.textbook, &["sft.epochs=1"]);
     let run_dir = made.run_dir("run");
-    rlt::sft::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
+    rlt::start::sft(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap();
     let (adapter, data, out) =
         (run_dir.join("adapter"), &made.files.questions_train, made.run_dir("traces.jsonl"));
     let mut command = assert_cmd::Command::cargo_bin("rlt").unwrap();
@@ -166,8 +166,8 @@ fn the_command_line_explains_with_an_adapter_s_folder() {
 
 #[test]
 fn everything_that_training_saves_ends_where_it_taught_to_and_keeps_the_base_s_settings() {
-    let sft: Train = |config, dir| rlt::sft::train(config, dir, &Silent, &AtomicBool::new(false));
-    let grpo: Train = |config, dir| rlt::grpo::train(config, dir, &Silent, &AtomicBool::new(false));
+    let sft: Train = |config, dir| rlt::start::sft(config, dir, &Silent, &AtomicBool::new(false));
+    let grpo: Train = |config, dir| rlt::start::grpo(config, dir, &Silent, &AtomicBool::new(false));
     let made = made();
     // A base that ends texts with a token of its own, as one that was not trained on turns.
     let turn_end = Tokenizer::from_dir(&made.model).unwrap().token_to_id(TURN_END).unwrap();

@@ -14,7 +14,7 @@ use rlt::config::Config;
 use rlt::progress::{Progress, Silent};
 use rlt::run_dir::RunDir;
 use rlt::training::{State, Trained};
-use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
@@ -99,8 +99,8 @@ impl Work {
         stop: &AtomicBool,
     ) -> Result<Trained> {
         match self {
-            Self::Sft => rlt::sft::train(config, run_dir, progress, stop),
-            Self::Train => rlt::grpo::train(config, run_dir, progress, stop),
+            Self::Sft => rlt::start::sft(config, run_dir, progress, stop),
+            Self::Train => rlt::start::grpo(config, run_dir, progress, stop),
         }
     }
 

@@ -8,8 +8,8 @@ use assert_cmd::Command;
 use rlt::config::DataConfig;
 use rlt::dataset::read_questions;
 use rlt::evaluate::{EvalReport, QuestionRecord};
-use rlt::worlds::World;
 use rlt::worlds::lexicon::{ModelShape, write_model_folder};
+use rlt::worlds::{World, WorldContent};
 use serde_json::{Value, json};
 
 /// After the assistant's line: an empty thought, then `Tom has9.`

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use serde_json::Value;
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");

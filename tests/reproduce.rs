@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rlt::progress::{Progress, Silent};
 use rlt::reproduce::scale::Scale;
 use rlt::reproduce::{Options, Recipe, run};
-use rlt::worlds::{ModelShape, Sizes, World};
+use rlt::worlds::{ModelShape, Sizes, World, WorldContent};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;

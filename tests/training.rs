@@ -10,7 +10,7 @@ use rlt::metrics::{find, is_time};
 use rlt::progress::{Progress, Silent};
 use rlt::run_log::read_rows;
 use rlt::training::Trained;
-use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World};
+use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
 
@@ -117,7 +117,7 @@ fn sft_learns_and_leaves_a_model() {
     for format in ["student", "teacher", "text"] {
         let config = made.sft_config(&[&format!("sft.format={format}"), "sft.epochs=6"]);
         let run_dir = made.run_dir(format);
-        let trained = run(rlt::sft::train, &config, &run_dir);
+        let trained = run(rlt::start::sft, &config, &run_dir);
         assert_eq!(trained.steps, 36);
         let metrics = metrics(&run_dir);
         let losses: Vec<f64> = metrics.iter().map(|row| row["loss"].as_f64().unwrap()).collect();
@@ -137,7 +137,7 @@ fn recomputation_changes_no_bit() {
     let run_dirs = ["nothing", "blocks"].map(|recompute| {
         let config = made.sft_config(&[&format!("memory.recompute={recompute}"), "sft.epochs=1"]);
         let run_dir = made.run_dir(recompute);
-        run(rlt::sft::train, &config, &run_dir);
+        run(rlt::start::sft, &config, &run_dir);
         run_dir
     });
     assert_same_outcome(&run_dirs[0], &run_dirs[1]);
@@ -148,7 +148,7 @@ fn the_final_model_is_saved_in_the_number_format_asked_for() {
     let made = world();
     let model = |name: &str, dtype: &str| {
         let config = made.sft_config(&[&format!("model.save_dtype={dtype}")]);
-        run(rlt::sft::train, &config, &made.run_dir(name)).model
+        run(rlt::start::sft, &config, &made.run_dir(name)).model
     };
     let (exact, rounded) = (model("exact", "f32"), model("rounded", "bf16"));
     let config = fs::read_to_string(rounded.join("config.json")).unwrap();
@@ -166,17 +166,17 @@ fn the_final_model_is_saved_in_the_number_format_asked_for() {
 #[test]
 fn sft_goes_on_bit_for_bit() {
     let made = world();
-    assert_goes_on_bit_for_bit(rlt::sft::train, &made.sft_config(&[]), &made, 6);
+    assert_goes_on_bit_for_bit(rlt::start::sft, &made.sft_config(&[]), &made, 6);
 }
 
 #[test]
 fn sft_refuses_rows_that_changed_under_a_run() {
     let made = world();
     let run_dir = made.run_dir("run");
-    stop_after(rlt::sft::train, &made.sft_config(&[]), &run_dir, 2);
+    stop_after(rlt::start::sft, &made.sft_config(&[]), &run_dir, 2);
     fs::copy(&made.files.teacher_sft, &made.files.textbook).unwrap();
     let stop = AtomicBool::new(false);
-    let error = rlt::sft::train(&made.sft_config(&[]), &run_dir, &Silent, &stop).unwrap_err();
+    let error = rlt::start::sft(&made.sft_config(&[]), &run_dir, &Silent, &stop).unwrap_err();
     assert!(matches!(error, Error::Usage(_)));
     assert!(error.to_string().contains("was made with other rows (48 then, 40 now"), "{error}");
 }
@@ -193,9 +193,9 @@ fn models_that_changed_under_a_run_are_refused() {
     let student_key = format!("model.student={}", student.display());
     let config = made.train_config(&model, &[&student_key]);
     let run_dir = made.run_dir("run");
-    stop_after(rlt::grpo::train, &config, &run_dir, 1);
+    stop_after(rlt::start::grpo, &config, &run_dir, 1);
     Decoder::random(Decoder::load(&student).unwrap().config(), 9).save(&student).unwrap();
-    let error = rlt::grpo::train(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap_err();
+    let error = rlt::start::grpo(&config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap_err();
     assert!(
         matches!(error, Error::Usage(_)) && error.to_string().contains("another model.student"),
         "{error}"
@@ -212,10 +212,10 @@ fn a_reference_of_its_own_is_in_the_checkpoints_when_it_moves_and_read_anew_when
     for (every, in_checkpoints) in [("2", true), ("0", false)] {
         let made = world();
         let model = made.trained_model();
-        let other = run(rlt::sft::train, &made.sft_config(&["seed=8"]), &made.run_dir("other")).model;
+        let other = run(rlt::start::sft, &made.sft_config(&["seed=8"]), &made.run_dir("other")).model;
         let reference = format!("model.reference={}", other.display());
         let config = made.train_config(&model, &[&reference, &format!("grpo.reference_sync_every={every}")]);
-        assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 2);
+        assert_goes_on_bit_for_bit(rlt::start::grpo, &config, &made, 2);
         let whole = made.run_dir("whole");
         assert!(first_kl(&whole) > 1e-3, "{}", first_kl(&whole));
         let saved = whole.join("checkpoints/step-000003/reference.safetensors").exists();
@@ -234,10 +234,10 @@ fn a_reference_of_another_shape_cannot_move() {
     let reference = format!("model.reference={}", small.display());
     let stop = AtomicBool::new(false);
     let config = made.train_config(&model, &[&reference]);
-    let error = rlt::grpo::train(&config, &made.run_dir("moving"), &Silent, &stop).unwrap_err();
+    let error = rlt::start::grpo(&config, &made.run_dir("moving"), &Silent, &stop).unwrap_err();
     assert!(error.to_string().contains("another shape than model.path"), "{error}");
     let config = made.train_config(&model, &[&reference, "grpo.reference_sync_every=0"]);
-    run(rlt::grpo::train, &config, &made.run_dir("fixed"));
+    run(rlt::start::grpo, &config, &made.run_dir("fixed"));
     assert!(first_kl(&made.run_dir("fixed")) > 1e-3);
 }
 
@@ -246,14 +246,14 @@ fn rows_that_do_not_fit_are_an_error_when_none_is_left() {
     let made = world();
     let config = made.sft_config(&["sft.max_tokens=5"]);
     let stop = AtomicBool::new(false);
-    let error = rlt::sft::train(&config, &made.run_dir("run"), &Silent, &stop).unwrap_err();
+    let error = rlt::start::sft(&config, &made.run_dir("run"), &Silent, &stop).unwrap_err();
     assert!(error.to_string().contains("none of the 48 rows can be learnt from"), "{error}");
 }
 
 impl Made {
     /// A model in the world's folder that has been trained for a few steps.
     fn trained_model(&self) -> PathBuf {
-        run(rlt::sft::train, &self.sft_config(&["sft.format=teacher"]), &self.run_dir("base")).model
+        run(rlt::start::sft, &self.sft_config(&["sft.format=teacher"]), &self.run_dir("base")).model
     }
 
     fn train_config(&self, model: &Path, overrides: &[&str]) -> Config {
@@ -316,7 +316,7 @@ fn grpo_runs_with_the_rlt_reward() {
     let made = world();
     let model = made.trained_model();
     let run_dir = made.run_dir("run");
-    let trained = run(rlt::grpo::train, &made.train_config(&model, &[]), &run_dir);
+    let trained = run(rlt::start::grpo, &made.train_config(&model, &[]), &run_dir);
     let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
     assert_eq!(rows.len(), 3);
     assert_has(&rows, &METRICS);
@@ -359,7 +359,7 @@ fn recorded_and_recomputed_teacher_log_probabilities_give_the_same_rewards() {
             &["grpo.steps=1", &format!("reward.teacher_temperature={temperature}"), "grpo.beta=0"],
         );
         let run_dir = made.run_dir(name);
-        run(rlt::grpo::train, &config, &run_dir);
+        run(rlt::start::grpo, &config, &run_dir);
         let rows = metrics(&run_dir);
         assert!(!rows[0].contains_key("kl_to_reference"));
         rows[0]["reward_mean"].as_f64().unwrap()
@@ -375,7 +375,7 @@ fn grpo_runs_with_the_divergence_over_the_vocabulary() {
     let kl_mean = |kl: &str| {
         let config = made.train_config(&model, &["grpo.steps=1", &format!("reward.kl={kl}")]);
         let run_dir = made.run_dir(kl);
-        run(rlt::grpo::train, &config, &run_dir);
+        run(rlt::start::grpo, &config, &run_dir);
         let rows = metrics(&run_dir);
         assert_has(&rows, &RLT_METRICS);
         rows[0]["kl_mean"].as_f64().unwrap()
@@ -391,7 +391,7 @@ fn grpo_runs_with_the_correctness_reward() {
     let model = made.trained_model();
     let config = made.train_config(&model, &["reward.kind=correctness"]);
     let run_dir = made.run_dir("run");
-    run(rlt::grpo::train, &config, &run_dir);
+    run(rlt::start::grpo, &config, &run_dir);
     let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
     assert_eq!(rows.len(), 3);
     assert_has(&rows, &METRICS);
@@ -407,7 +407,7 @@ fn grpo_goes_on_bit_for_bit() {
     let model = made.trained_model();
     // The reference has drifted when the run is interrupted.
     let config = made.train_config(&model, &["grpo.steps=5", "checkpoint.every=2"]);
-    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 3);
+    assert_goes_on_bit_for_bit(rlt::start::grpo, &config, &made, 3);
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn the_best_model_by_held_out_loss_is_kept() {
     let config =
         made.sft_config(&[&held_out, "eval.every=4", "sft.epochs=4", "optimizer.learning_rate=0.05"]);
     let run_dir = made.run_dir("run");
-    let trained = run(rlt::sft::train, &config, &run_dir);
+    let trained = run(rlt::start::sft, &config, &run_dir);
     let evaluated: Vec<(u64, f64)> = metrics(&run_dir)
         .iter()
         .filter_map(|row| Some((row["step"].as_u64()?, row.get("eval_loss")?.as_f64()?)))
@@ -439,7 +439,7 @@ fn a_run_without_gain_ends_early_and_stays_ended() {
         made.sft_config(&[&held_out, "eval.every=1", "eval.patience=2", "eval.min_gain=100", "sft.epochs=4"]);
     let run_dir = made.run_dir("run");
     for _ in 0..2 {
-        let trained = run(rlt::sft::train, &config, &run_dir);
+        let trained = run(rlt::start::sft, &config, &run_dir);
         assert_eq!((trained.steps, trained.best), (3, Some(run_dir.join("best/step-000001"))));
         assert_eq!(metrics(&run_dir).len(), 3);
     }
@@ -452,7 +452,7 @@ fn grpo_is_evaluated_on_held_out_questions() {
     let held_out = format!("eval.data={}", made.files.questions_heldout.display());
     let config = made.train_config(&model, &[&held_out, "eval.every=2", "eval.samples=3"]);
     let run_dir = made.run_dir("run");
-    let trained = run(rlt::grpo::train, &config, &run_dir);
+    let trained = run(rlt::start::grpo, &config, &run_dir);
     let rows = read_rows(&run_dir.join("metrics.jsonl")).unwrap();
     let evaluated = [rows[1].clone(), rows[2].clone()];
     assert_has(&evaluated, &["eval_reward_mean", "eval_r_ss_mean", "eval_r_kl_mean", "eval_s"]);
@@ -480,7 +480,7 @@ fn several_updates_of_a_step_and_added_rewards_go_on_bit_for_bit() {
         "optimizer.schedule=linear",
     ];
     let config = made.train_config(&model, &settings);
-    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 3);
+    assert_goes_on_bit_for_bit(rlt::start::grpo, &config, &made, 3);
     let rows = metrics(&made.run_dir("whole"));
     assert_has(&rows, &METRICS[..10]);
     assert_has(
@@ -506,7 +506,7 @@ fn groups_of_equal_rewards_are_drawn_again_and_the_order_of_rows_goes_on_after_t
     let settings =
         ["reward.kind=correctness", "grpo.objective=dapo", "grpo.resample_rounds=2", "checkpoint.every=1"];
     let config = made.train_config(&model, &settings);
-    assert_goes_on_bit_for_bit(rlt::grpo::train, &config, &made, 2);
+    assert_goes_on_bit_for_bit(rlt::start::grpo, &config, &made, 2);
     for row in metrics(&made.run_dir("whole")) {
         assert_eq!((&row["groups_sampled"], &row["zero_variance_groups"]), (&6.into(), &6.into()));
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 use rlt::run_dir::RunDir;
 use rlt::training::with_what_is_left;
-use rlt::{Result, sft};
+use rlt::{Result, start};
 
 use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
@@ -27,7 +27,7 @@ impl SftArgs {
             model_folder(&config.model.path)?;
         }
         let run_dir = RunDir::open(&config)?;
-        let trained = sft::train(&config, &run_dir.path, &context.progress, stop)
+        let trained = start::sft(&config, &run_dir.path, &context.progress, stop)
             .map_err(|error| with_what_is_left(error, &run_dir.path))?;
         context.answer_trained(&trained)
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use rlt::config::RewardKind;
 use rlt::run_dir::RunDir;
 use rlt::training::with_what_is_left;
-use rlt::{Result, grpo};
+use rlt::{Result, start};
 
 use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
@@ -34,7 +34,7 @@ impl TrainArgs {
             model_folder(&config.model.reference)?;
         }
         let run_dir = RunDir::open(&config)?;
-        let trained = grpo::train(&config, &run_dir.path, &context.progress, stop)
+        let trained = start::grpo(&config, &run_dir.path, &context.progress, stop)
             .map_err(|error| with_what_is_left(error, &run_dir.path))?;
         context.answer_trained(&trained)
     }

@@ -79,25 +79,6 @@ impl Default for GrpoConfig {
     }
 }
 
-/// `grpo.reference_sync_every` where it is not set (TR-DPO, arXiv 2404.09656; the paper's).
-const SYNC_EVERY: usize = 32;
-
-impl super::Config {
-    /// Every this many steps the reference moves towards the policy; 0 never. Beside an adapter the reference is the base
-    /// model, which cannot move.
-    pub fn reference_sync_every(&self) -> usize {
-        let unset = if self.lora.rank > 0 { 0 } else { SYNC_EVERY };
-        self.grpo.reference_sync_every.unwrap_or(unset)
-    }
-
-    /// The folder of a reference model of its own that never moves: it is read anew whenever the run goes on.
-    pub(crate) fn fixed_reference(&self) -> Option<&std::path::PathBuf> {
-        let path = &self.model.reference;
-        let is_read_anew = self.grpo.beta > 0.0 && self.reference_sync_every() == 0;
-        (is_read_anew && !path.as_os_str().is_empty()).then_some(path)
-    }
-}
-
 impl GrpoConfig {
     /// The objective with its defaults filled in.
     pub fn objective_settings(&self) -> ObjectiveSettings {

@@ -5,15 +5,20 @@
 //! to the current directory, not to the configuration file, so that the same text means the same
 //! thing in a file and on the command line.
 
+mod answer_rule;
 mod bounds;
+mod derived;
 mod grpo;
 mod load;
 mod memory;
 mod run_tables;
 mod tables;
 mod validate;
+mod world;
 
+pub use answer_rule::*;
 pub use grpo::*;
 pub use memory::*;
 pub use run_tables::*;
 pub use tables::*;
+pub use world::*;

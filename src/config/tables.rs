@@ -8,7 +8,7 @@ use rlt_reward::settings::RltSettings;
 pub use rlt_reward::settings::{KlEstimator, Reduction};
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
+use super::{AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -203,19 +203,6 @@ pub enum RewardKind {
     Correctness,
 }
 
-/// `reward.grader`: what makes an answer right. It is the same rule for every row, whatever its question reads like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AnswerRule {
-    /// The solution section says what the row's solution says (as `rlt eval` grades a file of rows).
-    Solution,
-    /// The last whole number in the solution section is the row's (the world `market`).
-    Integer,
-    /// The expression in the solution section makes the target of the row's solution, `EXPRESSION = TARGET`, from its numbers
-    /// (the world `numbers`).
-    Expression,
-}
-
 /// `[reward]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -308,24 +295,39 @@ impl RewardConfig {
 }
 
 impl Default for RewardConfig {
+    /// The equations' own defaults: the keys that are unset follow them.
     fn default() -> Self {
+        let RltSettings {
+            alpha_min: alpha,
+            alpha_max: _,
+            solution_weight,
+            lambda,
+            kl,
+            solution_reduction,
+            kl_reduction,
+            logprob_clip,
+            kl_clip,
+            reward_clip,
+            format_penalty,
+            unscorable_reward: _,
+        } = RltSettings::default();
         Self {
             kind: RewardKind::Rlt,
             grader: None,
-            alpha: 0.01,
+            alpha,
             alpha_min: None,
             alpha_max: None,
-            solution_weight: 1.0,
-            lambda: 3.0,
-            kl: KlEstimator::Sampled,
-            solution_reduction: Reduction::Mean,
-            kl_reduction: Reduction::Mean,
-            logprob_clip: 0.0,
-            kl_clip: 0.0,
-            reward_clip: 0.0,
+            solution_weight,
+            lambda,
+            kl,
+            solution_reduction,
+            kl_reduction,
+            logprob_clip,
+            kl_clip,
+            reward_clip,
             teacher_temperature: 0.7,
             student_temperature: 0.7,
-            format_penalty: -1.0,
+            format_penalty,
             unscorable_reward: None,
             add: AddedRewards::default(),
         }
@@ -468,5 +470,15 @@ impl Default for OptimizerConfig {
             clip_norm: 1.0,
             moments: MomentDtype::F32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_equations() {
+        assert_eq!(RewardConfig::default().settings(), RltSettings::default());
     }
 }

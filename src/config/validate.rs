@@ -4,8 +4,7 @@ use std::path::Path;
 
 use rlt_model::sizes::MAX_RANK;
 
-use super::{Config, RewardKind};
-use crate::worlds::World;
+use super::{Config, RewardKind, World};
 use crate::{Error, Result};
 
 impl Config {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Record;
 use crate::error::Result;
-use crate::prompts::PromptStyle;
+use crate::style::PromptStyle;
 
 /// A one-exchange conversation, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]

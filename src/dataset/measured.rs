@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::source::MAX_ROW_BYTES;
+use super::record::{MAX_ROW_BYTES, too_long};
 
 /// Why there is no next piece.
 #[derive(Debug)]
@@ -147,14 +147,6 @@ impl<R: Read> Read for Metered<R> {
         }
         Ok(n)
     }
-}
-
-/// What is wrong with a row that is too long.
-pub(super) fn too_long() -> String {
-    format!(
-        "over {} MB long, which is the most of a row (is the file of the kind that its name says?)",
-        MAX_ROW_BYTES >> 20
-    )
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! file. [`RecordStream`] and [`rlt_files::ResumableWriter`] do both in bounded memory.
 
 mod conversation;
+mod file_kind;
 mod files;
 mod hub;
 mod measured;
 mod open;
 mod parquet;
 mod question;
+mod record;
 mod source;
 mod stream;
 mod trace;
@@ -21,7 +23,7 @@ pub use open::check_can_be_read_again;
 pub use question::{
     GapRow, QuestionRow, UsableQuestions, question_of, read_questions, read_texts, read_usable_questions,
 };
-pub use source::{Record, read_records};
-pub use stream::RecordStream;
+pub use record::Record;
+pub use stream::{RecordStream, read_records};
 pub use trace::{Finish, TraceRow, read_traces, traces_of};
 pub use writer::{JsonlWriter, RowWriter};

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use rlt_files::{is_pipe, open_once};
 
-use super::files::{Kind, kind};
-use super::source::file_error;
+use super::file_kind::FileKind;
+use super::record::file_error;
 use crate::error::{Error, Result};
 
 /// Opens `path` for reading from its start, once: it may be a pipe.
@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] when there is no such file; [`Error::File`] when it is a device, a socket or a folder, of no kind
 /// that is read, or a pipe that nobody writes to.
-pub(super) fn open(path: &Path) -> Result<(File, Kind)> {
+pub(super) fn open(path: &Path) -> Result<(File, FileKind)> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let metadata = fs::metadata(path).map_err(io)?;
     if metadata.is_file() {
-        let kind = kind(path).ok_or_else(|| {
+        let kind = FileKind::of(path).ok_or_else(|| {
             file_error(path, "not a data file; a .jsonl, .json, .csv or .parquet file is expected")
         })?;
         return Ok((File::open(path).map_err(io)?, kind));
@@ -30,8 +30,8 @@ pub(super) fn open(path: &Path) -> Result<(File, Kind)> {
         return Err(file_error(path, "a device or a socket, not a data file"));
     }
     // `<(zcat rows.jsonl.gz)` has a number for a name: rows of JSON, unless the name says otherwise.
-    let kind = kind(path).unwrap_or(Kind::Json);
-    if kind == Kind::Parquet {
+    let kind = FileKind::of(path).unwrap_or(FileKind::Json);
+    if kind == FileKind::Parquet {
         return Err(file_error(path, "a pipe; parquet is read from its end, so it must be a file"));
     }
     Ok((open_once(path).map_err(io)?, kind))
@@ -79,7 +79,7 @@ mod tests {
         let (mut file, kind) = open(&written).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        assert_eq!((text.as_str(), kind), ("{}", Kind::Json));
+        assert_eq!((text.as_str(), kind), ("{}", FileKind::Json));
         writer.join().unwrap().unwrap();
     }
 }

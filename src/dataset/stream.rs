@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Record;
-use super::files::{Kind, data_files};
-use super::measured::{Fault, List, Metered, first_byte, read_line, too_long};
+use super::file_kind::FileKind;
+use super::files::data_files;
+use super::measured::{Fault, List, Metered, first_byte, read_line};
 use super::open::open;
 use super::parquet::ParquetRows;
-use super::source::{csv_names, csv_record, file_error, json_record};
+use super::record::{BYTES_PER_RECORD, Record, file_error, too_long, weight};
+use super::source::{csv_names, csv_record, json_record};
 use crate::error::{Error, Result};
 
 /// The rows of data files in their order, read as they are asked for: a file takes the memory of one row (a parquet
@@ -107,14 +108,14 @@ impl OpenFile {
     fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_path_buf(), source };
         let (file, kind) = open(path)?;
-        let rows = if kind == Kind::Parquet {
+        let rows = if kind == FileKind::Parquet {
             Rows::Parquet(Box::new(ParquetRows::open(path, file)?))
         } else {
             let mut reader = BufReader::with_capacity(1 << 16, file);
             if reader.fill_buf().map_err(io)?.starts_with(b"\xef\xbb\xbf") {
                 reader.consume(3);
             }
-            if kind == Kind::Csv {
+            if kind == FileKind::Csv {
                 let (metered, since_row) = Metered::new(reader);
                 let mut reader = csv::Reader::from_reader(metered);
                 let names = csv_names(path, &mut reader)?;
@@ -170,12 +171,39 @@ impl OpenFile {
     }
 }
 
+/// The rows of a .jsonl, .json, .csv or .parquet file, of every such file of a folder in the order of their
+/// names, or of a data set of the Hugging Face hub; the first `max_rows` of them unless that is 0.
+///
+/// # Errors
+/// [`Error::Io`] when a file cannot be read, [`Error::File`] when it is of another kind, has no rows, cannot be
+/// fetched or would take more memory than its length can mean, [`Error::Row`] when a row is not an object, too long or
+/// not valid UTF-8.
+pub fn read_records(path: &Path, max_rows: usize) -> Result<Vec<Record>> {
+    let mut stream = RecordStream::open(path, max_rows)?;
+    let (mut records, mut held) = (Vec::new(), 0);
+    while let Some(record) = stream.next_record()? {
+        if let Some(most) = stream.most_held() {
+            held += BYTES_PER_RECORD + weight(&record.columns).unwrap_or(0);
+            if held > most {
+                let what = format!(
+                    "{} rows and more repeat what the file says in a few bytes, and would take over {} MB; give \
+                     fewer with data.max_rows",
+                    records.len(),
+                    most >> 20
+                );
+                return Err(file_error(&record.path, what));
+            }
+        }
+        records.push(record);
+    }
+    Ok(records)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
-    use crate::dataset::read_records;
 
     #[test]
     fn what_is_behind_the_last_row_asked_for_is_not_read() {

@@ -7,7 +7,7 @@ use super::question::question_of;
 use super::{QuestionRow, Record, read_records};
 use crate::config::DataConfig;
 use crate::error::Result;
-use crate::prompts::PromptStyle;
+use crate::style::PromptStyle;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

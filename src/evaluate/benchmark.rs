@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::task::{Grader, Task};
+use crate::config::AnswerRule;
 use crate::dataset::{QuestionRow, Record, read_records};
-use crate::worlds::random::Stream;
+use crate::random::Stream;
 use crate::{Error, Result};
 
 /// The built-in benchmarks, by name.
@@ -158,7 +159,7 @@ impl Benchmark {
         let rows = records.into_iter().map(|record| self.row(record)).collect::<Result<Vec<_>>>()?;
         let grader = match self.grader {
             BenchmarkGrader::Math => Grader::Math(self.thought),
-            BenchmarkGrader::Solution => Grader::Solution,
+            BenchmarkGrader::Solution => Grader::Section(AnswerRule::Solution),
             BenchmarkGrader::Choice => Grader::Choice(self.thought),
             BenchmarkGrader::Countdown => Grader::Countdown(self.thought),
         };

@@ -1,6 +1,6 @@
 //! Figures of an evaluation, as pure functions: intervals and pass@k.
 
-use crate::worlds::random::Stream;
+use crate::random::Stream;
 use rlt_grade::equivalent;
 
 /// The normal quantile of a two-sided 95 % interval.

@@ -48,6 +48,17 @@ pub struct Answer {
     pub truncated: bool,
 }
 
+/// What the student writes before its solution.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Thought {
+    /// Whatever it likes.
+    #[default]
+    Free,
+    /// Nothing: the prompt goes on with an empty thought, so that the answer comes without steps.
+    None,
+}
+
 /// How much is evaluated, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvalOptions {
@@ -149,7 +160,7 @@ pub struct EvalReport {
     /// Longest answer allowed, tokens.
     pub max_new_tokens: usize,
     /// What the student wrote before its solution.
-    pub thought: task::Thought,
+    pub thought: Thought,
     /// The figures.
     #[serde(flatten)]
     pub summary: EvalSummary,
@@ -395,7 +406,7 @@ mod tests {
             seed: 3,
             temperature: 0.7,
             max_new_tokens: 160,
-            thought: task::Thought::Free,
+            thought: Thought::Free,
             summary,
             per_question_file: "eval_questions.jsonl".into(),
         };

@@ -2,27 +2,20 @@
 
 use std::path::Path;
 
-use rlt_grade::{
-    SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math, grade_solution,
-};
-use serde::{Deserialize, Serialize};
+use rlt_grade::{SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
 
-use super::benchmark::{Benchmark, built_in_names};
-use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, evaluate};
-use crate::config::DataConfig;
+use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate};
+use crate::Result;
+use crate::config::{AnswerRule, DataConfig, World};
 use crate::dataset::{Finish, QuestionRow, read_questions};
+use crate::grading::{grade, solution_tags};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, TypedCheck};
 use crate::sampling::{Sampler, TokenRate};
 use crate::traces::text_ids;
-use crate::worlds::World;
-use crate::{Error, Result};
 
 /// What keys this work's random draws.
 const STREAM: u64 = u64::from_be_bytes(*b"evaluate");
-
-/// Held-out questions made for a world when no file is given and no number is asked for.
-pub const WORLD_QUESTIONS: usize = 500;
 
 /// Questions and what counts as a right answer to them.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,14 +30,12 @@ pub struct Task {
     pub rows: Vec<QuestionRow>,
 }
 
-/// How answers are judged. For the first two only a completion of a closed thought and a closed solution can be
+/// How answers are judged. For the first only a completion of a closed thought and a closed solution can be
 /// right; the others read the whole generation, as published evaluations do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grader {
-    /// As the world does.
-    World(World),
-    /// The solution section says what the row's solution says.
-    Solution,
+    /// The solution section, by a rule of `reward.grader`.
+    Section(AnswerRule),
     /// The answer found in the generation is equivalent to the row's.
     Math(ThoughtRule),
     /// The letter picked is the row's.
@@ -53,24 +44,7 @@ pub enum Grader {
     Countdown(ThoughtRule),
 }
 
-/// What the student writes before its solution.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Thought {
-    /// Whatever it likes.
-    #[default]
-    Free,
-    /// Nothing: the prompt goes on with an empty thought, so that the answer comes without steps.
-    None,
-}
-
 impl Task {
-    /// Held-out questions of a world, the first `n` under `seed`.
-    pub fn world(world: World, seed: u64, n: usize) -> Self {
-        let rows = world.heldout_questions(seed, n);
-        Self { name: world.name().into(), split: "heldout".into(), grader: Grader::World(world), rows }
-    }
-
     /// The rows that `data` names, judged as `world` does.
     ///
     /// # Errors
@@ -80,7 +54,7 @@ impl Task {
         Ok(Self {
             name: world.name().into(),
             split,
-            grader: Grader::World(world),
+            grader: Grader::Section(world.answer_rule()),
             rows: read_questions(data)?,
         })
     }
@@ -91,13 +65,12 @@ impl Task {
     /// As [`read_questions`].
     pub fn rows(data: &DataConfig) -> Result<Self> {
         let (name, rows) = (stem(&data.path), read_questions(data)?);
-        Ok(Self { name, split: "all".into(), grader: Grader::Solution, rows })
+        Ok(Self { name, split: "all".into(), grader: Grader::Section(AnswerRule::Solution), rows })
     }
 
     fn grade(&self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
         match self.grader {
-            Grader::World(world) => world.grade(completion, gold, tags),
-            Grader::Solution => grade_solution(completion, gold, tags),
+            Grader::Section(rule) => grade(rule, completion, gold, tags),
             Grader::Math(thought) => grade_math(completion, gold, thought),
             Grader::Choice(thought) => grade_choice(completion, gold, thought),
             Grader::Countdown(thought) => {
@@ -133,7 +106,7 @@ fn forced(style: &PromptStyle, chat: &ChatText, thought: Thought) -> String {
 /// of what keeps the generator busy.
 ///
 /// # Errors
-/// [`Error::Usage`] when there is nothing to ask, [`Error::Failed`] for a prompt that does not fit the
+/// [`crate::Error::Usage`] when there is nothing to ask, [`crate::Error::Failed`] for a prompt that does not fit the
 /// context, and whatever templates, tokenizer and generator report.
 pub fn run_task(
     student: &Sampler,
@@ -160,11 +133,7 @@ pub fn resume_task(
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
     let style = student.style;
-    let tags = SolutionTags {
-        end_of_thought: &style.end_of_thought,
-        begin_of_solution: &style.begin_of_solution,
-        end_of_solution: &style.end_of_solution,
-    };
+    let tags = solution_tags(style);
     let forced = forced(style, student.chat, thought);
     let written = format!("{}{forced}", student.chat.opened_by_template(&style.begin_of_thought));
     TypedCheck::of_rows(student.chat, &task.rows, progress)?;
@@ -207,72 +176,4 @@ pub fn resume_task(
     };
     let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);
     evaluate(&questions, &options, done, generate, grade, save, progress)
-}
-
-/// The task that `name` stands for: a benchmark's name or TOML file with its rows in `data`, a world's name, with its questions from `data` or made from `seed`
-/// (`max_questions` of them, [`WORLD_QUESTIONS`] when that is 0), or else a file or folder of rows.
-///
-/// # Errors
-/// [`Error::Usage`] when it is neither; as [`read_questions`].
-pub fn find_task(
-    name: &str,
-    data: Option<&Path>,
-    columns: &DataConfig,
-    seed: u64,
-    max_questions: usize,
-) -> Result<Task> {
-    let rows = |path: &Path| DataConfig { path: path.to_owned(), max_rows: max_questions, ..columns.clone() };
-    if let Some(benchmark) = Benchmark::find(name)? {
-        return benchmark.task(data, max_questions);
-    }
-    match (World::from_name(name), data) {
-        (Ok(world), Some(path)) => Task::world_rows(world, &rows(path)),
-        (Ok(world), None) => {
-            let n = if max_questions == 0 { WORLD_QUESTIONS } else { max_questions };
-            Ok(Task::world(world, seed, n))
-        }
-        (Err(_), _) if Path::new(name).exists() => match data {
-            None => Task::rows(&rows(Path::new(name))),
-            Some(_) => Err(Error::Usage(format!(
-                "--data gives a world its questions; the task {name} is a file and has its own"
-            ))),
-        },
-        (Err(_), _) => {
-            let worlds: Vec<&str> = World::ALL.iter().map(|world| world.name()).collect();
-            let (worlds, benchmarks) = (worlds.join(", "), built_in_names().collect::<Vec<_>>().join(", "));
-            Err(Error::Usage(format!(
-                "the task {name:?} is neither a file nor a world ({worlds}) nor a benchmark ({benchmarks})"
-            )))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tasks_are_found_by_world_or_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("capitals.jsonl");
-        std::fs::write(
-            &path,
-            "{\"question\":\"q\",\"solution\":\"a\"}\n{\"question\":\"r\",\"solution\":\"b\"}\n",
-        )
-        .unwrap();
-        let columns = DataConfig::default();
-        let find = |name: &str, data: Option<&Path>| find_task(name, data, &columns, 3, 1);
-
-        let made = find("market", None).unwrap();
-        assert_eq!((made.split.as_str(), made.rows.len()), ("heldout", 1));
-        assert_eq!(made.grader, Grader::World(World::Market));
-        assert_eq!(find_task("market", None, &columns, 3, 0).unwrap().rows.len(), WORLD_QUESTIONS);
-        let given = find("market", Some(&path)).unwrap();
-        assert_eq!((given.split.as_str(), given.rows[0].solution.as_str()), ("capitals", "a"));
-        let name = path.to_str().unwrap();
-        let file = find(name, None).unwrap();
-        assert_eq!((file.name.as_str(), file.grader, file.rows.len()), ("capitals", Grader::Solution, 1));
-        assert!(find(name, Some(&path)).unwrap_err().to_string().contains("has its own"));
-        assert!(find("markt", None).unwrap_err().to_string().contains("nor a world (market, numbers)"));
-    }
 }

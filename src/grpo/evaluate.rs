@@ -9,8 +9,8 @@ use serde_json::Map;
 
 use super::judge::{Judge, Question};
 use super::metrics::describe;
+use super::questions::questions;
 use super::rollout::Rollout;
-use super::train::questions;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::{EVAL_S, EVALUATED, REWARD};

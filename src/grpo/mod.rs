@@ -11,6 +11,7 @@ mod evaluate;
 mod gradient;
 mod judge;
 mod metrics;
+mod questions;
 mod reference;
 mod replay;
 mod rollout;

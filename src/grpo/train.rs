@@ -16,10 +16,8 @@
 //! - the reference model is part of a checkpoint; there it is lost on resume.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, generate};
 use rlt_model::{Decoder, Gradients, Stop};
@@ -28,30 +26,31 @@ use serde_json::{Map, Value};
 use super::evaluate::HeldOut;
 use super::judge::{Judge, Question};
 use super::metrics::{describe, sample_rows};
+use super::questions::questions;
 use super::reference::{begin_reference, settle_reference, sync_reference};
 use super::replay::failed_groups;
 use super::rollout::Rollout;
 use super::update::{Learner, SampleGroup};
 use crate::config::{Config, RewardKind};
-use crate::dataset::read_usable_questions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::{self, Metric};
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle, TypedCheck};
+use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
 use crate::training::inputs::Checksum;
-use crate::training::{Earlier, Ending, EpochOrder, Inputs, RowsSum, Run, Trained, WorldRows, supply_world};
+use crate::training::{Earlier, Ending, EpochOrder, Host, Inputs, RowsSum, Run, Trained, WorldRows};
 
 /// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
-/// where an earlier call in the same directory ended. Once `stop` is true, saves and ends.
+/// where an earlier call in the same directory ended. Once `host.stop` is true, saves and ends.
 ///
 /// # Errors
-/// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
-/// [`Error::NonFinite`] naming step, row and sample, [`Error::Interrupted`] after `stop`.
-pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
+/// [`crate::Error::Usage`] for a configuration that lacks something, what files and rows report,
+/// [`crate::Error::NonFinite`] naming step, row and sample, [`crate::Error::Interrupted`] after it.
+pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
+    let &Host { progress, stop, .. } = host;
     given.validate_for_grpo()?;
-    let config = &supply_world(given, run_dir, WorldRows::Questions)?;
+    let config = &(host.supply_world)(given, run_dir, WorldRows::Questions)?;
     let earlier = Earlier::find(run_dir, progress)?;
     let time = earlier.template_time();
     let grpo = &config.grpo;
@@ -77,7 +76,7 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
         (chat.template.tells_time() || judge.tells_time()).then_some(time),
         grpo.steps as u64,
         updates,
-        progress,
+        host,
     )?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
     begin_reference(&mut weights, config, &chat, run.steps_done())?;
@@ -227,40 +226,4 @@ fn speeds(row: &Map<String, Value>) -> String {
         [metrics::GENERATE_TOKENS_PER_S, metrics::SCORE_TOKENS_PER_S, metrics::UPDATE_TOKENS_PER_S]
             .map(speed);
     format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
-}
-
-/// The questions with their prompts, without those that leave no room; how many were dropped is noted.
-pub(super) fn questions(
-    config: &Config,
-    model: &ModelConfig,
-    style: &PromptStyle,
-    chat: &ChatText,
-    judge: &Judge,
-    progress: &dyn Progress,
-) -> Result<Vec<Question>> {
-    let read = read_usable_questions(&config.data)?;
-    read.warning().iter().for_each(|warning| progress.warn(warning));
-    TypedCheck::of_rows(chat, &read.rows, progress)?;
-    let n_read = read.rows.len();
-    let mut questions = read
-        .rows
-        .into_par_iter()
-        .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?, row }))
-        .collect::<Result<Vec<_>>>()?;
-    let room = model.context() - 1;
-    let limit =
-        if config.data.max_prompt_tokens == 0 { room } else { config.data.max_prompt_tokens.min(room) };
-    questions.retain(|question| question.prompt.len() <= limit);
-    let dropped = n_read - questions.len();
-    if questions.is_empty() {
-        return Err(Error::Failed(format!(
-            "{}: all {n_read} prompts are longer than {limit} tokens; raise data.max_prompt_tokens or use a \
-             model with a longer context",
-            config.data.path.display()
-        )));
-    }
-    if dropped > 0 {
-        progress.note(&format!("dropped {dropped} of {n_read} questions: prompts above {limit} tokens"));
-    }
-    Ok(questions)
 }

@@ -7,14 +7,13 @@
 mod chat;
 mod sequences;
 mod sft;
-mod style;
 mod think;
 mod typed;
 
+pub use crate::style::PromptStyle;
 pub use chat::ChatText;
 pub use sequences::StudentSequence;
 pub use sft::{SftExample, text_example};
-pub use style::PromptStyle;
 pub use think::Think;
 pub use typed::TypedCheck;
 

@@ -13,7 +13,7 @@ use super::traces::Traces;
 use super::work::{StageKind, Work};
 use crate::error::{Error, Result};
 use crate::report::figure::{FigureLine, lines};
-use crate::worlds::{DatasetFiles, World};
+use crate::worlds::{DatasetFiles, World, WorldContent};
 
 /// One seed's figures.
 #[derive(Debug, Clone, Default)]

@@ -15,6 +15,7 @@ pub mod page;
 pub mod pool;
 pub mod pooled;
 pub mod real;
+pub mod recipe;
 pub mod scale;
 pub mod section;
 pub mod stages;
@@ -33,50 +34,19 @@ use crate::error::{Error, Result};
 use crate::miniature::Miniature;
 use crate::progress::Progress;
 use crate::run_dir::open_folder_of_runs;
-use scale::Scale;
+pub use recipe::{Options, Recipe};
 use section::Section;
 use table::Table;
 use work::{Ledger, Timed, Work};
 
-/// A table or figure of the paper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recipe {
-    /// Students of different traces.
-    Table1,
-    /// Students as cold starts of RL.
-    Table2,
-    /// Another world, teacher unchanged.
-    Fig4a,
-    /// Reward against students.
-    Fig4b,
-    /// What each part is for.
-    Ablations,
-}
-
-impl Recipe {
-    /// In the order of the page.
-    pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
-
-    /// On the command line, and its folder.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Table1 => "table1",
-            Self::Table2 => "table2",
-            Self::Fig4a => "fig4a",
-            Self::Fig4b => "fig4b",
-            Self::Ablations => "ablations",
-        }
-    }
-
-    /// The section of this recipe, from every seed.
-    fn section(self, works: &[Work]) -> Result<Section> {
-        match self {
-            Self::Table1 => of_seeds(works, table1::measure, table1::section),
-            Self::Table2 => of_seeds(works, table2::measure, table2::section),
-            Self::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
-            Self::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
-            Self::Ablations => of_seeds(works, ablations::measure, ablations::section),
-        }
+/// The section of a recipe, from every seed.
+fn section_of(recipe: Recipe, works: &[Work]) -> Result<Section> {
+    match recipe {
+        Recipe::Table1 => of_seeds(works, table1::measure, table1::section),
+        Recipe::Table2 => of_seeds(works, table2::measure, table2::section),
+        Recipe::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
+        Recipe::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
+        Recipe::Ablations => of_seeds(works, ablations::measure, ablations::section),
     }
 }
 
@@ -88,19 +58,6 @@ fn of_seeds<T>(
     let seeds: Vec<(u64, T)> =
         works.iter().map(|work| Ok((work.miniature.seed, measure(work)?))).collect::<Result<_>>()?;
     Ok(section(&seeds))
-}
-
-/// What is reproduced, how often and where.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Which tables and figures.
-    pub recipes: Vec<Recipe>,
-    /// Seeds 1 to this.
-    pub seeds: u64,
-    /// How much of everything.
-    pub scale: Scale,
-    /// Where everything goes.
-    pub run_dir: PathBuf,
 }
 
 /// What it came to.
@@ -137,10 +94,10 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
             ledger: &ledger,
         })
         .collect();
-    ledger.plan(|| options.recipes.iter().try_for_each(|recipe| recipe.section(&works).map(drop)))?;
+    ledger.plan(|| options.recipes.iter().try_for_each(|recipe| section_of(*recipe, &works).map(drop)))?;
     let mut sections = Vec::new();
     for recipe in &options.recipes {
-        let section = recipe.section(&works)?;
+        let section = section_of(*recipe, &works)?;
         write_section(&options.run_dir.join(section.name), &section)?;
         sections.push(section);
     }

@@ -7,9 +7,9 @@ use minijinja::{Environment, context};
 use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use serde_json::Value;
 
+use super::recipe::{Options, Recipe};
 use super::section::Section;
 use super::work::Timed;
-use super::{Options, Recipe};
 use crate::error::{Error, Result};
 
 /// Writes `index.html`: the sections just made, and those that an earlier call left in their folders.

@@ -13,7 +13,7 @@ use crate::score::{Formats, score_traces};
 use crate::traces::flaw;
 use crate::traces::select::reward_groups;
 use crate::training::run::frozen_model;
-use crate::worlds::World;
+use crate::worlds::{World, WorldContent};
 
 /// Tokens that are scored at once.
 const TOKENS_PER_BATCH: usize = 16_384;

@@ -11,7 +11,7 @@ use crate::evaluate::metrics::mean;
 use crate::evaluate::task::Task;
 use crate::evaluate::{QuestionRecord, write_report};
 use crate::worlds::lexicon::write_model_folder;
-use crate::worlds::{DatasetFiles, ModelShape, World};
+use crate::worlds::{DatasetFiles, ModelShape, World, WorldContent};
 
 const BASE: &str = include_str!("../../configs/demo/base.toml");
 const TEACHER_SFT: &str = include_str!("../../configs/demo/teacher_sft.toml");

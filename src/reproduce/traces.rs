@@ -207,7 +207,7 @@ mod tests {
     use crate::config::DataConfig;
     use crate::dataset::read_questions;
     use crate::evaluate::GradedAnswer;
-    use crate::worlds::{ModelShape, Sizes};
+    use crate::worlds::{ModelShape, Sizes, WorldContent};
 
     #[test]
     fn every_source_explains_the_same_questions() {

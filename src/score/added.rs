@@ -1,11 +1,10 @@
 //! What `[reward.add]` adds to the reward of a completion, in training and in `rlt score`.
 
 use super::{NGRAM_TOKENS, RltSample};
-use crate::config::{AddedRewards, AnswerRule, Config};
+use crate::config::{AddedRewards, AnswerRule, Config, World};
 use crate::dataset::QuestionRow;
+use crate::grading::{grade, solution_tags};
 use crate::prompts::PromptStyle;
-use crate::worlds::{World, countdown};
-use rlt_grade::{SolutionTags, grade_integer, grade_solution};
 use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
 use rlt_reward::overlong::overlong_share;
 use rlt_reward::sum::weighted_sum;
@@ -92,17 +91,7 @@ pub(crate) fn answer_rule(config: &Config) -> AnswerRule {
 
 /// Whether a completion's answer is right by `rule`.
 pub(crate) fn is_right(style: &PromptStyle, rule: AnswerRule, row: &QuestionRow, completion: &str) -> bool {
-    let tags = SolutionTags {
-        end_of_thought: &style.end_of_thought,
-        begin_of_solution: &style.begin_of_solution,
-        end_of_solution: &style.end_of_solution,
-    };
-    let grade = match rule {
-        AnswerRule::Solution => grade_solution,
-        AnswerRule::Integer => grade_integer,
-        AnswerRule::Expression => countdown::grade,
-    };
-    grade(completion, &row.solution, &tags).correct
+    grade(rule, completion, &row.solution, &solution_tags(style)).correct
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::dataset::Finish;
+use crate::dataset::QuestionRow;
 use crate::progress::Silent;
 use crate::prompts::test_chat::test_chat;
+use crate::prompts::{PromptStyle, Think};
 use crate::scorer::TokenTable;
 
 const END: &str = "<|end_of_explanation|>";

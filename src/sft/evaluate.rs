@@ -8,7 +8,7 @@ use rlt_model::tokenizer::Tokenizer;
 use rlt_model::{Decoder, Stop};
 use serde_json::Map;
 
-use super::train::{examples, n_loss_tokens};
+use super::examples::{examples, n_loss_tokens};
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::{EVAL_LOSS, EVAL_S};

@@ -1,7 +1,9 @@
 //! Supervised fine-tuning.
 
 mod evaluate;
+mod examples;
 mod train;
 
+pub(crate) use examples::{Row, examples};
+pub(crate) use train::learn_again;
 pub use train::train;
-pub(crate) use train::{Row, examples, learn_again};

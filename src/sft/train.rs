@@ -7,12 +7,9 @@
 //!   the next, only the last batch of the run can be smaller;
 //! - rows that do not fit are dropped and counted, not cut.
 
-use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::config::ModelConfig;
@@ -22,28 +19,28 @@ use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::Map;
 
 use super::evaluate::HeldOut;
+use super::examples::{Row, examples, n_loss_tokens};
 use crate::config::{Config, SftFormat};
-use crate::dataset::{read_texts, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle, SftExample, TypedCheck, text_example};
+use crate::prompts::{ChatText, SftExample};
 use crate::sampling::turn_end_token;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::inputs::Checksum;
 use crate::training::run::Weights;
-use crate::training::{Earlier, Ending, EpochOrder, Inputs, RowsSum, Run, Trained, WorldRows, supply_world};
+use crate::training::{Earlier, Ending, EpochOrder, Host, Inputs, RowsSum, Run, Trained, WorldRows};
 use rlt_reward::supervised::{derivative, loss};
 
 /// Fine-tunes `given.model.path` on the rows of `given.data`, writing to `run_dir`. Goes on where an
-/// earlier call in the same directory ended. Once `stop` is true, saves and ends.
+/// earlier call in the same directory ended. Once `host.stop` is true, saves and ends.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
-/// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after `stop`.
-pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &AtomicBool) -> Result<Trained> {
+/// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after it.
+pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
+    let &Host { progress, stop, .. } = host;
     given.validate_for_sft()?;
-    let config = &supply_world(given, run_dir, WorldRows::Textbook)?;
+    let config = &(host.supply_world)(given, run_dir, WorldRows::Textbook)?;
     let earlier = Earlier::find(run_dir, progress)?;
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
     let text = TextSide::load(config, earlier.template_time())?;
@@ -74,7 +71,7 @@ pub fn train(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Ato
         text.time(),
         total_steps,
         1,
-        progress,
+        host,
     )?;
     let evaluate = |decoder: &Decoder| {
         held_out.as_ref().map(|rows| rows.evaluate(decoder, Stop::when(stop))).transpose()
@@ -151,80 +148,6 @@ impl TextSide {
     fn turn_end(&self) -> Result<Option<u32>> {
         self.chat.as_ref().map_or(Ok(None), turn_end_token)
     }
-}
-
-/// A row as it is trained on.
-pub(crate) struct Row {
-    /// Names the row in errors.
-    pub name: String,
-    pub example: SftExample,
-}
-
-/// The rows in the configured format, without those that do not fit; how many were dropped is noted. Without `chat` they
-/// are plain text.
-pub(crate) fn examples(
-    config: &Config,
-    model: &ModelConfig,
-    tokenizer: &Tokenizer,
-    chat: Option<&ChatText>,
-    progress: &dyn Progress,
-) -> Result<Vec<Row>> {
-    let rows: Vec<Row> = match chat {
-        None => read_texts(&config.data)?
-            .par_iter()
-            .enumerate()
-            .map(|(index, text)| {
-                Ok(Row { name: format!("text {}", index + 1), example: text_example(tokenizer, text)? })
-            })
-            .collect::<Result<_>>()?,
-        Some(chat) => {
-            let style = PromptStyle::resolve(&config.prompts)?;
-            if let (SftFormat::Student, Some(warning)) = (config.sft.format, style.thought_in_thought(chat)) {
-                progress.warn(&warning);
-            }
-            let read = read_usable_questions(&config.data)?;
-            read.warning().iter().for_each(|warning| progress.warn(warning));
-            TypedCheck::of_rows(chat, &read.rows, progress)?;
-            read.rows
-                .par_iter()
-                .map(|row| {
-                    let example = match config.sft.format {
-                        SftFormat::Teacher => style.teacher_example(chat, row)?,
-                        SftFormat::Student | SftFormat::Text => style.student_example(chat, row)?,
-                    };
-                    Ok(Row { name: format!("row {}", row.row), example })
-                })
-                .collect::<Result<_>>()?
-        }
-    };
-    let unless_zero = |limit: usize, otherwise: usize| if limit == 0 { otherwise } else { limit };
-    let context = model.context();
-    let max_tokens = unless_zero(config.sft.max_tokens, context).min(context);
-    let max_prompt = unless_zero(config.data.max_prompt_tokens, context);
-    let n_read = rows.len();
-    let fits = |SftExample { ids, loss }: &SftExample| {
-        ids.len() <= max_tokens
-            && n_loss_tokens(loss) > 0
-            && loss.first().is_none_or(|first| first.start <= max_prompt)
-    };
-    let kept: Vec<Row> = rows.into_iter().filter(|row| fits(&row.example)).collect();
-    let dropped = n_read - kept.len();
-    let limits = format!("more than {max_tokens} tokens, or {max_prompt} in the prompt");
-    if kept.is_empty() {
-        return Err(Error::Failed(format!(
-            "{}: none of the {n_read} rows can be learnt from ({limits}); raise sft.max_tokens or use a model \
-             with a longer context",
-            config.data.path.display()
-        )));
-    }
-    if dropped > 0 {
-        progress.note(&format!("dropped {dropped} of {n_read} rows: {limits}"));
-    }
-    Ok(kept)
-}
-
-pub(super) fn n_loss_tokens(loss: &[Range<usize>]) -> usize {
-    loss.iter().map(ExactSizeIterator::len).sum()
 }
 
 /// The rows as a failed step keeps them.

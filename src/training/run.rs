@@ -17,13 +17,12 @@ use super::checkpoint::CHECKPOINTS;
 use super::evaluation::{self, Evaluated};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
-use super::{Ending, Inputs, Optimizer, Restored, Snapshot, State};
+use super::{Ending, Host, Inputs, Optimizer, Restored, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::progress::Progress;
-use crate::report::write_report;
 use crate::run_log::RunLog;
 
 /// What a finished run leaves.
@@ -113,6 +112,7 @@ pub struct Run<'a> {
     log: RunLog,
     spikes: SpikeWatch,
     progress: &'a dyn Progress,
+    write_report: fn(&Path) -> Result<PathBuf>,
     state: State,
     total_steps: u64,
     started: Instant,
@@ -145,8 +145,9 @@ impl<'a> Run<'a> {
         template_time: Option<TemplateTime>,
         total_steps: u64,
         updates_per_step: u64,
-        progress: &'a dyn Progress,
+        host: &Host<'a>,
     ) -> Result<(Self, Weights)> {
+        let &Host { progress, write_report, .. } = host;
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
         let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), keep);
         let total_updates = total_steps * updates_per_step;
@@ -204,6 +205,7 @@ impl<'a> Run<'a> {
             log,
             spikes,
             progress,
+            write_report,
             state,
             total_steps,
             started: Instant::now(),
@@ -419,7 +421,7 @@ impl<'a> Run<'a> {
             })?;
         }
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
-        let report = write_report(self.dir)?;
+        let report = (self.write_report)(self.dir)?;
         Ok(Trained { steps: self.state.step, model, best, report })
     }
 

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::explanation::Kind;
 use super::lexicon::{ModelShape, student_text, write_model_folder};
-use super::random::Stream;
 use super::story::{Side, Story};
 use crate::Result;
 use crate::dataset::QuestionRow;
+use crate::random::Stream;
 
 /// A distribution over stories and explanations: items with integer weights.
 #[derive(Debug, Clone, PartialEq, Eq)]

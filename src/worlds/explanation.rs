@@ -13,8 +13,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::random::Stream;
 use super::story::{MAX_VALUE, MIN_VALUE, Operation, Story};
+use crate::random::Stream;
 
 /// What stands between two lines of an explanation.
 pub const LINE_BREAK: &str = "\n\n";

@@ -226,9 +226,9 @@ pub fn student_text(question: &str, thought: &str, solution: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::explanation::Kind;
-    use super::super::random::Stream;
     use super::super::story::{Side, Story};
     use super::*;
+    use crate::random::Stream;
 
     /// Cuts text as [`PIECE_PATTERN`] does (which a test of the tokenizer itself checks again).
     fn pieces(text: &str) -> Vec<&str> {

@@ -9,15 +9,16 @@
 //! - [`story`]: questions, their text and structure, and the split into train and held-out;
 //! - [`explanation`]: texts of every [`explanation::Kind`] and the judge that names the kind;
 //! - [`lexicon`]: tokenizer, chat template and `config.json`;
-//! - [`dataset`]: mixtures and files;
-//! - [`random`]: the seeded streams behind all of it.
+//! - [`dataset`]: mixtures and files; [`supply`]: those of a run that makes its own;
+//! - [`task`]: what `rlt eval` finds by a name.
 
 pub mod countdown;
 pub mod dataset;
 pub mod explanation;
 pub mod lexicon;
-pub mod random;
 pub mod story;
+pub mod supply;
+pub mod task;
 
 use std::path::Path;
 
@@ -27,49 +28,38 @@ pub use explanation::Kind;
 pub use lexicon::ModelShape;
 pub use story::Story;
 
-use crate::config::AnswerRule;
+pub use crate::config::World;
 use crate::dataset::QuestionRow;
-use crate::{Error, Result};
-use rlt_grade::{SolutionTags, Verdict, grade_integer};
+use crate::error::Result;
 
-/// A synthetic world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum World {
-    /// Stories of two-digit piles.
-    Market,
-    /// Countdown with two or three small numbers.
-    Numbers,
-}
-
-impl World {
-    /// Every world.
-    pub const ALL: [Self; 2] = [Self::Market, Self::Numbers];
-
-    /// The name in configurations and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Market => "market",
-            Self::Numbers => "numbers",
-        }
-    }
-
-    /// The world of that name.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] that lists the names when there is none.
-    pub fn from_name(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|world| world.name() == name).ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().map(|world| world.name()).collect();
-            Error::Usage(format!("there is no world {name:?}; the worlds are: {}", known.join(", ")))
-        })
-    }
-
+/// What a [`World`] is made of: its rows, its questions, and the judge of explanations.
+pub trait WorldContent: Sized {
     /// Writes textbook, teacher warm-up rows, training and held-out questions and a model folder
     /// without weights into `folder`.
     ///
     /// # Errors
     /// When a folder or file cannot be written.
-    pub fn write_dataset(
+    fn write_dataset(
+        self,
+        folder: &Path,
+        seed: u64,
+        sizes: &Sizes,
+        shape: &ModelShape,
+    ) -> Result<DatasetFiles>;
+
+    /// The first `n` held-out questions under `seed`: those of the held-out file.
+    fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow>;
+
+    /// The kind of an explanation; `None` when the question is not of this world.
+    fn classify(self, question: &str, explanation: &str) -> Option<Kind>;
+
+    /// Share of the question's steps, 0 to 1, that an explanation takes rightly; `None` when the question is
+    /// not of this world.
+    fn right_steps(self, question: &str, explanation: &str) -> Option<f64>;
+}
+
+impl WorldContent for World {
+    fn write_dataset(
         self,
         folder: &Path,
         seed: u64,
@@ -82,32 +72,14 @@ impl World {
         }
     }
 
-    /// The first `n` held-out questions under `seed`: those of the held-out file.
-    pub fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow> {
+    fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow> {
         match self {
             Self::Market => dataset::heldout_questions(seed, n),
             Self::Numbers => countdown::dataset::heldout_questions(seed, n),
         }
     }
 
-    /// What makes an answer to its questions right.
-    pub fn answer_rule(self) -> AnswerRule {
-        match self {
-            Self::Market => AnswerRule::Integer,
-            Self::Numbers => AnswerRule::Expression,
-        }
-    }
-
-    /// Grades a student's completion against a text that holds the right answer (the solution).
-    pub fn grade(self, completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
-        match self {
-            Self::Market => grade_integer(completion, gold, tags),
-            Self::Numbers => countdown::grade(completion, gold, tags),
-        }
-    }
-
-    /// The kind of an explanation; `None` when the question is not of this world.
-    pub fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
+    fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
         match self {
             Self::Market => Story::parse(question).map(|story| explanation::classify(&story, explanation)),
             Self::Numbers => Problem::parse(question)
@@ -115,9 +87,7 @@ impl World {
         }
     }
 
-    /// Share of the question's steps, 0 to 1, that an explanation takes rightly; `None` when the question is
-    /// not of this world.
-    pub fn right_steps(self, question: &str, explanation: &str) -> Option<f64> {
+    fn right_steps(self, question: &str, explanation: &str) -> Option<f64> {
         match self {
             Self::Market => Story::parse(question).map(|story| explanation::right_steps(&story, explanation)),
             Self::Numbers => Problem::parse(question)
@@ -128,16 +98,9 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rlt_grade::{SolutionTags, grade_integer};
 
-    #[test]
-    fn worlds_are_found_by_name() {
-        for world in World::ALL {
-            assert_eq!(World::from_name(world.name()).expect("a world"), world);
-        }
-        let error = World::from_name("markt").expect_err("no such world");
-        assert!(error.to_string().contains("market"), "{error}");
-    }
+    use super::*;
 
     #[test]
     fn the_student_text_of_every_row_is_graded_as_right() {
@@ -146,7 +109,7 @@ mod tests {
                 dataset::sample_row(&dataset::Mixture::textbook(), story::Side::Train, 5, "textbook", index);
             let text = lexicon::student_text(&story.question(), &explanation, &story.solution());
             let (_, completion) = text.split_once("<|begin_of_thought|>").expect("a thought");
-            let verdict = World::Market.grade(completion, &story.solution(), &SolutionTags::default());
+            let verdict = grade_integer(completion, &story.solution(), &SolutionTags::default());
             assert!(verdict.correct && verdict.formatted, "{text}");
         }
     }

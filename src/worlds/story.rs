@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::random::{Stream, hash_bytes};
+use crate::random::{Stream, hash_bytes};
 
 /// Smallest value a story may pass through.
 pub const MIN_VALUE: u32 = 10;

@@ -13,10 +13,10 @@ use rlt::checkpoint::{CheckpointStore, Keep};
 use rlt::config::DataConfig;
 use rlt::dataset::{RowWriter, question_of, read_records};
 use rlt::evaluate::comparison::Evaluated;
-use rlt::evaluate::task::find_task;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::report::write_report;
 use rlt::run_log::read_rows;
+use rlt::worlds::task::find_task;
 use rlt_grade::{
     SolutionTags, ThoughtRule, equivalent, grade_choice, grade_countdown, grade_math, grade_solution,
 };

@@ -67,7 +67,7 @@ pub use choice::chosen_letter;
 pub use countdown::judge_countdown;
 pub use equivalence::{Judgement, equivalent};
 pub use extract::{Answer, Found, ThoughtRule, answer_part, extract, opened_thought};
-pub use sections::{SolutionTags, grade_integer, last_integer, solution_section};
+pub use sections::{SolutionTags, grade_expression, grade_integer, last_integer, solution_section};
 pub use verdict::Verdict;
 
 /// The answer that a gold text gives: what stands behind `####` or in its last box, else all of it.

@@ -1,5 +1,6 @@
-//! The sections of a student's completion, and the grader of whole numbers in them.
+//! The sections of a student's completion, and the graders of whole numbers and of expressions in them.
 
+use super::countdown::judge_countdown;
 use super::verdict::Verdict;
 
 /// The tags a student writes. A prompt that already ends in `begin_of_thought` leaves it out of the
@@ -70,6 +71,27 @@ pub fn grade_integer(completion: &str, gold: &str, tags: &SolutionTags) -> Verdi
         formatted: true,
         reason,
     }
+}
+
+/// Grades a completion by the expression in its solution section. `gold` is an equation, `(3 + 7) x 8 = 80.`: the
+/// numbers on its left, each used once, must make what stands on its right. Signs are `+ - x * /`; an equals sign with
+/// the target behind it, and a full stop, may stand at the end. An unformatted completion is never right.
+pub fn grade_expression(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
+    let Some(section) = solution_section(completion, tags) else { return Verdict::unformatted() };
+    let numbers = |text: &str| -> Vec<i64> {
+        let numbers = text.split(|c: char| !c.is_ascii_digit());
+        numbers.filter_map(|number| number.parse::<u32>().ok()).map(i64::from).collect()
+    };
+    let problem = gold
+        .split_once('=')
+        .and_then(|(left, right)| Some((numbers(left), numbers(right).first().copied()?)));
+    let Some((numbers, target)) = problem else {
+        let reason = "the gold answer has no target".into();
+        return Verdict { formatted: true, reason, ..Verdict::default() };
+    };
+    let expression = section.trim().trim_end_matches('.').replace('x', "*");
+    let judgement = judge_countdown(&expression, &numbers, target);
+    Verdict::judged(section.trim(), true, judgement)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, Uri};
 use ureq::{Agent, Body, http::Response};
 
-use super::DatasetId;
 use super::answers::{Listing, MAX_FILE_BYTES, MAX_LISTING_BYTES, etag, percent_encoded, total_of_range};
+use super::id::DatasetId;
 
 /// Where requests go without `HF_ENDPOINT`.
 const HUB: &str = "https://huggingface.co";

@@ -8,6 +8,7 @@
 
 mod answers;
 mod client;
+mod id;
 
 use std::env;
 use std::fs;
@@ -16,82 +17,13 @@ use std::time::Duration;
 
 use rlt_files::{MOST_SETTINGS, read_text};
 
-use self::answers::{hex, plain_path};
+use self::answers::hex;
 use self::client::{Client, Refusal};
-use super::files::{is_shard, kind, training_split};
+pub(super) use self::id::DatasetId;
 use crate::error::{Error, Result};
 
 /// For a request and its answer together, which is why it is more than the 10 s that Python gives each.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
-
-/// `OWNER/NAME`, with `@REVISION` and `/FILE-OR-FOLDER` after it where they are wanted; `hf://datasets/` may
-/// stand before it, as in `datasets`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DatasetId {
-    /// `OWNER/NAME`.
-    repository: String,
-    revision: String,
-    /// A file or folder of the repository; empty for all of it.
-    below: String,
-}
-
-impl DatasetId {
-    /// `None` for what can only be meant as a path: absolute, dotted, of another depth, or (without
-    /// `hf://`) with a data file's name in the place of the repository's.
-    pub(super) fn parse(path: &Path) -> Option<Self> {
-        let text = path.to_str()?;
-        let (text, explicit) =
-            match text.strip_prefix("hf://datasets/").or(text.strip_prefix("hf:/datasets/")) {
-                Some(rest) => (rest, true),
-                None => (text, false),
-            };
-        let (owner, rest) = text.split_once('/')?;
-        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
-        let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
-        let part = |text: &str| {
-            text.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-        };
-        let is_file = kind(Path::new(name)).is_some();
-        let plain = below.split('/').all(|step| step != "..");
-        (part(owner)
-            && part(name)
-            && plain
-            // It becomes the name of a file in the cache.
-            && plain_path(revision).is_some()
-            && (explicit || (!is_file && below.is_empty())))
-        .then(|| Self {
-            repository: format!("{owner}/{name}"),
-            revision: revision.to_owned(),
-            below: below.trim_matches('/').to_owned(),
-        })
-    }
-
-    fn error(&self, what: String) -> Error {
-        Error::File { path: PathBuf::from(format!("hf://datasets/{}", self.repository)), what }
-    }
-
-    /// The repository's folder in the cache.
-    fn folder(&self, cache: &Path) -> PathBuf {
-        cache.join(format!("datasets--{}", self.repository.replace('/', "--")))
-    }
-
-    /// The data files among the repository's that are asked for, in the order of their names.
-    fn select(&self, mut names: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
-        names.retain(|name| is_shard(name) && name.starts_with(&self.below));
-        names.sort();
-        let names = if names.iter().any(|name| name.as_os_str() == self.below.as_str()) {
-            names
-        } else {
-            training_split(names)
-        };
-        if names.is_empty() {
-            let place = if self.below.is_empty() { String::new() } else { format!(" at {:?}", self.below) };
-            return Err(self.error(format!("holds no .jsonl, .json, .csv or .parquet file{place}")));
-        }
-        Ok(names)
-    }
-}
 
 /// Local paths of the data files of `id`: downloaded where they are not cached, unless an offline variable is
 /// set.

@@ -14,7 +14,7 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::{ColumnDescPtr, Type as Schema};
 
 use super::headers::check_group;
-use crate::dataset::source::{MAX_ROW_BYTES, MAX_VALUES};
+use crate::dataset::record::{MAX_ROW_BYTES, MAX_VALUES};
 
 /// Rows that a column decodes at a time.
 pub(super) const BATCH: usize = 128;

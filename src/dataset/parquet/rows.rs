@@ -12,8 +12,7 @@ use rlt_model::guarded::guarded;
 use serde_json::Value;
 
 use super::pages::{BATCH, BoundedFile};
-use crate::dataset::Record;
-use crate::dataset::source::{MAX_COLUMNS, file_error, two_columns, weight};
+use crate::dataset::record::{MAX_COLUMNS, Record, file_error, two_columns, weight};
 use crate::error::{Error, Result};
 
 /// The most bytes that the rows of one file may take when they are held all at once: of a small file ..

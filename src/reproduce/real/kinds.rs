@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::worlds::random::Stream;
+use crate::random::Stream;
 
 /// A question with its rationale and the solution it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::super::dataset::{DatasetFiles, Mixture, Set, Sizes, question_rows, write_sets};
 use super::super::explanation::Kind;
 use super::super::lexicon::ModelShape;
-use super::super::random::Stream;
 use super::super::story::Side;
 use super::{Solved, explanation};
 use crate::Result;
 use crate::dataset::QuestionRow;
+use crate::random::Stream;
 
 /// Numbers given in the questions that teacher and students work on.
 const QUESTION_NUMBERS: [(usize, u32); 1] = [(3, 1)];

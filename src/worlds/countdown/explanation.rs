@@ -9,8 +9,8 @@
 //! ```
 
 use super::super::explanation::{Kind, LINE_BREAK, Read, with_remarks, without_some};
-use super::super::random::Stream;
 use super::{Problem, Solved, Step};
+use crate::random::Stream;
 
 /// An explanation of `kind`. With one step there is none to skip: `Skipping` gives the full explanation.
 pub fn write(kind: Kind, solved: &Solved, stream: &mut Stream) -> String {

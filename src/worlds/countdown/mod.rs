@@ -10,9 +10,9 @@ pub mod explanation;
 
 use std::fmt;
 
-use super::random::{Stream, hash_bytes};
 use super::story::Side;
-use rlt_grade::{Judgement, SolutionTags, Verdict, judge_countdown, solution_section};
+use crate::random::{Stream, hash_bytes};
+use rlt_grade::{Judgement, judge_countdown};
 
 /// Smallest number given.
 pub const MIN_NUMBER: u32 = 2;
@@ -170,35 +170,11 @@ impl Solved {
     }
 }
 
-/// Grades a completion by the expression in its solution section. `gold` is a solution: its numbers and what stands
-/// behind its equals sign are the problem.
-pub fn grade(completion: &str, gold: &str, tags: &SolutionTags) -> Verdict {
-    let Some(section) = solution_section(completion, tags) else { return Verdict::unformatted() };
-    let numbers = |text: &str| -> Vec<u32> {
-        text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
-    };
-    let problem = gold.split_once('=').and_then(|(left, right)| {
-        Some(Problem { numbers: numbers(left), target: numbers(right).first().copied()? })
-    });
-    let Some(problem) = problem else {
-        return Verdict {
-            formatted: true,
-            reason: "the gold answer has no target".into(),
-            ..Verdict::default()
-        };
-    };
-    let judgement = problem.judge(section);
-    Verdict {
-        extracted: Some(section.trim().to_owned()),
-        correct: judgement.equal,
-        formatted: true,
-        reason: judgement.reason,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{HashMap, HashSet};
+
+    use rlt_grade::{SolutionTags, grade_expression};
 
     use super::*;
 
@@ -230,8 +206,8 @@ mod tests {
                 let text = |answer: &str| {
                     format!("t<|end_of_thought|><|begin_of_solution|>{answer}<|end_of_solution|>")
                 };
-                assert!(grade(&text(&solution), &solution, &tags).correct, "{solution}");
-                assert!(!grade(&text("2 + 2 = 4."), &solution, &tags).correct);
+                assert!(grade_expression(&text(&solution), &solution, &tags).correct, "{solution}");
+                assert!(!grade_expression(&text("2 + 2 = 4."), &solution, &tags).correct);
                 assert_eq!(solved.steps.last().map(|step| step.result), Some(solved.problem.target));
                 assert!(solved.steps.iter().all(|step| step.holds()));
             }

@@ -40,9 +40,9 @@ pub struct PromptStyle {
 /// The built-in styles by name; the first is the default.
 static BUILT_IN: LazyLock<[(&str, PromptStyle); 3]> = LazyLock::new(|| {
     [
-        ("stratos", include_str!("styles/stratos.toml")),
-        ("r1", include_str!("styles/r1.toml")),
-        ("think", include_str!("styles/think.toml")),
+        ("stratos", include_str!("style/stratos.toml")),
+        ("r1", include_str!("style/r1.toml")),
+        ("think", include_str!("style/think.toml")),
     ]
     .map(|(name, text)| {
         let parts = toml::from_str(text).expect("a built-in style is valid TOML");

@@ -6,18 +6,10 @@ use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 
+use super::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use crate::config::{Config, WorldConfig};
 use crate::error::Result;
-use crate::worlds::{DatasetFiles, ModelShape, Sizes, World};
-
-/// Which of a world's rows a run trains on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorldRows {
-    /// Questions with honest explanations: `rlt sft`.
-    Textbook,
-    /// Questions alone: `rlt train`.
-    Questions,
-}
+use crate::training::WorldRows;
 
 /// `config` with the paths of `RUN/world` in the place of those that are not set, after that folder has been
 /// made. As it is when no world is asked for. What is made depends on the configuration alone.

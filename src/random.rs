@@ -1,4 +1,4 @@
-//! Random streams for worlds and resampling: SplitMix64, keyed by what is being drawn.
+//! Random streams for made rows, shuffled choices and resampling: SplitMix64, keyed by what is being drawn.
 //!
 //! Row 17 of a data set depends on the seed, the data set's name and the number 17 alone, so the
 //! first thousand rows of a large set are the rows of a small one. SplitMix64 (Steele, Lea and

@@ -1,0 +1,49 @@
+//! What is reproduced, how often and where.
+
+use std::path::PathBuf;
+
+use super::scale::Scale;
+
+/// A table or figure of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// Students of different traces.
+    Table1,
+    /// Students as cold starts of RL.
+    Table2,
+    /// Another world, teacher unchanged.
+    Fig4a,
+    /// Reward against students.
+    Fig4b,
+    /// What each part is for.
+    Ablations,
+}
+
+impl Recipe {
+    /// In the order of the page.
+    pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
+
+    /// On the command line, and its folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table1 => "table1",
+            Self::Table2 => "table2",
+            Self::Fig4a => "fig4a",
+            Self::Fig4b => "fig4b",
+            Self::Ablations => "ablations",
+        }
+    }
+}
+
+/// What is reproduced, how often and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which tables and figures.
+    pub recipes: Vec<Recipe>,
+    /// Seeds 1 to this.
+    pub seeds: u64,
+    /// How much of everything.
+    pub scale: Scale,
+    /// Where everything goes.
+    pub run_dir: PathBuf,
+}
