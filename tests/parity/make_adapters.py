@@ -24,6 +24,15 @@ ADAPTERS = {
     "qwen2_tied_f32": dict(r=3, lora_alpha=6, target_modules=["q_proj", "v_proj"]),
     "qwen3_bias_bf16": dict(r=4, lora_alpha=6, target_modules="all-linear"),
     "llama_bias_f32": dict(r=2, lora_alpha=5, target_modules=["o_proj", "gate_proj", "down_proj", "k_proj"]),
+    "llama_patterns_f32": dict(
+        base="llama_bias_f32",
+        r=3,
+        lora_alpha=6,
+        target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"],
+        use_rslora=True,
+        rank_pattern={"layers.1.self_attn.q_proj": 2, "q_proj": 5, r"layers\.\d\.mlp\.(up|down)_proj": 4},
+        alpha_pattern={"^model.layers.0.self_attn.v_proj": 1, "mlp.down_proj": 9, "proj": 100},
+    ),
 }
 
 
@@ -31,9 +40,10 @@ def base_model(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
 
 
-def make(number, name, fields):
+def make(number, name, base=None, **fields):
+    base = base or name
     generator = torch.Generator().manual_seed(100 + number)
-    model = get_peft_model(base_model(TESTS / "checkpoints" / name), LoraConfig(task_type="CAUSAL_LM", **fields))
+    model = get_peft_model(base_model(TESTS / "checkpoints" / base), LoraConfig(task_type="CAUSAL_LM", **fields))
     learnt = {n: p for n, p in model.named_parameters() if p.requires_grad}
     for parameter in learnt.values():
         parameter.data.copy_(0.25 * torch.randn(parameter.shape, generator=generator))
@@ -44,7 +54,7 @@ def make(number, name, fields):
     model.save_pretrained(to)
     (to / "README.md").unlink(missing_ok=True)
     config = json.loads((to / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = f"../../checkpoints/{name}"
+    config["base_model_name_or_path"] = f"../../checkpoints/{base}"
     (to / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     golden = {"input_ids": ids[0], "logits": output.logits[0].detach().clone()}
     golden |= {"grad." + n.replace(".default", ""): p.grad.clone() for n, p in learnt.items()}
@@ -72,4 +82,4 @@ if __name__ == "__main__":
         check(*check_folders)
     else:
         for number, (name, fields) in enumerate(ADAPTERS.items()):
-            make(number, name, fields)
+            make(number, name, **fields)

@@ -1,4 +1,4 @@
-//! Adapters as PEFT writes them, for checkpoints of three families: logits and the gradients of A and B are those of
+//! Adapters as PEFT writes them, for checkpoints of three families, one with rsLoRA and patterns of ranks and weights: logits and the gradients of A and B are those of
 //! PyTorch. `tests/parity/make_adapters.py` made them.
 
 #![expect(clippy::print_stdout, reason = "says how close it came")]
@@ -12,7 +12,7 @@ use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients};
 use safetensors::SafeTensors;
 
-const NAMES: [&str; 3] = ["qwen2_tied_f32", "qwen3_bias_bf16", "llama_bias_f32"];
+const NAMES: [&str; 4] = ["qwen2_tied_f32", "qwen3_bias_bf16", "llama_bias_f32", "llama_patterns_f32"];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/adapters").join(name)
