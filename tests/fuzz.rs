@@ -1,5 +1,5 @@
 //! Files from strangers, made up by the hundred thousand: whatever they hold ends in an answer or an error, never in a
-//! panic, in more than 1 GiB or in more than 10 seconds.
+//! panic, in more than 1 GiB or in more than 10 seconds of the processor.
 //!
 //! Inputs are good examples, changed: bytes, words of the format, values of JSON. All draws follow a seed, which is
 //! printed. `RLT_FUZZ_SECONDS` is how long each target is tried (1 by default), `RLT_FUZZ_SEED` another seed,

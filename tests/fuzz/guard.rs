@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 /// The most memory of one input, bytes, beside what was taken before it.
 const MOST_BYTES: usize = 1 << 30;
 
-/// The longest that one may take.
+/// The longest that one may compute.
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// The longest that one may take by the clock: a machine at work on other things is slow, but nothing waits for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(90);
 
 /// How many failures of a kind are kept: a fault shows in many inputs.
 const MOST_KEPT: usize = 20;
@@ -58,10 +61,36 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// An input on disk, and when its attempt began.
+#[derive(Clone)]
+struct Watched {
+    input: PathBuf,
+    since: Instant,
+    /// Processor time of the process at that moment.
+    computed: Duration,
+}
+
+impl Watched {
+    fn is_too_long(&self) -> bool {
+        processor_time().saturating_sub(self.computed) > LONGEST || self.since.elapsed() > LONGEST_WAIT
+    }
+}
+
+/// How long this process has computed, on all its threads; zero where the system does not tell.
+fn processor_time() -> Duration {
+    /// Of a second: what Linux counts in.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Fields 14 and 15; the second, a name in brackets, may hold spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    Duration::from_secs_f64(ticks / TICKS)
+}
+
 /// Watches over one input at a time.
 pub struct Guard {
     folder: PathBuf,
-    watched: Arc<Mutex<Option<(PathBuf, Instant)>>>,
+    watched: Arc<Mutex<Option<Watched>>>,
     failures: Mutex<Vec<String>>,
 }
 
@@ -69,22 +98,22 @@ impl Guard {
     /// With a thread that ends the process when an input takes too long or too much.
     pub fn start(folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).unwrap();
-        let watched = Arc::<Mutex<Option<(PathBuf, Instant)>>>::default();
+        let watched = Arc::<Mutex<Option<Watched>>>::default();
         let of_thread = watched.clone();
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_millis(20));
                 let current = of_thread.lock().unwrap().clone();
-                let Some((input, since)) = current else { continue };
+                let Some(watched) = current else { continue };
                 let what = if IS_OVER.load(Ordering::SeqCst) {
                     "takes more than 1 GiB"
-                } else if since.elapsed() > LONGEST {
-                    "takes longer than 10 s"
+                } else if watched.is_too_long() {
+                    "computes longer than 10 s, or waits longer than 90 s"
                 } else {
                     continue;
                 };
-                let kept = input.with_extension("kept");
-                let _ = fs::rename(&input, &kept);
+                let kept = watched.input.with_extension("kept");
+                let _ = fs::rename(&watched.input, &kept);
                 eprintln!("{}: {what}", kept.display());
                 std::process::exit(101);
             }
@@ -97,7 +126,8 @@ impl Guard {
         let current = self.folder.join(format!("{target}.{}.current", std::process::id()));
         fs::write(&current, input).unwrap();
         BEFORE.store(NOW.load(Ordering::Relaxed), Ordering::Relaxed);
-        *self.watched.lock().unwrap() = Some((current.clone(), Instant::now()));
+        let watched = Watched { input: current.clone(), since: Instant::now(), computed: processor_time() };
+        *self.watched.lock().unwrap() = Some(watched);
         let outcome = catch_unwind(AssertUnwindSafe(attempt));
         *self.watched.lock().unwrap() = None;
         if outcome.is_err() {
