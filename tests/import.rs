@@ -165,7 +165,7 @@ fn model(dir: &Path, config: &Value) -> (Made, ModelConfig, PathBuf) {
     made.size(&key("attention.key_length"), config.head_dim);
     made.size(&key("attention.value_length"), config.head_dim);
     made.number(&key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps.into());
-    made.number(&key("rope.freq_base"), config.rope_theta);
+    made.number(&key("rope.freq_base"), config.rope.theta);
     for part in slots(&config).into_iter().flat_map(|slot| slot.parts) {
         let mut values = weights.read_f32(&part.name, &part.shape).unwrap();
         if part.name.ends_with("bias") {
@@ -298,7 +298,7 @@ fn scaling(family: &str, change: impl Fn(&mut Made)) -> RopeScaling {
     change(&mut made);
     made.write(&dir.path().join("model.gguf"));
     import(dir.path(), &[]).success();
-    ModelConfig::from_dir(&dir.path().join("imported")).unwrap().rope_scaling
+    ModelConfig::from_dir(&dir.path().join("imported")).unwrap().rope.scaling
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A GGUF file's metadata as a model's configuration.
 
 use rlt_gguf::Gguf;
-use rlt_model::config::{Family, ModelConfig};
+use rlt_model::config::{Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope};
 
 use super::metadata::{named, required};
 use super::rope;
@@ -151,8 +151,16 @@ pub fn read(file: &Gguf, architecture: &str) -> Result<ModelConfig> {
         n_heads,
         n_kv_heads,
         head_dim,
-        rope_theta,
-        rope_scaling: rope::read(file, architecture, rope_theta, head_dim, context)?,
+        rope: Rope {
+            theta: rope_theta,
+            scaling: rope::read(file, architecture, rope_theta, head_dim, context)?,
+        },
+        windows: None,
+        score_divisor: head_dim as f64,
+        activation: Activation::Silu,
+        norms: Norms::Before,
+        norm_scale: NormScale::Weight,
+        embedding_scale: EmbeddingScale::One,
         rms_norm_eps,
         tie_word_embeddings: !has("output.weight"),
         qkv_bias,

@@ -135,6 +135,8 @@ fn clip_scale(norm: f64, limit: f64) -> f64 {
 mod tests {
     use rlt_engine::Tensor;
 
+    use rlt_model::parameters::BlockWeight;
+
     use super::*;
     use crate::training::run::tests::tiny_model;
 
@@ -171,7 +173,7 @@ mod tests {
         };
         let after = decoder.parameters();
         moved(&before.final_norm, &after.final_norm, 1.0);
-        moved(&before.blocks[0].down, &after.blocks[0].down, 0.95);
+        moved(&before.blocks[0][BlockWeight::Down], &after.blocks[0][BlockWeight::Down], 0.95);
     }
 
     #[test]

@@ -6,58 +6,64 @@ use rlt_engine::low_rank::LowRank;
 use rlt_engine::random::RandomStream;
 
 pub use crate::adapter_settings::{LoraScaling, LoraSettings, Pattern, Target};
-use crate::config::ModelConfig;
-use crate::parameters::{Part, Slot};
+use crate::config::{BlockWeight, ModelConfig, Part, Place, Slot, block_prefix, block_weights};
 
-/// Input and output features.
-fn features(target: Target, config: &ModelConfig) -> (usize, usize) {
-    let (d, f, hd) = (config.hidden_size, config.intermediate_size, config.head_dim);
-    let (q, kv) = (config.n_heads * hd, config.n_kv_heads * hd);
-    match target {
-        Target::Query => (d, q),
-        Target::Key | Target::Value => (d, kv),
-        Target::AttentionOut => (q, d),
-        Target::Gate | Target::Up => (d, f),
-        Target::Down => (f, d),
+/// A projection inside the stacked matrix that holds it.
+struct Projected {
+    matrix: BlockWeight,
+    /// The row at which it begins there.
+    first_row: usize,
+    /// Input and output features.
+    features: (usize, usize),
+}
+
+/// Where a projection of block `layer` is, by the list of weights.
+fn projected(target: Target, config: &ModelConfig, layer: usize) -> Projected {
+    let name = format!("{}.weight", target.path());
+    for shape in block_weights(config, layer) {
+        let mut first_row = 0;
+        for (part, rows) in shape.parts {
+            if part == name {
+                let inputs = shape.cols.expect("projections are matrices");
+                return Projected { matrix: shape.weight, first_row, features: (inputs, rows) };
+            }
+            first_row += rows;
+        }
     }
+    unreachable!("every block has {name}")
 }
 
-/// The stacked matrix that holds the projection, and the row at which it begins there.
-fn place(target: Target, config: &ModelConfig) -> (Site, usize) {
-    let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
-    match target {
-        Target::Query => (Site::Qkv, 0),
-        Target::Key => (Site::Qkv, q),
-        Target::Value => (Site::Qkv, q + kv),
-        Target::AttentionOut => (Site::AttentionOut, 0),
-        Target::Gate => (Site::GateUp, 0),
-        Target::Up => (Site::GateUp, config.intermediate_size),
-        Target::Down => (Site::Down, 0),
-    }
-}
-
-/// A matrix of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Site {
-    Qkv,
-    AttentionOut,
-    GateUp,
-    Down,
-}
-
-/// The terms of one block (or their gradients), by the matrix they stand beside.
+/// The terms of one block (or their gradients), by the matrix they stand beside, in the order of a block.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BlockAdapter {
-    sites: [Vec<LowRank>; 4],
+    matrices: Vec<(BlockWeight, Vec<LowRank>)>,
 }
 
 impl BlockAdapter {
-    pub(crate) fn terms(&self, site: Site) -> &[LowRank] {
-        &self.sites[site as usize]
+    pub(crate) fn terms(&self, matrix: BlockWeight) -> &[LowRank] {
+        let found = self.matrices.iter().find(|(own, _)| *own == matrix);
+        found.map(|(_, terms)| &terms[..]).unwrap_or_default()
     }
 
-    pub(crate) fn terms_mut(&mut self, site: Site) -> &mut [LowRank] {
-        &mut self.sites[site as usize]
+    pub(crate) fn terms_mut(&mut self, matrix: BlockWeight) -> &mut [LowRank] {
+        let found = self.matrices.iter_mut().find(|(own, _)| *own == matrix);
+        found.map(|(_, terms)| &mut terms[..]).unwrap_or_default()
+    }
+
+    /// Appends a term; those beside one matrix come one after the other.
+    fn push(&mut self, matrix: BlockWeight, term: LowRank) {
+        match self.matrices.last_mut() {
+            Some((last, terms)) if *last == matrix => terms.push(term),
+            _ => self.matrices.push((matrix, vec![term])),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &LowRank> {
+        self.matrices.iter().flat_map(|(_, terms)| terms)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut LowRank> {
+        self.matrices.iter_mut().flat_map(|(_, terms)| terms)
     }
 }
 
@@ -86,9 +92,9 @@ impl Adapter {
         for layer in 0..config.n_layers {
             let mut block = BlockAdapter::default();
             for &target in &settings.targets {
-                let (site, first_column) = place(target, config);
+                let Projected { matrix, first_row, .. } = projected(target, config, layer);
                 let (_, scale) = settings.term(layer, target);
-                block.sites[site as usize].push(LowRank { a: next()?, b: next()?, scale, first_column });
+                block.push(matrix, LowRank { a: next()?, b: next()?, scale, first_column: first_row });
             }
             blocks.push(block);
         }
@@ -138,30 +144,22 @@ impl Adapter {
 
     /// Every tensor, in the order of [`adapter_slots`].
     pub fn tensors(&self) -> Vec<&Tensor> {
-        let terms = self.blocks.iter().flat_map(|block| block.sites.iter().flatten());
+        let terms = self.blocks.iter().flat_map(BlockAdapter::all);
         terms.flat_map(|term| [&term.a, &term.b]).collect()
     }
 
     /// Every tensor, to write to, in the order of [`adapter_slots`].
     pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        let terms = self.blocks.iter_mut().flat_map(|block| block.sites.iter_mut().flatten());
+        let terms = self.blocks.iter_mut().flat_map(BlockAdapter::all_mut);
         terms.flat_map(|term| [&mut term.a, &mut term.b]).collect()
     }
 
     /// The terms beside the matrix of one of [`crate::parameters::slots`].
     pub(crate) fn terms_beside(&self, slot: &Slot) -> &[LowRank] {
-        let place = || {
-            let (layer, name) = slot.parts[0].name.strip_prefix("model.layers.")?.split_once('.')?;
-            let site = match name {
-                "self_attn.q_proj.weight" => Site::Qkv,
-                "self_attn.o_proj.weight" => Site::AttentionOut,
-                "mlp.gate_proj.weight" => Site::GateUp,
-                "mlp.down_proj.weight" => Site::Down,
-                _ => return None,
-            };
-            Some(self.blocks.get(layer.parse::<usize>().ok()?)?.terms(site))
-        };
-        place().unwrap_or_default()
+        match slot.place {
+            Place::Block(layer, matrix) => self.blocks[layer].terms(matrix),
+            _ => &[],
+        }
     }
 }
 
@@ -171,13 +169,13 @@ pub fn adapter_slots(config: &ModelConfig, settings: &LoraSettings) -> Vec<Slot>
     let mut slots = Vec::new();
     for layer in 0..config.n_layers {
         for &target in &settings.targets {
-            let (k, n) = features(target, config);
+            let Projected { matrix: beside, features: (k, n), .. } = projected(target, config, layer);
             let (rank, _) = settings.term(layer, target);
             for (matrix, rows, cols) in [("lora_A", rank, k), ("lora_B", n, rank)] {
                 let path = target.path();
-                let name = format!("base_model.model.model.layers.{layer}.{path}.{matrix}.weight");
+                let name = format!("base_model.model.{}{path}.{matrix}.weight", block_prefix(layer));
                 let parts = vec![Part { name, shape: vec![rows, cols] }];
-                slots.push(Slot { parts, rows, cols, decay: true });
+                slots.push(Slot { place: Place::Term(layer, beside), parts, rows, cols, decay: true });
             }
         }
     }

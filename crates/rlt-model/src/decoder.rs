@@ -13,10 +13,10 @@ use rlt_engine::head::OutputMatrix;
 use rlt_engine::norm::{HeadColumns, head_norm};
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
 
-use crate::adapter::{Adapter, Site};
+use crate::adapter::Adapter;
 use crate::batch::ScoringGroup;
 use crate::config::ModelConfig;
-use crate::parameters::{BlockParameters, Parameters};
+use crate::parameters::{BlockParameters, BlockWeight, Parameters};
 use crate::projection::Projection;
 
 /// A decoder-only language model, with or without an adapter.
@@ -108,15 +108,9 @@ impl Decoder {
     }
 
     /// A matrix of block `layer` with the terms beside it.
-    pub(crate) fn projection(&self, layer: usize, site: Site) -> Projection<'_> {
-        let block = &self.parameters.blocks[layer];
-        let weight = match site {
-            Site::Qkv => &block.qkv,
-            Site::AttentionOut => &block.attention_out,
-            Site::GateUp => &block.gate_up,
-            Site::Down => &block.down,
-        };
-        let terms = self.adapter.as_ref().map(|adapter| adapter.block(layer).terms(site));
+    pub(crate) fn projection(&self, layer: usize, matrix: BlockWeight) -> Projection<'_> {
+        let weight = &self.parameters.blocks[layer][matrix];
+        let terms = self.adapter.as_ref().map(|adapter| adapter.block(layer).terms(matrix));
         Projection { weight, terms: terms.unwrap_or_default(), arithmetic: self.arithmetic }
     }
 
@@ -156,8 +150,8 @@ impl Decoder {
         rope: &RopeTable,
     ) {
         let [queries, keys, rotated] = self.head_columns();
-        for (heads, norm) in [(queries, &block.query_norm), (keys, &block.key_norm)] {
-            if let Some(norm) = norm {
+        for (heads, norm) in [(queries, BlockWeight::QueryNorm), (keys, BlockWeight::KeyNorm)] {
+            if let Some(norm) = block.get(norm) {
                 head_norm(qkv, heads, norm, self.config.rms_norm_eps);
             }
         }
@@ -215,6 +209,6 @@ impl Decoder {
 }
 
 fn rope_table(config: &ModelConfig, positions: usize) -> RopeTable {
-    let (inverse_frequencies, attention_factor) = config.rope_inv_freq();
+    let (inverse_frequencies, attention_factor) = config.rope.inv_freq(config.head_dim);
     RopeTable::new(&inverse_frequencies, attention_factor, positions)
 }

@@ -9,7 +9,7 @@ use rlt_engine::low_rank::merged;
 use rlt_engine::random::RandomStream;
 
 use crate::adapter_folder::base_folder;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, NormScale, block_slots};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::files::replace_file;
@@ -105,7 +105,9 @@ pub fn check_weights(config: &ModelConfig, weights: &Weights) -> Result<()> {
     weights.bytes("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size])?;
     // The last block first: most of what a wrong number of blocks asks for need not even be listed.
     if let Some(last) = config.n_layers.checked_sub(1) {
-        weights.shape(&format!("model.layers.{last}.input_layernorm.weight"))?;
+        for part in block_slots(config, last).iter().flat_map(|slot| &slot.parts).take(1) {
+            weights.shape(&part.name)?;
+        }
     }
     for part in slots(config).iter().flat_map(|slot| &slot.parts) {
         weights.bytes(&part.name, &part.shape)?;
@@ -191,14 +193,12 @@ impl Decoder {
         let residual_std = INITIAL_STD / (2.0 * config.n_layers as f32).sqrt();
         let make = |slot: &Slot| -> std::result::Result<Tensor, std::convert::Infallible> {
             index += 1;
-            let name = &slot.parts[0].name;
             if !slot.decay {
-                let is_bias = name.split('.').next_back() == Some("bias");
-                let value = if is_bias { 0.0 } else { 1.0 };
-                return Ok(Tensor::full(slot.rows, slot.cols, value));
+                // Norms multiply by one.
+                let is_one = slot.place.is_norm() && config.norm_scale == NormScale::Weight;
+                return Ok(Tensor::full(slot.rows, slot.cols, if is_one { 1.0 } else { 0.0 }));
             }
-            let adds_to_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
-            let std = if adds_to_residual { residual_std } else { INITIAL_STD };
+            let std = if slot.place.adds_to_residual() { residual_std } else { INITIAL_STD };
             let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
             for value in &mut data {
                 *value *= std;

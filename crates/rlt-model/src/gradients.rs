@@ -3,9 +3,9 @@
 
 use rlt_engine::Tensor;
 
-use crate::adapter::{Adapter, BlockAdapter, Site, adapter_slots};
+use crate::adapter::{Adapter, BlockAdapter, adapter_slots};
 use crate::decoder::Decoder;
-use crate::parameters::{BlockParameters, Parameters, Slot, slots};
+use crate::parameters::{BlockParameters, BlockWeight, Parameters, Slot, slots};
 use crate::projection::MatrixGradient;
 
 /// Gradients of what training changes.
@@ -70,23 +70,21 @@ pub(crate) enum BlockGradients<'a> {
 }
 
 impl BlockGradients<'_> {
-    /// Gradients of the block's weights, where these are trained.
-    pub(crate) fn weights(&mut self) -> Option<&mut BlockParameters> {
+    /// Gradient of a weight, where it is trained and the block has it.
+    pub(crate) fn weight(&mut self, weight: BlockWeight) -> Option<&mut Tensor> {
         match self {
-            Self::Weights(weights) => Some(weights),
+            Self::Weights(weights) => weights.get_mut(weight),
             Self::Adapter(_) => None,
         }
     }
 
-    pub(crate) fn matrix(&mut self, site: Site) -> MatrixGradient<'_> {
+    /// Gradient of a matrix that every block has, or of the terms beside it.
+    pub(crate) fn matrix(&mut self, matrix: BlockWeight) -> MatrixGradient<'_> {
         match self {
-            Self::Weights(weights) => MatrixGradient::Weight(match site {
-                Site::Qkv => &mut weights.qkv,
-                Site::AttentionOut => &mut weights.attention_out,
-                Site::GateUp => &mut weights.gate_up,
-                Site::Down => &mut weights.down,
-            }),
-            Self::Adapter(terms) => MatrixGradient::Terms(terms.terms_mut(site)),
+            Self::Weights(weights) => {
+                MatrixGradient::Weight(weights.get_mut(matrix).expect("a matrix that every block has"))
+            }
+            Self::Adapter(terms) => MatrixGradient::Terms(terms.terms_mut(matrix)),
         }
     }
 }

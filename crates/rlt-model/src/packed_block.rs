@@ -7,8 +7,8 @@ use rlt_engine::norm::rms_norm;
 use rlt_engine::rope::RopeTable;
 use rlt_engine::swiglu::swiglu;
 
-use crate::adapter::Site;
 use crate::decoder::Decoder;
+use crate::parameters::BlockWeight;
 use crate::projection::PackedProjection;
 
 /// The matrices of block `layer` of a decoder.
@@ -24,14 +24,14 @@ pub(crate) struct PackedBlock<'a> {
 impl<'a> PackedBlock<'a> {
     /// Packs a block's weights (a second copy of them, while it lives).
     pub(crate) fn new(decoder: &'a Decoder, layer: usize) -> Self {
-        let packed = |site| PackedProjection::new(decoder.projection(layer, site));
+        let packed = |matrix| PackedProjection::new(decoder.projection(layer, matrix));
         Self {
             decoder,
             layer,
-            qkv: packed(Site::Qkv),
-            attention_out: packed(Site::AttentionOut),
-            gate_up: packed(Site::GateUp),
-            down: packed(Site::Down),
+            qkv: packed(BlockWeight::Qkv),
+            attention_out: packed(BlockWeight::AttentionOut),
+            gate_up: packed(BlockWeight::GateUp),
+            down: packed(BlockWeight::Down),
         }
     }
 
@@ -45,10 +45,10 @@ impl<'a> PackedBlock<'a> {
         keep_bare: bool,
     ) -> BeforeAttention {
         let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
-        let (normed, inverse) = rms_norm(x, &block.attention_norm, config.rms_norm_eps);
+        let (normed, inverse) = rms_norm(x, &block[BlockWeight::AttentionNorm], config.rms_norm_eps);
         let mut qkv = self.qkv.forward(&normed);
         drop(normed);
-        if let Some(bias) = &block.qkv_bias {
+        if let Some(bias) = block.get(BlockWeight::QkvBias) {
             add_bias(&mut qkv, bias);
         }
         let bare = (keep_bare && config.qk_norm).then(|| qkv.clone());
@@ -59,7 +59,7 @@ impl<'a> PackedBlock<'a> {
     /// Adds what was attended to (rows x heads * head_dim) to the residual stream.
     pub(crate) fn add_attended(&self, attended: &Tensor, x: &mut Tensor) {
         self.attention_out.add(attended, x);
-        if let Some(bias) = &self.decoder.parameters().blocks[self.layer].attention_out_bias {
+        if let Some(bias) = self.decoder.parameters().blocks[self.layer].get(BlockWeight::AttentionOutBias) {
             add_bias(x, bias);
         }
     }
@@ -68,7 +68,7 @@ impl<'a> PackedBlock<'a> {
     /// its gate and up rows.
     pub(crate) fn add_feed_forward(&self, x: &mut Tensor) -> (Tensor, Tensor) {
         let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
-        let (normed, inverse) = rms_norm(x, &block.mlp_norm, config.rms_norm_eps);
+        let (normed, inverse) = rms_norm(x, &block[BlockWeight::FeedForwardNorm], config.rms_norm_eps);
         let gate_up = self.gate_up.forward(&normed);
         drop(normed);
         self.down.add(&swiglu(&gate_up), x);

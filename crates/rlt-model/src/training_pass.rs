@@ -8,12 +8,11 @@ use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::swiglu_backward;
 use rlt_engine::{Tensor, head};
 
-use crate::adapter::Site;
 use crate::batch::PackedBatch;
 use crate::decoder::Decoder;
 use crate::gradients::{BlockGradients, Gradients};
 use crate::packed_block::{BeforeAttention, PackedBlock};
-use crate::parameters::Parameters;
+use crate::parameters::{BlockWeight, Parameters};
 
 /// What the backward pass needs of one block.
 struct BlockActivations {
@@ -100,28 +99,31 @@ impl Decoder {
         let (middle, inverse_mlp, mut gate_up) = (saved.middle, saved.inverse_mlp, saved.gate_up);
 
         // Feed-forward layer.
-        let down = self.projection(layer, Site::Down);
+        let down = self.projection(layer, BlockWeight::Down);
         let (mut dactivated, through) = down.input_gradient(dx);
         swiglu_backward(&mut dactivated, &mut gate_up);
         let (activated, dgate_up) = (dactivated, gate_up);
-        down.add_gradients(dx, &activated, through, grads.matrix(Site::Down));
+        down.add_gradients(dx, &activated, through, grads.matrix(BlockWeight::Down));
         drop(activated);
-        let normed = rms_norm_again(&middle, &block.mlp_norm, &inverse_mlp);
-        let dnormed =
-            self.projection(layer, Site::GateUp).backward(&dgate_up, &normed, grads.matrix(Site::GateUp));
+        let normed = rms_norm_again(&middle, &block[BlockWeight::FeedForwardNorm], &inverse_mlp);
+        let dnormed = self.projection(layer, BlockWeight::GateUp).backward(
+            &dgate_up,
+            &normed,
+            grads.matrix(BlockWeight::GateUp),
+        );
         drop((normed, dgate_up));
-        let dnorm = grads.weights().map(|weights| &mut weights.mlp_norm);
-        rms_norm_backward(&dnormed, &middle, &block.mlp_norm, &inverse_mlp, dx, dnorm);
+        let dnorm = grads.weight(BlockWeight::FeedForwardNorm);
+        rms_norm_backward(&dnormed, &middle, &block[BlockWeight::FeedForwardNorm], &inverse_mlp, dx, dnorm);
         drop(dnormed);
 
         // Attention.
-        if let Some(bias) = grads.weights().and_then(|weights| weights.attention_out_bias.as_mut()) {
+        if let Some(bias) = grads.weight(BlockWeight::AttentionOutBias) {
             add_bias_backward(dx, bias);
         }
-        let dattended = self.projection(layer, Site::AttentionOut).backward(
+        let dattended = self.projection(layer, BlockWeight::AttentionOut).backward(
             dx,
             &attended,
-            grads.matrix(Site::AttentionOut),
+            grads.matrix(BlockWeight::AttentionOut),
         );
         let mut dqkv = attention_backward(
             &dattended,
@@ -136,24 +138,19 @@ impl Decoder {
         let [queries, keys, rotated] = self.head_columns();
         rotate(&mut dqkv, rotated, layout.positions(), rope, Rotation::Backward);
         if let Some(before) = &qkv_before_norm {
-            let (dquery, dkey) = match grads.weights() {
-                Some(weights) => (weights.query_norm.as_mut(), weights.key_norm.as_mut()),
-                None => (None, None),
-            };
-            for (heads, weight, dweight) in
-                [(queries, &block.query_norm, dquery), (keys, &block.key_norm, dkey)]
-            {
-                let Some(weight) = weight else { continue };
-                head_norm_backward(&mut dqkv, before, heads, weight, eps, dweight);
+            for (heads, norm) in [(queries, BlockWeight::QueryNorm), (keys, BlockWeight::KeyNorm)] {
+                let Some(weight) = block.get(norm) else { continue };
+                head_norm_backward(&mut dqkv, before, heads, weight, eps, grads.weight(norm));
             }
         }
-        if let Some(bias) = grads.weights().and_then(|weights| weights.qkv_bias.as_mut()) {
+        if let Some(bias) = grads.weight(BlockWeight::QkvBias) {
             add_bias_backward(&dqkv, bias);
         }
-        let normed = rms_norm_again(x, &block.attention_norm, &inverse_attention);
-        let dnormed = self.projection(layer, Site::Qkv).backward(&dqkv, &normed, grads.matrix(Site::Qkv));
-        let dnorm = grads.weights().map(|weights| &mut weights.attention_norm);
-        rms_norm_backward(&dnormed, x, &block.attention_norm, &inverse_attention, dx, dnorm);
+        let normed = rms_norm_again(x, &block[BlockWeight::AttentionNorm], &inverse_attention);
+        let dnormed =
+            self.projection(layer, BlockWeight::Qkv).backward(&dqkv, &normed, grads.matrix(BlockWeight::Qkv));
+        let dnorm = grads.weight(BlockWeight::AttentionNorm);
+        rms_norm_backward(&dnormed, x, &block[BlockWeight::AttentionNorm], &inverse_attention, dx, dnorm);
     }
 
     /// Forward pass that keeps what [`Self::backward`] needs.

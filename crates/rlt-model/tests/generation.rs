@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use rlt_model::Decoder;
 use rlt_model::Stop;
 use rlt_model::batch::{Continuation, ScoringGroup};
-use rlt_model::config::{Family, ModelConfig, RopeScaling};
+use rlt_model::config::{
+    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling,
+};
 use rlt_model::generate::{Completion, Finish, GenerationRequest, SamplingParams, generate};
 
 fn config(family: Family) -> ModelConfig {
@@ -20,8 +22,13 @@ fn config(family: Family) -> ModelConfig {
         n_heads: 4,
         n_kv_heads: 2,
         head_dim: 24,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        windows: None,
+        score_divisor: 24.0,
+        activation: Activation::Silu,
+        norms: Norms::Before,
+        norm_scale: NormScale::Weight,
+        embedding_scale: EmbeddingScale::One,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: family == Family::Qwen2,
         qkv_bias: family == Family::Qwen2,

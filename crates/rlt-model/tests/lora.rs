@@ -13,9 +13,11 @@ use rlt_model::Stop;
 use rlt_model::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, adapter_slots};
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
-use rlt_model::config::{Family, ModelConfig, RopeScaling};
+use rlt_model::config::{
+    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling,
+};
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
-use rlt_model::parameters::slots;
+use rlt_model::parameters::{BlockWeight, slots};
 use rlt_model::training_pass::Keep;
 use rlt_model::weights::{Dtype, TensorView};
 use rlt_model::{Decoder, Gradients};
@@ -32,8 +34,13 @@ fn config(family: Family) -> ModelConfig {
         n_heads: 4,
         n_kv_heads: 2,
         head_dim: 12,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        windows: None,
+        score_divisor: 12.0,
+        activation: Activation::Silu,
+        norms: Norms::Before,
+        norm_scale: NormScale::Weight,
+        embedding_scale: EmbeddingScale::One,
         rms_norm_eps: 1e-6,
         tie_word_embeddings: family == Family::Qwen2,
         qkv_bias: family == Family::Qwen2,
@@ -252,7 +259,7 @@ fn a_bf16_base_stays_bf16_and_gives_the_bits_of_its_widened_copy() {
     };
     let (frozen, wide) =
         (with(Decoder::load_frozen(dir.path()).unwrap()), with(Decoder::load(dir.path()).unwrap()));
-    assert!(frozen.parameters().blocks[0].down.is_bf16());
+    assert!(frozen.parameters().blocks[0][BlockWeight::Down].is_bf16());
     let logprobs = |decoder: &Decoder| flat(decoder.token_logprobs(&groups(), 0.8, 1000).unwrap());
     assert_eq!(logprobs(&frozen), logprobs(&wide));
     let (frozen, wide) = (gradients(&frozen, Keep::BlockInputs), gradients(&wide, Keep::Activations));
@@ -317,7 +324,7 @@ fn ranks_and_weights_by_pattern_and_rank_stabilised_are_as_in_peft() {
     for layer in 0..2 {
         let block = |decoder: &Decoder| {
             let block = &decoder.parameters().blocks[layer];
-            [block.qkv.to_host().into_owned(), block.down.to_host().into_owned()]
+            [BlockWeight::Qkv, BlockWeight::Down].map(|weight| block[weight].to_host().into_owned())
         };
         for (place, (before, after)) in block(&plain).iter().zip(block(&merged)).enumerate() {
             let [a, b] = [0, 1].map(|i| tensors[4 * layer + 2 * place + i]);

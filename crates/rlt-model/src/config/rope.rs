@@ -48,6 +48,24 @@ pub enum RopeScaling {
     },
 }
 
+/// Rotary embedding: the angles by which positions turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Frequency scaling.
+    pub scaling: RopeScaling,
+}
+
+impl Rope {
+    /// Inverse frequencies (`head_dim / 2` of them, radians a position) and the factor on cosine and sine (1 except for
+    /// yarn), as transformers computes them: each step is evaluated in f64 and rounded to the f32 that transformers
+    /// holds there.
+    pub fn inv_freq(&self, head_dim: usize) -> (Vec<f32>, f32) {
+        inv_freq(&self.scaling, self.theta, head_dim)
+    }
+}
+
 /// Where no rope_theta is given.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -72,8 +90,8 @@ const KNOWN_KEYS: [&str; 16] = [
     "long_factor",
 ];
 
-/// `(rope_theta, scaling)` from either spelling. `max_positions` is the context, tokens.
-pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling)> {
+/// The settings from either spelling. `max_positions` is the context, tokens.
+pub(super) fn read(f: &Fields, max_positions: usize) -> Result<Rope> {
     let parameters = f.nested("rope_parameters", "rope_parameters.")?;
     // As transformers: what somebody wrote into `rope_scaling` takes the place of all of `rope_parameters`.
     let scaling = f.nested("rope_scaling", "rope_scaling.")?.filter(|dict| dict.keys().next().is_some());
@@ -91,12 +109,17 @@ pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling
              the rope_theta that is meant into rope_scaling, too"
         )));
     }
+    checked(f, dict.as_ref(), theta, max_positions)
+}
+
+/// The settings of one dictionary, or of none, with a base that has been read.
+pub(super) fn checked(f: &Fields, dict: Option<&Fields>, theta: f64, max_positions: usize) -> Result<Rope> {
     if !(theta.is_finite() && theta > 1.0) {
         return Err(f.error(&format!("rope_theta = {theta} must be above 1")));
     }
     refuse_partial_rotation(f)?;
-    let Some(dict) = dict else { return Ok((theta, RopeScaling::None)) };
-    refuse_partial_rotation(&dict)?;
+    let Some(dict) = dict else { return Ok(Rope { theta, scaling: RopeScaling::None }) };
+    refuse_partial_rotation(dict)?;
     if let Some(key) = dict.keys().find(|key| !KNOWN_KEYS.contains(key)) {
         return Err(f.error(&format!("the rope setting {key:?} is not supported")));
     }
@@ -117,21 +140,21 @@ pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling
     };
     let scaling = match rope_type {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: positive(&dict, "factor")? },
+        "linear" => RopeScaling::Linear { factor: positive(dict, "factor")? },
         "llama3" => RopeScaling::Llama3 {
-            factor: positive(&dict, "factor")?,
-            low_freq_factor: positive(&dict, "low_freq_factor")?,
-            high_freq_factor: positive(&dict, "high_freq_factor")?,
+            factor: positive(dict, "factor")?,
+            low_freq_factor: positive(dict, "low_freq_factor")?,
+            high_freq_factor: positive(dict, "high_freq_factor")?,
             original_context,
         },
         "yarn" => {
             let factor = match dict.number("factor")? {
-                Some(_) => positive(&dict, "factor")?,
+                Some(_) => positive(dict, "factor")?,
                 None => max_positions as f64 / original_context,
             };
             RopeScaling::Yarn {
                 factor,
-                attention_factor: yarn_attention_factor(&dict, factor)?,
+                attention_factor: yarn_attention_factor(dict, factor)?,
                 beta_fast: dict.number("beta_fast")?.filter(|&b| b != 0.0).unwrap_or(32.0),
                 beta_slow: dict.number("beta_slow")?.filter(|&b| b != 0.0).unwrap_or(1.0),
                 original_context,
@@ -144,7 +167,7 @@ pub(super) fn read(f: &Fields, max_positions: usize) -> Result<(f64, RopeScaling
             )));
         }
     };
-    Ok((theta, scaling))
+    Ok(Rope { theta, scaling })
 }
 
 fn refuse_partial_rotation(f: &Fields) -> Result<()> {
@@ -227,9 +250,8 @@ fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
 }
 
-/// Inverse frequencies `[head_dim / 2]` and the factor on cosine and sine. `r` marks where
-/// transformers holds an f32.
-pub(super) fn inv_freq(scaling: &RopeScaling, theta: f64, head_dim: usize) -> (Vec<f32>, f32) {
+/// As [`Rope::inv_freq`]. `r` marks where transformers holds an f32.
+fn inv_freq(scaling: &RopeScaling, theta: f64, head_dim: usize) -> (Vec<f32>, f32) {
     let dim = head_dim as f64;
     let r = |x: f64| f64::from(x as f32);
     let pos_freq = |i: usize| r(r(theta).powf(r(2.0 * i as f64 / dim)));

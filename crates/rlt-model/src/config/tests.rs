@@ -25,7 +25,8 @@ fn refusal(changes: &Value) -> String {
 }
 
 fn assert_frequencies(changes: &Value, golden: (&[f32], f32)) {
-    let (freqs, factor) = read(changes).rope_inv_freq();
+    let config = read(changes);
+    let (freqs, factor) = config.rope.inv_freq(config.head_dim);
     assert_eq!(freqs.len(), golden.0.len());
     for (i, (ours, theirs)) in freqs.iter().zip(golden.0).enumerate() {
         assert_eq!(ours, theirs, "{changes}: frequency {i}");
@@ -61,8 +62,8 @@ fn both_spellings_of_rope_settings_mean_the_same() {
     let v4 = read(&json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}));
     let v5 = read(&json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}));
     assert_eq!(v4, v5);
-    assert_eq!(v4.rope_theta, 5e5);
-    assert_eq!(v4.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    assert_eq!(v4.rope.theta, 5e5);
+    assert_eq!(v4.rope.scaling, RopeScaling::Linear { factor: 2.0 });
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn rope_scaling_beside_rope_parameters_takes_their_place() {
     // What says nothing takes nothing's place.
     for nothing in [Value::Null, json!({})] {
         let config = read(&json!({"rope_parameters": default, "rope_scaling": nothing}));
-        assert_eq!((config.rope_theta, config.rope_scaling), (1e6, RopeScaling::None));
+        assert_eq!((config.rope.theta, config.rope.scaling), (1e6, RopeScaling::None));
     }
 }
 
@@ -257,8 +258,8 @@ fn absent_fields_take_the_defaults_of_transformers() {
     };
     let llama = absent("llama");
     assert_eq!((llama.n_kv_heads, llama.head_dim, llama.max_position_embeddings), (32, 128, 2048));
-    assert_eq!((llama.rope_theta, llama.rms_norm_eps, llama.tie_word_embeddings), (10_000.0, 1e-6, false));
-    assert_eq!((absent("mistral").n_kv_heads, absent("mistral").family), (8, Family::Llama));
+    assert_eq!((llama.rope.theta, llama.rms_norm_eps, llama.tie_word_embeddings), (10_000.0, 1e-6, false));
+    assert_eq!((absent("mistral").n_kv_heads, absent("mistral").family), (8, Family::Mistral));
     let qwen2 = absent("qwen2");
     assert_eq!((qwen2.qkv_bias, qwen2.qk_norm, qwen2.max_position_embeddings), (true, false, 32768));
     let qwen3 = absent("qwen3");
@@ -283,11 +284,11 @@ fn real_folders_load() {
     let Some(parity) = shared("parity") else { return };
     let llama = ModelConfig::from_dir(&parity.join("llama3_untied_bf16")).expect("llama");
     assert_eq!(llama.family, Family::Llama);
-    assert!(matches!(llama.rope_scaling, RopeScaling::Llama3 { original_context: 64.0, .. }));
+    assert!(matches!(llama.rope.scaling, RopeScaling::Llama3 { original_context: 64.0, .. }));
     let qwen3 = ModelConfig::from_dir(&parity.join("qwen3_untied_f32_sharded")).expect("qwen3");
     assert_eq!((qwen3.head_dim, qwen3.qk_norm, qwen3.n_kv_heads), (32, true, 2));
     let student = ModelConfig::from_dir(&shared("oracle/student").expect("present")).expect("student");
-    assert_eq!((student.family, student.rope_theta), (Family::Qwen2, 10_000.0));
+    assert_eq!((student.family, student.rope.theta), (Family::Qwen2, 10_000.0));
     assert_eq!((student.tie_word_embeddings, student.eos_token_ids), (true, vec![2]));
 }
 

@@ -1,0 +1,39 @@
+//! The supported families by name.
+
+/// The supported decoder families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 2/3.x and models of its shape.
+    Llama,
+    /// Mistral: Llama's shape, where a block may attend through a window.
+    Mistral,
+    /// Qwen2 and Qwen2.5: bias on the query, key and value projections.
+    Qwen2,
+    /// Qwen3 (dense): RMS norm on each query and key head.
+    Qwen3,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Qwen2, Self::Qwen3, Self::Llama, Self::Mistral];
+
+    /// `model_type` and `architectures[0]` as transformers spells them.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Llama => ("llama", "LlamaForCausalLM"),
+            Self::Mistral => ("mistral", "MistralForCausalLM"),
+            Self::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
+            Self::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
+        }
+    }
+
+    /// `model_type` as transformers spells it.
+    pub fn model_type(self) -> &'static str {
+        self.names().0
+    }
+
+    /// `architectures[0]` as transformers spells it.
+    pub fn architecture(self) -> &'static str {
+        self.names().1
+    }
+}
