@@ -34,7 +34,7 @@ fn decoder() -> Decoder {
 }
 
 fn sequences(rows: usize, tokens: usize) -> Vec<ScoringGroup> {
-    let ids = |row: usize| (0..tokens).map(|i| ((i * 31 + row * 17) % 2045 + 3) as u32).collect();
+    let ids = |row: usize| (0..tokens).map(|i| ((i * 31 + row * 17) % 2045 + 3) as u32).collect::<Vec<u32>>();
     (0..rows)
         .map(|row| {
             let scored = 1..tokens;

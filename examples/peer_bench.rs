@@ -22,6 +22,7 @@ use rlt_engine::random::RandomStream;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::ids::TokenIds;
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 use rlt_reward::advantage::group_advantages;
@@ -175,7 +176,7 @@ impl Bench {
 
     fn generate(mut self, shape: &str, sequences: usize) -> Result<(), Failure> {
         let requests: Vec<GenerationRequest> = (0..sequences)
-            .map(|i| GenerationRequest { prompt: self.ids(i, PROMPT), n: 1, stream: [0, i as u64] })
+            .map(|i| GenerationRequest { prompt: self.ids(i, PROMPT).into(), n: 1, stream: [0, i as u64] })
             .collect();
         self.time("generate", shape, sequences * NEW, |bench| {
             let completions =
@@ -207,18 +208,18 @@ impl Bench {
         let thought = self.ids(2 + sequence, think);
         let solution = TAGS / 2..TAGS / 2 + SOLUTION;
         let without_thought = StudentSequence {
-            prefix: question.clone(),
-            continuation: suffix.clone(),
-            think: 0..0,
+            prefix: question.clone().into(),
+            thought: TokenIds::default(),
+            suffix: suffix.clone().into(),
             solution: solution.clone(),
             n_boundary: 0,
         };
         RltSample {
             name: format!("completion {sequence}"),
-            teacher_prefix: [question.as_slice(), suffix.as_slice()].concat(),
+            teacher_prefix: [question.as_slice(), suffix.as_slice()].concat().into(),
             student: StudentSequence {
-                continuation: [thought, suffix].concat(),
-                think: 0..think,
+                thought: thought.into(),
+                suffix: suffix.into(),
                 solution: think + solution.start..think + solution.end,
                 ..without_thought.clone()
             },
@@ -275,7 +276,7 @@ impl Bench {
             step += 1;
             let requests: Vec<GenerationRequest> = (0..questions)
                 .map(|q| GenerationRequest {
-                    prompt: bench.ids(q, PROMPT),
+                    prompt: bench.ids(q, PROMPT).into(),
                     n: group,
                     stream: [step, q as u64],
                 })

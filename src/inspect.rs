@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rlt_model::ids::TokenIds;
 use serde_json::{Value, json};
 
 use crate::dataset::{QuestionRow, TraceRow};
@@ -113,18 +114,23 @@ pub fn inspect_question(
 ) -> Result<[Inspection; 2]> {
     let ids = style.teacher_prompt(teacher, row)?;
     let parts = [("prompt", ids.len())];
-    let think =
-        Think { lead: String::new(), ids: Vec::new(), tail: String::new(), n_boundary: 0, closed: false };
+    let think = Think {
+        lead: String::new(),
+        ids: TokenIds::default(),
+        tail: String::new(),
+        n_boundary: 0,
+        closed: false,
+    };
     let of_student = student_inspection(&style.student_sequence(student, row, &think)?);
     Ok([Inspection::new("teacher", ids, &parts, 0), of_student])
 }
 
 fn student_inspection(sequence: &StudentSequence) -> Inspection {
-    let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
+    let ids = [&sequence.prefix[..], &sequence.thought, &sequence.suffix].concat();
     let at = |position: usize| sequence.prefix.len() + position;
     let parts = [
-        ("prompt", at(sequence.think.start)),
-        ("think", at(sequence.think.end)),
+        ("prompt", at(0)),
+        ("think", at(sequence.thought.len())),
         ("tags", at(sequence.solution.start)),
         ("solution", at(sequence.solution.end)),
         ("end", ids.len()),

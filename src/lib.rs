@@ -28,6 +28,7 @@ pub mod report;
 pub mod reproduce;
 pub mod run_dir;
 pub mod run_log;
+pub mod sampler;
 pub mod sampling;
 pub mod score;
 pub mod scorer;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::ids::TokenIds;
 use rlt_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,8 +111,9 @@ fn batch_logprobs(
 ) -> Result<Vec<Vec<f32>>> {
     let group = |ids: &Vec<u32>| {
         let after_first = 1..ids.len();
-        let continuation = Continuation { ids: ids.clone(), scored: vec![after_first] };
-        ScoringGroup { prefix: Vec::new(), continuations: vec![continuation] }
+        let continuation =
+            Continuation { ids: ids.clone().into(), then: TokenIds::default(), scored: vec![after_first] };
+        ScoringGroup { prefix: TokenIds::default(), continuations: vec![continuation] }
     };
     let groups: Vec<ScoringGroup> = rows.iter().filter(|ids| ids.len() >= 2).map(group).collect();
     let scored = if groups.is_empty() {

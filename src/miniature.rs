@@ -14,7 +14,7 @@ use crate::explain::explain;
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::run_dir::RunDir;
-use crate::sampling::Sampler;
+use crate::sampling::{Author, decoder_sampler};
 use crate::start;
 use crate::traces::{conversation_columns, flaw};
 use crate::training::run::frozen_model;
@@ -112,8 +112,9 @@ impl Miniature<'_> {
         let chat = ChatText::from_dir(teacher)?;
         let decoder = frozen_model(&config.model, teacher)?;
         let rows = read_questions(&config.data)?;
-        let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
-        let traces = explain(&sampler, &rows, n, self.progress)?;
+        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
+        let teacher = Author::new(&sampler, &chat, &style)?;
+        let traces = explain(&teacher, &rows, n, self.progress)?;
         Ok(Explained { traces, style, chat })
     }
 
@@ -133,10 +134,11 @@ impl Miniature<'_> {
         let model = &config.model.path;
         let chat = ChatText::from_dir(model)?;
         let decoder = frozen_model(&config.model, model)?;
-        let sampler = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
+        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
+        let student = Author::new(&sampler, &chat, &style)?;
         let options =
             EvalOptions { n_samples, pass_ks: vec![1], seed: config.seed, ..EvalOptions::default() };
-        let (summary, records) = run_task(&sampler, task, Thought::Free, &options, self.progress)?;
+        let (summary, records) = run_task(&student, task, Thought::Free, &options, self.progress)?;
         let report = EvalReport {
             model: label.into(),
             task: task.name.clone(),

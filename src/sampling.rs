@@ -1,45 +1,47 @@
-//! A model that writes: prompts in, completions out, with everything that sampling depends on in one
-//! place. `rlt explain` and `rlt eval` share it.
+//! Whoever writes completions, with everything that sampling depends on in one place. `rlt explain` and `rlt eval` share
+//! it.
 
 use std::time::Instant;
 
-use rlt_model::generate::{Completion, GenerationProgress, GenerationRequest, SamplingParams, generate};
+use rlt_model::generate::{
+    AllCompletions, Completion, GenerationProgress, GenerationRequest, SamplingParams,
+};
+use rlt_model::ids::TokenIds;
 use rlt_model::{Decoder, Stop};
 
 use crate::config::SamplingConfig;
 use crate::error::{Error, Result};
 use crate::prompts::{ChatText, PromptStyle};
+use crate::sampler::{DecoderSampler, Sampler};
 
-/// A model, its text side and how tokens are drawn.
-#[derive(Debug)]
-pub struct Sampler<'a> {
-    /// The model.
-    pub decoder: &'a Decoder,
-    /// Its tokenizer and chat template.
+/// A teacher or a student who writes: what samples, and its text side.
+#[derive(Clone, Copy)]
+pub struct Author<'a> {
+    /// Draws the ids.
+    pub sampler: &'a dyn Sampler,
+    /// Tokenizer and chat template.
     pub chat: &'a ChatText,
     /// Wording and tags of the prompts.
     pub style: &'a PromptStyle,
-    /// How tokens are drawn.
-    pub params: SamplingParams,
-    /// Seed of every draw.
-    pub seed: u64,
 }
 
-impl<'a> Sampler<'a> {
-    /// Puts them together; completions end with the tokens of [`stop_tokens`].
+/// What one call of [`Author::write`] came to.
+#[derive(Debug)]
+pub struct Written {
+    /// Completions of the prompts, in their order: `[prompt][sample]`. Of the first prompts only, where it was stopped.
+    pub completions: Vec<Vec<Completion>>,
+    /// Whether it was asked to stop before all were there.
+    pub is_stopped: bool,
+}
+
+impl<'a> Author<'a> {
+    /// Puts them together.
     ///
     /// # Errors
-    /// As [`stop_tokens`], and [`Error::Failed`] when the tokenizer cannot write one of the style's tags.
-    pub fn new(
-        decoder: &'a Decoder,
-        chat: &'a ChatText,
-        style: &'a PromptStyle,
-        sampling: &SamplingConfig,
-        seed: u64,
-    ) -> Result<Self> {
+    /// [`Error::Failed`] when the tokenizer cannot write one of the style's tags.
+    pub fn new(sampler: &'a dyn Sampler, chat: &'a ChatText, style: &'a PromptStyle) -> Result<Self> {
         check_tags(chat, style)?;
-        let params = sampling_params(sampling, stop_tokens(decoder, chat)?);
-        Ok(Self { decoder, chat, style, params, seed })
+        Ok(Self { sampler, chat, style })
     }
 
     /// Refuses a prompt that leaves no room for a token in the model's context. `row` names it.
@@ -47,10 +49,8 @@ impl<'a> Sampler<'a> {
     /// # Errors
     /// [`Error::Failed`] with the row and both lengths.
     pub fn check_prompt(&self, row: usize, prompt: &[u32]) -> Result<()> {
-        self.decoder
-            .check_ids(prompt.iter().copied())
-            .map_err(|e| Error::Failed(format!("the prompt of row {row}: {e}")))?;
-        let context = self.decoder.config().context();
+        self.sampler.check_ids(prompt).map_err(|e| Error::Failed(format!("the prompt of row {row}: {e}")))?;
+        let context = self.sampler.context_tokens();
         if prompt.len() < context {
             return Ok(());
         }
@@ -59,33 +59,55 @@ impl<'a> Sampler<'a> {
         )))
     }
 
-    /// `n` completions of every prompt: `[prompt][sample]`. The draws of prompt `i` depend on the seed,
-    /// `stream`, `first + i` and the sample's index alone, so that cutting a list of prompts into batches
-    /// changes nothing.
+    /// `n` completions of every prompt. The draws of prompt `i` depend on the seed, `stream`, `first + i` and the
+    /// sample's index alone, so that cutting a list of prompts into batches changes nothing. Once it is asked to stop, the
+    /// prompts that are done are kept.
     ///
     /// # Errors
-    /// What the generator reports.
-    pub fn sample(
+    /// What the sampler reports.
+    pub fn write(
         &self,
         stream: u64,
         first: usize,
-        prompts: Vec<Vec<u32>>,
+        prompts: impl IntoIterator<Item = TokenIds>,
         n: usize,
+        stop: Stop,
         on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
-    ) -> Result<Vec<Vec<Completion>>> {
+    ) -> Result<Written> {
         let requests: Vec<GenerationRequest> = prompts
             .into_iter()
             .enumerate()
             .map(|(i, prompt)| GenerationRequest { prompt, n, stream: [stream, (first + i) as u64] })
             .collect();
-        Ok(generate(self.decoder, &requests, &self.params, self.seed, Stop::never(), on_progress)?)
+        let mut all = AllCompletions::of(&requests, on_progress);
+        match self.sampler.sample_each(&requests, stop, &mut all) {
+            Ok(()) => Ok(Written { completions: all.into_completions(), is_stopped: false }),
+            Err(Error::Model(rlt_model::Error::Stopped)) => {
+                Ok(Written { completions: all.into_complete(), is_stopped: true })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Prompts to hand over at once when each is completed `n` times: enough that finished sequences are
     /// replaced by waiting ones most of the time.
     pub fn prompts_at_once(&self, n: usize) -> usize {
-        (8 * self.params.max_running).div_ceil(n.max(1))
+        (8 * self.sampler.n_running()).div_ceil(n.max(1))
     }
+}
+
+/// The own engine with the weights of `decoder`; completions end with the tokens of [`stop_tokens`].
+///
+/// # Errors
+/// As [`stop_tokens`].
+pub fn decoder_sampler<'a>(
+    decoder: &'a Decoder,
+    chat: &ChatText,
+    sampling: &SamplingConfig,
+    seed: u64,
+) -> Result<DecoderSampler<'a>> {
+    let params = sampling_params(sampling, stop_tokens(decoder, chat)?);
+    Ok(DecoderSampler { decoder, params, seed, version: 0 })
 }
 
 /// The generator's settings from `[sampling]`.

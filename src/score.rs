@@ -80,7 +80,7 @@ pub fn score_samples(
     } else {
         let teacher_logprobs = match teacher {
             Teacher::Recorded(recorded) => {
-                scorable.iter().map(|&i| recorded[i][..samples[i].student.think.len()].to_vec()).collect()
+                scorable.iter().map(|&i| recorded[i][..samples[i].student.thought.len()].to_vec()).collect()
             }
             Teacher::Model(model) => {
                 progress.start("teacher log-probabilities", scorable.len() as u64, "completions");
@@ -105,7 +105,7 @@ pub fn score_samples(
         }
         let job = next;
         next += 1;
-        let (student, solution) = student_logprobs[job].split_at(sample.student.think.len());
+        let (student, solution) = student_logprobs[job].split_at(sample.student.thought.len());
         let without = student_logprobs[alone[job]].clone();
         check_finite(&sample.name, "student's solution log-probability without the explanation", &without)?;
         let score = rlt_reward(

@@ -1,5 +1,7 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
+#[cfg(test)]
+use rlt_model::batch::Continuation;
 use rlt_model::batch::ScoringGroup;
 use rlt_model::{Decoder, ScoredStates, Stop};
 
@@ -94,25 +96,28 @@ impl TokenScorer for TokenTable {
         temperature: f32,
         _tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
-        let score = |ids: &[u32], scored: &[std::ops::Range<usize>]| {
-            scored.iter().cloned().flatten().map(|at| (self.logprobs)(ids[at]) / temperature).collect()
+        let score = |continuation: &Continuation| {
+            wanted(continuation).into_iter().map(|id| (self.logprobs)(id) / temperature).collect()
         };
-        Ok(groups
-            .iter()
-            .map(|group| group.continuations.iter().map(|c| score(&c.ids, &c.scored)).collect())
-            .collect())
+        Ok(groups.iter().map(|group| group.continuations.iter().map(score).collect()).collect())
     }
 
     /// One state for every position, whose output matrix is the table: normalised over [`TABLE_TOKENS`].
     fn scored_states(&self, groups: &[ScoringGroup], _tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
         use rlt_engine::Tensor;
         let continuations = groups.iter().flat_map(|group| &group.continuations);
-        let targets: Vec<u32> =
-            continuations.flat_map(|c| c.scored.iter().cloned().flatten().map(|at| c.ids[at])).collect();
+        let targets: Vec<u32> = continuations.flat_map(wanted).collect();
         let table = (0..TABLE_TOKENS).map(self.logprobs).collect();
         let w = Tensor::from_vec(TABLE_TOKENS as usize, 1, table);
         Ok(ScoredStates::new(Tensor::full(targets.len(), 1, 1.0), targets, std::borrow::Cow::Owned(w)))
     }
+}
+
+/// The scored tokens.
+#[cfg(test)]
+fn wanted(continuation: &Continuation) -> Vec<u32> {
+    let tokens: Vec<u32> = continuation.tokens().collect();
+    continuation.scored.iter().cloned().flatten().map(|at| tokens[at]).collect()
 }
 
 /// Tokens of a [`TokenTable`]'s whole distribution.

@@ -89,7 +89,7 @@ fn fine_tuning_an_adapter_learns_and_leaves_it_alone_and_merged() {
     let adapted = Decoder::load_frozen(&run_dir.join("adapter")).unwrap();
     let merged = Decoder::load(&trained.model).unwrap();
     let counted = 1..55;
-    let groups = [rlt_model::batch::ScoringGroup::single((5..60).collect(), vec![counted])];
+    let groups = [rlt_model::batch::ScoringGroup::single((5..60).collect::<Vec<u32>>(), vec![counted])];
     let logprobs =
         |decoder: &Decoder| decoder.token_logprobs(&groups, 1.0, 1000).unwrap().remove(0).remove(0);
     let before = logprobs(&adapted.base());

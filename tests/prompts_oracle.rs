@@ -59,16 +59,16 @@ fn text_only_traces_have_the_official_spans() {
         ];
         let student_text = student_parts.concat();
 
-        let ids = [student.prefix.as_slice(), &student.continuation].concat();
+        let ids = [student.prefix.as_slice(), &student.continuation()].concat();
         // The tokenizer composes what this case writes decomposed (NFC).
         if id != "34-uni-nfd" {
             assert_eq!(chat.tokenizer.decode(&ids), student_text, "{id}: the student's text");
-            let read = chat.tokenizer.decode(&[teacher_prefix, think.ids].concat());
+            let read = chat.tokenizer.decode(&[&teacher_prefix[..], &think.ids].concat());
             assert!(format!("{prompt}{}", trace.completion).starts_with(&read), "{id}: the teacher's text");
         }
         assert_eq!(ids, chat.tokenizer.encode(&student_text).unwrap(), "{id}: the student's ids");
         if case["clean"] == true {
-            let counts = [student.think.len(), student.solution.len()].map(Value::from);
+            let counts = [student.thought.len(), student.solution.len()].map(Value::from);
             assert_eq!(counts, [case["n_think"].clone(), case["n_solution"].clone()], "{id}");
             n_clean += 1;
         }

@@ -156,15 +156,13 @@ fn scored_sequences_are_the_rendered_text_and_their_spans_cover_it() {
                 style.end_of_solution
             );
             let text = rendered(chat, &style.student_system, &row.question, &turn);
-            let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
+            let ids = [sequence.prefix.as_slice(), &sequence.continuation()].concat();
             assert_eq!(chat.tokenizer.decode(&ids), text);
             assert_eq!(ids, chat.tokenizer.encode(&text).unwrap());
 
-            let decode = |range: std::ops::Range<usize>| chat.tokenizer.decode(&sequence.continuation[range]);
-            assert_eq!(
-                format!("{}{}{}", think.lead, decode(sequence.think.clone()), think.tail),
-                explanation
-            );
+            let decode =
+                |range: std::ops::Range<usize>| chat.tokenizer.decode(&sequence.continuation()[range]);
+            assert_eq!(format!("{}{}{}", think.lead, decode(sequence.think()), think.tail), explanation);
             let solution = decode(sequence.solution.clone());
             assert!(row.solution.contains(&solution));
             let core = |text: &str| text.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();

@@ -68,7 +68,7 @@ fn check_split(chat: &ChatText, think: &Think, ids: &[u32], text: &Range<usize>)
         start < text.end && end > text.start && (start < text.start || end > text.end)
     };
     let n_boundary = places.iter().filter(crosses).count();
-    if think.ids != ids[tokens.clone()] || think.n_boundary != n_boundary {
+    if *think.ids != ids[tokens.clone()] || think.n_boundary != n_boundary {
         return Err(format!("tokens {tokens:?} and {n_boundary} boundary tokens expected: {think:?}"));
     }
     Ok(())
@@ -99,7 +99,7 @@ fn check(chat: &ChatText, style: &PromptStyle, row: &QuestionRow, completion: &s
     same(&decode(&ids), &format!("{space}{text}"), "the teacher's text")?;
     let thought = space.len() + prompt.len()..space.len() + prompt.len() + explanation.len();
     check_split(chat, &from_text, &ids, &thought).map_err(|e| format!("the teacher's thought: {e}"))?;
-    if !ids.starts_with(&[prefix, from_text.ids.clone()].concat()) {
+    if !ids.starts_with(&[prefix, from_text.ids.to_vec()].concat()) {
         return Err("what the teacher is scored on is not its text".into());
     }
     let sampled = chat.tokenizer.encode_inside(completion).unwrap().ids;
@@ -123,7 +123,7 @@ fn check(chat: &ChatText, style: &PromptStyle, row: &QuestionRow, completion: &s
             style.end_of_thought, style.delimiter, style.begin_of_solution
         );
         let written = format!("{until_solution}{}{}{}", row.solution, style.end_of_solution, chat.turn_end());
-        let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
+        let ids = [&sequence.prefix[..], &sequence.continuation()].concat();
         same(&decode(&ids), &written, "the student's text")?;
         let shift =
             |range: &Range<usize>| sequence.prefix.len() + range.start..sequence.prefix.len() + range.end;
@@ -135,11 +135,11 @@ fn check(chat: &ChatText, style: &PromptStyle, row: &QuestionRow, completion: &s
             return Err(format!("solution: span {found:?}, but the tokens inside are {expected:?}"));
         }
         // The think tokens are the teacher's, and spell the thought from the end of the lead to the tail.
-        let span = shift(&sequence.think);
+        let span = shift(&sequence.think());
         let spelled = before.len() + think.lead.len()..before.len() + explanation.len() - think.tail.len();
         let begins = places.get(span.start).map_or(written.len(), |place| place.0);
         let ends = if span.is_empty() { begins } else { places[span.end - 1].1 };
-        if ids[span.clone()] != think.ids || (begins..ends) != spelled {
+        if ids[span.clone()] != *think.ids || (begins..ends) != spelled {
             return Err(format!("think: {span:?} spells {begins} to {ends}, not {spelled:?}"));
         }
     }

@@ -34,7 +34,7 @@ fn assert_close(what: &str, ours: &Value, official: &Value, tolerance: f64) {
 
 /// r_SS of a sequence that is scored by itself, in f64.
 fn r_ss_of_one_sequence(student: &Decoder, sequence: &StudentSequence, config: &Config) -> f64 {
-    let ids = [sequence.prefix.as_slice(), &sequence.continuation].concat();
+    let ids = [sequence.prefix.as_slice(), &sequence.continuation()].concat();
     let n = sequence.prefix.len();
     let solution = n + sequence.solution.start..n + sequence.solution.end;
     let group = ScoringGroup::single(ids, vec![solution]);

@@ -15,15 +15,18 @@ use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, Thought, write_repo
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
-use rlt::sampling::Sampler;
+use rlt::sampler::DecoderSampler;
+use rlt::sampling::{Author, decoder_sampler};
 use rlt::training::run::frozen_model;
 use rlt::worlds::task::find_task;
 use rlt::{Error, Result};
 use rlt_files::{Inputs, MOST_DESCRIPTION, write_atomic};
+use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
 use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
+use super::interrupt::stop_flag;
 
 /// `--thought`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,13 +101,15 @@ impl EvalArgs {
             context.progress.warn(&warning);
         }
         let decoder = frozen_model(&config.model, model)?;
-        let student = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
+        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
+
+        Author::new(&sampler, &chat, &style)?;
 
         // A place that cannot be written, or that another process writes, is found before the work, not after it.
         let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
         let mut begun = Vec::with_capacity(tasks.len());
         for (task, path) in &tasks {
-            let settings = |time| self.settings(&student, task, &files, model, time);
+            let settings = |time| self.settings((&sampler, &style, &chat), task, &files, model, time);
             let unfinished = rlt_files::unfinished_work(path);
             let time = template_time(unfinished, |time, earlier| {
                 let same = settings(time).to_string();
@@ -123,8 +128,8 @@ impl EvalArgs {
                 .transpose()?
                 .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
-            let student = Sampler::new(&decoder, chat, &style, &config.sampling, config.seed)?;
-            reports.push(self.evaluate(context, &student, task, path, model, partial, done)?);
+            let student = Author::new(&sampler, chat, &style)?;
+            reports.push(self.evaluate(context, (&student, &config), task, path, model, partial, done)?);
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
         let json: Vec<_> =
@@ -156,7 +161,7 @@ impl EvalArgs {
     fn evaluate(
         &self,
         context: &Context,
-        student: &Sampler,
+        (student, config): (&Author, &Config),
         task: &Task,
         path: &Path,
         model: &Path,
@@ -168,21 +173,29 @@ impl EvalArgs {
         let options = EvalOptions {
             n_samples: self.n,
             pass_ks: powers.take_while(|&k| k <= self.n).collect(),
-            seed: student.seed,
+            seed: config.seed,
             ..EvalOptions::default()
         };
         let done = usable(done, task, self.n);
         let mut save = |records: &[QuestionRecord]| partial.append(records);
-        let (summary, records) =
-            resume_task(student, task, thought, &options, done, &mut save, &context.progress)?;
+        let (summary, records) = resume_task(
+            student,
+            task,
+            thought,
+            &options,
+            done,
+            &mut save,
+            Stop::when(stop_flag()),
+            &context.progress,
+        )?;
         let [questions, page] = files_beside(path);
         let report = EvalReport {
             model: model.display().to_string(),
             task: task.name.clone(),
             split: task.split.clone(),
-            seed: student.seed,
-            temperature: student.params.temperature,
-            max_new_tokens: student.params.max_new_tokens,
+            seed: config.seed,
+            temperature: config.sampling.temperature,
+            max_new_tokens: config.sampling.max_new_tokens,
             thought,
             summary,
             per_question_file: questions.file_name().unwrap_or_default().into(),
@@ -219,7 +232,7 @@ impl EvalArgs {
     /// What answers depend on: records made with other settings are not gone on with.
     fn settings(
         &self,
-        student: &Sampler,
+        (sampler, style, chat): (&DecoderSampler, &PromptStyle, &ChatText),
         task: &Task,
         files: &ModelFiles,
         model: &Path,
@@ -240,11 +253,11 @@ impl EvalArgs {
             "n": self.n,
             "rows": [task.rows.len() as u64, u64::from(crc)],
             "thought": self.thought(),
-            "seed": student.seed,
-            "sampling": format!("{:?}", student.params),
-            "arithmetic": format!("{:?}", student.decoder.arithmetic()),
-            "style": format!("{:?}", student.style),
-            "special_tokens": student.chat.typed(),
+            "seed": sampler.seed,
+            "sampling": format!("{:?}", sampler.params),
+            "arithmetic": format!("{:?}", sampler.decoder.arithmetic()),
+            "style": format!("{style:?}"),
+            "special_tokens": chat.typed(),
         })
     }
 }

@@ -10,15 +10,17 @@ use rlt::explain::{ExplainSummary, explain_each};
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
-use rlt::sampling::Sampler;
+use rlt::sampling::{Author, decoder_sampler};
 use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
+use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
+use super::interrupt::stop_flag;
 
 /// What a row of the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -86,7 +88,8 @@ impl ExplainArgs {
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
         let chat = ChatText::from_dir_at(model, time)?.reading(config.data.special_tokens);
         let decoder = frozen_model(&config.model, model)?;
-        let teacher = Sampler::new(&decoder, &chat, &style, &config.sampling, config.seed)?;
+        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
+        let teacher = Author::new(&sampler, &chat, &style)?;
 
         let mut out = RowWriter::<Done>::begin(&self.out, &work(time))?;
         let done = out.state().summary;
@@ -97,32 +100,40 @@ impl ExplainArgs {
         let is_trace = self.format == Format::Trace;
         let mut to_write = gaps.iter().filter(|gap| is_trace && gap.position >= done.questions).peekable();
         let (mut n_begun, n_questions) = (done.questions, rows.len());
-        let summary = explain_each(&teacher, &rows, self.n, done, &context.progress, |traces, summary| {
-            let mut left_out = out.state().left_out.clone();
-            let mut rows = Vec::with_capacity(traces.len());
-            for trace in &traces {
-                if trace.question.columns["sample"] == 0 {
-                    while let Some(gap) = to_write.next_if(|gap| gap.position <= n_begun) {
-                        rows.push(gap_columns(gap));
+        let stop = Stop::when(stop_flag());
+        let explained =
+            explain_each(&teacher, &rows, self.n, done, stop, &context.progress, |traces, summary| {
+                let mut left_out = out.state().left_out.clone();
+                let mut rows = Vec::with_capacity(traces.len());
+                for trace in &traces {
+                    if trace.question.columns["sample"] == 0 {
+                        while let Some(gap) = to_write.next_if(|gap| gap.position <= n_begun) {
+                            rows.push(gap_columns(gap));
+                        }
+                        n_begun += 1;
                     }
-                    n_begun += 1;
+                    rows.push(match (self.format, flaw(trace, &style, &chat)) {
+                        (Format::Trace, _) => trace.to_columns(),
+                        (_, Some(reason)) => {
+                            let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();
+                            left_out.push(LeftOut { row: trace.question.row, sample, reason });
+                            continue;
+                        }
+                        (Format::Conversations, None) => conversation_columns(trace, &style),
+                        (Format::Messages, None) => distillation_columns(trace, &style),
+                    });
                 }
-                rows.push(match (self.format, flaw(trace, &style, &chat)) {
-                    (Format::Trace, _) => trace.to_columns(),
-                    (_, Some(reason)) => {
-                        let sample = trace.question.columns["sample"].as_u64().unwrap_or_default();
-                        left_out.push(LeftOut { row: trace.question.row, sample, reason });
-                        continue;
-                    }
-                    (Format::Conversations, None) => conversation_columns(trace, &style),
-                    (Format::Messages, None) => distillation_columns(trace, &style),
-                });
+                if n_begun == n_questions {
+                    rows.extend(to_write.by_ref().map(gap_columns));
+                }
+                out.append(&rows, Done { summary, left_out })
+            });
+        let summary = match explained {
+            Err(Error::Interrupted(what)) => {
+                return Err(Error::Interrupted(format!("{what}; {}", out.suspend()?)));
             }
-            if n_begun == n_questions {
-                rows.extend(to_write.by_ref().map(gap_columns));
-            }
-            out.append(&rows, Done { summary, left_out })
-        })?;
+            explained => explained?,
+        };
         let (written, left_out) = (out.n_rows(), out.state().left_out.clone());
         if written == 0 {
             out.discard()?;

@@ -110,6 +110,20 @@ impl<S: Clone + Default + Serialize + DeserializeOwned> RowWriter<S> {
         appended.map_err(|error| with_rows_kept(error, self.rows.has_committed()))
     }
 
+    /// Commits all rows and leaves them to be gone on with; what that means for whoever calls again, in words.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn suspend(self) -> Result<&'static str> {
+        let is_resumable = self.rows.is_resumable();
+        self.rows.suspend()?;
+        Ok(if is_resumable {
+            "the same command goes on"
+        } else {
+            "the same command begins again: its rows went to no file"
+        })
+    }
+
     /// Makes everything durable and gives the file its name.
     ///
     /// # Errors

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use rlt_grade::{SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
+use rlt_model::Stop;
+use rlt_model::ids::TokenIds;
 
 use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate};
-use crate::Result;
 use crate::config::{AnswerRule, DataConfig, World};
 use crate::dataset::{Finish, QuestionRow, read_questions};
 use crate::grading::{grade, solution_tags};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, TypedCheck};
-use crate::sampling::{Sampler, TokenRate};
+use crate::sampling::{Author, TokenRate, Written};
 use crate::traces::text_ids;
+use crate::{Error, Result};
 
 /// What keys this work's random draws.
 const STREAM: u64 = u64::from_be_bytes(*b"evaluate");
@@ -109,27 +111,28 @@ fn forced(style: &PromptStyle, chat: &ChatText, thought: Thought) -> String {
 /// [`crate::Error::Usage`] when there is nothing to ask, [`crate::Error::Failed`] for a prompt that does not fit the
 /// context, and whatever templates, tokenizer and generator report.
 pub fn run_task(
-    student: &Sampler,
+    student: &Author,
     task: &Task,
     thought: Thought,
     options: &EvalOptions,
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
-    resume_task(student, task, thought, options, Vec::new(), &mut |_| Ok(()), progress)
+    resume_task(student, task, thought, options, Vec::new(), &mut |_| Ok(()), Stop::never(), progress)
 }
 
 /// As [`run_task`], going on behind the `done` records of an earlier call; each batch of new ones is handed to
 /// `save`. The result is that of an uninterrupted call.
 ///
 /// # Errors
-/// As [`run_task`], and what `save` reports.
+/// As [`run_task`], and what `save` reports; [`Error::Interrupted`] after `stop`.
 pub fn resume_task(
-    student: &Sampler,
+    student: &Author,
     task: &Task,
     thought: Thought,
     options: &EvalOptions,
     done: Vec<QuestionRecord>,
     save: &mut dyn FnMut(&[QuestionRecord]) -> Result<()>,
+    stop: Stop,
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
     let style = student.style;
@@ -144,9 +147,9 @@ pub fn resume_task(
             let text = format!("{}{forced}", style.student_question_text(student.chat, row)?);
             let prompt = student.chat.encode(&text)?;
             student.check_prompt(row.row, &prompt)?;
-            Ok(prompt)
+            Ok(prompt.into())
         })
-        .collect::<Result<Vec<Vec<u32>>>>()?;
+        .collect::<Result<Vec<TokenIds>>>()?;
     let question = |row: &QuestionRow| EvalQuestion {
         row: row.row,
         question: row.question.clone(),
@@ -158,10 +161,17 @@ pub fn resume_task(
 
     let mut rate = TokenRate::new();
     let generate = |first: usize, batch: &[EvalQuestion]| {
-        let prompts = prompts[first..first + batch.len()].to_vec();
-        let completions = student.sample(STREAM, first, prompts, options.n_samples, &mut |now| {
-            progress.advance(0, &rate.text(now.tokens));
-        })?;
+        let prompts = prompts[first..first + batch.len()].iter().cloned();
+        let Written { completions, is_stopped } =
+            student.write(STREAM, first, prompts, options.n_samples, stop, &mut |now| {
+                progress.advance(0, &rate.text(now.tokens));
+            })?;
+        if is_stopped {
+            let all = task.rows.len();
+            return Err(Error::Interrupted(format!(
+                "{first} of {all} questions are answered; the same command goes on"
+            )));
+        }
         rate.add(completions.iter().flatten().map(|completion| completion.ids.len()).sum());
         let answer = |completion: &rlt_model::generate::Completion| {
             let finish = Finish::from(completion.finish);

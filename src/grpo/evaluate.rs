@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use rlt_model::config::ModelConfig;
-use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::generate::GenerationRequest;
 use rlt_model::{Decoder, Stop};
 use serde_json::Map;
 
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{EVAL_S, EVALUATED, REWARD};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::sampler::Sampler;
 use crate::training::inputs::Checksum;
 use crate::training::{Evaluated, RowsSum};
 
@@ -62,8 +63,8 @@ impl HeldOut {
     pub fn evaluate(
         &self,
         step: u64,
+        sampler: &dyn Sampler,
         decoder: &Decoder,
-        sampling: &SamplingParams,
         judge: &Judge,
         style: &PromptStyle,
         chat: &ChatText,
@@ -77,7 +78,7 @@ impl HeldOut {
             stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
-        let groups = generate(decoder, &requests, sampling, config.seed, stop, &mut |_| ())?;
+        let groups = sampler.sample(&requests, stop)?;
         config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
         let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config, stop).map_err(

@@ -2,6 +2,7 @@
 
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::Completion;
+use rlt_model::ids::TokenIds;
 use rlt_model::{Decoder, Stop};
 
 use crate::config::{AnswerRule, Config, KlEstimator, RewardConfig, RewardKind};
@@ -21,7 +22,7 @@ use rlt_reward::correctness::correctness_reward;
 pub(super) struct Question {
     pub row: QuestionRow,
     /// What completions are sampled after.
-    pub prompt: Vec<u32>,
+    pub prompt: TokenIds,
 }
 
 impl Question {
@@ -148,7 +149,7 @@ impl Judge {
             .map(|(question, sample, completion)| {
                 let name = format!("step {step}, row {}, sample {}", question.row.row, sample + 1);
                 let prompt = question.prompt.clone();
-                RltSample::from_sampled(&formats, &question.row, prompt, text_ids(completion), name)
+                RltSample::from_sampled(&formats, &question.row, prompt, shared_text_ids(completion), name)
             })
             .collect::<Result<Vec<_>>>()?;
         let recorded: Vec<Vec<f32>> = completions().map(|(_, _, c)| c.logprobs.clone()).collect();
@@ -194,6 +195,11 @@ fn teacher_was_recorded(reward: &RewardConfig, sampling_temperature: f32) -> boo
     reward.kl != KlEstimator::Full && reward.teacher_temperature == sampling_temperature
 }
 
+/// [`text_ids`] in the completion's own memory.
+fn shared_text_ids(completion: &Completion) -> TokenIds {
+    completion.ids.part(0..text_ids(completion).len())
+}
+
 /// The completion's ids without the stop token that ended it.
 pub(super) fn text_ids(completion: &Completion) -> &[u32] {
     traces::text_ids(&completion.ids, completion.finish.into())
@@ -221,7 +227,7 @@ pub(super) mod tests {
 
     /// The question of row 1.
     pub(in crate::grpo) fn question() -> Question {
-        Question { row: row("What is 2 + 2?", "4"), prompt: vec![5, 6] }
+        Question { row: row("What is 2 + 2?", "4"), prompt: [5, 6].into() }
     }
 
     fn row(question: &str, solution: &str) -> QuestionRow {

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn groups_without_spread_are_counted() {
         let question = question();
-        let completion = Completion { ids: vec![1, 2], logprobs: vec![0.0; 2], finish: Finish::Stop };
+        let completion =
+            Completion { ids: [1, 2].into(), logprobs: vec![0.0; 2], finish: Finish::Stop, version: 0 };
         let groups = [[1.0, -1.0], [-0.5, -0.5]].map(|rewards| Group {
             question: &question,
             completions: vec![completion.clone(); 2],

@@ -26,7 +26,7 @@ pub(super) fn questions(
     let mut questions = read
         .rows
         .into_par_iter()
-        .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?, row }))
+        .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?.into(), row }))
         .collect::<Result<Vec<_>>>()?;
     let room = model.context() - 1;
     let limit =

@@ -41,9 +41,10 @@ pub(super) fn failed_groups(questions: &[&Question], completions: &[Vec<Completi
 
 fn completions(group: &FailedGroup) -> Vec<Completion> {
     let completion = |kept: &crate::training::failure::FailedContinuation| Completion {
-        ids: kept.ids.clone(),
+        ids: kept.ids.clone().into(),
         logprobs: kept.sampled_logprobs.iter().map(|logprob| logprob.unwrap_or(f32::NAN)).collect(),
         finish: if kept.finish.as_deref() == Some("stop") { Finish::Stop } else { Finish::Length },
+        version: 0,
     };
     group.continuations.iter().map(completion).collect()
 }
@@ -70,7 +71,7 @@ pub(crate) fn rewards_again(
             path: config.data.path.clone(),
             what: format!("no longer has {}, which the failed batch is of", group.name),
         })?;
-        let question = Question { row: row.clone(), prompt: group.prefix.clone() };
+        let question = Question { row: row.clone(), prompt: group.prefix.clone().into() };
         for completion in completions(group) {
             let groups = [vec![completion]];
             let judged = judge.rewards(
@@ -111,7 +112,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
         let rewards = group.continuations.iter().map(|kept| kept.reward);
         Ok(SampleGroup {
             name: group.name.clone(),
-            prompt: group.prefix.clone(),
+            prompt: group.prefix.clone().into(),
             samples: completions(group).into_iter().zip(rewards).map(sample).collect::<Result<_>>()?,
         })
     };

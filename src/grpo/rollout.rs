@@ -112,7 +112,8 @@ mod tests {
             }
             let rewards = rounds.next().unwrap();
             assert_eq!(rewards.len(), missing);
-            let completion = Completion { ids: vec![1], logprobs: vec![0.0], finish: Finish::Stop };
+            let completion =
+                Completion { ids: [1].into(), logprobs: vec![0.0], finish: Finish::Stop, version: 0 };
             let completions = vec![vec![completion.clone(), completion]; missing];
             let judged = rewards.iter().flatten().map(|&reward| judged(reward)).collect();
             rollout.add(vec![question; missing], completions, judged);
@@ -139,7 +140,8 @@ mod tests {
         let question = question();
         let mut rollout = Rollout::default();
         assert_eq!(rollout.missing(2, 0), 2);
-        let completion = Completion { ids: vec![1, 2], logprobs: vec![-0.5, -1.0], finish: Finish::Length };
+        let completion =
+            Completion { ids: [1, 2].into(), logprobs: vec![-0.5, -1.0], finish: Finish::Length, version: 0 };
         let rewards = [1.0, 1.0, 0.0, 1.0].map(judged).into();
         rollout.add(vec![&question; 2], vec![vec![completion.clone(), completion]; 2], rewards);
         assert_eq!(rollout.missing(2, 0), 0);

@@ -106,9 +106,13 @@ fn sampled(policy: &Decoder, temperature: f32) -> Vec<SampleGroup> {
                 let of_token = 0.19 * (1.7 * t as f32 + sequence).sin();
                 logprob as f32 + of_token + 0.12 * (2.0 * sequence).cos()
             });
-            Sample { logprobs: old.collect(), ids, reward, truncated: group == 0 && index == 1 }
+            Sample { logprobs: old.collect(), ids: ids.into(), reward, truncated: group == 0 && index == 1 }
         });
-        SampleGroup { name: format!("row {}", group + 8), samples: samples.collect(), prompt: prompt.clone() }
+        SampleGroup {
+            name: format!("row {}", group + 8),
+            samples: samples.collect(),
+            prompt: prompt.clone().into(),
+        }
     });
     groups.collect()
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rlt_model::config::ModelConfig;
-use rlt_model::generate::{GenerationRequest, generate};
+use rlt_model::generate::GenerationRequest;
 use rlt_model::{Decoder, Gradients, Stop};
 use serde_json::{Map, Value};
 
@@ -37,6 +37,7 @@ use crate::metrics::{self, Metric};
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::sampler::{OwnEngine, Sampler, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
 use crate::training::inputs::Checksum;
 use crate::training::{Earlier, Ending, EpochOrder, Host, Inputs, RowsSum, Run, Trained, WorldRows};
@@ -79,19 +80,23 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         host,
     )?;
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &chat)?);
+    let mut engine = OwnEngine::new(sampling, config.seed);
+    engine.refresh(&weights.decoder, run.steps_done())?;
     begin_reference(&mut weights, config, &chat, run.steps_done())?;
     settle_reference(&mut weights, config.reference_sync_every(), judge.student());
     let mut order = EpochOrder::new(config.seed, all_questions.len());
     let mut gradients = Gradients::zeros(&weights.decoder);
     let mut last_reward = String::new();
     progress.start("train", grpo.steps as u64 - run.steps_done(), "steps");
-    let evaluate = |step: u64, decoder: &Decoder| {
+    let evaluate = |step: u64, sampler: &dyn Sampler, decoder: &Decoder| {
         let asked = Stop::when(stop);
         let evaluate =
-            |rows: &HeldOut| rows.evaluate(step, decoder, &sampling, &judge, &style, &chat, config, asked);
+            |rows: &HeldOut| rows.evaluate(step, sampler, decoder, &judge, &style, &chat, config, asked);
         held_out.as_ref().map(evaluate).transpose()
     };
-    let _ = run.end_unevaluated_step(&weights, |step| evaluate(step, &weights.decoder))?;
+    let _ = run.end_unevaluated_step(&weights, |step| {
+        evaluate(step, &*engine.sampler(&weights.decoder), &weights.decoder)
+    })?;
 
     for step in run.steps_left() {
         run.stop_if_asked(&weights, stop)?;
@@ -119,9 +124,10 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
             };
             let requests: Vec<_> = positions.zip(&questions).map(request).collect();
             let asked = Stop::when(stop);
-            let completions =
-                generate(&weights.decoder, &requests, &sampling, config.seed, asked, &mut |_| ())
-                    .map_err(|error| run.stopped(&weights, error.into(), stop))?;
+            let completions = engine
+                .sampler(&weights.decoder)
+                .sample(&requests, asked)
+                .map_err(|error| run.stopped(&weights, error, stop))?;
             config.memory.end_stage();
             generate_s += round.elapsed().as_secs_f64();
 
@@ -149,6 +155,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
                 run.stopped(&weights, kept, stop)
             })?;
         config.memory.end_stage();
+        engine.refresh(&weights.decoder, step)?;
         sync_reference(&mut weights, step, config.reference_sync_every(), grpo.reference_mixup);
         let update_s = started.elapsed().as_secs_f64() - generate_s - score_s;
 
@@ -177,7 +184,9 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
             run.log_mut().samples(step, &rows)?;
         }
         let message = format!("{last_reward}, {}", speeds(&row));
-        let ended = run.end_step(&weights, next, row, |step| evaluate(step, &weights.decoder))?;
+        let ended = run.end_step(&weights, next, row, |step| {
+            evaluate(step, &*engine.sampler(&weights.decoder), &weights.decoder)
+        })?;
         progress.advance(1, &message);
         if ended.is_break() {
             break;
@@ -210,7 +219,7 @@ fn inputs(
         question.add_texts(&mut answers);
     }
     Ok(Inputs {
-        rows: Some(RowsSum::of_ids(questions.iter().map(|question| question.prompt.as_slice()))),
+        rows: Some(RowsSum::of_ids(questions.iter().map(|question| &*question.prompt))),
         answers: Some(answers.finish()),
         held_out: Some(held_out.map(HeldOut::fingerprint).unwrap_or_default()),
         student: Some(student),

@@ -2,6 +2,7 @@
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
 use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::ids::TokenIds;
 use rlt_model::training_pass::Keep;
 use rlt_model::{Gradients, Stop};
 
@@ -17,14 +18,14 @@ use rlt_reward::objective::reward_less_kl;
 pub(super) struct SampleGroup {
     /// Names the question in errors ("row 9").
     pub name: String,
-    pub prompt: Vec<u32>,
+    pub prompt: TokenIds,
     pub samples: Vec<Sample>,
 }
 
 /// One completion as the update sees it.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    pub ids: Vec<u32>,
+    pub ids: TokenIds,
     /// Log-probabilities recorded while sampling, nats, at the sampling temperature.
     pub logprobs: Vec<f32>,
     pub reward: f32,

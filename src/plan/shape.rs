@@ -3,7 +3,7 @@
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::row_blocks::block_rows;
 use rlt_model::adapter::{LoraSettings, adapter_slots};
-use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::batch::{Continuation, GroupPart, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::parameters::{Slot, slots};
 use rlt_model::training_pass::Keep;
@@ -55,7 +55,7 @@ pub struct MicroBatch {
 
 impl MicroBatch {
     /// What a packed batch of `groups` comes to.
-    pub fn of(groups: &[ScoringGroup]) -> Self {
+    pub fn of(groups: &[GroupPart]) -> Self {
         let mut batch = Self {
             rows: 0,
             targets: 0,
@@ -71,7 +71,7 @@ impl MicroBatch {
             batch.keys += triangle(prefix);
             batch.panels += prefix.div_ceil(PANEL);
             batch.tiles += prefix.div_ceil(TILE_KEYS);
-            for continuation in &group.continuations {
+            for continuation in group.continuations {
                 let n = continuation.n_rows();
                 batch.targets += continuation.n_scored();
                 batch.keys += (prefix * n) as u64 + triangle(n);
@@ -86,10 +86,15 @@ impl MicroBatch {
     /// Prompts of these lengths, all but the last token of each.
     pub fn prompts(lengths: &[usize]) -> Self {
         let prompt = |&length: &usize| ScoringGroup {
-            prefix: Vec::new(),
+            prefix: rlt_model::ids::TokenIds::default(),
             continuations: vec![Continuation::whole(vec![0; length])],
         };
-        Self { targets: 0, ..Self::of(&lengths.iter().map(prompt).collect::<Vec<_>>()) }
+        Self {
+            targets: 0,
+            ..Self::of(
+                &lengths.iter().map(prompt).collect::<Vec<_>>().iter().map(Into::into).collect::<Vec<_>>(),
+            )
+        }
     }
 }
 

@@ -121,7 +121,7 @@ pub fn of_grpo(config: &Config, model: &ModelConfig, progress: &dyn Progress) ->
         let learn = questions.iter().map(|question| {
             let completion = vec![0; completion_tokens(*question)];
             ScoringGroup {
-                prefix: vec![0; question.prompt],
+                prefix: vec![0; question.prompt].into(),
                 continuations: vec![Continuation::whole(completion); group_size],
             }
         });
@@ -181,7 +181,7 @@ fn lengths(config: &Config, context: usize) -> Result<Vec<Lengths>> {
 fn to_score(question: Lengths, n: usize, think: usize) -> ScoringGroup {
     let mut continuations = vec![Continuation::whole(vec![0; think + question.after]); n];
     continuations.push(Continuation::whole(vec![0; question.after]));
-    ScoringGroup { prefix: vec![0; question.before], continuations }
+    ScoringGroup { prefix: vec![0; question.before].into(), continuations }
 }
 
 /// The first steps of `total`, and the ones with the most rows.

@@ -3,35 +3,53 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use rlt_model::ids::TokenIds;
+
 use super::think::tokens_inside;
 use super::{ChatText, PromptStyle, Think};
 use crate::dataset::QuestionRow;
 use crate::error::Result;
 
-/// A student's sequence: `prefix` then `continuation`.
+/// A student's sequence: `prefix`, then its continuation, `thought` and `suffix`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StudentSequence {
     /// The prompt up to and including the thought start tag and its padding: the same for every thought
     /// about a question.
-    pub prefix: Vec<u32>,
-    /// Think tokens, then the end of the thought, the tagged solution and the end of the turn.
-    pub continuation: Vec<u32>,
-    /// The think tokens, as positions in `continuation`.
-    pub think: Range<usize>,
-    /// The tokens wholly inside the solution, as positions in `continuation`.
+    pub prefix: TokenIds,
+    /// The think tokens, in the memory of the completion that they are of.
+    pub thought: TokenIds,
+    /// What follows them: the end of the thought, the tagged solution and the end of the turn.
+    pub suffix: TokenIds,
+    /// The tokens wholly inside the solution, as positions in the continuation: thought and suffix.
     pub solution: Range<usize>,
     /// Tokens that straddled the think text's borders.
     pub n_boundary: usize,
 }
 
 impl StudentSequence {
+    /// Thought and suffix as one, copied: for whoever looks at them.
+    pub fn continuation(&self) -> Vec<u32> {
+        [&self.thought[..], &self.suffix].concat()
+    }
+
+    /// The think tokens, as positions in the continuation.
+    pub fn think(&self) -> Range<usize> {
+        0..self.thought.len()
+    }
+
+    /// The tokens wholly inside the solution.
+    pub fn solution_ids(&self) -> &[u32] {
+        let n_think = self.thought.len();
+        &self.suffix[self.solution.start - n_think..self.solution.end - n_think]
+    }
+
     /// The same without its think tokens. Right only where all of the think text lies in them.
     pub(crate) fn without_thought(&self) -> Self {
-        let n_think = self.think.len();
+        let n_think = self.thought.len();
         Self {
             prefix: self.prefix.clone(),
-            continuation: self.continuation[n_think..].to_vec(),
-            think: 0..0,
+            thought: TokenIds::default(),
+            suffix: self.suffix.clone(),
             solution: self.solution.start - n_think..self.solution.end - n_think,
             n_boundary: 0,
         }
@@ -130,12 +148,10 @@ impl PromptStyle {
         let suffix = chat.encode_inside(&suffix)?;
         let solution = tokens_inside(&suffix.offsets, &content);
         let n_think = think.ids.len();
-        let mut continuation = think.ids.clone();
-        continuation.extend(suffix.ids);
         Ok(StudentSequence {
-            prefix: chat.encode(&prefix)?,
-            continuation,
-            think: 0..n_think,
+            prefix: chat.encode(&prefix)?.into(),
+            thought: think.ids.clone(),
+            suffix: suffix.ids.into(),
             solution: n_think + solution.start..n_think + solution.end,
             n_boundary: think.n_boundary,
         })

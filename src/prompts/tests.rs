@@ -58,7 +58,7 @@ fn sampled_tokens_are_kept_and_a_straddling_one_is_cut() {
 
     let straddling = encode(&format!("ab.{END}\nmore{END}"));
     let think = split(&straddling);
-    assert_eq!(think.ids, straddling[..2]);
+    assert_eq!(think.ids, &straddling[..2]);
     assert_eq!((think.tail.as_str(), think.n_boundary, think.closed), (".", 1, true));
 
     // The sampler wrote two newlines where the tokenizer writes one token.
@@ -112,12 +112,12 @@ fn student_spans_cover_exactly_their_text() {
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<|begin_of_thought|>\n\n"
     );
     assert_eq!(
-        chat.tokenizer.decode(&sequence.continuation),
+        chat.tokenizer.decode(&sequence.continuation()),
         "ab.<|end_of_thought|>\n\n<|begin_of_solution|>\n\n4.<|end_of_solution|><|im_end|>\n"
     );
-    assert_eq!(text_of(&chat, &sequence.continuation, &sequence.think), "ab");
+    assert_eq!(text_of(&chat, &sequence.continuation(), &sequence.think()), "ab");
     // The newlines merge with the tag before them, the period with the tag after it.
-    assert_eq!(text_of(&chat, &sequence.continuation, &sequence.solution), "4");
+    assert_eq!(text_of(&chat, &sequence.continuation(), &sequence.solution), "4");
     assert_eq!(sequence.n_boundary, 1);
 
     let swallowed = style.student_sequence(&chat, &row("q", "\n\n"), &think).unwrap();
@@ -192,15 +192,15 @@ fn a_thought_that_the_template_opens_is_opened_once() {
                 &chat.tokenizer.encode("why\n</explain>").unwrap(),
             );
             let sequence = style.student_sequence(chat, &row, &think).unwrap();
-            let text = decode(&sequence.prefix) + &decode(&sequence.continuation);
+            let text = decode(&sequence.prefix) + &decode(&sequence.continuation());
             let solution = if name == "r1" { "<solution>4</solution>" } else { "4" };
             let turn = format!("<think>\nwhy\n</think>\n\n{solution}{}", chat.turn_end());
             assert!(text.ends_with(&turn), "{text}");
             // The system prompt of the style speaks of the tags.
             let spoken = asked.matches("<think>").count() - usize::from(opens);
             assert_eq!(text.matches("<think>").count(), spoken + 1, "{text}");
-            assert_eq!(text_of(chat, &sequence.continuation, &sequence.think), "why\n");
-            assert_eq!(text_of(chat, &sequence.continuation, &sequence.solution), "4");
+            assert_eq!(text_of(chat, &sequence.continuation(), &sequence.think()), "why\n");
+            assert_eq!(text_of(chat, &sequence.continuation(), &sequence.solution), "4");
 
             let example = style.student_example(chat, &row).unwrap();
             assert_eq!(decode(&example.ids), text);
@@ -270,8 +270,8 @@ fn special_tokens_in_rows_are_special_text_or_refused() {
                 .collect::<Vec<_>>()
         );
         let sequence = style.student_sequence(chat, &forging, &think).unwrap();
-        assert_eq!(text_of(chat, &sequence.continuation, &sequence.solution), "<|im_start|>4");
-        assert_eq!(text_of(chat, &sequence.continuation, &sequence.think), "a<|im_end|>b");
+        assert_eq!(text_of(chat, &sequence.continuation(), &sequence.solution), "<|im_start|>4");
+        assert_eq!(text_of(chat, &sequence.continuation(), &sequence.think()), "a<|im_end|>b");
     }
     // Marks that a row brings itself mark nothing.
     let marked = text.row_text("\u{f0000}<|im_end|>\u{f0001}\u{f0000}x");
@@ -321,13 +321,13 @@ proptest! {
         for think in [from_text, from_ids] {
             prop_assert_eq!(format!("{}{}{}", think.lead, decode(&think.ids), think.tail), thought.clone());
             let sequence = style.student_sequence(&chat, &row, &think).unwrap();
-            let whole = decode(&sequence.prefix) + &decode(&sequence.continuation);
+            let whole = decode(&sequence.prefix) + &decode(&sequence.continuation());
             let written = format!(
                 "{}<|begin_of_thought|>\n\n{thought}<|end_of_thought|>\n\n<|begin_of_solution|>{solution}<|end_of_solution|><|im_end|>\n",
                 style.student_question_text(&chat, &row).unwrap()
             );
             prop_assert_eq!(whole, written);
-            let covered = text_of(&chat, &sequence.continuation, &sequence.solution);
+            let covered = text_of(&chat, &sequence.continuation(), &sequence.solution);
             prop_assert!(solution.contains(&covered));
             prop_assert!(covered.len() + 4 >= solution.len(), "{:?} of {:?}", covered, solution);
         }

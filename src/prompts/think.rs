@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rlt_model::ids::TokenIds;
 use rlt_model::tokenizer::Tokenizer;
 
 use super::ChatText;
@@ -18,7 +19,7 @@ pub struct Think {
     /// padding). Empty for sampled completions, whose first token never reaches back.
     pub lead: String,
     /// The think tokens.
-    pub ids: Vec<u32>,
+    pub ids: TokenIds,
     /// Think text after the last think token.
     pub tail: String,
     /// Tokens that straddle the think text's borders.
@@ -30,16 +31,23 @@ pub struct Think {
 impl Think {
     /// No thought at all, closed at once.
     pub fn empty() -> Self {
-        Self { lead: String::new(), ids: Vec::new(), tail: String::new(), n_boundary: 0, closed: true }
+        Self {
+            lead: String::new(),
+            ids: TokenIds::default(),
+            tail: String::new(),
+            n_boundary: 0,
+            closed: true,
+        }
     }
 
     /// Splits a sampled completion. `ids` are the completion's tokens without its stop token; they stay
-    /// as they were sampled, whatever the tokenizer would make of their text. Ids that the tokenizer does
+    /// as they were sampled, in the same memory, whatever the tokenizer would make of their text. Ids that the tokenizer does
     /// not use (a model may have more rows than that, and may draw them) are tokens without text.
-    pub fn from_sampled(tokenizer: &Tokenizer, end_tag: &str, ids: &[u32]) -> Self {
+    pub fn from_sampled(tokenizer: &Tokenizer, end_tag: &str, ids: impl Into<TokenIds>) -> Self {
+        let ids = ids.into();
         let mut text = Vec::new();
         let mut ends = Vec::with_capacity(ids.len());
-        for &id in ids {
+        for &id in &ids {
             text.extend(tokenizer.token_bytes(id).unwrap_or_default());
             ends.push(text.len());
         }
@@ -49,7 +57,7 @@ impl Think {
         let last = if n_think == 0 { 0 } else { ends[n_think - 1] };
         Self {
             lead: String::new(),
-            ids: ids[..n_think].to_vec(),
+            ids: ids.part(0..n_think),
             tail: String::from_utf8_lossy(&text[last..think_end]).into_owned(),
             n_boundary: usize::from(last < think_end),
             closed: tag.is_some(),
@@ -85,7 +93,7 @@ impl Think {
         let tail_start = if tokens.is_empty() { lead_end } else { encoding.offsets[tokens.end - 1].1 };
         let think = Self {
             lead: text[span.start..lead_end].to_owned(),
-            ids: encoding.ids[tokens.clone()].to_vec(),
+            ids: encoding.ids[tokens.clone()].into(),
             tail: text[tail_start..span.end].to_owned(),
             n_boundary: n_boundary.count(),
             closed: tag.is_some(),

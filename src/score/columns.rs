@@ -41,7 +41,7 @@ pub fn score_columns(
         "explanation_value": scored.explanation_value.map(number),
         "solution_overlap": share(|s| solution_overlap(s.think_ids(), s.solution_ids())),
         "repeated_ngram_share": share(|s| repeated_ngram_share(s.think_ids(), NGRAM_TOKENS)),
-        "n_think": count(|s| s.think.len()),
+        "n_think": count(|s| s.thought.len()),
         "n_solution": count(|s| s.solution.len()),
         "n_boundary": count(|s| s.n_boundary),
         "status": match sample.and_then(|sample| sample.forged.as_ref()) {

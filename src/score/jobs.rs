@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rlt_model::ScoredStates;
 use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::ids::TokenIds;
 
 use super::RltSample;
 use crate::config::RewardConfig;
@@ -15,29 +16,36 @@ use crate::scorer::TokenScorer;
 
 /// One sequence and the positions of its continuation that are wanted.
 pub(super) struct Job<'a> {
-    prefix: &'a [u32],
-    continuation: &'a [u32],
-    scored: Vec<Range<usize>>,
+    prefix: &'a TokenIds,
+    continuation: Continuation,
 }
 
 impl<'a> Job<'a> {
     pub(super) fn teacher(sample: &'a RltSample) -> Self {
-        let think = sample.think_ids();
         Self {
             prefix: &sample.teacher_prefix,
-            continuation: think,
-            scored: vec![sample.student.think.clone()],
+            continuation: Continuation::whole(sample.student.thought.clone()),
         }
     }
 
     pub(super) fn student(sequence: &'a StudentSequence) -> Self {
-        let StudentSequence { prefix, continuation, think, solution, .. } = sequence;
-        // Nothing after the solution is needed.
+        let StudentSequence { prefix, thought, suffix, solution, .. } = sequence;
         Self {
             prefix,
-            continuation: &continuation[..solution.end],
-            scored: vec![think.clone(), solution.clone()],
+            continuation: Continuation {
+                ids: thought.clone(),
+                // Nothing after the solution is needed.
+                then: suffix.part(0..solution.end - thought.len()),
+                scored: vec![sequence.think(), solution.clone()],
+            },
         }
+    }
+
+    /// The student's at the solution without a thought.
+    fn baseline(sequence: &'a StudentSequence) -> Self {
+        let mut job = Self::student(sequence);
+        job.continuation.scored.remove(0);
+        job
     }
 }
 
@@ -49,12 +57,9 @@ pub(super) fn with_baselines<'a>(
     let mut jobs: Vec<Job> = samples.clone().map(|sample| Job::student(&sample.student)).collect();
     let mut known: HashMap<(&[u32], &[u32]), usize> = HashMap::new();
     let alone = samples.map(|sample| {
-        let job = Job {
-            scored: vec![sample.without_thought.solution.clone()],
-            ..Job::student(&sample.without_thought)
-        };
-        *known.entry((job.prefix, job.continuation)).or_insert_with(|| {
-            jobs.push(job);
+        let sequence = &sample.without_thought;
+        *known.entry((&sequence.prefix, &sequence.suffix[..sequence.solution.end])).or_insert_with(|| {
+            jobs.push(Job::baseline(sequence));
             jobs.len() - 1
         })
     });
@@ -84,16 +89,11 @@ pub(super) fn job_logprobs(
     Ok(logprobs)
 }
 
+/// In the memory of the jobs.
 fn scoring_group(jobs: &[Job], members: &[usize]) -> ScoringGroup {
     ScoringGroup {
-        prefix: jobs[members[0]].prefix.to_vec(),
-        continuations: members
-            .iter()
-            .map(|&job| Continuation {
-                ids: jobs[job].continuation.to_vec(),
-                scored: jobs[job].scored.clone(),
-            })
-            .collect(),
+        prefix: jobs[members[0]].prefix.clone(),
+        continuations: members.iter().map(|&job| jobs[job].continuation.clone()).collect(),
     }
 }
 
@@ -114,12 +114,12 @@ fn by_prefix<'a>(prefixes: impl Iterator<Item = &'a [u32]>) -> Vec<Vec<usize>> {
 /// Jobs by equal prefix, in the order of first appearance, and as many such groups to a batch as fit
 /// `tokens_per_batch` (one at least).
 pub(super) fn batches(jobs: &[Job], tokens_per_batch: usize) -> Vec<Vec<Vec<usize>>> {
-    let groups = by_prefix(jobs.iter().map(|job| job.prefix));
+    let groups = by_prefix(jobs.iter().map(|job| &**job.prefix));
     let mut batches: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut used = 0;
     for group in groups {
         let tokens = jobs[group[0]].prefix.len()
-            + group.iter().map(|&job| jobs[job].continuation.len()).sum::<usize>();
+            + group.iter().map(|&job| jobs[job].continuation.n_tokens()).sum::<usize>();
         match batches.last_mut() {
             Some(batch) if used + tokens <= tokens_per_batch => {
                 used += tokens;
@@ -183,7 +183,7 @@ pub(super) fn full_scores(
 fn within_budget<'a>(members: &'a [usize], jobs: &[Job], tokens: usize) -> Vec<&'a [usize]> {
     let (mut parts, mut first, mut used) = (Vec::new(), 0, 0);
     for (i, &job) in members.iter().enumerate() {
-        let need = jobs[job].continuation.len();
+        let need = jobs[job].continuation.n_tokens();
         if i > first && used + need > tokens {
             parts.push(&members[first..i]);
             (first, used) = (i, 0);
@@ -203,7 +203,7 @@ fn states<'s>(
 ) -> Result<(ScoredStates<'s>, Vec<Range<usize>>)> {
     let (groups, order): (Vec<ScoringGroup>, Vec<usize>) = {
         let own: Vec<&Job> = members.iter().map(|&job| &jobs[job]).collect();
-        let by_prefix = by_prefix(own.iter().map(|job| job.prefix));
+        let by_prefix = by_prefix(own.iter().map(|job| &**job.prefix));
         let order = by_prefix.iter().flatten().copied().collect();
         let group = |group: &Vec<usize>| {
             let members: Vec<usize> = group.iter().map(|&i| members[i]).collect();
@@ -214,7 +214,7 @@ fn states<'s>(
     let states = scorer.scored_states(&groups, tokens_per_batch)?;
     let (mut rows, mut done) = (vec![0..0; members.len()], 0);
     for i in order {
-        let n: usize = jobs[members[i]].scored.iter().map(ExactSizeIterator::len).sum();
+        let n = jobs[members[i]].continuation.n_scored();
         rows[i] = done..done + n;
         done += n;
     }

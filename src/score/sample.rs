@@ -2,6 +2,8 @@
 
 use rlt_reward::rlt::{RltScore, Unscorable};
 
+use rlt_model::ids::TokenIds;
+
 use crate::config::RewardConfig;
 use crate::dataset::{QuestionRow, TraceRow};
 use crate::error::Result;
@@ -24,7 +26,7 @@ pub struct RltSample {
     /// Names the sample in errors ("row 12").
     pub name: String,
     /// The teacher's tokens before the think tokens.
-    pub teacher_prefix: Vec<u32>,
+    pub teacher_prefix: TokenIds,
     /// The student's sequence; holds the think tokens.
     pub student: StudentSequence,
     /// The student's sequence with the explanation removed: what it is worth is measured against this.
@@ -45,8 +47,8 @@ impl RltSample {
     pub fn from_sampled(
         formats: &Formats,
         row: &QuestionRow,
-        teacher_prefix: Vec<u32>,
-        ids: &[u32],
+        teacher_prefix: TokenIds,
+        ids: TokenIds,
         name: String,
     ) -> Result<Self> {
         let think = Think::from_sampled(&formats.teacher.tokenizer, &formats.style.end_of_explanation, ids);
@@ -63,13 +65,13 @@ impl RltSample {
         let end_tag = &formats.style.end_of_explanation;
         let (teacher_prefix, think) = Think::from_text(formats.teacher, end_tag, &prompt, completion)?;
         let explanation = formats.style.split_explanation(completion).0;
-        Self::new(formats, row, teacher_prefix, &think, explanation, name)
+        Self::new(formats, row, teacher_prefix.into(), &think, explanation, name)
     }
 
     fn new(
         formats: &Formats,
         row: &QuestionRow,
-        teacher_prefix: Vec<u32>,
+        teacher_prefix: TokenIds,
         think: &Think,
         explanation: &str,
         name: String,
@@ -104,24 +106,25 @@ impl RltSample {
             return Ok(Err(Unscorable::Inconsistent(what.into())));
         };
         let teacher_prefix = formats.style.teacher_prompt(formats.teacher, &trace.question)?;
-        Self::from_sampled(formats, &trace.question, teacher_prefix, ids, name).map(Ok)
+        Self::from_sampled(formats, &trace.question, teacher_prefix.into(), ids.into(), name).map(Ok)
     }
 
     /// The think tokens.
     pub fn think_ids(&self) -> &[u32] {
-        &self.student.continuation[self.student.think.clone()]
+        &self.student.thought
     }
 
     /// The tokens wholly inside the solution.
     pub fn solution_ids(&self) -> &[u32] {
-        &self.student.continuation[self.student.solution.clone()]
+        self.student.solution_ids()
     }
 
     /// Why no log-probabilities are asked for, if so.
     pub(super) fn unscorable(&self, teacher_context: usize, student_context: usize) -> Option<Unscorable> {
-        let teacher_tokens = self.teacher_prefix.len() + self.student.think.len();
-        let student_tokens = self.student.prefix.len() + self.student.continuation.len();
-        if self.student.think.is_empty() {
+        let teacher_tokens = self.teacher_prefix.len() + self.student.thought.len();
+        let student_tokens =
+            self.student.prefix.len() + self.student.thought.len() + self.student.suffix.len();
+        if self.student.thought.is_empty() {
             Some(Unscorable::EmptyThought)
         } else if self.student.solution.is_empty() {
             Some(Unscorable::EmptySolution)

@@ -288,7 +288,7 @@ fn without_a_thought_the_sequence_is_that_of_an_empty_one() {
         let sample = RltSample::from_trace(&formats, &trace).unwrap().unwrap();
         let empty = formats.style.student_sequence(&chat, &trace.question, &Think::empty()).unwrap();
         assert_eq!(sample.without_thought, empty, "{completion:?}");
-        assert!(empty.think.is_empty() && !empty.solution.is_empty());
+        assert!(empty.thought.is_empty() && !empty.solution.is_empty());
     }
 }
 

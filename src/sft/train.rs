@@ -167,7 +167,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
     let rows = batch.groups.iter().flat_map(|group| {
         group.to_scoring().continuations.into_iter().map(|continuation| Row {
             name: group.name.clone(),
-            example: SftExample { ids: continuation.ids, loss: continuation.scored },
+            example: SftExample { ids: continuation.ids.to_vec(), loss: continuation.scored },
         })
     });
     let rows: Vec<Row> = rows.collect();

@@ -67,23 +67,24 @@ impl FailedGroup {
     /// A group without rewards.
     pub fn of(name: &str, row: usize, group: &ScoringGroup) -> Self {
         let continuations = group.continuations.iter().map(|continuation| FailedContinuation {
-            ids: continuation.ids.clone(),
+            ids: continuation.tokens().collect(),
             scored: continuation.scored.iter().map(|span| (span.start, span.end)).collect(),
             sampled_logprobs: Vec::new(),
             finish: None,
             reward: None,
             advantage: None,
         });
-        Self { name: name.into(), row, prefix: group.prefix.clone(), continuations: continuations.collect() }
+        Self { name: name.into(), row, prefix: group.prefix.to_vec(), continuations: continuations.collect() }
     }
 
     /// The group as models take it.
     pub fn to_scoring(&self) -> ScoringGroup {
         let continuations = self.continuations.iter().map(|continuation| rlt_model::batch::Continuation {
-            ids: continuation.ids.clone(),
+            ids: continuation.ids.clone().into(),
+            then: rlt_model::ids::TokenIds::default(),
             scored: continuation.scored.iter().map(|&(start, end)| start..end).collect(),
         });
-        ScoringGroup { prefix: self.prefix.clone(), continuations: continuations.collect() }
+        ScoringGroup { prefix: self.prefix.clone().into(), continuations: continuations.collect() }
     }
 }
 

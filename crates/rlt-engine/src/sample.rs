@@ -34,15 +34,20 @@ fn logprob(logits: &[f32], token: usize, temperature: f32) -> f32 {
     logits[token].mul_add(scale, -log_sum_exp(logits, scale))
 }
 
-/// Draws a token with the random number `uniform` in [0, 1). `seen` lists the tokens of the
-/// sequence so far (used by the repetition penalty only).
+/// Draws a token with the random number `uniform` in [0, 1). `seen` gives the tokens of the
+/// sequence so far, in any order (asked by the repetition penalty only).
 ///
 /// Returns the token and its log-probability (nats) under the softmax of the untouched logits at
 /// the temperature (at 1 for temperature 0), which is what training computes for it.
-pub fn sample(logits: &[f32], sampling: &Sampling, seen: &[u32], uniform: f64) -> (u32, f32) {
+pub fn sample(
+    logits: &[f32],
+    sampling: &Sampling,
+    seen: impl IntoIterator<Item = u32>,
+    uniform: f64,
+) -> (u32, f32) {
     let penalised = (sampling.repetition_penalty != 1.0).then(|| {
         let mut all = logits.to_vec();
-        for &token in seen {
+        for token in seen {
             // From the untouched logit, so that a token seen twice is penalised once.
             let logit = logits[token as usize];
             let penalty = sampling.repetition_penalty;
@@ -137,7 +142,7 @@ mod tests {
     }
 
     fn tokens(sampling: &Sampling) -> Vec<u32> {
-        (0..1000).map(|i| sample(&logits(), sampling, &[1], f64::from(i) / 1000.0).0).collect()
+        (0..1000).map(|i| sample(&logits(), sampling, [1], f64::from(i) / 1000.0).0).collect()
     }
 
     fn share(tokens: &[u32], token: u32) -> f64 {
@@ -174,10 +179,10 @@ mod tests {
 
     #[test]
     fn logprobs_are_those_of_the_untouched_softmax() {
-        let (token, logprob) = sample(&logits(), &Sampling { top_k: 1, ..ALL }, &[], 0.9);
+        let (token, logprob) = sample(&logits(), &Sampling { top_k: 1, ..ALL }, [], 0.9);
         assert_eq!(token, 1);
         assert!((logprob - 0.4_f32.ln()).abs() < 1e-6);
-        let (_, cold) = sample(&logits(), &Sampling { temperature: 0.5, top_k: 1, ..ALL }, &[], 0.9);
+        let (_, cold) = sample(&logits(), &Sampling { temperature: 0.5, top_k: 1, ..ALL }, [], 0.9);
         assert!((cold - (0.16_f32 / 0.30).ln()).abs() < 1e-6);
     }
 }

@@ -170,12 +170,11 @@ impl Decoder {
     pub fn check_groups(&self, groups: &[ScoringGroup]) -> crate::Result<()> {
         for group in groups {
             for continuation in &group.continuations {
-                let ids = group.prefix.iter().chain(&continuation.ids);
-                self.check_ids(ids.copied())?;
+                self.check_ids(group.prefix.iter().copied().chain(continuation.tokens()))?;
                 let first = continuation.scored.first().map_or(1, |range| range.start);
                 let end = continuation.scored.last().map_or(0, |range| range.end);
-                if (group.prefix.is_empty() && first == 0) || end > continuation.ids.len() {
-                    let what = format!("tokens {:?} of {}", continuation.scored, continuation.ids.len());
+                if (group.prefix.is_empty() && first == 0) || end > continuation.n_tokens() {
+                    let what = format!("tokens {:?} of {}", continuation.scored, continuation.n_tokens());
                     return Err(crate::Error::Invalid(format!("{what} cannot be scored")));
                 }
             }

@@ -12,6 +12,7 @@ use crate::batch::PackedBatch;
 use crate::decode::DecodeWeights;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result};
+use crate::ids::TokenIds;
 use crate::stop::Stop;
 
 /// How tokens are drawn.
@@ -39,7 +40,7 @@ pub struct SamplingParams {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationRequest {
     /// Token ids of the prompt, computed once for all its completions.
-    pub prompt: Vec<u32>,
+    pub prompt: TokenIds,
     /// Number of completions.
     pub n: usize,
     /// What keys the random numbers, for example (step, question): results depend on it and on the
@@ -60,12 +61,23 @@ pub enum Finish {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// The sampled ids, the stop token included.
-    pub ids: Vec<u32>,
+    pub ids: TokenIds,
     /// Log-probability (nats) of each under the softmax at the sampling temperature, before top-k,
     /// top-p, min-p and the repetition penalty: what training computes for the same token.
     pub logprobs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Which weights drew it, as whoever updates them counts; 0 from [`generate`], which cannot know.
+    pub version: u64,
+}
+
+/// Takes the completions of a call, each as soon as it has ended.
+pub trait Receiver: Send {
+    /// Completion `sample` of request `request` has ended. It is handed over once.
+    fn receive(&mut self, request: usize, sample: usize, completion: Completion);
+
+    /// How far the call is, for whoever watches.
+    fn progress(&mut self, _progress: GenerationProgress) {}
 }
 
 /// How far a generation is.
@@ -77,14 +89,10 @@ pub struct GenerationProgress {
     pub tokens: usize,
 }
 
-/// Samples `n` completions for every request: `[request][sample]`.
-///
-/// A prompt is computed once for all its completions. A sequence that ends leaves the batch at once
-/// and the next waiting one takes its place; what a sequence draws depends on neither.
+/// Samples `n` completions for every request: `[request][sample]`, as [`generate_each`] does.
 ///
 /// # Errors
-/// [`crate::Error::Invalid`] for an empty prompt, one that leaves no room in the context, or an
-/// unknown token; [`crate::Error::Stopped`] when it was asked to stop, which it looks at before every step.
+/// As [`generate_each`].
 pub fn generate(
     decoder: &Decoder,
     requests: &[GenerationRequest],
@@ -93,6 +101,69 @@ pub fn generate(
     stop: Stop,
     on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
 ) -> Result<Vec<Vec<Completion>>> {
+    let mut all = AllCompletions::of(requests, on_progress);
+    generate_each(decoder, requests, params, seed, stop, &mut all)?;
+    Ok(all.into_completions())
+}
+
+/// Keeps the completions of a call in their places.
+pub struct AllCompletions<'a> {
+    done: Vec<Vec<Option<Completion>>>,
+    on_progress: &'a mut (dyn FnMut(GenerationProgress) + Send),
+}
+
+impl<'a> AllCompletions<'a> {
+    /// Room for those of `requests`; `on_progress` hears how far the call is.
+    pub fn of(
+        requests: &[GenerationRequest],
+        on_progress: &'a mut (dyn FnMut(GenerationProgress) + Send),
+    ) -> Self {
+        Self { done: requests.iter().map(|request| vec![None; request.n]).collect(), on_progress }
+    }
+
+    /// `[request][sample]`.
+    ///
+    /// # Panics
+    /// When one has not been received.
+    pub fn into_completions(self) -> Vec<Vec<Completion>> {
+        let complete = |of_request: Vec<Option<Completion>>| {
+            of_request.into_iter().map(|c| c.expect("every completion has ended")).collect()
+        };
+        self.done.into_iter().map(complete).collect()
+    }
+
+    /// `[request][sample]` of the first requests that are complete.
+    pub fn into_complete(self) -> Vec<Vec<Completion>> {
+        self.done.into_iter().map_while(|of_request| of_request.into_iter().collect()).collect()
+    }
+}
+
+impl Receiver for AllCompletions<'_> {
+    fn receive(&mut self, request: usize, sample: usize, completion: Completion) {
+        self.done[request][sample] = Some(completion);
+    }
+
+    fn progress(&mut self, progress: GenerationProgress) {
+        (self.on_progress)(progress);
+    }
+}
+
+/// Samples `n` completions for every request, and hands each over as soon as it has ended.
+///
+/// A prompt is computed once for all its completions. A sequence that ends leaves the batch at once
+/// and the next waiting one takes its place; what a sequence draws depends on neither.
+///
+/// # Errors
+/// [`crate::Error::Invalid`] for an empty prompt, one that leaves no room in the context, or an
+/// unknown token; [`crate::Error::Stopped`] when it was asked to stop, which it looks at before every step.
+pub fn generate_each(
+    decoder: &Decoder,
+    requests: &[GenerationRequest],
+    params: &SamplingParams,
+    seed: u64,
+    stop: Stop,
+    receiver: &mut dyn Receiver,
+) -> Result<()> {
     let context = decoder.config().context();
     for request in requests {
         decoder.check_ids(request.prompt.iter().copied())?;
@@ -109,23 +180,24 @@ pub fn generate(
         while !stop.is_asked() && batch.admit(decoder, &weights) {
             while !batch.running.is_empty() && !stop.is_asked() {
                 batch.advance(&weights, stop);
-                on_progress(batch.progress);
+                batch.tell(receiver);
                 if batch.has_room() {
                     break;
                 }
             }
-            on_progress(batch.progress);
+            batch.tell(receiver);
         }
     });
-    stop.check()?;
-    Ok(batch.into_completions())
+    stop.check()
 }
 
 /// A sequence that is being decoded. Its newest token has been drawn but not yet computed.
 struct Running {
     request: usize,
     sample: usize,
-    completion: Completion,
+    ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    finish: Finish,
     /// Longest completion of this sequence, tokens.
     limit: usize,
     kv: KvSequence,
@@ -133,7 +205,7 @@ struct Running {
 
 impl Running {
     fn newest(&self) -> u32 {
-        *self.completion.ids.last().expect("a running sequence has drawn a token")
+        *self.ids.last().expect("a running sequence has drawn a token")
     }
 }
 
@@ -174,7 +246,8 @@ struct Batch<'a> {
     /// The next completion to begin: request and sample.
     next: (usize, usize),
     running: Vec<Running>,
-    done: Vec<Vec<Option<Completion>>>,
+    /// What has ended and was not handed over yet: request, sample, completion.
+    ended: Vec<(usize, usize, Completion)>,
     progress: GenerationProgress,
 }
 
@@ -196,7 +269,7 @@ impl<'a> Batch<'a> {
             prompts: VecDeque::new(),
             next: (0, 0),
             running: Vec::new(),
-            done: requests.iter().map(|r| vec![None; r.n]).collect(),
+            ended: Vec::new(),
             progress: GenerationProgress::default(),
         }
     }
@@ -285,7 +358,9 @@ impl<'a> Batch<'a> {
         let mut running = Running {
             request,
             sample,
-            completion: Completion { ids: Vec::new(), logprobs: Vec::new(), finish: Finish::Length },
+            ids: Vec::new(),
+            logprobs: Vec::new(),
+            finish: Finish::Length,
             limit: self.params.max_new_tokens.min(room).max(1),
             kv: KvSequence::after(prompt.pages.clone()),
         };
@@ -300,30 +375,39 @@ impl<'a> Batch<'a> {
 
     fn draw_one(&self, running: &Running, logits: &[f32]) -> (u32, f32) {
         let request = &self.requests[running.request];
-        let position = running.completion.ids.len() as u64;
+        let position = running.ids.len() as u64;
         let index = [request.stream[0], request.stream[1], running.sample as u64];
         let uniform = self.randomness.uniform(index, position);
         if self.sampling.repetition_penalty == 1.0 {
-            return sample::sample(logits, &self.sampling, &[], uniform);
+            return sample::sample(logits, &self.sampling, [], uniform);
         }
-        let seen = [&request.prompt[..], &running.completion.ids].concat();
-        sample::sample(logits, &self.sampling, &seen, uniform)
+        let seen = request.prompt.iter().chain(&running.ids).copied();
+        sample::sample(logits, &self.sampling, seen, uniform)
     }
 
     /// Appends a drawn token; returns whether the sequence has ended.
     fn push(&self, running: &mut Running, (token, logprob): (u32, f32)) -> bool {
-        running.completion.ids.push(token);
-        running.completion.logprobs.push(logprob);
+        running.ids.push(token);
+        running.logprobs.push(logprob);
         if self.params.stop_token_ids.contains(&token) {
-            running.completion.finish = Finish::Stop;
+            running.finish = Finish::Stop;
             return true;
         }
-        running.completion.ids.len() >= running.limit
+        running.ids.len() >= running.limit
     }
 
     fn finish(&mut self, running: Running) {
         self.progress.finished += 1;
-        self.done[running.request][running.sample] = Some(running.completion);
+        let Running { request, sample, ids, logprobs, finish, .. } = running;
+        self.ended.push((request, sample, Completion { ids: ids.into(), logprobs, finish, version: 0 }));
+    }
+
+    /// Hands over what has ended, and says how far it is.
+    fn tell(&mut self, receiver: &mut dyn Receiver) {
+        for (request, sample, completion) in self.ended.drain(..) {
+            receiver.receive(request, sample, completion);
+        }
+        receiver.progress(self.progress);
     }
 
     /// Takes some steps with every running sequence: all threads with all of them together, or, where
@@ -370,10 +454,5 @@ impl<'a> Batch<'a> {
             let ended = self.push(&mut running, drawn);
             if ended { &mut share.ended } else { &mut share.running }.push(running);
         }
-    }
-
-    fn into_completions(self) -> Vec<Vec<Completion>> {
-        let done = self.done.into_iter();
-        done.map(|r| r.into_iter().map(|c| c.expect("every completion has ended")).collect()).collect()
     }
 }

@@ -17,6 +17,7 @@ pub mod folder;
 pub mod generate;
 pub mod gradients;
 pub mod guarded;
+pub mod ids;
 mod inference;
 mod logprobs;
 mod packed_block;

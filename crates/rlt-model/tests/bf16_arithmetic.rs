@@ -24,12 +24,12 @@ fn groups(vocab: usize) -> Vec<ScoringGroup> {
     };
     let continuation = |ids: Vec<u32>| {
         let all = 0..ids.len();
-        Continuation { ids, scored: vec![all] }
+        Continuation { scored: vec![all], ..Continuation::whole(ids) }
     };
     let continuations = (0..3).map(|c| continuation(ids(c, 20 + 9 * c)));
     let all_but_the_first = 1..70;
     vec![
-        ScoringGroup { prefix: ids(7, 37), continuations: continuations.collect() },
+        ScoringGroup { prefix: ids(7, 37).into(), continuations: continuations.collect() },
         ScoringGroup::single(ids(9, 70), vec![all_but_the_first]),
     ]
 }
@@ -128,13 +128,13 @@ fn what_is_recorded_while_sampling_is_what_training_computes() {
         stop_token_ids: Vec::new(),
         max_running: 4,
     };
-    let requests = [GenerationRequest { prompt: prompt.clone(), n: 4, stream: [0, 0] }];
+    let requests = [GenerationRequest { prompt: prompt.clone().into(), n: 4, stream: [0, 0] }];
     let groups_of = generate(&decoder, &requests, &params, 11, Stop::never(), &mut |_| ()).unwrap();
     let mut worst = 0.0_f32;
     for completion in &groups_of[0] {
         let all = 0..completion.ids.len();
-        let continuation = Continuation { ids: completion.ids.clone(), scored: vec![all] };
-        let group = ScoringGroup { prefix: prompt.clone(), continuations: vec![continuation] };
+        let continuation = Continuation { scored: vec![all], ..Continuation::whole(completion.ids.clone()) };
+        let group = ScoringGroup { prefix: prompt.clone().into(), continuations: vec![continuation] };
         let again = decoder.token_logprobs(&[group], 0.7, 1 << 20).unwrap();
         for (a, b) in completion.logprobs.iter().zip(&again[0][0]) {
             worst = worst.max((a - b).abs());

@@ -139,7 +139,7 @@ fn a_frozen_model_keeps_bf16_and_computes_the_bits_of_the_widened_one() {
             stop_token_ids: vec![],
             max_running: 5,
         };
-        let request = [GenerationRequest { prompt: ids[..30].to_vec(), n: 7, stream: [3, 1] }];
+        let request = [GenerationRequest { prompt: ids[..30].into(), n: 7, stream: [3, 1] }];
         let [a, b] =
             [&wide, &frozen].map(|d| generate(d, &request, &params, 5, Stop::never(), &mut |_| ()).unwrap());
         assert!(a == b, "{name}: sampled tokens and their log-probabilities");

@@ -109,12 +109,12 @@ fn recorded_logprobs_equal_those_that_training_computes() {
 fn greedy_generation_with_the_cache_equals_generation_without() {
     let decoder = decoder(Family::Qwen3);
     let greedy = SamplingParams { temperature: 0.0, max_new_tokens: 40, stop_token_ids: vec![], ..params() };
-    let request = GenerationRequest { prompt: vec![5, 9, 30, 7], n: 1, stream: [0, 0] };
+    let request = GenerationRequest { prompt: [5, 9, 30, 7].into(), n: 1, stream: [0, 0] };
     let cached = &run(&decoder, std::slice::from_ref(&request), &greedy)[0][0];
-    let mut ids = request.prompt.clone();
+    let mut ids = request.prompt.to_vec();
     for token in &cached.ids {
         let candidates: Vec<Continuation> = (0..120).map(|t| Continuation::whole(vec![t])).collect();
-        let group = ScoringGroup { prefix: ids.clone(), continuations: candidates };
+        let group = ScoringGroup { prefix: ids.clone().into(), continuations: candidates };
         let logprobs = decoder.token_logprobs(&[group], 1.0, 1 << 20).unwrap();
         let best = (0..120).max_by(|a, b| logprobs[0][*a][0].total_cmp(&logprobs[0][*b][0])).unwrap();
         assert_eq!(best as u32, *token);
@@ -128,7 +128,7 @@ fn completions_depend_on_neither_batch_size_nor_order_nor_threads_bit_for_bit() 
     let decoder = decoder(Family::Qwen2);
     let requests = requests();
     let bits = |completions: &[Vec<Completion>]| -> Vec<Vec<(Vec<u32>, Vec<u32>)>> {
-        let one = |c: &Completion| (c.ids.clone(), c.logprobs.iter().map(|l| l.to_bits()).collect());
+        let one = |c: &Completion| (c.ids.to_vec(), c.logprobs.iter().map(|l| l.to_bits()).collect());
         completions.iter().map(|r| r.iter().map(one).collect()).collect()
     };
     let expected = bits(&run(&decoder, &requests, &params()));
@@ -159,7 +159,7 @@ fn limits_and_stops_end_a_completion() {
         }
     }
     // The context is a limit too: 400 positions, 390 of them taken by the prompt.
-    let long = GenerationRequest { prompt: vec![3; 390], n: 2, stream: [1, 1] };
+    let long = GenerationRequest { prompt: vec![3; 390].into(), n: 2, stream: [1, 1] };
     let endless = SamplingParams { stop_token_ids: vec![], ..params() };
     for completion in &run(&decoder, &[long], &endless)[0] {
         assert_eq!((completion.ids.len(), completion.finish), (10, Finish::Length));
@@ -170,7 +170,7 @@ fn limits_and_stops_end_a_completion() {
 fn what_cannot_be_generated_is_said() {
     let decoder = decoder(Family::Qwen2);
     for (prompt, expected) in [(vec![], "no room"), (vec![2; 400], "no room"), (vec![120], "token 120")] {
-        let request = GenerationRequest { prompt, n: 1, stream: [0, 0] };
+        let request = GenerationRequest { prompt: prompt.into(), n: 1, stream: [0, 0] };
         let error = generate(&decoder, &[request], &params(), 1, Stop::never(), &mut |_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -179,7 +179,7 @@ fn what_cannot_be_generated_is_said() {
 #[test]
 fn generation_that_is_asked_to_stop_ends_before_its_next_step() {
     let decoder = decoder(Family::Qwen2);
-    let request = GenerationRequest { prompt: vec![3; 9], n: 3, stream: [1, 1] };
+    let request = GenerationRequest { prompt: vec![3; 9].into(), n: 3, stream: [1, 1] };
     let endless = SamplingParams { stop_token_ids: vec![], max_new_tokens: 300, ..params() };
     let asked = std::sync::atomic::AtomicBool::new(false);
     let mut tokens = 0;

@@ -92,7 +92,10 @@ fn groups() -> Vec<ScoringGroup> {
     let ids = |n: u32, factor: u32| -> Vec<u32> { (0..n).map(|i| (i * factor + 7) % 90).collect() };
     let continuations = vec![Continuation::whole(ids(19, 11)), Continuation::whole(ids(6, 13))];
     let counted = 3..31;
-    vec![ScoringGroup { prefix: ids(13, 5), continuations }, ScoringGroup::single(ids(31, 17), vec![counted])]
+    vec![
+        ScoringGroup { prefix: ids(13, 5).into(), continuations },
+        ScoringGroup::single(ids(31, 17), vec![counted]),
+    ]
 }
 
 fn flat(logprobs: Vec<Vec<Vec<f32>>>) -> Vec<f32> {
@@ -225,7 +228,7 @@ fn a_new_adapter_changes_nothing_and_has_a_gradient() {
 fn what_is_sampled_is_what_training_computes() {
     let decoder = adapted(Family::Qwen2, &Target::ALL);
     let prompt: Vec<u32> = (0..17).map(|i| (i * 7 + 3) % 90).collect();
-    let requests = [GenerationRequest { prompt: prompt.clone(), n: 5, stream: [0, 0] }];
+    let requests = [GenerationRequest { prompt: prompt.clone().into(), n: 5, stream: [0, 0] }];
     let params = SamplingParams {
         temperature: 0.8,
         top_k: 0,
@@ -239,7 +242,7 @@ fn what_is_sampled_is_what_training_computes() {
     let completions =
         generate(&decoder, &requests, &params, 9, Stop::never(), &mut |_| ()).unwrap().remove(0);
     let continuations = completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect();
-    let groups = [ScoringGroup { prefix: prompt, continuations }];
+    let groups = [ScoringGroup { prefix: prompt.into(), continuations }];
     let trained = flat(decoder.token_logprobs(&groups, 0.8, 1000).unwrap());
     let sampled: Vec<f32> = completions.into_iter().flat_map(|c| c.logprobs).collect();
     assert_eq!(sampled.len(), trained.len());

@@ -137,7 +137,7 @@ fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
     let (prefix, rest) = ids.split_at(40);
     let continuations: Vec<Vec<u32>> = vec![rest.to_vec(), rest[3..20].to_vec(), rest[7..9].to_vec()];
     let shared = ScoringGroup {
-        prefix: prefix.to_vec(),
+        prefix: prefix.into(),
         continuations: continuations
             .iter()
             .map(|c| rlt_model::batch::Continuation::whole(c.clone()))

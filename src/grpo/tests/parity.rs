@@ -92,14 +92,14 @@ impl Golden {
 
 fn to_learn(step: &GoldenStep) -> Vec<SampleGroup> {
     let sample = |sample: &GoldenSample| Sample {
-        ids: sample.ids.clone(),
+        ids: sample.ids.clone().into(),
         logprobs: sample.logprobs.clone(),
         reward: sample.reward,
         truncated: sample.truncated,
     };
     let group = |(index, group): (usize, &GoldenGroup)| SampleGroup {
         name: format!("row {}", index + 1),
-        prompt: group.prompt.clone(),
+        prompt: group.prompt.clone().into(),
         samples: group.samples.iter().map(sample).collect(),
     };
     step.groups.iter().enumerate().map(group).collect()

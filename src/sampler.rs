@@ -1,0 +1,206 @@
+//! Who draws completions: prompts in, completions with their log-probabilities out.
+//!
+//! Whatever samples stands behind [`Sampler`]: the own engine ([`DecoderSampler`]), a script in tests, or a server. It
+//! speaks ids only and answers for one policy, the one that [`Sampler::version`] names. Where a policy changes, in
+//! training, a [`SamplingEngine`] follows its updates and gives the sampler of each.
+
+use rlt_model::generate::{
+    AllCompletions, Completion, GenerationProgress, GenerationRequest, Receiver, SamplingParams,
+    generate_each,
+};
+use rlt_model::{Decoder, Stop};
+
+use crate::error::Result;
+
+/// Draws completions of one policy.
+pub trait Sampler {
+    /// Longest sequence, prompt and completion together, tokens.
+    fn context_tokens(&self) -> usize;
+
+    /// Refuses ids that the policy does not know.
+    ///
+    /// # Errors
+    /// Naming the id.
+    fn check_ids(&self, ids: &[u32]) -> Result<()>;
+
+    /// How many completions it works on at the same time.
+    fn n_running(&self) -> usize;
+
+    /// Which policy draws: how many steps it has learnt from.
+    fn version(&self) -> u64;
+
+    /// Draws `n` completions of every request and hands each over as soon as it has ended. Draws depend on the
+    /// request's key and on the sample's index alone, never on what else is asked for.
+    ///
+    /// Log-probabilities are those that training computes for the same tokens: at the temperature, over the whole
+    /// vocabulary.
+    ///
+    /// # Errors
+    /// For a prompt that is empty, too long or has an unknown id; [`rlt_model::Error::Stopped`] once it is asked to stop:
+    /// what had ended was handed over, the rest is lost.
+    fn sample_each(
+        &self,
+        requests: &[GenerationRequest],
+        stop: Stop,
+        receiver: &mut dyn Receiver,
+    ) -> Result<()>;
+
+    /// All completions of a call, `[request][sample]`.
+    ///
+    /// # Errors
+    /// As [`Self::sample_each`].
+    fn sample(&self, requests: &[GenerationRequest], stop: Stop) -> Result<Vec<Vec<Completion>>> {
+        let mut silent = |_: GenerationProgress| ();
+        let mut all = AllCompletions::of(requests, &mut silent);
+        self.sample_each(requests, stop, &mut all)?;
+        Ok(all.into_completions())
+    }
+}
+
+/// Gives samplers of a policy while it is trained.
+pub trait SamplingEngine {
+    /// The policy has learnt from `version` steps: what is sampled from here on is drawn by these weights.
+    ///
+    /// # Errors
+    /// The weights did not arrive where sampling happens.
+    fn refresh(&mut self, policy: &Decoder, version: u64) -> Result<()>;
+
+    /// The sampler of the policy as it was at the last refresh; `policy` is that policy, for whoever computes here.
+    fn sampler<'a>(&'a self, policy: &'a Decoder) -> Box<dyn Sampler + 'a>;
+}
+
+/// The own engine with a model's weights.
+#[derive(Debug)]
+pub struct DecoderSampler<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// How tokens are drawn.
+    pub params: SamplingParams,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// See [`Sampler::version`].
+    pub version: u64,
+}
+
+impl Sampler for DecoderSampler<'_> {
+    fn context_tokens(&self) -> usize {
+        self.decoder.config().context()
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        Ok(self.decoder.check_ids(ids.iter().copied())?)
+    }
+
+    fn n_running(&self) -> usize {
+        self.params.max_running
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn sample_each(
+        &self,
+        requests: &[GenerationRequest],
+        stop: Stop,
+        receiver: &mut dyn Receiver,
+    ) -> Result<()> {
+        let receiver = &mut OfVersion { version: self.version, receiver };
+        Ok(generate_each(self.decoder, requests, &self.params, self.seed, stop, receiver)?)
+    }
+}
+
+/// Notes on every completion which policy drew it.
+struct OfVersion<'a> {
+    version: u64,
+    receiver: &'a mut dyn Receiver,
+}
+
+impl Receiver for OfVersion<'_> {
+    fn receive(&mut self, request: usize, sample: usize, completion: Completion) {
+        self.receiver.receive(request, sample, Completion { version: self.version, ..completion });
+    }
+
+    fn progress(&mut self, progress: GenerationProgress) {
+        self.receiver.progress(progress);
+    }
+}
+
+/// The own engine, which computes with the very weights that are trained: a refresh moves nothing.
+#[derive(Debug)]
+pub struct OwnEngine {
+    params: SamplingParams,
+    seed: u64,
+    version: u64,
+}
+
+impl OwnEngine {
+    /// Draws as `params` and `seed` say.
+    pub fn new(params: SamplingParams, seed: u64) -> Self {
+        Self { params, seed, version: 0 }
+    }
+}
+
+impl SamplingEngine for OwnEngine {
+    fn refresh(&mut self, _policy: &Decoder, version: u64) -> Result<()> {
+        self.version = version;
+        Ok(())
+    }
+
+    fn sampler<'a>(&'a self, policy: &'a Decoder) -> Box<dyn Sampler + 'a> {
+        let Self { params, seed, version } = self;
+        Box::new(DecoderSampler { decoder: policy, params: params.clone(), seed: *seed, version: *version })
+    }
+}
+
+/// A "model" that writes what a script says, whatever it is asked.
+#[cfg(test)]
+pub(crate) struct ScriptedSampler {
+    /// The ids of sample `[1]` of a request with the key `[0]`.
+    pub answer: fn([u64; 2], usize) -> Vec<u32>,
+    /// See [`Sampler::version`].
+    pub version: u64,
+    /// Completions after which it stops, as if it was asked to.
+    pub stops_after: usize,
+}
+
+#[cfg(test)]
+impl Sampler for ScriptedSampler {
+    fn context_tokens(&self) -> usize {
+        4096
+    }
+
+    fn check_ids(&self, _ids: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn n_running(&self) -> usize {
+        4
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The last request's completions end first, as far as that is possible.
+    fn sample_each(
+        &self,
+        requests: &[GenerationRequest],
+        _stop: Stop,
+        receiver: &mut dyn Receiver,
+    ) -> Result<()> {
+        let places = requests.iter().enumerate().flat_map(|(r, request)| (0..request.n).map(move |s| (r, s)));
+        let places: Vec<(usize, usize)> = places.collect();
+        for &(request, sample) in places.iter().take(self.stops_after).rev() {
+            let ids = (self.answer)(requests[request].stream, sample);
+            let completion = Completion {
+                logprobs: vec![-0.5; ids.len()],
+                ids: ids.into(),
+                finish: rlt_model::generate::Finish::Stop,
+                version: self.version,
+            };
+            receiver.receive(request, sample, completion);
+        }
+        if places.len() > self.stops_after { Err(rlt_model::Error::Stopped.into()) } else { Ok(()) }
+    }
+}
