@@ -113,7 +113,7 @@ impl MemoryConfig {
     /// Called where a stage of a step (generation, scoring, update) has ended.
     pub fn end_stage(&self) {
         if self.idle == Idle::Release {
-            rlt_engine::tensor::release_memory();
+            rlt_engine::Device::Cpu.release_memory();
         }
     }
 }

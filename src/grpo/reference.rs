@@ -9,7 +9,7 @@ use rlt_model::tokenizer::Tokenizer;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::prompts::ChatText;
-use crate::training::run::{Weights, frozen_model};
+use crate::training::run::{Weights, frozen_model_on};
 
 /// A run with a KL term starts with the model in `model.reference`, else with its own copy of the model; beside an
 /// adapter, that is the base model itself.
@@ -28,7 +28,7 @@ pub(crate) fn begin_reference(
         weights.reference = None;
     } else if let Some(path) = config.fixed_reference() {
         check_vocabulary(path, chat)?;
-        weights.reference = Some(frozen_model(&config.model, path)?);
+        weights.reference = Some(frozen_model_on(weights.decoder.device(), &config.model, path)?);
     } else if weights.decoder.adapter().is_some() {
         weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {
@@ -43,7 +43,8 @@ pub(crate) fn begin_reference(
             decoder.with_weights(decoder.parameters().clone())
         } else {
             check_vocabulary(path, chat)?;
-            of_equal_shape(Decoder::load(path)?, decoder, path)?.in_arithmetic(decoder.arithmetic())
+            of_equal_shape(Decoder::load_on(decoder.device(), path)?, decoder, path)?
+                .in_arithmetic(decoder.arithmetic())
         });
     }
     Ok(())
@@ -90,10 +91,7 @@ pub(super) fn settle_reference(weights: &mut Weights, sync_every: usize, student
 /// Whether two models have the same shape and weights, bit for bit.
 fn are_the_same(a: &Decoder, b: &Decoder) -> bool {
     a.config() == b.config()
-        && a.parameters().tensors().iter().zip(b.parameters().tensors()).all(|(a, b)| {
-            a.is_bf16() == b.is_bf16()
-                && a.to_host().iter().zip(b.to_host().iter()).all(|(a, b)| a.to_bits() == b.to_bits())
-        })
+        && a.parameters().tensors().iter().zip(b.parameters().tensors()).all(|(a, b)| a.has_bits_of(b))
 }
 
 /// ref <- mixup * policy + (1 - mixup) * ref, every `every` steps (TR-DPO, arXiv 2404.09656).

@@ -177,7 +177,7 @@ impl Restored {
         let decoder = decoder.in_arithmetic(model.arithmetic.into());
         let path = folder.join(REFERENCE);
         let reference = if path.exists() {
-            Some(Parameters::read(decoder.config(), &Weights::open_file(&path)?)?)
+            Some(Parameters::read(decoder.device(), decoder.config(), &Weights::open_file(&path)?)?)
         } else {
             None
         };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rlt_engine::Device;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
 use rlt_engine::moment::Moment;
 use rlt_model::parameters::Slot;
@@ -41,11 +42,11 @@ impl Optimizer {
     /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps.
     pub fn new(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64) -> Self {
         let slots = decoder.trained_slots();
-        let zeros: fn(usize, usize) -> Moment = match settings.moments {
+        let zeros: fn(&Device, usize, usize) -> Moment = match settings.moments {
             MomentDtype::F32 => Moment::zeros_f32,
             MomentDtype::Bf16 => Moment::zeros_bf16,
         };
-        let zeros = || slots.iter().map(|slot| zeros(slot.rows, slot.cols)).collect();
+        let zeros = || slots.iter().map(|slot| zeros(decoder.device(), slot.rows, slot.cols)).collect();
         let (first, second) = (zeros(), zeros());
         Self { settings: settings.clone(), total_steps, steps_done: 0, slots, first, second }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use rlt_engine::Device;
 use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::adapter::Adapter;
@@ -39,19 +40,19 @@ pub struct Trained {
 }
 
 /// The model that training starts from: the weights in `model.path` (frozen, with a new adapter beside them,
-/// where `lora` asks for one), or random ones of its shape.
+/// where `lora` asks for one), or random ones of its shape; on `device`.
 ///
 /// # Errors
 /// What the folder's files report.
-pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
+pub fn initial_model(device: &Device, model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
     let decoder = if let Some(settings) = lora.settings() {
-        let decoder = Decoder::load_frozen(&model.path)?;
-        let adapter = Adapter::random(decoder.config(), &settings, seed);
+        let decoder = Decoder::load_frozen_on(device, &model.path)?;
+        let adapter = Adapter::random_on(device, decoder.config(), &settings, seed);
         decoder.with_adapter(adapter)
     } else if model.from_scratch {
-        Decoder::random(&ModelConfig::from_dir(&model.path)?, seed)
+        Decoder::random_on(device, &ModelConfig::from_dir(&model.path)?, seed)
     } else {
-        Decoder::load(&model.path)?
+        Decoder::load_on(device, &model.path)?
     };
     Ok(decoder.in_arithmetic(model.arithmetic.into()))
 }
@@ -61,7 +62,15 @@ pub fn initial_model(model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result
 /// # Errors
 /// What the folder's files report.
 pub fn frozen_model(model: &ModelPaths, folder: &Path) -> Result<Decoder> {
-    Ok(Decoder::load_frozen(folder)?.in_arithmetic(model.arithmetic.into()))
+    frozen_model_on(&Device::Cpu, model, folder)
+}
+
+/// As [`frozen_model`], on `device`.
+///
+/// # Errors
+/// As there.
+pub fn frozen_model_on(device: &Device, model: &ModelPaths, folder: &Path) -> Result<Decoder> {
+    Ok(Decoder::load_frozen_on(device, folder)?.in_arithmetic(model.arithmetic.into()))
 }
 
 /// What an earlier call left of a run.
@@ -154,7 +163,7 @@ impl<'a> Run<'a> {
         let saved = earlier.checkpoint.as_ref().map(|(checkpoint, state)| (checkpoint.step, state.clone()));
         let (state, mut weights) = match earlier.checkpoint {
             None => {
-                let decoder = initial_model(&config.model, &config.lora, config.seed)?;
+                let decoder = initial_model(&Device::Cpu, &config.model, &config.lora, config.seed)?;
                 let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
                 let state = State { template_time, began_with: inputs, ..State::default() };
                 (state, Weights { decoder, optimizer, reference: None })
@@ -411,7 +420,7 @@ impl<'a> Run<'a> {
     /// A file cannot be written.
     pub fn finish(self, decoder: &Decoder) -> Result<Trained> {
         // Merged or widened matrices need memory that training has done with.
-        rlt_engine::tensor::release_memory();
+        decoder.device().release_memory();
         let model = self.dir.join("model");
         replace_folder(&model, |folder| self.save_model(decoder, folder))?;
         if let Some(adapter) = decoder.adapter() {

@@ -15,6 +15,7 @@ use pulp::{Simd, bytemuck};
 use rayon::prelude::*;
 
 use crate::buffer::{self, Buffer};
+use crate::device::Device;
 use crate::simd::mul_add;
 use crate::tile::{Ahead, PANEL, strip_columns};
 
@@ -28,16 +29,39 @@ fn strip_words() -> usize {
 #[derive(Clone)]
 pub(crate) struct Bf16Panels {
     /// Whole panels, per strip `cols x` [`strip_words`]; features beyond the last row are zero.
-    words: Arc<Buffer>,
+    words: Arc<Words>,
     rows: usize,
     cols: usize,
 }
 
+/// What the panels lie in. Weights are not asked for again: their memory goes back to where it came from.
+struct Words(Buffer);
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        buffer::lose(std::mem::take(&mut self.0));
+    }
+}
+
 impl Bf16Panels {
+    /// Where they lie.
+    pub(crate) fn device(&self) -> &Device {
+        self.words.0.device()
+    }
+
     /// Lays out the rows that `row(index)` gives: `cols` little-endian numbers of two bytes each.
-    pub(crate) fn from_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
+    pub(crate) fn from_rows<'a>(
+        device: &Device,
+        rows: usize,
+        cols: usize,
+        row: impl Fn(usize) -> &'a [u8] + Sync,
+    ) -> Self {
         let half = strip_words();
-        let mut buffer = buffer::take(rows.next_multiple_of(PANEL) * cols / 2);
+        let mut buffer = buffer::take(device, rows.next_multiple_of(PANEL) * cols / 2);
+        if let Device::Sizes(sizes) = device {
+            sizes.did_rows(rows * cols / 2);
+            return Self { words: Arc::new(Words(buffer)), rows, cols };
+        }
         let words: &mut [u32] = bytemuck::cast_slice_mut(&mut buffer);
         words.par_chunks_mut((cols * half).max(1)).enumerate().for_each(|(strip, words)| {
             words.fill(0);
@@ -59,12 +83,12 @@ impl Bf16Panels {
                 }
             }
         });
-        Self { words: Arc::new(buffer), rows, cols }
+        Self { words: Arc::new(Words(buffer)), rows, cols }
     }
 
     /// All strips, one after another.
     pub(crate) fn strips(&self) -> &[u32] {
-        bytemuck::cast_slice(&self.words)
+        bytemuck::cast_slice(&self.words.0)
     }
 
     /// The words of one strip.

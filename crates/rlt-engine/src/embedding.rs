@@ -1,5 +1,6 @@
 //! Token embedding: rows of a table.
 
+use crate::device::Device;
 use crate::parallel::for_row_blocks;
 use crate::tensor::Tensor;
 
@@ -9,7 +10,11 @@ use crate::tensor::Tensor;
 /// If an id is not below V.
 pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
     let d = table.cols();
-    let mut out = Tensor::scratch(ids.len(), d);
+    let mut out = table.beside(ids.len(), d);
+    if let Device::Sizes(sizes) = table.device() {
+        sizes.did_rows(2 * out.len());
+        return out;
+    }
     for_row_blocks(out.data_mut(), d, |first, rows| {
         for (i, row) in rows.chunks_exact_mut(d).enumerate() {
             table.copy_row(ids[first + i] as usize, row);
@@ -21,6 +26,9 @@ pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
 /// Backward pass of [`embed`]: adds each row of `dout` to its token's row of `dtable`, in order.
 pub fn embed_backward(ids: &[u32], dout: &Tensor, dtable: &mut Tensor) {
     let d = dtable.cols();
+    if let Device::Sizes(sizes) = dtable.device() {
+        return sizes.did_rows(3 * ids.len() * d);
+    }
     for (i, &id) in ids.iter().enumerate() {
         let at = id as usize * d;
         for (t, g) in dtable.data_mut()[at..at + d].iter_mut().zip(dout.row(i)) {

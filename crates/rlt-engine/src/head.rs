@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::arithmetic::Arithmetic;
+use crate::device::Device;
 use crate::output::Output;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::simd;
@@ -48,7 +49,7 @@ impl OutputMatrix<'_> {
 
 /// Logits (rows x V) of all rows of `hidden`.
 fn packed_logits(hidden: &Tensor, w: &PackedWeight) -> Tensor {
-    let mut out = Tensor::scratch(hidden.rows(), w.out_features());
+    let mut out = hidden.beside(hidden.rows(), w.out_features());
     matmul_packed(hidden, w, &mut out, Output::Replace);
     out
 }
@@ -76,6 +77,10 @@ pub fn token_logprobs(
 
 /// Per row: the log of the softmax denominator and the target's log-probability.
 fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<(f32, f32)> {
+    if let Device::Sizes(sizes) = logits.device() {
+        sizes.did_rows(logits.len());
+        return vec![(0.0, 0.0); logits.rows()];
+    }
     let scale = 1.0 / temperature;
     (0..logits.rows())
         .into_par_iter()
@@ -131,19 +136,8 @@ pub fn token_logprobs_with_backward<E>(
         let g = gradient(all.len(), &logprobs)?;
         all.extend(logprobs);
 
-        logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
-            simd::vectorized(
-                #[inline(always)]
-                || {
-                    let (log_sum, g) = (sums_and_logprobs[i].0, g[i] * scale);
-                    for x in row.iter_mut() {
-                        *x = -g * simd::exp(x.mul_add(scale, -log_sum));
-                    }
-                    row[targets[i] as usize] += g;
-                },
-            );
-        });
-        let mut dh = Tensor::scratch(rows.len(), h.cols());
+        logit_gradients(&mut logits, targets, &sums_and_logprobs, &g, scale);
+        let mut dh = h.beside(rows.len(), h.cols());
         w.arithmetic.nn(&logits, w.weight, &mut dh, Output::Replace);
         dhidden.scatter_add_rows(rows, &dh);
         if let Some(dw) = dw.as_deref_mut() {
@@ -151,6 +145,27 @@ pub fn token_logprobs_with_backward<E>(
         }
     }
     Ok(all)
+}
+
+/// Turns logits into their gradients: row `i` by the log of its softmax denominator and the derivative `g[i]` by its
+/// log-probability.
+fn logit_gradients(logits: &mut Tensor, targets: &[u32], sums: &[(f32, f32)], g: &[f32], scale: f32) {
+    if let Device::Sizes(sizes) = logits.device() {
+        return sizes.did_rows(2 * logits.len());
+    }
+    let vocab = logits.cols();
+    logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                let (log_sum, g) = (sums[i].0, g[i] * scale);
+                for x in row.iter_mut() {
+                    *x = -g * simd::exp(x.mul_add(scale, -log_sum));
+                }
+                row[targets[i] as usize] += g;
+            },
+        );
+    });
 }
 
 /// Next-token distributions that are never written out: `softmax(h . W^T / T)` at some rows of some hidden states.
@@ -190,6 +205,11 @@ pub fn full_divergence(p: Distributions, q: Distributions) -> Vec<f32> {
     for first in (0..n).step_by(chunk) {
         let rows = first..n.min(first + chunk);
         let (p_logits, q_logits) = (p.logits(rows.clone(), &p_packed), q.logits(rows.clone(), &q_packed));
+        if let Device::Sizes(sizes) = p.hidden.device() {
+            sizes.did_rows(2 * p_logits.len());
+            divergences.resize(rows.end, 0.0);
+            continue;
+        }
         let of_row = |i| row_divergence(p_logits.row(i), q_logits.row(i), p.temperature, q.temperature);
         divergences.par_extend((0..rows.len()).into_par_iter().with_min_len(8).map(of_row));
     }

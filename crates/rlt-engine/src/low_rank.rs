@@ -5,6 +5,7 @@
 //!
 //! Shape legend: M rows (tokens), K input features, N output features of the term, R its rank.
 
+use crate::device::Device;
 use crate::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::for_row_blocks;
@@ -32,7 +33,7 @@ pub struct PackedLowRank {
 }
 
 fn product(x: &Tensor, w: &PackedWeight) -> Tensor {
-    let mut y = Tensor::scratch(x.rows(), w.out_features());
+    let mut y = x.beside(x.rows(), w.out_features());
     matmul_packed(x, w, &mut y, Output::Replace);
     y
 }
@@ -60,6 +61,9 @@ impl PackedLowRank {
 fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
     let (cols, n) = (y.cols(), term.cols());
     assert!(first + n <= cols, "columns {first}..{} of {cols}", first + n);
+    if let Device::Sizes(sizes) = y.device() {
+        return sizes.did_rows(3 * term.len());
+    }
     for_row_blocks(y.data_mut(), cols, |first_row, rows| {
         for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
             for (y, t) in row[first..first + n].iter_mut().zip(term.row(first_row + i)) {
@@ -72,7 +76,11 @@ fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
 /// `scale * y[:, first..first + n]`.
 fn scaled_columns(y: &Tensor, first: usize, n: usize, scale: f32) -> Tensor {
     assert!(first + n <= y.cols(), "columns {first}..{} of {}", first + n, y.cols());
-    let mut out = Tensor::scratch(y.rows(), n);
+    let mut out = y.beside(y.rows(), n);
+    if let Device::Sizes(sizes) = y.device() {
+        sizes.did_rows(2 * out.len());
+        return out;
+    }
     for_row_blocks(out.data_mut(), n, |first_row, rows| {
         for (i, row) in rows.chunks_exact_mut(n).enumerate() {
             for (out, y) in row.iter_mut().zip(&y.row(first_row + i)[first..first + n]) {
@@ -93,7 +101,7 @@ fn scaled_columns(y: &Tensor, first: usize, n: usize, scale: f32) -> Tensor {
 #[must_use]
 pub fn low_rank_input_gradient(term: &LowRank, dy: &Tensor, dx: &mut Tensor) -> Tensor {
     let d = scaled_columns(dy, term.first_column, term.b.rows(), term.scale);
-    let mut du = Tensor::scratch(dy.rows(), term.a.rows());
+    let mut du = dy.beside(dy.rows(), term.a.rows());
     matmul_nn(&d, &term.b, &mut du, Output::Replace);
     matmul_nn(&du, &term.a, dx, Output::Accumulate);
     du
@@ -107,7 +115,7 @@ pub fn low_rank_input_gradient(term: &LowRank, dy: &Tensor, dx: &mut Tensor) -> 
 /// # Panics
 /// If the shapes do not fit.
 pub fn low_rank_gradients(term: &LowRank, dy: &Tensor, x: &Tensor, du: &Tensor, grad: &mut LowRank) {
-    let mut u = Tensor::scratch(x.rows(), term.a.rows());
+    let mut u = x.beside(x.rows(), term.a.rows());
     matmul_nt(x, &term.a, &mut u, Output::Replace);
     let d = scaled_columns(dy, term.first_column, term.b.rows(), term.scale);
     matmul_tn(&d, &u, &mut grad.b, Output::Accumulate);
@@ -120,16 +128,23 @@ pub fn low_rank_gradients(term: &LowRank, dy: &Tensor, x: &Tensor, du: &Tensor, 
 /// If the shapes do not fit.
 pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
     let cols = w.cols();
-    let mut out = Tensor::scratch(w.rows(), cols);
-    for_row_blocks(out.data_mut(), cols, |first, rows| {
-        for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
-            w.copy_row(first + i, row);
-        }
-    });
+    let mut out = w.beside(w.rows(), cols);
+    match w.device() {
+        Device::Cpu => for_row_blocks(out.data_mut(), cols, |first, rows| {
+            for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+                w.copy_row(first + i, row);
+            }
+        }),
+        Device::Sizes(sizes) => sizes.did_rows(2 * out.len()),
+    }
     for term in terms {
         let n = term.b.rows();
-        let mut product = Tensor::scratch(n, cols);
+        let mut product = w.beside(n, cols);
         matmul_nn(&term.b, &term.a, &mut product, Output::Replace);
+        if let Device::Sizes(sizes) = w.device() {
+            sizes.did_rows(3 * product.len());
+            continue;
+        }
         let rows = &mut out.data_mut()[term.first_column * cols..(term.first_column + n) * cols];
         for (w, p) in rows.iter_mut().zip(product.data()) {
             *w = p.mul_add(term.scale, *w);

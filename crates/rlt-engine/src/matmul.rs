@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
+use crate::device::Device;
 pub use crate::output::Output;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::{add_column_sums, for_row_blocks};
@@ -35,7 +36,7 @@ pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
     match w.bf16_panels() {
         Some(panels) => by_widened(panels, w, mode, |features, wide, mode| {
-            let left = View::rows(&dy.data()[features.start..], dy.cols());
+            let left = View::rows(dy.numbers().get(features.start..).unwrap_or_default(), dy.cols());
             multiply(out, mode, left, Right::Rows(View::of(wide)), features.len());
         }),
         None => multiply(out, mode, View::of(dy), Right::Rows(View::of(w)), dy.cols()),
@@ -55,8 +56,11 @@ fn by_widened(
 ) {
     for first in (0..w.rows()).step_by(WIDENED_FEATURES) {
         let features = first..w.rows().min(first + WIDENED_FEATURES);
-        let mut wide = Tensor::scratch(features.len(), w.cols());
-        panels.widen(features.clone(), wide.data_mut());
+        let mut wide = w.beside(features.len(), w.cols());
+        match w.device() {
+            Device::Cpu => panels.widen(features.clone(), wide.data_mut()),
+            Device::Sizes(sizes) => sizes.did_rows(wide.len() * 3 / 2),
+        }
         multiply(features, &wide, mode);
         mode = Output::Accumulate;
     }
@@ -108,6 +112,9 @@ impl Arithmetic {
 pub fn add_bias(y: &mut Tensor, bias: &Tensor) {
     let cols = y.cols();
     assert_eq!(cols, bias.len(), "bias length");
+    if let Device::Sizes(sizes) = y.device() {
+        return sizes.did_rows(2 * y.len());
+    }
     for_row_blocks(y.data_mut(), cols, |_, rows| {
         simd::vectorized(
             #[inline(always)]
@@ -125,6 +132,9 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) {
 /// Adds the column sums of `dy` (M x N) to `grad` (1 x N): the backward pass of [`add_bias`].
 pub fn add_bias_backward(dy: &Tensor, grad: &mut Tensor) {
     assert_eq!(dy.cols(), grad.len(), "bias gradient length");
+    if let Device::Sizes(sizes) = dy.device() {
+        return sizes.did_rows(dy.len());
+    }
     add_column_sums(dy.rows(), grad.data_mut(), |rows, partial| {
         simd::vectorized(
             #[inline(always)]

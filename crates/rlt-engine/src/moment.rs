@@ -4,6 +4,7 @@
 //! nearest, it would soon stand still. So it is rounded up or down at random, with the chances that make the mean
 //! right (stochastic rounding). The random bits depend on the step, the tensor and the element alone.
 
+use crate::device::{Device, Held};
 use crate::tensor::Tensor;
 
 /// One moment of one tensor, all zeros at first.
@@ -11,8 +12,18 @@ use crate::tensor::Tensor;
 pub enum Moment {
     /// 4 bytes a number.
     F32(Tensor),
-    /// 2 bytes a number: the upper halves of f32 numbers.
-    Bf16(Vec<u16>),
+    /// 2 bytes a number.
+    Bf16(Halves),
+}
+
+/// The upper halves of f32 numbers.
+#[derive(Debug)]
+pub struct Halves {
+    /// None where the device has no numbers.
+    pub(crate) numbers: Vec<u16>,
+    len: usize,
+    device: Device,
+    _held: Held,
 }
 
 /// A bf16 number, widened.
@@ -38,21 +49,27 @@ pub(crate) fn random_bits(key: u32, counter: u32) -> u32 {
 }
 
 impl Moment {
-    /// Zeros in f32.
-    pub fn zeros_f32(rows: usize, cols: usize) -> Self {
-        Self::F32(Tensor::zeros(rows, cols))
+    /// Zeros in f32, on `device`.
+    pub fn zeros_f32(device: &Device, rows: usize, cols: usize) -> Self {
+        Self::F32(Tensor::zeros_on(device, rows, cols))
     }
 
-    /// Zeros in bf16.
-    pub fn zeros_bf16(rows: usize, cols: usize) -> Self {
-        Self::Bf16(vec![0; rows * cols])
+    /// Zeros in bf16, on `device`.
+    pub fn zeros_bf16(device: &Device, rows: usize, cols: usize) -> Self {
+        let len = rows * cols;
+        let numbers = vec![0; if device.has_numbers() { len } else { 0 }];
+        let held = device.hold(2 * len as u64);
+        Self::Bf16(Halves { numbers, len, device: device.clone(), _held: held })
     }
 
-    /// The numbers, widened where they are bf16.
+    /// The numbers, widened where they are bf16. As [`Tensor::to_host`] where there are none.
     pub fn to_host(&self) -> std::borrow::Cow<'_, [f32]> {
         match self {
             Self::F32(tensor) => tensor.to_host(),
-            Self::Bf16(numbers) => numbers.iter().map(|&number| widen(number)).collect(),
+            Self::Bf16(halves) => {
+                drop(halves.device.hold(4 * halves.len as u64));
+                halves.numbers.iter().map(|&number| widen(number)).collect()
+            }
         }
     }
 
@@ -64,8 +81,8 @@ impl Moment {
         match self {
             Self::F32(tensor) => tensor.data_mut().copy_from_slice(numbers),
             Self::Bf16(own) => {
-                assert_eq!(own.len(), numbers.len(), "numbers of a moment");
-                for (own, number) in own.iter_mut().zip(numbers) {
+                assert_eq!(own.numbers.len(), numbers.len(), "numbers of a moment");
+                for (own, number) in own.numbers.iter_mut().zip(numbers) {
                     assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
                     *own = (number.to_bits() >> 16) as u16;
                 }

@@ -1,5 +1,6 @@
 //! RMS normalisation: `y = x / sqrt(mean(x^2) + eps) * weight`, over whole rows or over heads.
 
+use crate::device::Device;
 use crate::parallel::{add_column_sums, for_row_blocks, for_row_blocks2, update_rows_adding_column_sums};
 use crate::simd;
 use crate::tensor::Tensor;
@@ -29,8 +30,12 @@ fn backward_vector(dx: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], r: f32
 /// Returns the output (M x D) and the inverse root mean squares (M x 1) for the backward pass.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
     let d = x.cols();
-    let mut y = Tensor::scratch(x.rows(), d);
-    let mut inverse = Tensor::scratch(x.rows(), 1);
+    let mut y = x.beside(x.rows(), d);
+    let mut inverse = x.beside(x.rows(), 1);
+    if let Device::Sizes(sizes) = x.device() {
+        sizes.did_rows(2 * x.len());
+        return (y, inverse);
+    }
     for_row_blocks2(y.data_mut(), d, inverse.data_mut(), 1, |first, y, inverse| {
         simd::vectorized(
             #[inline(always)]
@@ -51,7 +56,11 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
 /// The output of [`rms_norm`] again, from the saved inverse root mean squares.
 pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
     let d = x.cols();
-    let mut y = Tensor::scratch(x.rows(), d);
+    let mut y = x.beside(x.rows(), d);
+    if let Device::Sizes(sizes) = x.device() {
+        sizes.did_rows(2 * x.len());
+        return y;
+    }
     for_row_blocks(y.data_mut(), d, |first, y| {
         simd::vectorized(
             #[inline(always)]
@@ -79,6 +88,9 @@ pub fn rms_norm_backward(
     dweight: Option<&mut Tensor>,
 ) {
     let d = x.cols();
+    if let Device::Sizes(sizes) = x.device() {
+        return sizes.did_rows(4 * x.len());
+    }
     let rows = |first: usize, dx: &mut [f32], mut dweight: Option<&mut [f32]>| {
         simd::vectorized(
             #[inline(always)]
@@ -131,6 +143,9 @@ impl HeadColumns {
 /// (1 x head_dim).
 pub fn head_norm(x: &mut Tensor, heads: HeadColumns, weight: &Tensor, eps: f32) {
     let cols = x.cols();
+    if let Device::Sizes(sizes) = x.device() {
+        return sizes.did_rows(2 * x.rows() * heads.len());
+    }
     for_row_blocks(x.data_mut(), cols, |_, rows| {
         simd::vectorized(
             #[inline(always)]
@@ -160,6 +175,9 @@ pub fn head_norm_backward(
     eps: f32,
     dweight: Option<&mut Tensor>,
 ) {
+    if let Device::Sizes(sizes) = x.device() {
+        return sizes.did_rows(3 * x.rows() * heads.len());
+    }
     let span = heads.first_col..heads.first_col + heads.len();
     if let Some(dweight) = dweight {
         let dx = &*dx;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
+use crate::device::Device;
 use crate::output::Output;
 use crate::product::bf16::{Left, Pairs, product};
 use crate::product::f32::{Right, View, multiply};
@@ -39,7 +40,11 @@ impl PackedWeight {
             return Self { rows, cols, packed: Packed::Bf16(panels.clone()) };
         }
         let width = strip_columns();
-        let mut panels = Tensor::scratch(rows.div_ceil(PANEL), cols * PANEL);
+        let mut panels = weight.beside(rows.div_ceil(PANEL), cols * PANEL);
+        if let Device::Sizes(sizes) = weight.device() {
+            sizes.did_rows(2 * panels.len());
+            return Self { rows, cols, packed: Packed::F32(panels) };
+        }
         panels.data_mut().par_chunks_mut(cols * PANEL).enumerate().for_each(|(index, panel)| {
             if (index + 1) * PANEL > rows {
                 panel.fill(0.0);
@@ -85,7 +90,7 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
     assert_eq!((x.cols(), out.rows(), out.cols()), (w.cols, x.rows(), w.rows), "matmul_packed shapes");
     match &w.packed {
         Packed::F32(panels) => {
-            multiply(out, mode, View::of(x), Right::Panels(panels.data()), w.cols);
+            multiply(out, mode, View::of(x), Right::Panels(panels.numbers()), w.cols);
         }
         Packed::Bf16(panels) => multiply(out, mode, View::of(x), Right::Bf16(panels), w.cols),
         Packed::Pairs(pairs) => product(&Left::of_rows(x), pairs, out, mode),

@@ -1,6 +1,7 @@
 //! Rotary position embedding, in the half-rotation layout of Hugging Face models: element `i` of a
 //! head is paired with element `i + head_dim / 2`.
 
+use crate::device::Device;
 use crate::norm::HeadColumns;
 use crate::parallel::for_row_blocks;
 use crate::simd;
@@ -55,6 +56,9 @@ impl RopeTable {
 pub fn rotate(x: &mut Tensor, heads: HeadColumns, positions: &[u32], table: &RopeTable, way: Rotation) {
     assert_eq!(positions.len(), x.rows(), "one position a row");
     assert_eq!(heads.head_dim, table.half * 2, "head width of the rotary table");
+    if let Device::Sizes(sizes) = x.device() {
+        return sizes.did_rows(2 * x.rows() * heads.n_heads * heads.head_dim);
+    }
     let cols = x.cols();
     let sign = if way == Rotation::Forward { 1.0 } else { -1.0 };
     for_row_blocks(x.data_mut(), cols, |first, rows| {

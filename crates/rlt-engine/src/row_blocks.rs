@@ -9,6 +9,7 @@ use std::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
 
+use crate::device::Device;
 use crate::parallel::on_this_thread;
 use crate::tensor::Tensor;
 
@@ -20,6 +21,11 @@ pub fn block_rows(rows: usize) -> usize {
     // A few blocks for each thread.
     let even = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(32);
     even.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end())
+}
+
+/// `rows` rows in blocks.
+fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
 }
 
 impl Tensor {
@@ -39,7 +45,13 @@ impl Tensor {
         if block >= rows {
             return checked(0..rows, self);
         }
-        let mut out = Self::scratch(rows, cols);
+        let mut out = self.beside(rows, cols);
+        if let Device::Sizes(sizes) = self.device() {
+            sizes.in_lanes(blocks_of(rows, block), |range| {
+                on_this_thread(|| drop(checked(range.clone(), &self.copy_of_rows(range))));
+            });
+            return out;
+        }
         out.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, to)| {
             let range = index * block..rows.min((index + 1) * block);
             on_this_thread(|| to.copy_from_slice(checked(range.clone(), &self.copy_of_rows(range)).data()));
@@ -59,6 +71,14 @@ impl Tensor {
         if block >= rows {
             return chain(other, self);
         }
+        if let Device::Sizes(sizes) = self.device() {
+            return sizes.in_lanes(blocks_of(rows, block), |range| {
+                on_this_thread(|| {
+                    let mut some = self.beside(range.len(), cols);
+                    chain(&other.copy_of_rows(range), &mut some);
+                });
+            });
+        }
         self.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, data)| {
             let range = index * block..rows.min((index + 1) * block);
             on_this_thread(|| {
@@ -73,7 +93,11 @@ impl Tensor {
 
     /// A tensor of its own, so that operations take it as they take any other.
     fn copy_of_rows(&self, rows: Range<usize>) -> Self {
-        let mut out = Self::scratch(rows.len(), self.cols());
+        let mut out = self.beside(rows.len(), self.cols());
+        if let Device::Sizes(sizes) = self.device() {
+            sizes.did_rows(2 * out.len());
+            return out;
+        }
         out.data_mut().copy_from_slice(&self.data()[rows.start * self.cols()..rows.end * self.cols()]);
         out
     }

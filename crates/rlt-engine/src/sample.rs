@@ -1,7 +1,9 @@
 //! Drawing the next token from a row of logits.
 
+use crate::device::Device;
 use crate::head::log_sum_exp;
 use crate::simd;
+use crate::tensor::Tensor;
 
 /// How a token is drawn. The fields mean what Hugging Face's generation settings of the same name
 /// mean, and apply in that order: repetition penalty, temperature, top-k, top-p, min-p.
@@ -32,6 +34,21 @@ fn argmax(logits: &[f32]) -> usize {
 fn logprob(logits: &[f32], token: usize, temperature: f32) -> f32 {
     let scale = 1.0 / temperature;
     logits[token].mul_add(scale, -log_sum_exp(logits, scale))
+}
+
+/// As [`sample`], from row `row` of `logits` (rows x vocabulary): here logits come to the host. Without numbers it is
+/// token 0 with log-probability 0.
+pub fn sample_row(
+    logits: &Tensor,
+    row: usize,
+    sampling: &Sampling,
+    seen: impl IntoIterator<Item = u32>,
+    uniform: f64,
+) -> (u32, f32) {
+    match logits.device() {
+        Device::Cpu => sample(logits.row(row), sampling, seen, uniform),
+        Device::Sizes(_) => (0, 0.0),
+    }
 }
 
 /// Draws a token with the random number `uniform` in [0, 1). `seen` gives the tokens of the

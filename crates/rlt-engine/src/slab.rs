@@ -9,7 +9,7 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 
 /// Bytes of a huge page (x86-64 and the usual ARM64 configuration); a wrong guess costs speed only.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Where a slab's memory comes from.
 enum Source {

@@ -2,6 +2,7 @@
 
 use std::array::from_mut;
 
+use crate::device::Device;
 use crate::parallel::{for_row_blocks, for_row_blocks2};
 use crate::simd::{self, LANES};
 use crate::tensor::Tensor;
@@ -9,7 +10,11 @@ use crate::tensor::Tensor;
 /// `gate_up` holds gate and up side by side (M x 2F); the result is M x F.
 pub fn swiglu(gate_up: &Tensor) -> Tensor {
     let f = gate_up.cols() / 2;
-    let mut out = Tensor::scratch(gate_up.rows(), f);
+    let mut out = gate_up.beside(gate_up.rows(), f);
+    if let Device::Sizes(sizes) = gate_up.device() {
+        sizes.did_rows(3 * out.len());
+        return out;
+    }
     for_row_blocks(out.data_mut(), f, |first, rows| {
         simd::vectorized(
             #[inline(always)]
@@ -32,6 +37,9 @@ pub fn swiglu(gate_up: &Tensor) -> Tensor {
 /// With s = sigmoid(gate): `dgate = dout * up * s * (1 + gate * (1 - s))`, `dup = dout * gate * s`.
 pub fn swiglu_backward(dout: &mut Tensor, gate_up: &mut Tensor) {
     let f = dout.cols();
+    if let Device::Sizes(sizes) = dout.device() {
+        return sizes.did_rows(6 * dout.len());
+    }
     for_row_blocks2(gate_up.data_mut(), 2 * f, dout.data_mut(), f, |_, gate_up, dout| {
         simd::vectorized(
             #[inline(always)]

@@ -5,16 +5,17 @@ use std::fmt;
 
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
-use crate::parallel::for_row_blocks;
+use crate::device::{CPU, Device, Held};
+use crate::parallel::{SharedMut, for_row_blocks};
 
-/// A contiguous row-major matrix of f32, `rows x cols`. A vector is a matrix of one row.
+/// A contiguous row-major matrix of f32, `rows x cols`, on a device. A vector is a matrix of one row.
 ///
 /// The weights of a model that is only read may be kept in bf16 ([`Self::from_bf16_rows`]). Forward
 /// products, embedding and head take them and compute in f32, with the bits of the widened weights; every
 /// other operation panics on them, because training keeps its parameters in f32.
 ///
 /// The storage is private to this crate: other crates hand whole tensors to operations and copy
-/// whole tensors in and out, so a tensor may come to live on another device.
+/// whole tensors in and out; where it lives is its [`Device`].
 pub struct Tensor {
     rows: usize,
     cols: usize,
@@ -29,20 +30,44 @@ enum Storage {
 impl Tensor {
     /// All zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        let mut out = Self::scratch(rows, cols);
+        Self::zeros_on(&CPU, rows, cols)
+    }
+
+    /// All zeros, on `device`.
+    pub fn zeros_on(device: &Device, rows: usize, cols: usize) -> Self {
+        let mut out = Self::scratch_on(device, rows, cols);
         out.fill_zero();
         out
     }
 
     /// Unspecified contents, for an operation that writes every element.
     pub fn scratch(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, storage: Storage::F32(buffer::take(rows * cols)) }
+        Self::scratch_on(&CPU, rows, cols)
+    }
+
+    /// As [`Self::scratch`], on `device`.
+    pub fn scratch_on(device: &Device, rows: usize, cols: usize) -> Self {
+        Self { rows, cols, storage: Storage::F32(buffer::take(device, rows * cols)) }
+    }
+
+    /// As [`Self::scratch`], on this tensor's device.
+    #[must_use]
+    pub fn beside(&self, rows: usize, cols: usize) -> Self {
+        Self::scratch_on(self.device(), rows, cols)
     }
 
     /// All equal to `value`.
     pub fn full(rows: usize, cols: usize, value: f32) -> Self {
-        let mut out = Self::scratch(rows, cols);
-        out.data_mut().fill(value);
+        Self::full_on(&CPU, rows, cols, value)
+    }
+
+    /// All equal to `value`, on `device`.
+    pub fn full_on(device: &Device, rows: usize, cols: usize, value: f32) -> Self {
+        let mut out = Self::scratch_on(device, rows, cols);
+        match device {
+            Device::Cpu => out.data_mut().fill(value),
+            Device::Sizes(sizes) => sizes.did_rows(rows * cols),
+        }
         out
     }
 
@@ -51,21 +76,37 @@ impl Tensor {
     /// # Panics
     /// If `data` does not hold `rows * cols` values.
     pub fn from_vec(rows: usize, cols: usize, data: Vec<f32>) -> Self {
-        assert_eq!(data.len(), rows * cols, "{rows} x {cols} tensor from {} values", data.len());
-        Self { rows, cols, storage: Storage::F32(Buffer::Owned(data)) }
+        Self::made_on(&CPU, rows, cols, || data)
     }
 
-    /// Values that `fill` writes, all of them.
+    /// Host values that `make` makes, on `device`; where that has no numbers, none are made.
+    ///
+    /// # Panics
+    /// If they are not `rows * cols` values.
+    pub fn made_on(device: &Device, rows: usize, cols: usize, make: impl FnOnce() -> Vec<f32>) -> Self {
+        let checked = || {
+            let data = make();
+            assert_eq!(data.len(), rows * cols, "{rows} x {cols} tensor from {} values", data.len());
+            data
+        };
+        Self { rows, cols, storage: Storage::F32(Buffer::owned(device, rows * cols, checked)) }
+    }
+
+    /// Values that `fill` writes, all of them, on `device`; where that has no numbers, none are written.
     ///
     /// # Errors
     /// What `fill` returns.
-    pub fn filled_by<E>(
+    pub fn filled_on<E>(
+        device: &Device,
         rows: usize,
         cols: usize,
         fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut out = Self::scratch(rows, cols);
-        fill(out.data_mut())?;
+        let mut out = Self::scratch_on(device, rows, cols);
+        match device {
+            Device::Cpu => fill(out.data_mut())?,
+            Device::Sizes(sizes) => sizes.did_rows(rows * cols),
+        }
         Ok(out)
     }
 
@@ -75,12 +116,30 @@ impl Tensor {
     /// # Panics
     /// If a row has another length.
     pub fn from_bf16_rows<'a>(rows: usize, cols: usize, row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
-        Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(rows, cols, row)) }
+        Self::from_bf16_rows_on(&CPU, rows, cols, row)
+    }
+
+    /// As [`Self::from_bf16_rows`], on `device`; where that has no numbers, no row is asked for.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn from_bf16_rows_on<'a>(
+        device: &Device,
+        rows: usize,
+        cols: usize,
+        row: impl Fn(usize) -> &'a [u8] + Sync,
+    ) -> Self {
+        Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(device, rows, cols, row)) }
     }
 
     /// The same numbers as read-only bf16, where it holds every one of them exactly.
     pub fn narrowed(&self) -> Option<Self> {
         let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
+        if let Buffer::Sizes(outline) = data {
+            return outline
+                .fits_bf16
+                .then(|| Self::from_bf16_rows_on(self.device(), self.rows, self.cols, |_| &[]));
+        }
         if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
             return None;
         }
@@ -90,17 +149,53 @@ impl Tensor {
         Some(Self::from_bf16_rows(self.rows, self.cols, row))
     }
 
+    /// Tells a device without numbers that bf16 would hold all of this tensor's, which it cannot see.
+    #[must_use]
+    pub fn known_to_fit_bf16(mut self) -> Self {
+        if let Storage::F32(Buffer::Sizes(outline)) = &mut self.storage {
+            outline.fits_bf16 = true;
+        }
+        self
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> &Device {
+        match &self.storage {
+            Storage::F32(data) => data.device(),
+            Storage::Bf16(panels) => panels.device(),
+        }
+    }
+
+    /// Whether two tensors have the same shape, number format and bits; without numbers, whether they could.
+    pub fn has_bits_of(&self, other: &Self) -> bool {
+        (self.rows, self.cols, self.is_bf16()) == (other.rows, other.cols, other.is_bf16())
+            && (!self.device().has_numbers()
+                || self.to_host().iter().zip(other.to_host().iter()).all(|(a, b)| a.to_bits() == b.to_bits()))
+    }
+
     /// Whether this is read-only bf16.
     pub fn is_bf16(&self) -> bool {
         matches!(self.storage, Storage::Bf16(_))
     }
 
-    /// The values as the host sees them, row by row (bf16 widened).
+    /// The values as the host sees them, row by row (bf16 widened). A device without numbers gives none, and counts the
+    /// memory that a copy would take.
     pub fn to_host(&self) -> Cow<'_, [f32]> {
-        match &self.storage {
-            Storage::F32(data) => Cow::Borrowed(data),
-            Storage::Bf16(panels) => Cow::Owned(panels.to_f32()),
+        match (&self.storage, self.device()) {
+            (Storage::F32(data), Device::Cpu) => Cow::Borrowed(data),
+            (Storage::Bf16(panels), Device::Cpu) => Cow::Owned(panels.to_f32()),
+            (Storage::F32(_), Device::Sizes(_)) => Cow::Borrowed(&[]),
+            (Storage::Bf16(_), device @ Device::Sizes(_)) => {
+                drop(device.hold(4 * self.len() as u64));
+                Cow::Borrowed(&[])
+            }
         }
+    }
+
+    /// As [`Self::to_host`], in memory of the host's own.
+    pub fn into_host(self) -> Vec<f32> {
+        drop(self.device().hold(4 * self.len() as u64));
+        self.to_host().into_owned()
     }
 
     /// Number of rows.
@@ -125,6 +220,9 @@ impl Tensor {
 
     /// Sets every element to zero.
     pub fn fill_zero(&mut self) {
+        if let Device::Sizes(sizes) = self.device() {
+            return sizes.did_rows(self.len());
+        }
         let cols = self.cols;
         for_row_blocks(self.data_mut(), cols, |_, rows| rows.fill(0.0));
     }
@@ -132,6 +230,9 @@ impl Tensor {
     /// `self = mix * other + (1 - mix) * self`, element by element (reference synchronisation).
     pub fn mix_in(&mut self, other: &Self, mix: f32) {
         assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a mixture");
+        if let Device::Sizes(sizes) = self.device() {
+            return sizes.did_rows(3 * self.len());
+        }
         for (a, b) in self.data_mut().iter_mut().zip(other.data()) {
             *a = mix * b + (1.0 - mix) * *a;
         }
@@ -140,7 +241,11 @@ impl Tensor {
     /// A copy of the rows named, in that order (a row may be named more than once).
     #[must_use]
     pub fn gather_rows(&self, rows: &[usize]) -> Self {
-        let mut out = Self::scratch(rows.len(), self.cols);
+        let mut out = self.beside(rows.len(), self.cols);
+        if let Device::Sizes(sizes) = self.device() {
+            sizes.did_rows(2 * out.len());
+            return out;
+        }
         for_row_blocks(out.data_mut(), self.cols, |first, to| {
             for (to, &from) in to.chunks_exact_mut(self.cols).zip(&rows[first..]) {
                 to.copy_from_slice(self.row(from));
@@ -151,6 +256,9 @@ impl Tensor {
 
     /// Adds row `i` of `source` to row `rows[i]`, in order.
     pub fn scatter_add_rows(&mut self, rows: &[usize], source: &Self) {
+        if let Device::Sizes(sizes) = self.device() {
+            return sizes.did_rows(3 * source.len());
+        }
         let cols = self.cols;
         for (from, &to) in source.data().chunks_exact(cols).zip(rows) {
             for (a, b) in self.data_mut()[to * cols..(to + 1) * cols].iter_mut().zip(from) {
@@ -159,7 +267,7 @@ impl Tensor {
         }
     }
 
-    /// Whether every element is finite.
+    /// Whether every element is finite; so are those that are not there.
     pub fn is_finite(&self) -> bool {
         self.to_host().iter().all(|v| v.is_finite())
     }
@@ -172,11 +280,28 @@ impl Tensor {
         }
     }
 
+    /// As [`Self::data`]; nothing of a device without numbers.
+    #[inline]
+    pub(crate) fn numbers(&self) -> &[f32] {
+        match &self.storage {
+            Storage::F32(Buffer::Sizes(_)) => &[],
+            _ => self.data(),
+        }
+    }
+
     #[inline]
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         match &mut self.storage {
             Storage::F32(data) => data,
             Storage::Bf16(_) => refuse_bf16(),
+        }
+    }
+
+    /// Where several tasks write, each its own elements; nowhere without numbers.
+    pub(crate) fn shared_mut(&mut self) -> SharedMut {
+        match &mut self.storage {
+            Storage::F32(Buffer::Sizes(_)) => SharedMut(std::ptr::null_mut()),
+            _ => SharedMut(self.data_mut().as_mut_ptr()),
         }
     }
 
@@ -203,6 +328,50 @@ impl Tensor {
     }
 }
 
+/// Elements of the recycled block that a tensor of `elements` lies in; 0 for small ones, which the allocator
+/// handles. For planning memory without taking it.
+pub fn block_elements(elements: usize) -> usize {
+    if elements < crate::recycling::SMALLEST_ELEMENTS { 0 } else { crate::recycling::size_class(elements) }
+}
+
+/// Elements of the free blocks that serve a tensor whose own block would have `class` elements.
+pub fn blocks_serving(class: usize) -> std::ops::RangeInclusive<usize> {
+    crate::recycling::serving(class)
+}
+
+/// Rows that are gathered on the host, batch by batch, and become one tensor.
+#[derive(Debug)]
+pub struct GatheredRows {
+    device: Device,
+    cols: usize,
+    rows: usize,
+    values: Vec<f32>,
+    held: Option<Held>,
+}
+
+impl GatheredRows {
+    /// No rows yet, of `cols` columns, for a tensor on `device`.
+    pub fn new(device: &Device, cols: usize) -> Self {
+        Self { device: device.clone(), cols, rows: 0, values: Vec::new(), held: None }
+    }
+
+    /// Adds the rows of `tensor`.
+    pub fn add(&mut self, tensor: &Tensor) {
+        assert_eq!(tensor.cols, self.cols, "columns of gathered rows");
+        self.rows += tensor.rows;
+        self.values.extend_from_slice(&tensor.to_host());
+        self.held = None;
+        self.held = Some(self.device.hold(4 * (self.rows * self.cols) as u64));
+    }
+
+    /// All of them.
+    pub fn into_tensor(self) -> Tensor {
+        let Self { device, cols, rows, values, held } = self;
+        drop(held);
+        Tensor::made_on(&device, rows, cols, || values)
+    }
+}
+
 #[cold]
 fn refuse_bf16() -> ! {
     panic!("read-only bf16 weights where an operation needs f32: load the model for training instead")
@@ -213,7 +382,16 @@ impl Clone for Tensor {
         if let Storage::Bf16(panels) = &self.storage {
             return Self { rows: self.rows, cols: self.cols, storage: Storage::Bf16(panels.clone()) };
         }
-        let mut out = Self::scratch(self.rows, self.cols);
+        let mut out = self.beside(self.rows, self.cols);
+        if let Device::Sizes(sizes) = self.device() {
+            sizes.did_rows(2 * self.len());
+            if let (Storage::F32(Buffer::Sizes(from)), Storage::F32(Buffer::Sizes(to))) =
+                (&self.storage, &mut out.storage)
+            {
+                to.fits_bf16 = from.fits_bf16;
+            }
+            return out;
+        }
         for_row_blocks(out.data_mut(), self.cols, |first, rows| {
             rows.copy_from_slice(&self.data()[first * self.cols..][..rows.len()]);
         });
@@ -233,22 +411,6 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({} x {})", self.rows, self.cols)
     }
-}
-
-/// Returns recycled tensor memory to the operating system.
-pub fn release_memory() {
-    buffer::release_all();
-}
-
-/// Elements of the recycled block that a tensor of `elements` lies in; 0 for small ones, which the allocator
-/// handles. For planning memory without taking it.
-pub fn block_elements(elements: usize) -> usize {
-    buffer::block_elements(elements)
-}
-
-/// Elements of the free blocks that serve a tensor whose own block would have `class` elements.
-pub fn blocks_serving(class: usize) -> std::ops::RangeInclusive<usize> {
-    buffer::serving(class)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{assert_close, dot, random, wide};
-use rlt_engine::Tensor;
 use rlt_engine::adamw::{AdamW, sum_of_squares};
 use rlt_engine::moment::Moment;
+use rlt_engine::{Device, Tensor};
 
 /// More than one of the blocks that updates and sums are cut into.
 const ELEMENTS: usize = 40_000;
@@ -20,7 +20,8 @@ fn tensor(moment: &Moment) -> Tensor {
 fn check(adamw: AdamW, scale: f32, decay: bool, steps: u64, start: &Tensor) {
     let n = start.len();
     let mut value = start.clone();
-    let (mut first, mut second) = (Moment::zeros_f32(1, n), Moment::zeros_f32(1, n));
+    let (mut first, mut second) =
+        (Moment::zeros_f32(&Device::Cpu, 1, n), Moment::zeros_f32(&Device::Cpu, 1, n));
     let mut x = wide(start);
     let (mut m, mut v) = (vec![0.0_f64; n], vec![0.0_f64; n]);
     let (b1, b2, lr) = (adamw.beta1, adamw.beta2, adamw.learning_rate);
@@ -72,7 +73,7 @@ fn gradients_are_scaled_before_the_moments() {
 fn decay_alone_shrinks_the_value() {
     let mut value = Tensor::full(1, 3, 2.0);
     let (gradient, mut first, mut second) =
-        (Tensor::zeros(1, 3), Moment::zeros_f32(1, 3), Moment::zeros_f32(1, 3));
+        (Tensor::zeros(1, 3), Moment::zeros_f32(&Device::Cpu, 1, 3), Moment::zeros_f32(&Device::Cpu, 1, 3));
     ADAMW.update(&mut value, &gradient, &mut first, &mut second, 1.0, 1, true, 0);
     assert_close("decay", &value, &[2.0 * (1.0 - 3e-2 * 0.1); 3], 1e-7);
     let before = value.clone();
@@ -93,8 +94,8 @@ fn moments_in_bf16_follow_those_in_f32() {
         }
         [tensor(&first), tensor(&second), value].map(|x| wide(&x).iter().sum::<f64>() / n as f64)
     };
-    let exact = run(Moment::zeros_f32(1, n), Moment::zeros_f32(1, n));
-    let rounded = run(Moment::zeros_bf16(1, n), Moment::zeros_bf16(1, n));
+    let exact = run(Moment::zeros_f32(&Device::Cpu, 1, n), Moment::zeros_f32(&Device::Cpu, 1, n));
+    let rounded = run(Moment::zeros_bf16(&Device::Cpu, 1, n), Moment::zeros_bf16(&Device::Cpu, 1, n));
     for (exact, rounded) in exact.iter().zip(rounded) {
         assert!((rounded / exact - 1.0).abs() < 2e-3, "{rounded} instead of {exact}");
     }
@@ -105,12 +106,15 @@ fn bf16_moments_do_not_depend_on_the_number_of_threads_and_are_bf16_numbers() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let (mut first, mut second) = (Moment::zeros_bf16(1, ELEMENTS), Moment::zeros_bf16(1, ELEMENTS));
+            let (mut first, mut second) = (
+                Moment::zeros_bf16(&Device::Cpu, 1, ELEMENTS),
+                Moment::zeros_bf16(&Device::Cpu, 1, ELEMENTS),
+            );
             let mut value = random(1, ELEMENTS, 1);
             for t in 1..=3 {
                 ADAMW.update(&mut value, &random(1, ELEMENTS, t), &mut first, &mut second, 1.0, t, true, 0);
             }
-            let mut again = Moment::zeros_bf16(1, ELEMENTS);
+            let mut again = Moment::zeros_bf16(&Device::Cpu, 1, ELEMENTS);
             again.set(&second.to_host());
             assert_eq!(again.to_host(), second.to_host());
             [tensor(&first), tensor(&second), value].map(|x| common::bits(&x))

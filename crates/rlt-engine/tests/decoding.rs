@@ -6,10 +6,10 @@ mod common;
 use std::sync::Arc;
 
 use common::{assert_close, bits, dot, random, wide};
-use rlt_engine::Tensor;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention};
 use rlt_engine::kv::{KvPages, KvSequence, decode_attention};
+use rlt_engine::{Device, Tensor};
 
 const LAYERS: usize = 2;
 
@@ -20,7 +20,7 @@ fn qkv_of(rows: usize, shape: AttentionShape, layer: usize, key: u64) -> Tensor 
 
 /// Pages holding all of `len` tokens but the last `open`, which are stored and not counted.
 fn pages(len: usize, open: usize, shape: AttentionShape, arithmetic: Arithmetic, key: u64) -> KvPages {
-    let mut pages = KvPages::new(LAYERS, shape, arithmetic);
+    let mut pages = KvPages::new(&Device::Cpu, LAYERS, shape, arithmetic);
     // In runs of unequal length, as a prompt and then single tokens arrive.
     for (first, n) in [(0, len / 3), (len / 3, len - open - len / 3), (len - open, open)] {
         for layer in 0..LAYERS {
@@ -186,11 +186,12 @@ fn scores_far_below_zero_keep_their_weights() {
         }
     }
     let qkv = Tensor::from_vec(100, 48, rows);
-    let mut own = KvPages::new(1, shape, Arithmetic::F32);
+    let mut own = KvPages::new(&Device::Cpu, 1, shape, Arithmetic::F32);
     own.store(0, &qkv, 0, 99);
     own.advance(99);
     own.store(0, &qkv, 99, 1);
-    let sequence = KvSequence { prefix: Arc::new(KvPages::new(1, shape, Arithmetic::F32)), own };
+    let sequence =
+        KvSequence { prefix: Arc::new(KvPages::new(&Device::Cpu, 1, shape, Arithmetic::F32)), own };
     let out = decode_attention(&qkv.gather_rows(&[99]), &[&sequence], 0, shape);
     assert_close("scores far below zero", &out, &last_row_wide(&wide(&qkv), shape), 1e-3);
 }

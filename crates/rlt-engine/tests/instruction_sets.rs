@@ -8,7 +8,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::{bits, random};
-use rlt_engine::Tensor;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::head::token_logprobs;
@@ -17,6 +16,7 @@ use rlt_engine::kv::{KvPages, KvSequence, decode_attention};
 use rlt_engine::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::swiglu::swiglu;
+use rlt_engine::{Device, Tensor};
 
 /// A line that names an operation and hashes its bits.
 fn tell(name: &str, results: &[&Tensor]) {
@@ -57,7 +57,7 @@ fn bits_of_every_operation() {
         let gradient = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
         tell(&format!("attention, heads of {head_dim}"), &[&out, &log_sums, &gradient]);
         for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
-            let mut prompt = KvPages::new(1, shape, arithmetic);
+            let mut prompt = KvPages::new(&Device::Cpu, 1, shape, arithmetic);
             prompt.store(0, &qkv, 0, 70);
             prompt.advance(70);
             let prompt = Arc::new(prompt);

@@ -1,9 +1,9 @@
 //! What is learnt beside the frozen matrices of a decoder (LoRA, arXiv 2106.09685), with the names that
 //! PEFT gives it in files.
 
-use rlt_engine::Tensor;
 use rlt_engine::low_rank::LowRank;
 use rlt_engine::random::RandomStream;
+use rlt_engine::{Device, Tensor};
 
 pub use crate::adapter_settings::{LoraScaling, LoraSettings, Pattern, Target};
 use crate::config::{BlockWeight, ModelConfig, Part, Place, Slot, block_prefix, block_weights};
@@ -104,16 +104,23 @@ impl Adapter {
     /// Terms to begin training with: A normal with the variance that PEFT's uniform numbers have (1 / 3K), B
     /// zero, so that the decoder is the base model's. They depend on `seed` and the names only.
     pub fn random(config: &ModelConfig, settings: &LoraSettings, seed: u64) -> Self {
+        Self::random_on(&Device::Cpu, config, settings, seed)
+    }
+
+    /// As [`Self::random`], on `device`.
+    pub fn random_on(device: &Device, config: &ModelConfig, settings: &LoraSettings, seed: u64) -> Self {
         let stream = RandomStream::new(seed, "initial adapter");
         let mut index = 0;
         let made = Self::build(config, settings, |slot| {
             index += 1;
             if slot.parts[0].name.contains(".lora_B.") {
-                return Ok::<_, std::convert::Infallible>(Tensor::zeros(slot.rows, slot.cols));
+                return Ok::<_, std::convert::Infallible>(Tensor::zeros_on(device, slot.rows, slot.cols));
             }
             let std = 1.0 / (3.0 * slot.cols as f32).sqrt();
-            let data = stream.normals([index, 0, 0], slot.rows * slot.cols);
-            Ok(Tensor::from_vec(slot.rows, slot.cols, data.into_iter().map(|value| value * std).collect()))
+            Ok(Tensor::made_on(device, slot.rows, slot.cols, || {
+                let data = stream.normals([index, 0, 0], slot.rows * slot.cols);
+                data.into_iter().map(|value| value * std).collect()
+            }))
         });
         match made {
             Ok(adapter) => adapter,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rlt_engine::Tensor;
+use rlt_engine::{Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, adapter_slots};
@@ -161,6 +161,14 @@ impl Adapter {
     /// # Errors
     /// A file is missing or damaged, or holds tensors of other names or shapes than its settings say.
     pub fn load(dir: &Path, config: &ModelConfig) -> Result<Self> {
+        Self::load_on(&Device::Cpu, dir, config)
+    }
+
+    /// As [`Self::load`], to `device`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_on(device: &Device, dir: &Path, config: &ModelConfig) -> Result<Self> {
         let AdapterConfig { settings, .. } = AdapterConfig::from_dir(dir)?;
         let path = dir.join(ADAPTER_MODEL);
         if !path.exists() && dir.join("adapter_model.bin").exists() {
@@ -174,7 +182,9 @@ impl Adapter {
         check_tensors(&weights, &adapter_slots(config, &settings))?;
         Self::build(config, &settings, |slot| {
             let part = &slot.parts[0];
-            Ok(Tensor::from_vec(slot.rows, slot.cols, weights.read_f32(&part.name, &part.shape)?))
+            let numbers =
+                if device.has_numbers() { weights.read_f32(&part.name, &part.shape)? } else { Vec::new() };
+            Ok(Tensor::made_on(device, slot.rows, slot.cols, || numbers))
         })
     }
 
@@ -257,8 +267,16 @@ impl Decoder {
     /// # Errors
     /// What either folder's files report.
     pub fn load_with_adapter(base: &Path, adapter_dir: &Path) -> Result<Self> {
-        let decoder = Self::load_frozen(base)?;
-        let adapter = Adapter::load(adapter_dir, decoder.config())?;
+        Self::load_with_adapter_on(&Device::Cpu, base, adapter_dir)
+    }
+
+    /// As [`Self::load_with_adapter`], to `device`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with_adapter_on(device: &Device, base: &Path, adapter_dir: &Path) -> Result<Self> {
+        let decoder = Self::load_frozen_on(device, base)?;
+        let adapter = Adapter::load_on(device, adapter_dir, decoder.config())?;
         Ok(decoder.with_adapter(adapter))
     }
 }

@@ -1,9 +1,9 @@
 //! What decoding computes: keys and values of prompts, and a new token of every sequence.
 
-use rlt_engine::Tensor;
 use rlt_engine::embedding::embed;
 use rlt_engine::kv::{KvSequence, decode_attention};
 use rlt_engine::norm::rms_norm;
+use rlt_engine::{Device, Tensor};
 
 use crate::batch::PackedBatch;
 use crate::decoder::Decoder;
@@ -27,6 +27,11 @@ impl<'a> DecodeWeights<'a> {
             arithmetic: decoder.arithmetic(),
         };
         Self { decoder, blocks, head: PackedProjection::new(head) }
+    }
+
+    /// Where they lie and steps are computed.
+    pub(crate) fn device(&self) -> &Device {
+        self.decoder.device()
     }
 
     /// Shows `see_qkv(layer, qkv)` each block's query/key/value rows of whole prompts. What comes after the last

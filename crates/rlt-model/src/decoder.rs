@@ -6,12 +6,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rlt_engine::Tensor;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout};
 use rlt_engine::head::OutputMatrix;
 use rlt_engine::norm::{HeadColumns, head_norm};
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
+use rlt_engine::{Device, Tensor};
 
 use crate::adapter::Adapter;
 use crate::batch::ScoringGroup;
@@ -70,6 +70,11 @@ impl Decoder {
     pub fn ending_with(mut self, eos_token_ids: Vec<u32>) -> Self {
         self.config.eos_token_ids = eos_token_ids;
         self
+    }
+
+    /// Where its weights lie and its passes are computed.
+    pub fn device(&self) -> &Device {
+        self.parameters.head_weight().device()
     }
 
     /// The number format of its matrix products.

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
-use rlt_engine::Tensor;
 use rlt_engine::low_rank::merged;
 use rlt_engine::random::RandomStream;
+use rlt_engine::{Device, Tensor};
 
 use crate::adapter_folder::base_folder;
 use crate::config::{ModelConfig, NormScale, block_slots};
@@ -20,13 +20,13 @@ use crate::weights::{Dtype, Weights, write_each};
 const INITIAL_STD: f32 = 0.02;
 
 impl Parameters {
-    /// Reads parameters from safetensors, in f32: what training needs.
+    /// Reads parameters from safetensors to `device`, in f32: what training needs.
     ///
     /// # Errors
     /// A tensor is missing, has another shape or cannot be read.
-    pub fn read(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+    pub fn read(device: &Device, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         check_weights(config, weights)?;
-        Self::build(config, |slot| read_slot(slot, weights))
+        Self::build(config, |slot| read_slot(device, slot, weights))
     }
 
     /// Reads parameters that will only be read: matrices that are bf16 in the file stay bf16 (half the
@@ -34,7 +34,7 @@ impl Parameters {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_frozen(config: &ModelConfig, weights: &Weights) -> Result<Self> {
+    pub fn read_frozen(device: &Device, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         check_weights(config, weights)?;
         Self::build(config, |slot| {
             let mut parts = Vec::with_capacity(slot.parts.len());
@@ -44,10 +44,10 @@ impl Parameters {
                 parts.push(weights.bytes(&part.name, &part.shape)?);
             }
             if !all_bf16 {
-                return read_slot(slot, weights);
+                return read_slot(device, slot, weights);
             }
             let row_bytes = slot.cols * Dtype::Bf16.size();
-            let tensor = Tensor::from_bf16_rows(slot.rows, slot.cols, |row| {
+            let tensor = Tensor::from_bf16_rows_on(device, slot.rows, slot.cols, |row| {
                 let mut at = row * row_bytes;
                 for part in &parts {
                     if at < part.len() {
@@ -57,6 +57,7 @@ impl Parameters {
                 }
                 unreachable!("the parts hold the slot's rows")
             });
+            done_with(device, parts.iter().map(|part| part.len()).sum());
             slot.parts.iter().for_each(|part| weights.done_with(&part.name));
             Ok(tensor)
         })
@@ -84,16 +85,28 @@ fn write_slots<'a>(
     write_each(path, &names, dtype, numbers)
 }
 
-fn read_slot(slot: &Slot, weights: &Weights) -> Result<Tensor> {
-    Tensor::filled_by(slot.rows, slot.cols, |mut rest| {
+fn read_slot(device: &Device, slot: &Slot, weights: &Weights) -> Result<Tensor> {
+    let tensor = Tensor::filled_on(device, slot.rows, slot.cols, |mut rest| {
         for part in &slot.parts {
             let (own, after) = rest.split_at_mut(part.shape.iter().product());
             weights.read_f32_into(&part.name, &part.shape, own)?;
             weights.done_with(&part.name);
             rest = after;
         }
-        Ok(())
-    })
+        Ok::<_, crate::Error>(())
+    })?;
+    let (mut bytes, mut all_bf16) = (0, true);
+    for part in &slot.parts {
+        bytes += weights.bytes(&part.name, &part.shape)?.len();
+        all_bf16 &= weights.dtype(&part.name)? == Dtype::Bf16;
+    }
+    done_with(device, bytes);
+    Ok(if all_bf16 { tensor.known_to_fit_bf16() } else { tensor })
+}
+
+/// Counts the pages of a file that were in memory while a tensor was read.
+fn done_with(device: &Device, bytes: usize) {
+    drop(device.hold(bytes as u64));
 }
 
 /// Compares every tensor that a configuration asks for with those of the file, by name, shape and number format: what the
@@ -157,7 +170,15 @@ impl Decoder {
     /// # Errors
     /// A file is missing, damaged or describes a model that is not supported.
     pub fn load(dir: &Path) -> Result<Self> {
-        Self::load_by(dir, Parameters::read)
+        Self::load_on(&Device::Cpu, dir)
+    }
+
+    /// As [`Self::load`], to `device`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_on(device: &Device, dir: &Path) -> Result<Self> {
+        Self::load_by(dir, |config, weights| Parameters::read(device, config, weights))
     }
 
     /// Loads a model that will only be read (a student, a reference, one that generates or is evaluated):
@@ -167,14 +188,22 @@ impl Decoder {
     /// # Errors
     /// As [`Self::load`], and what [`base_folder`] reports.
     pub fn load_frozen(dir: &Path) -> Result<Self> {
-        let base = base_folder(dir)?;
-        if base != dir {
-            return Self::load_with_adapter(&base, dir);
-        }
-        Self::load_by(dir, Parameters::read_frozen)
+        Self::load_frozen_on(&Device::Cpu, dir)
     }
 
-    fn load_by(dir: &Path, read: fn(&ModelConfig, &Weights) -> Result<Parameters>) -> Result<Self> {
+    /// As [`Self::load_frozen`], to `device`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_frozen_on(device: &Device, dir: &Path) -> Result<Self> {
+        let base = base_folder(dir)?;
+        if base != dir {
+            return Self::load_with_adapter_on(device, &base, dir);
+        }
+        Self::load_by(dir, |config, weights| Parameters::read_frozen(device, config, weights))
+    }
+
+    fn load_by(dir: &Path, read: impl FnOnce(&ModelConfig, &Weights) -> Result<Parameters>) -> Result<Self> {
         let config = ModelConfig::from_dir(dir)?;
         let weights = Weights::open(dir)?;
         check_weights(&config, &weights)?;
@@ -188,6 +217,11 @@ impl Decoder {
     /// sqrt(2 * layers) for the two projections that add to the residual stream (as GPT-2);
     /// norms one, biases zero. The weights depend on `seed` and the names only.
     pub fn random(config: &ModelConfig, seed: u64) -> Self {
+        Self::random_on(&Device::Cpu, config, seed)
+    }
+
+    /// As [`Self::random`], on `device`.
+    pub fn random_on(device: &Device, config: &ModelConfig, seed: u64) -> Self {
         let stream = RandomStream::new(seed, "initial weights");
         let mut index = 0;
         let residual_std = INITIAL_STD / (2.0 * config.n_layers as f32).sqrt();
@@ -196,14 +230,17 @@ impl Decoder {
             if !slot.decay {
                 // Norms multiply by one.
                 let is_one = slot.place.is_norm() && config.norm_scale == NormScale::Weight;
-                return Ok(Tensor::full(slot.rows, slot.cols, if is_one { 1.0 } else { 0.0 }));
+                let value = if is_one { 1.0 } else { 0.0 };
+                return Ok(Tensor::full_on(device, slot.rows, slot.cols, value));
             }
             let std = if slot.place.adds_to_residual() { residual_std } else { INITIAL_STD };
-            let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
-            for value in &mut data {
-                *value *= std;
-            }
-            Ok(Tensor::from_vec(slot.rows, slot.cols, data))
+            Ok(Tensor::made_on(device, slot.rows, slot.cols, || {
+                let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
+                for value in &mut data {
+                    *value *= std;
+                }
+                data
+            }))
         };
         match Parameters::build(config, make) {
             Ok(parameters) => Self::new(config.clone(), parameters),
@@ -244,7 +281,7 @@ impl Decoder {
         let numbers = slots.iter().zip(self.parameters().tensors()).map(|(slot, tensor)| {
             match self.adapter().map(|adapter| adapter.terms_beside(slot)) {
                 None | Some([]) => tensor.to_host(),
-                Some(terms) => Cow::Owned(merged(tensor, terms).to_host().into_owned()),
+                Some(terms) => Cow::Owned(merged(tensor, terms).into_host()),
             }
         });
         write_slots(&dir.join("model.safetensors"), &slots, dtype, numbers)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use rlt_engine::Tensor;
 use rlt_engine::kv::{KvPages, KvSequence};
 use rlt_engine::random::RandomStream;
 use rlt_engine::sample::{self, Sampling};
@@ -212,8 +213,8 @@ impl Running {
 /// A prompt that has been computed, while some of its completions still wait.
 struct Prompt {
     pages: Arc<KvPages>,
-    /// Logits of the first token of every completion.
-    logits: Vec<f32>,
+    /// Logits of the first token of every completion, 1 x vocabulary.
+    logits: Tensor,
 }
 
 /// Rows of prompts that are computed together.
@@ -232,6 +233,16 @@ struct Share {
     ended: Vec<Running>,
     /// Tokens drawn in this round.
     tokens: usize,
+}
+
+/// How many steps from the present one on ask for the same memory: where nothing is computed, one stands for all of
+/// them, until a sequence begins a new page or ends.
+fn steps_alike(weights: &DecodeWeights, running: &[Running]) -> usize {
+    if weights.device().has_numbers() {
+        return 1;
+    }
+    let of = |running: &Running| running.kv.own.room().max(1).min(running.limit - running.ids.len());
+    running.iter().map(of).min().unwrap_or(1).max(1)
 }
 
 /// The sequences that run and those that wait.
@@ -327,13 +338,15 @@ impl<'a> Batch<'a> {
             sequences += request.n;
         }
         let nothing = Arc::new(KvPages::new(
+            decoder.device(),
             decoder.config().n_layers,
             decoder.attention_shape(),
             decoder.arithmetic(),
         ));
         let mut prompts: Vec<_> = requests.iter().map(|_| KvSequence::after(nothing.clone())).collect();
         weights.keys_and_values(&batch, |layer, qkv| {
-            prompts.par_iter_mut().zip(&firsts).for_each(|(prompt, rows)| {
+            let mut stored: Vec<_> = prompts.iter_mut().zip(&firsts).collect();
+            decoder.device().at_once(&mut stored, |(prompt, rows)| {
                 prompt.own.store(layer, qkv, rows.start, rows.len());
             });
         });
@@ -343,10 +356,8 @@ impl<'a> Batch<'a> {
         let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
         let last: Vec<u32> = requests.iter().map(last).collect();
         let logits = weights.step(&last, &mut prompts.iter_mut().collect::<Vec<_>>());
-        let logits = logits.to_host();
-        let logits = logits.chunks(decoder.config().vocab_size);
-        for ((request, prompt), logits) in requests.into_iter().zip(prompts).zip(logits) {
-            let prompt = Prompt { pages: Arc::new(prompt.own), logits: logits.to_vec() };
+        for (row, (request, prompt)) in requests.into_iter().zip(prompts).enumerate() {
+            let prompt = Prompt { pages: Arc::new(prompt.own), logits: logits.gather_rows(&[row]) };
             self.prompts.push_back((request, prompt));
         }
     }
@@ -364,7 +375,7 @@ impl<'a> Batch<'a> {
             limit: self.params.max_new_tokens.min(room).max(1),
             kv: KvSequence::after(prompt.pages.clone()),
         };
-        let drawn = self.draw_one(&running, &prompt.logits);
+        let drawn = self.draw_one(&running, &prompt.logits, 0);
         self.progress.tokens += 1;
         if self.push(&mut running, drawn) {
             self.finish(running);
@@ -373,16 +384,17 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn draw_one(&self, running: &Running, logits: &[f32]) -> (u32, f32) {
+    /// Draws the next token of a sequence from row `row` of `logits`.
+    fn draw_one(&self, running: &Running, logits: &Tensor, row: usize) -> (u32, f32) {
         let request = &self.requests[running.request];
         let position = running.ids.len() as u64;
         let index = [request.stream[0], request.stream[1], running.sample as u64];
         let uniform = self.randomness.uniform(index, position);
         if self.sampling.repetition_penalty == 1.0 {
-            return sample::sample(logits, &self.sampling, [], uniform);
+            return sample::sample_row(logits, row, &self.sampling, [], uniform);
         }
         let seen = request.prompt.iter().chain(&running.ids).copied();
-        sample::sample(logits, &self.sampling, seen, uniform)
+        sample::sample_row(logits, row, &self.sampling, seen, uniform)
     }
 
     /// Appends a drawn token; returns whether the sequence has ended.
@@ -423,7 +435,7 @@ impl<'a> Batch<'a> {
             let running = std::mem::replace(&mut waiting, rest);
             shares.push(Share { running, ended: Vec::new(), tokens: 0 });
         }
-        shares.par_iter_mut().for_each(|share| {
+        weights.device().at_once(&mut shares, |share| {
             // What was drawn is dropped when it stops, so threads may stop at different steps.
             for _ in (0..STEPS_OF_A_ROUND).take_while(|_| !stop.is_asked()) {
                 self.step(weights, share);
@@ -443,14 +455,17 @@ impl<'a> Batch<'a> {
         if share.running.is_empty() {
             return;
         }
+        let steps = steps_alike(weights, &share.running);
         let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
         let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
-        let logits = weights.step(&ids, &mut sequences);
-        let host = logits.to_host();
-        let rows = share.running.par_iter().zip(host.par_chunks(logits.cols())).with_min_len(4);
-        let drawn: Vec<_> = rows.map(|(running, row)| self.draw_one(running, row)).collect();
-        share.tokens += drawn.len();
+        let logits = weights.device().counted(steps, || weights.step(&ids, &mut sequences));
+        let rows = share.running.par_iter().enumerate().with_min_len(4);
+        let drawn: Vec<_> = rows.map(|(row, running)| self.draw_one(running, &logits, row)).collect();
+        share.tokens += steps * drawn.len();
         for (mut running, drawn) in std::mem::take(&mut share.running).into_iter().zip(drawn) {
+            // Their keys and values lie in pages that are there.
+            running.kv.own.advance(steps - 1);
+            (1..steps).for_each(|_| _ = self.push(&mut running, drawn));
             let ended = self.push(&mut running, drawn);
             if ended { &mut share.ended } else { &mut share.running }.push(running);
         }

@@ -22,7 +22,7 @@ impl Gradients {
     pub fn zeros(decoder: &Decoder) -> Self {
         match decoder.adapter() {
             Some(adapter) => Self::Adapter(adapter.zeros_like()),
-            None => Self::Weights(Parameters::zeros(decoder.config())),
+            None => Self::Weights(Parameters::zeros(decoder.device(), decoder.config())),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Index;
 
-use rlt_engine::Tensor;
+use rlt_engine::{Device, Tensor};
 
 use crate::config::ModelConfig;
 pub use crate::config::{BlockWeight, Part, Place, Slot, slots};
@@ -85,10 +85,10 @@ impl Parameters {
         Ok(Self { embedding, blocks, final_norm, head })
     }
 
-    /// All zeros (gradients, optimizer moments).
-    pub fn zeros(config: &ModelConfig) -> Self {
+    /// All zeros (gradients, optimizer moments), on `device`.
+    pub fn zeros(device: &Device, config: &ModelConfig) -> Self {
         let made: Result<Self, std::convert::Infallible> =
-            Self::build(config, |slot| Ok(Tensor::zeros(slot.rows, slot.cols)));
+            Self::build(config, |slot| Ok(Tensor::zeros_on(device, slot.rows, slot.cols)));
         match made {
             Ok(parameters) => parameters,
             Err(never) => match never {},

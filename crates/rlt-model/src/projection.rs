@@ -36,7 +36,7 @@ impl PackedProjection {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let mut y = Tensor::scratch(x.rows(), self.weight.out_features());
+        let mut y = x.beside(x.rows(), self.weight.out_features());
         self.product(x, &mut y, Output::Replace);
         y
     }
@@ -64,7 +64,7 @@ impl Projection<'_> {
 
     /// The gradient of the input, which need not be known, and what [`Self::add_gradients`] needs of it.
     pub(crate) fn input_gradient(self, dy: &Tensor) -> (Tensor, ThroughTerms) {
-        let mut dx = Tensor::scratch(dy.rows(), self.weight.cols());
+        let mut dx = dy.beside(dy.rows(), self.weight.cols());
         self.arithmetic.nn(dy, self.weight, &mut dx, Output::Replace);
         let through = self.terms.iter().map(|term| low_rank_input_gradient(term, dy, &mut dx)).collect();
         (dx, ThroughTerms(through))

@@ -6,6 +6,7 @@ use std::ops::Range;
 use rlt_engine::Tensor;
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::head::{self, Distributions, OutputMatrix};
+use rlt_engine::tensor::GatheredRows;
 
 use crate::batch::{PackedBatch, ScoringGroup, micro_batches};
 use crate::decoder::Decoder;
@@ -80,15 +81,16 @@ impl Decoder {
         max_rows: usize,
     ) -> crate::Result<ScoredStates<'_>> {
         self.check_groups(groups)?;
-        let (mut values, mut targets) = (Vec::new(), Vec::new());
+        let mut states = GatheredRows::new(self.device(), self.config().hidden_size);
+        let mut targets = Vec::new();
         for part in micro_batches(groups, max_rows) {
             stop.check()?;
             let batch = PackedBatch::new(&part);
             let hidden = rayon::scope(|_| self.hidden_states(&batch));
-            values.extend_from_slice(&hidden.gather_rows(&batch.rows).to_host());
+            states.add(&hidden.gather_rows(&batch.rows));
             targets.extend(batch.targets);
         }
-        let hidden = Tensor::from_vec(targets.len(), self.config().hidden_size, values);
+        let hidden = states.into_tensor();
         let w = Cow::Borrowed(self.parameters().head_weight());
         Ok(ScoredStates { arithmetic: self.arithmetic(), ..ScoredStates::new(hidden, targets, w) })
     }

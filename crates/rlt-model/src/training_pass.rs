@@ -179,7 +179,7 @@ impl Decoder {
         grads: &mut Gradients,
     ) {
         let rope = self.rope_for(&batch.layout);
-        let mut dx = Tensor::zeros(dhidden.rows(), dhidden.cols());
+        let mut dx = Tensor::zeros_on(self.device(), dhidden.rows(), dhidden.cols());
         rms_norm_backward(
             dhidden,
             &activations.last,
@@ -266,7 +266,7 @@ impl Decoder {
         grads: &mut Gradients,
         gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
     ) -> Result<Vec<f32>, E> {
-        let mut dhidden = Tensor::zeros(batch.n_rows(), self.config().hidden_size);
+        let mut dhidden = Tensor::zeros_on(self.device(), batch.n_rows(), self.config().hidden_size);
         let logprobs = head::token_logprobs_with_backward(
             &activations.hidden,
             &batch.rows,

@@ -7,7 +7,10 @@ use super::backward_f32::{self, Queries};
 use super::backward_tile::{Inputs, Scratch};
 use super::layout::{AttentionShape, Layout};
 use crate::arithmetic::Arithmetic;
-use crate::parallel::{SharedMut, on_this_thread};
+use crate::buffer;
+use crate::device::Device;
+use crate::parallel::on_this_thread;
+use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
 
 /// Gradient of the packed query/key/value matrix, given the gradient `dout` of the output and what
@@ -31,10 +34,10 @@ pub fn attention_backward(
     assert_eq!((dout.rows(), dout.cols()), (out.rows(), out.cols()), "attention gradient shape");
     // In f32 every element is written once; in bf16, whose products are quicker than copies, sums are taken in place.
     let mut dqkv = match arithmetic {
-        Arithmetic::F32 => Tensor::scratch(qkv.rows(), qkv.cols()),
-        Arithmetic::Bf16 => Tensor::zeros(qkv.rows(), qkv.cols()),
+        Arithmetic::F32 => qkv.beside(qkv.rows(), qkv.cols()),
+        Arithmetic::Bf16 => Tensor::zeros_on(qkv.device(), qkv.rows(), qkv.cols()),
     };
-    let dqkv_ptr = SharedMut(dqkv.data_mut().as_mut_ptr());
+    let dqkv_ptr = dqkv.shared_mut();
     let mut tasks: Vec<(Vec<usize>, usize)> = layout
         .families()
         .into_iter()
@@ -46,9 +49,25 @@ pub fn attention_backward(
     };
     tasks.sort_by_cached_key(|(family, _)| std::cmp::Reverse(work(family)));
     let inputs = Inputs { dout, qkv, out, log_sums, layout, shape };
+    if let Device::Sizes(sizes) = qkv.device() {
+        count(sizes, &inputs);
+        sizes.in_lanes(&tasks, |(family, kv_head)| match arithmetic {
+            Arithmetic::F32 => {
+                let scratch = (Scratch::new(qkv.device()), Queries::new(&inputs));
+                drop((backward_f32::FamilyHead::new(&inputs, family, *kv_head), scratch));
+            }
+            Arithmetic::Bf16 => {
+                let scratch = Scratch::new(qkv.device());
+                let head = FamilyHead::new(&inputs, family, *kv_head);
+                buffer::give(head.factors());
+                drop((head, scratch));
+            }
+        });
+        return dqkv;
+    }
     match arithmetic {
         Arithmetic::F32 => tasks.par_iter().for_each_init(
-            || (Scratch::new(), Queries::new(&inputs)),
+            || (Scratch::new(qkv.device()), Queries::new(&inputs)),
             |(scratch, queries), (family, kv_head)| {
                 on_this_thread(|| {
                     let head = backward_f32::FamilyHead::new(&inputs, family, *kv_head);
@@ -57,10 +76,22 @@ pub fn attention_backward(
                 });
             },
         ),
-        Arithmetic::Bf16 => tasks.par_iter().for_each_init(Scratch::new, |scratch, (family, kv_head)| {
-            // SAFETY: this task alone touches this family's rows of these heads.
-            unsafe { FamilyHead::new(&inputs, family, *kv_head).add_gradients(scratch, dqkv_ptr) };
-        }),
+        Arithmetic::Bf16 => tasks.par_iter().for_each_init(
+            || Scratch::new(qkv.device()),
+            |scratch, (family, kv_head)| {
+                // SAFETY: this task alone touches this family's rows of these heads.
+                unsafe { FamilyHead::new(&inputs, family, *kv_head).add_gradients(scratch, dqkv_ptr) };
+            },
+        ),
     }
     dqkv
+}
+
+/// Counts the backward pass without computing it: the scores again, and the gradients of probabilities, queries, keys
+/// and values.
+fn count(sizes: &Sizes, inputs: &Inputs) {
+    let (layout, shape) = (inputs.layout, inputs.shape);
+    let (keys, features) = (layout.keys_seen(), shape.n_heads * shape.head_dim);
+    let elements = layout.rows() * (2 * shape.qkv_cols() + 2 * features);
+    sizes.did(Operation::Attention, 5.0 * keys * features as f64, elements);
 }

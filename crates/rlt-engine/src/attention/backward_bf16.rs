@@ -5,7 +5,7 @@ use pulp::bytemuck;
 use super::backward_tile::{Inputs, RowSums, Scratch, TILE_QUERIES};
 use super::key_runs::TILE_KEYS;
 use super::key_tiles::{Factor, KeyTiles, head_view};
-use crate::buffer;
+use crate::buffer::{self, Buffer};
 use crate::output::Output;
 use crate::parallel::SharedMut;
 use crate::product::bf16::{Kernel, Left, Pairs, View, small_product};
@@ -41,6 +41,12 @@ impl<'a> FamilyHead<'a> {
         Self { inputs, family, kv_head, keys }
     }
 
+    /// Room for what a tile of queries lays out.
+    pub(super) fn factors(&self) -> Buffer {
+        let words = 4 * query_words(self.inputs.shape.head_dim) + PROBABILITIES;
+        buffer::take(self.inputs.qkv.device(), words)
+    }
+
     /// Adds the gradients of all queries of this head's family: of themselves, of keys and of values.
     ///
     /// # Safety
@@ -48,7 +54,7 @@ impl<'a> FamilyHead<'a> {
     pub(super) unsafe fn add_gradients(&self, scratch: &mut Scratch, dqkv: SharedMut) {
         let kernel = Kernel::of_this_cpu();
         let per_kv = self.inputs.shape.queries_per_kv();
-        let mut factors = buffer::take(4 * query_words(self.inputs.shape.head_dim) + PROBABILITIES);
+        let mut factors = self.factors();
         let words: &mut [u32] = bytemuck::cast_slice_mut(&mut factors);
         kernel.on(|| {
             for &index in self.family {

@@ -37,7 +37,7 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn new(inputs: &Inputs) -> Self {
-        let new = || Tensor::zeros(QUERIES, value_cols(inputs.shape));
+        let new = || Tensor::zeros_on(inputs.qkv.device(), QUERIES, value_cols(inputs.shape));
         Self { q: new(), dout: new(), dq: new() }
     }
 }
@@ -54,7 +54,7 @@ impl<'a> FamilyHead<'a> {
             keys_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), key),
             values_across: KeyPanels::across(qkv, layout, shape, segments(), heads.clone(), value),
             keys_inner: KeyPanels::inner(qkv, layout, shape, segments(), heads, key),
-            gradients: KeyGradients::new(layout, shape, family),
+            gradients: KeyGradients::new(qkv.device(), layout, shape, family),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::key_runs::{KeyTile, TILE_KEYS};
 use super::layout::{AttentionShape, Layout};
+use crate::device::Device;
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -25,8 +26,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new() -> Self {
-        Self { p: Tensor::scratch(TILE_QUERIES, TILE_KEYS), dp: Tensor::scratch(TILE_QUERIES, TILE_KEYS) }
+    pub(super) fn new(device: &Device) -> Self {
+        Self {
+            p: Tensor::scratch_on(device, TILE_QUERIES, TILE_KEYS),
+            dp: Tensor::scratch_on(device, TILE_QUERIES, TILE_KEYS),
+        }
     }
 
     /// Turns scores and the gradients of probabilities into probabilities and the gradients of scores:

@@ -11,8 +11,10 @@ use super::key_tiles::{Factor, KeyTiles};
 use super::layout::{AttentionShape, Layout};
 use super::query_tile::{QueryTile, Scratch, tile_queries};
 use crate::arithmetic::Arithmetic;
+use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::simd::{self, Vectors};
+use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
 use crate::tile::{ByTiles, Tiled, rows_by_strip, strip};
 
@@ -30,10 +32,10 @@ pub fn attention(
     arithmetic: Arithmetic,
 ) -> (Tensor, Tensor) {
     assert_eq!((qkv.rows(), qkv.cols()), (layout.rows(), shape.qkv_cols()), "packed qkv shape");
-    let mut out = Tensor::scratch(layout.rows(), shape.n_heads * shape.head_dim);
-    let mut log_sums = Tensor::scratch(layout.rows(), shape.n_heads);
-    let out_ptr = SharedMut(out.data_mut().as_mut_ptr());
-    let sums_ptr = SharedMut(log_sums.data_mut().as_mut_ptr());
+    let device = qkv.device();
+    let mut out = qkv.beside(layout.rows(), shape.n_heads * shape.head_dim);
+    let mut log_sums = qkv.beside(layout.rows(), shape.n_heads);
+    let (out_ptr, sums_ptr) = (out.shared_mut(), log_sums.shared_mut());
 
     let mut tiles: Vec<QueryTile> = Vec::new();
     for (index, segment) in layout.segments().iter().enumerate() {
@@ -50,7 +52,7 @@ pub fn attention(
             }));
         }
     }
-    let tasks = tiles.par_iter().with_min_len(4);
+    let tasks = tiles.par_iter().with_min_len(TILES_AT_LEAST);
     // Each task writes the rows of its own tile and the columns of its own heads only.
     match arithmetic {
         Arithmetic::F32 => {
@@ -58,9 +60,15 @@ pub fn attention(
             let of_keys = |head| shape.key_col(head);
             let keys = &KeyPanels::across(qkv, layout, shape, segments.clone(), heads.clone(), of_keys);
             let values = &KeyPanels::inner(qkv, layout, shape, segments, heads, |head| shape.value_col(head));
+            if let Device::Sizes(sizes) = device {
+                count(sizes, layout, shape);
+                let threads = tiles.chunks(TILES_AT_LEAST);
+                sizes.in_lanes(threads, |_| drop(Scratch::new(device, shape, arithmetic)));
+                return (out, log_sums);
+            }
             let vectors = Vectors::in_use();
             tasks.for_each_init(
-                || Scratch::new(shape, arithmetic),
+                || Scratch::new(device, shape, arithmetic),
                 |scratch, &tile| {
                     vectors.run(Tiled(Attend {
                         tile,
@@ -77,8 +85,16 @@ pub fn attention(
             let segments = 0..layout.segments().len();
             let factors = [Factor::KeysAcross, Factor::ValuesInner];
             let keys = KeyTiles::new(qkv, layout, shape, segments, 0..shape.n_kv_heads, factors);
+            if let Device::Sizes(sizes) = device {
+                count(sizes, layout, shape);
+                let threads = tiles.chunks(TILES_AT_LEAST);
+                sizes.in_lanes(threads, |_| {
+                    drop((Scratch::new(device, shape, arithmetic), Factors::new(device, shape)));
+                });
+                return (out, log_sums);
+            }
             tasks.for_each_init(
-                || (Scratch::new(shape, arithmetic), Factors::new(shape)),
+                || (Scratch::new(device, shape, arithmetic), Factors::new(device, shape)),
                 |(scratch, factors), &tile| {
                     attend_bf16(tile, &keys, scratch, factors);
                     // SAFETY: see above.
@@ -88,6 +104,19 @@ pub fn attention(
         }
     }
     (out, log_sums)
+}
+
+/// Tiles that a thread takes at least.
+const TILES_AT_LEAST: usize = 4;
+
+/// Counts the forward pass without computing it: scores, and weighted values.
+fn count(sizes: &Sizes, layout: &Layout, shape: AttentionShape) {
+    let (keys, features) = (layout.keys_seen(), shape.n_heads * shape.head_dim);
+    sizes.did(
+        Operation::Attention,
+        2.0 * keys * features as f64,
+        layout.rows() * (shape.qkv_cols() + features),
+    );
 }
 
 /// The attention of one tile of queries.

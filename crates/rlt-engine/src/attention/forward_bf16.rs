@@ -12,6 +12,7 @@ use super::layout::AttentionShape;
 use super::query_tile::{QueryTile, Scratch, tile_queries, visible_keys};
 use crate::arithmetic::Arithmetic;
 use crate::buffer::{self, Buffer};
+use crate::device::Device;
 use crate::output::Output;
 use crate::product::bf16::{
     Kernel, Left, TILE_WORDS, WithRounding, left_row_mut, small_product, vectorized_with_rounding,
@@ -30,11 +31,12 @@ pub(super) struct Factors {
 }
 
 impl Factors {
-    pub(super) fn new(shape: AttentionShape) -> Self {
+    pub(super) fn new(device: &Device, shape: AttentionShape) -> Self {
         let queries = tile_queries(Arithmetic::Bf16);
         let of_head = queries * shape.head_dim.next_multiple_of(32) / 2;
         let words = shape.queries_per_kv() * of_head + queries * TILE_KEYS / 2;
-        Self { words: buffer::take(words), of_head, products: buffer::take(queries * value_cols(shape)) }
+        let products = queries * value_cols(shape);
+        Self { words: buffer::take(device, words), of_head, products: buffer::take(device, products) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::key_panels::value_cols;
 use super::key_runs::KeyTile;
 use super::layout::{AttentionShape, Layout};
+use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
 
@@ -21,13 +22,18 @@ pub(super) struct KeyGradients<'a> {
 
 impl<'a> KeyGradients<'a> {
     /// All zero.
-    pub(super) fn new(layout: &'a Layout, shape: AttentionShape, family: &'a [usize]) -> Self {
+    pub(super) fn new(
+        device: &Device,
+        layout: &'a Layout,
+        shape: AttentionShape,
+        family: &'a [usize],
+    ) -> Self {
         let (mut first, mut rows) = (Vec::with_capacity(family.len()), 0);
         for &index in family {
             first.push(rows);
             rows += layout.segments()[index].len;
         }
-        let sums = [(); 2].map(|()| Tensor::zeros(rows, value_cols(shape)));
+        let sums = [(); 2].map(|()| Tensor::zeros_on(device, rows, value_cols(shape)));
         Self { layout, shape, family, first, sums }
     }
 

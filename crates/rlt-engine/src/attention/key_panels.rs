@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::key_runs::{KeyRuns, KeyTile, TILE_KEYS};
 use super::layout::{AttentionShape, Layout};
+use crate::device::Device;
 use crate::parallel::is_alone;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, rows_by_strip, strip, strip_columns};
@@ -37,13 +38,20 @@ impl KeyPanels {
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
         let width = strip_columns();
-        Self::new(layout, segments, kv_heads, shape.head_dim * PANEL, |panel, kv_head, i, row| {
-            let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
-            let strip = &mut panel[i / width * width * shape.head_dim..];
-            for (column, value) in strip.chunks_exact_mut(width).zip(key) {
-                column[i % width] = *value;
-            }
-        })
+        Self::new(
+            qkv.device(),
+            layout,
+            segments,
+            kv_heads,
+            shape.head_dim * PANEL,
+            |panel, kv_head, i, row| {
+                let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
+                let strip = &mut panel[i / width * width * shape.head_dim..];
+                for (column, value) in strip.chunks_exact_mut(width).zip(key) {
+                    column[i % width] = *value;
+                }
+            },
+        )
     }
 
     /// A row for each key, as `. V` reads them: 32 x [`value_cols`], the columns beyond head_dim zero.
@@ -56,7 +64,7 @@ impl KeyPanels {
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
         let width = value_cols(shape);
-        Self::new(layout, segments, kv_heads, width * PANEL, |panel, kv_head, i, row| {
+        Self::new(qkv.device(), layout, segments, kv_heads, width * PANEL, |panel, kv_head, i, row| {
             let (value, filling) = panel[i * width..(i + 1) * width].split_at_mut(shape.head_dim);
             value.copy_from_slice(&qkv.row(row)[column(kv_head)..][..shape.head_dim]);
             filling.fill(0.0);
@@ -65,6 +73,7 @@ impl KeyPanels {
 
     /// `put(panel, kv_head, i, row)` writes key `i` of a panel, which is `row` of the batch.
     fn new(
+        device: &Device,
         layout: &Layout,
         segments: impl Iterator<Item = usize>,
         kv_heads: Range<usize>,
@@ -73,7 +82,11 @@ impl KeyPanels {
     ) -> Self {
         let keys = KeyRuns::new(layout, segments, PANEL);
         let n_panels = keys.rows.len();
-        let mut panels = Tensor::scratch(kv_heads.len() * n_panels, size);
+        let mut panels = Tensor::scratch_on(device, kv_heads.len() * n_panels, size);
+        if let Device::Sizes(sizes) = device {
+            sizes.did_rows(2 * panels.len());
+            return Self { panels, first_head: kv_heads.start, keys };
+        }
         let write = |(index, panel): (usize, &mut [f32])| {
             let (kv_head, (first, n)) = (kv_heads.start + index / n_panels, keys.rows[index % n_panels]);
             for i in 0..n {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::key_runs::{KeyRuns, KeyTile, TILE_KEYS};
 use super::layout::{AttentionShape, Layout};
 use crate::buffer::{self, Buffer};
+use crate::device::Device;
 use crate::product::bf16::{LaidOut, Pairs, View};
 use crate::tensor::Tensor;
 
@@ -51,7 +52,11 @@ impl<'a, const N: usize> KeyTiles<'a, N> {
     ) -> Self {
         let runs = KeyRuns::new(layout, segments, TILE_KEYS);
         let (n_tiles, size) = (runs.rows.len(), factor_words(shape));
-        let mut words = buffer::take(kv_heads.len() * n_tiles * N * size);
+        let mut words = buffer::take(qkv.device(), kv_heads.len() * n_tiles * N * size);
+        if let Device::Sizes(sizes) = qkv.device() {
+            sizes.did_rows(2 * kv_heads.len() * n_tiles * N * size);
+            return Self { layout, shape, factors, words, first_head: kv_heads.start, runs };
+        }
         let all: &mut [u32] = bytemuck::cast_slice_mut(&mut words);
         all.par_chunks_mut((N * size).max(1)).enumerate().with_min_len(4).for_each(|(index, words)| {
             let (kv_head, (row, n)) = (kv_heads.start + index / n_tiles, runs.rows[index % n_tiles]);

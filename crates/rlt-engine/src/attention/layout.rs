@@ -92,6 +92,16 @@ impl Layout {
         self.positions.len()
     }
 
+    /// Keys seen, summed over the rows.
+    pub(crate) fn keys_seen(&self) -> f64 {
+        let of_segment = |segment: &Segment| {
+            let (n, before) =
+                (segment.len as f64, segment.prefix.map_or(0.0, |prefix| self.segments[prefix].len as f64));
+            n * before + n * (n + 1.0) / 2.0
+        };
+        self.segments.iter().map(of_segment).sum()
+    }
+
     /// Each segment without a prefix, with the segments that have it as theirs.
     pub(crate) fn families(&self) -> Vec<Vec<usize>> {
         let mut families: Vec<Vec<usize>> = Vec::new();

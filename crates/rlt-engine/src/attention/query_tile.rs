@@ -8,6 +8,7 @@ use super::key_panels::value_cols;
 use super::key_runs::{KeyTile, TILE_KEYS};
 use super::layout::{AttentionShape, Layout};
 use crate::arithmetic::Arithmetic;
+use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::simd::{self, LANES, Lanes, NO_LANES};
 use crate::tensor::Tensor;
@@ -77,11 +78,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+    pub(super) fn new(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
         let rows = tile_queries(arithmetic) * shape.queries_per_kv();
         Self {
-            scores: Tensor::scratch(rows, TILE_KEYS),
-            out: Tensor::scratch(rows, value_cols(shape)),
+            scores: Tensor::scratch_on(device, rows, TILE_KEYS),
+            out: Tensor::scratch_on(device, rows, value_cols(shape)),
             maxima: vec![0.0; rows],
             corrections: vec![0.0; rows],
             sums: vec![NO_LANES; rows],

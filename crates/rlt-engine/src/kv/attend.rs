@@ -10,8 +10,10 @@ use super::pages::{KvPages, KvSequence, Numbers};
 use super::words::{PAGE_TOKENS, Words};
 use crate::attention::AttentionShape;
 use crate::bf16::tile_bf16;
+use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::simd::{self, Vectors};
+use crate::sizes::Operation;
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, PANEL, left_rows, tile};
 
@@ -27,8 +29,14 @@ pub fn decode_attention(
 ) -> Tensor {
     let sequences: Vec<&KvSequence> = sequences.iter().map(Deref::deref).collect();
     let sequences = &sequences[..];
-    let mut out = Tensor::scratch(qkv.rows(), shape.n_heads * shape.head_dim);
-    let base = SharedMut(out.data_mut().as_mut_ptr());
+    let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);
+    if let Device::Sizes(sizes) = qkv.device() {
+        let keys: usize = sequences.iter().map(|sequence| sequence.len() + 1).sum();
+        let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
+        sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, 2 * keys * kv_heads);
+        return out;
+    }
+    let base = out.shared_mut();
     // A task is a run of sequences with the same prompt, so that a page of the prompt is read once
     // for all of them; where there are few runs, it is one key/value head of one.
     let mut runs: Vec<Range<usize>> = Vec::new();

@@ -7,6 +7,7 @@ use pulp::bytemuck;
 use super::words::{PAGE_TOKENS, Words};
 use crate::arithmetic::Arithmetic;
 use crate::attention::AttentionShape;
+use crate::device::Device;
 use crate::tensor::Tensor;
 
 /// Keys and values of a run of tokens, in all layers.
@@ -14,6 +15,7 @@ pub struct KvPages {
     n_layers: usize,
     shape: AttentionShape,
     arithmetic: Arithmetic,
+    device: Device,
     /// Per page: per layer and head, keys (head_dim x 64) and values (64 x head_dim); in bf16, two of them in
     /// the bits of each element ([`Words`]).
     pages: Vec<Tensor>,
@@ -21,9 +23,9 @@ pub struct KvPages {
 }
 
 impl KvPages {
-    /// No tokens yet.
-    pub fn new(n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
-        Self { n_layers, shape, arithmetic, pages: Vec::new(), len: 0 }
+    /// No tokens yet, on `device`.
+    pub fn new(device: &Device, n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+        Self { n_layers, shape, arithmetic, device: device.clone(), pages: Vec::new(), len: 0 }
     }
 
     /// Number of tokens stored in every layer.
@@ -36,6 +38,11 @@ impl KvPages {
         self.len == 0
     }
 
+    /// Tokens that there is room for.
+    pub fn room(&self) -> usize {
+        self.pages.len() * PAGE_TOKENS - self.len
+    }
+
     /// Makes room for `n` more tokens.
     fn reserve(&mut self, n: usize) {
         let head = match self.arithmetic {
@@ -44,7 +51,8 @@ impl KvPages {
         };
         while self.pages.len() * PAGE_TOKENS < self.len + n {
             // Stale values beyond the stored tokens are never read.
-            self.pages.push(Tensor::scratch(self.n_layers * self.shape.n_kv_heads, head));
+            let rows = self.n_layers * self.shape.n_kv_heads;
+            self.pages.push(Tensor::scratch_on(&self.device, rows, head));
         }
     }
 
@@ -52,6 +60,9 @@ impl KvPages {
     /// rows of `qkv` from `first_row`. [`Self::advance`] makes them count.
     pub fn store(&mut self, layer: usize, qkv: &Tensor, first_row: usize, n: usize) {
         self.reserve(n);
+        if let Device::Sizes(sizes) = &self.device {
+            return sizes.did_rows(2 * n * self.shape.n_kv_heads * 2 * self.shape.head_dim);
+        }
         let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
         for i in 0..n {
             let (page, slot) = ((self.len + i) / PAGE_TOKENS, (self.len + i) % PAGE_TOKENS);
@@ -117,7 +128,7 @@ pub struct KvSequence {
 impl KvSequence {
     /// A sequence that continues `prefix` and has no tokens of its own yet.
     pub fn after(prefix: Arc<KvPages>) -> Self {
-        let own = KvPages::new(prefix.n_layers, prefix.shape, prefix.arithmetic);
+        let own = KvPages::new(&prefix.device, prefix.n_layers, prefix.shape, prefix.arithmetic);
         Self { prefix, own }
     }
 

@@ -16,6 +16,7 @@ use super::transpose::transpose;
 use super::view::View;
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
+use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
@@ -160,14 +161,14 @@ impl Pairs {
         if let Some(panels) = w.bf16_panels() {
             return Self::of_panels(panels, w.rows(), w.cols());
         }
-        let w = View::from(w);
-        Self::in_panels(w.rows(), w.cols(), |columns, words| panel_of_rows(w, columns, words))
+        let (w, device) = (View::from(w), w.device());
+        Self::in_panels(device, w.rows(), w.cols(), |columns, words| panel_of_rows(w, columns, words))
     }
 
     /// As [`Self::of_rows`], of weights that are kept in bf16.
     fn of_panels(panels: &Bf16Panels, rows: usize, cols: usize) -> Self {
         let half = strip_columns() / 2;
-        Self::in_panels(rows, cols, |columns, words| {
+        Self::in_panels(panels.device(), rows, cols, |columns, words| {
             words.fill(0);
             for at in (0..PANEL).step_by(2 * half) {
                 let from = panels.strip((columns.start + at) / (2 * half));
@@ -187,10 +188,14 @@ impl Pairs {
 
     /// The columns of `x` (inner x columns): the right factor of `y . x`.
     pub(crate) fn of_columns(x: &Tensor) -> Self {
-        let x = View::from(x);
+        let (x, device) = (View::from(x), x.device());
         let (columns, width) = (x.cols(), inner_words(x.rows()));
         let panels = columns.div_ceil(PANEL);
-        let mut words = buffer::take(panels * PANEL * width);
+        let mut words = buffer::take(device, panels * PANEL * width);
+        if let Device::Sizes(sizes) = device {
+            sizes.did_rows(2 * panels * PANEL * width);
+            return Self { words, columns, width };
+        }
         let base = SharedMut(words.as_mut_ptr());
         // In the order of memory: 32 rows of the tensor, all columns.
         (0..width / TILE_WORDS).into_par_iter().with_min_len(4).for_each(|tile| {
@@ -250,9 +255,18 @@ impl Pairs {
     }
 
     /// Panels whose words `fill(columns, words)` writes.
-    fn in_panels(columns: usize, inner: usize, fill: impl Fn(Range<usize>, &mut [u32]) + Sync) -> Self {
+    fn in_panels(
+        device: &Device,
+        columns: usize,
+        inner: usize,
+        fill: impl Fn(Range<usize>, &mut [u32]) + Sync,
+    ) -> Self {
         let width = inner_words(inner);
-        let mut words = buffer::take(columns.next_multiple_of(PANEL) * width);
+        let mut words = buffer::take(device, columns.next_multiple_of(PANEL) * width);
+        if let Device::Sizes(sizes) = device {
+            sizes.did_rows(2 * columns * width);
+            return Self { words, columns, width };
+        }
         let panel = (PANEL * width).max(1);
         words_of(&mut words).par_chunks_mut(panel).enumerate().for_each(|(index, words)| {
             let first = index * PANEL;

@@ -11,9 +11,11 @@ use super::kernel::Kernel;
 use super::laid_out::LaidOut;
 use super::operand::{Left, Pairs};
 use super::tile_size::{TILE_ROWS, TILE_WORDS};
-use crate::buffer;
+use crate::buffer::{self, Buffer};
+use crate::device::Device;
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
+use crate::sizes::Operation;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, prefetch};
 
@@ -49,30 +51,42 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
         }
         return;
     }
+    let device = out.device().clone();
     // A few tasks for each thread, first by rows: where rows are shared, each task lays them out again.
     let wanted = if is_alone() { 1 } else { 2 * rayon::current_num_threads() };
     let task_rows = m.div_ceil(wanted).next_multiple_of(2 * TILE_ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
     let tasks_m = m.div_ceil(task_rows).max(1);
     let panels_per_task = panels.div_ceil(wanted.div_ceil(tasks_m)).max(1);
     let tasks_n = panels.div_ceil(panels_per_task);
-    let base = SharedMut(out.data_mut().as_mut_ptr());
+    let base = out.shared_mut();
     let task = |index: usize| {
         let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * panels_per_task);
-        let task = Task {
+        Task {
             rows: row..(row + task_rows).min(m),
             panels: panel..(panel + panels_per_task).min(panels),
             a,
             b,
             out: base,
             mode,
-        };
-        // SAFETY: the rows and columns of a task are written by it alone.
-        kernel.on(|| unsafe { task.run(kernel) });
+            device: &device,
+        }
     };
-    if m * b.columns() * a.width() < SERIAL_WORK / 2 || is_alone() {
-        (0..tasks_m * tasks_n).for_each(task);
-    } else {
-        (0..tasks_m * tasks_n).into_par_iter().for_each(task);
+    let run = |index: usize| {
+        // SAFETY: the rows and columns of a task are written by it alone.
+        kernel.on(|| unsafe { task(index).run(kernel) });
+    };
+    let tasks = 0..tasks_m * tasks_n;
+    let serial = m * b.columns() * a.width() < SERIAL_WORK / 2 || is_alone();
+    match &device {
+        Device::Cpu if serial => tasks.for_each(run),
+        Device::Cpu => tasks.into_par_iter().for_each(run),
+        Device::Sizes(sizes) => {
+            let (n, depth) = (b.columns(), 2 * a.width());
+            let operation = if m < FEWEST_ROWS { Operation::FewRows } else { Operation::Product };
+            sizes.did(operation, m as f64 * n as f64 * depth as f64, m * depth + n * depth / 2 + m * n);
+            let lay_out = |index: usize| buffer::give(task(index).laid_out());
+            if serial { tasks.for_each(lay_out) } else { sizes.in_lanes(tasks, lay_out) }
+        }
     }
 }
 
@@ -84,17 +98,27 @@ struct Task<'a> {
     b: &'a Pairs,
     out: SharedMut,
     mode: Output,
+    device: &'a Device,
+}
+
+/// Words of `tiles` tiles.
+const fn words_of(tiles: usize) -> usize {
+    TILE_ROWS * TILE_WORDS * tiles
 }
 
 impl Task<'_> {
+    /// Room for a chunk of the left factor. From the pool, whose memory is aligned to whole cache lines.
+    fn laid_out(&self) -> Buffer {
+        let (tiles, blocks) = (self.a.width() / TILE_WORDS, self.rows.len().div_ceil(TILE_ROWS));
+        buffer::take(self.device, blocks * words_of(CHUNK_TILES.min(tiles)))
+    }
+
     /// # Safety
     /// Nothing else may touch these rows and columns of `out`.
     unsafe fn run(&self, kernel: Kernel) {
         let tiles = self.a.width() / TILE_WORDS;
-        let of_block = |tiles: usize| TILE_ROWS * TILE_WORDS * tiles;
         let blocks = self.rows.len().div_ceil(TILE_ROWS);
-        // From the pool, whose memory is aligned to whole cache lines.
-        let mut laid_out = buffer::take(blocks * of_block(CHUNK_TILES.min(tiles)));
+        let mut laid_out = self.laid_out();
         for first in (0..tiles).step_by(CHUNK_TILES) {
             let chunk = CHUNK_TILES.min(tiles - first);
             self.a.lay_out(self.rows.clone(), first, chunk, bytemuck::cast_slice_mut(&mut laid_out));
@@ -108,7 +132,7 @@ impl Task<'_> {
                         let row = self.rows.start + block * TILE_ROWS;
                         let rows = (2 * TILE_ROWS).min(self.rows.end - row);
                         let lower = (block + 1).min(blocks - 1);
-                        let a = [&left[block * of_block(chunk)..], &left[lower * of_block(chunk)..]];
+                        let a = [&left[block * words_of(chunk)..], &left[lower * words_of(chunk)..]];
                         let (n, column) = (self.b.columns(), panel * PANEL);
                         let size = (rows, PANEL.min(n - column));
                         // SAFETY: passed on to the caller.
@@ -139,7 +163,7 @@ pub(crate) unsafe fn small_product(
     stride: usize,
     mode: Output,
 ) {
-    let (of_block, of_panel) = (TILE_ROWS * TILE_WORDS * tiles, TILE_WORDS * PANEL * right.tiles);
+    let (of_block, of_panel) = (words_of(tiles), TILE_WORDS * PANEL * right.tiles);
     debug_assert!(tiles <= right.tiles, "inner dimension of a product");
     let add = mode == Output::Accumulate;
     for (panel, column) in (0..n).step_by(PANEL).enumerate() {

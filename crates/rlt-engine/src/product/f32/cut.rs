@@ -5,10 +5,12 @@ use std::ops::{Range, RangeInclusive};
 use rayon::prelude::*;
 
 use super::factors::{FEW_ROWS, Product, Right, View};
-use super::part::Part;
+use super::part::{Part, Untouched};
+use crate::device::Device;
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::simd::Vectors;
+use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
 use crate::tile::{MAX_ROWS, PANEL, Tiled};
 
@@ -16,11 +18,17 @@ use crate::tile::{MAX_ROWS, PANEL, Tiled};
 pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right, depth: usize) {
     let (m, n) = (out.rows(), out.cols());
     let panels = n.div_ceil(PANEL);
-    let out = SharedMut(out.data_mut().as_mut_ptr());
-    let product = Product::new((m, n, depth), left, right, out, n, mode);
+    let device = out.device().clone();
+    let product = Product::new((m, n, depth), left, right, out.shared_mut(), n, mode, &device);
     if m * n * depth < SERIAL_WORK || is_alone() {
-        // SAFETY: the whole output is ours.
-        return unsafe { product.compute_all() };
+        return match &device {
+            // SAFETY: the whole output is ours.
+            Device::Cpu => unsafe { product.compute_all() },
+            Device::Sizes(sizes) => {
+                count(sizes, (m, n, depth));
+                product.scratch(0..m, 0..panels);
+            }
+        };
     }
     // How it is cut into tasks changes no element.
     let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
@@ -28,12 +36,26 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     let tasks_m = m.div_ceil(task_rows);
     let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
     let tasks_n = panels.div_ceil(task_panels);
-    (0..tasks_m * tasks_n).into_par_iter().for_each(|index| {
+    let task = |index: usize| {
         let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * task_panels);
-        let (rows, panels) = (row..m.min(row + task_rows), panel..panels.min(panel + task_panels));
-        // SAFETY: the rows and columns of a task are written by it alone.
-        unsafe { product.compute(rows, panels) };
-    });
+        (row..m.min(row + task_rows), panel..panels.min(panel + task_panels))
+    };
+    match &device {
+        Device::Cpu => (0..tasks_m * tasks_n).into_par_iter().map(task).for_each(|(rows, panels)| {
+            // SAFETY: the rows and columns of a task are written by it alone.
+            unsafe { product.compute(rows, panels) };
+        }),
+        Device::Sizes(sizes) => {
+            count(sizes, (m, n, depth));
+            sizes.in_lanes((0..tasks_m * tasks_n).map(task), |(rows, panels)| product.scratch(rows, panels));
+        }
+    }
+}
+
+/// Counts a product without computing it.
+fn count(sizes: &Sizes, (m, n, depth): (usize, usize, usize)) {
+    let operation = if m <= FEW_ROWS { Operation::FewRows } else { Operation::Product };
+    sizes.did(operation, m as f64 * n as f64 * depth as f64, m * depth + n * depth + m * n);
 }
 
 /// Multiply-adds below which one thread does everything.
@@ -64,8 +86,9 @@ impl<'a> Product<'a> {
         out: SharedMut,
         out_stride: usize,
         mode: Output,
+        device: &'a Device,
     ) -> Self {
-        Self { shape, left, right, out, out_stride, mode }
+        Self { shape, left, right, out, out_stride, mode, device }
     }
 
     /// Computes everything, on this thread.
@@ -76,6 +99,11 @@ impl<'a> Product<'a> {
         let (m, n, _) = self.shape;
         // SAFETY: passed on to the caller.
         unsafe { self.compute(0..m, 0..n.div_ceil(PANEL)) };
+    }
+
+    /// Takes what a task takes, and hands it back.
+    fn scratch(&self, rows: Range<usize>, panels: Range<usize>) {
+        Vectors::in_use().run(Tiled(Untouched(Part { product: self, rows, panels })));
     }
 
     /// Computes some rows of some panels of columns.

@@ -1,6 +1,7 @@
 //! The factors of a product, and the product as its tasks see it.
 
 use crate::bf16::Bf16Panels;
+use crate::device::Device;
 use crate::output::Output;
 use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
@@ -23,7 +24,7 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn of(tensor: &'a Tensor) -> Self {
-        Self::rows(tensor.data(), tensor.cols())
+        Self::rows(tensor.numbers(), tensor.cols())
     }
 
     pub(crate) fn transposed(self) -> Self {
@@ -62,4 +63,5 @@ pub(super) struct Product<'a> {
     /// Elements between rows of the output.
     pub out_stride: usize,
     pub mode: Output,
+    pub device: &'a Device,
 }

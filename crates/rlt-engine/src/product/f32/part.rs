@@ -48,6 +48,15 @@ impl ByTiles for Part<'_> {
     }
 }
 
+/// A part that only asks for its memory.
+pub(super) struct Untouched<'a>(pub Part<'a>);
+
+impl ByTiles for Untouched<'_> {
+    fn run<S: Simd, const MR: usize, const NV: usize>(self, _: S) {
+        drop(self.0.copied(MR, strip::<S, NV>()));
+    }
+}
+
 /// A chunk of the inner dimension, and what becomes of its sums.
 struct Chunk {
     range: Range<usize>,
@@ -77,27 +86,45 @@ struct Copied {
 }
 
 impl Part<'_> {
-    #[inline(always)]
-    fn compute<S: Simd, const MR: usize, const NV: usize>(&self, simd: S) {
-        let width = strip::<S, NV>();
-        let (m, n, depth) = self.product.shape;
-        let one_by_one = m <= FEW_ROWS || width <= RESIDENT_COLUMNS;
-        let strips =
-            self.panels.start * (PANEL / width)..n.div_ceil(width).min(self.panels.end * (PANEL / width));
-        let left = match strips.len() * width {
+    /// How the left factor is read where strips are `width` columns wide.
+    fn left_copy(&self, width: usize) -> LeftCopy {
+        let (m, _, _) = self.product.shape;
+        match self.strips(width).len() * width {
             columns if self.product.left.lies_in_columns() && columns >= COPY_COLUMNS => LeftCopy::Columns,
             columns if !self.product.left.lies_in_columns() && m > FEW_ROWS && columns >= COPY_ROWS => {
                 LeftCopy::Rows
             }
             _ => LeftCopy::Nothing,
-        };
-        let blocks = if left == LeftCopy::Nothing { 0 } else { self.rows.len().div_ceil(MR) };
+        }
+    }
+
+    /// The strips of `width` columns.
+    fn strips(&self, width: usize) -> Range<usize> {
+        let (_, n, _) = self.product.shape;
+        self.panels.start * (PANEL / width)..n.div_ceil(width).min(self.panels.end * (PANEL / width))
+    }
+
+    /// Room for what of the factors is copied, for tiles of `tile_rows` rows and strips of `width` columns.
+    fn copied(&self, tile_rows: usize, width: usize) -> Copied {
+        let copies_left = self.left_copy(width) != LeftCopy::Nothing;
+        let blocks = if copies_left { self.rows.len().div_ceil(tile_rows) } else { 0 };
         let in_rows = matches!(self.product.right, Right::Rows(_));
-        let mut copied = Copied {
-            left: Tensor::scratch(blocks, MR * ROW_STRIDE),
-            strip: Tensor::scratch(if in_rows { DEPTH } else { 0 }, width),
+        let scratch = |rows, cols| Tensor::scratch_on(self.product.device, rows, cols);
+        Copied {
+            left: scratch(blocks, tile_rows * ROW_STRIDE),
+            strip: scratch(if in_rows { DEPTH } else { 0 }, width),
             index: None,
-        };
+        }
+    }
+
+    #[inline(always)]
+    fn compute<S: Simd, const MR: usize, const NV: usize>(&self, simd: S) {
+        let width = strip::<S, NV>();
+        let (m, n, depth) = self.product.shape;
+        let one_by_one = m <= FEW_ROWS || width <= RESIDENT_COLUMNS;
+        let (strips, left) = (self.strips(width), self.left_copy(width));
+        let in_rows = matches!(self.product.right, Right::Rows(_));
+        let mut copied = self.copied(MR, width);
         // Even a product over nothing has a result.
         for first in (0..depth.max(1)).step_by(DEPTH) {
             let range = first..depth.min(first + DEPTH);
@@ -201,31 +228,31 @@ impl Part<'_> {
                 assert!(depth == 0 || columns.len() >= (depth - 1) * MAX + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth.
                 let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
-                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Rows => {
                 let rows = &copied.left.data()[at * ROW_STRIDE..];
                 assert!(depth <= DEPTH && rows.len() >= MR * ROW_STRIDE, "rows of a left factor");
                 // SAFETY: r < MR and k < depth, which is at most DEPTH.
                 let left = |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
-                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Nothing if left.lies_in_columns() => {
                 let (columns, stride) = (left.from(row, first), left.col_stride);
                 assert!(depth == 0 || columns.len() >= (depth - 1) * stride + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth, so it lies inside by the assertion above.
                 let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
-                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Nothing => {
                 let rows: [&[f32]; MR] = std::array::from_fn(|r| left.from(row + r, first));
-                self.strips::<S, MR, NV>(simd, chunk, copied, row, strips, left_rows(rows, depth));
+                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left_rows(rows, depth));
             }
         }
     }
 
     #[inline(always)]
-    fn strips<S: Simd, const MR: usize, const NV: usize>(
+    fn row_strips<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
         chunk: &Chunk,

@@ -4,6 +4,7 @@ use super::cut::even;
 use super::factors::Product;
 use super::part::Part;
 use super::{Right, View, multiply};
+use crate::device::Device;
 use crate::instructions::InstructionSet;
 use crate::made_up::{numbers, transposed};
 use crate::output::Output;
@@ -103,8 +104,15 @@ fn narrower_vectors_give_the_same_bits() {
             let [this, other] = &mut outs;
             multiply(this, Output::Accumulate, left, Right::Rows(View::of(&b)), depth);
             let out = SharedMut(other.data_mut().as_mut_ptr());
-            let product =
-                Product::new((m, n, depth), left, Right::Rows(View::of(&b)), out, n, Output::Accumulate);
+            let product = Product::new(
+                (m, n, depth),
+                left,
+                Right::Rows(View::of(&b)),
+                out,
+                n,
+                Output::Accumulate,
+                &Device::Cpu,
+            );
             let part = Tiled(Part { product: &product, rows: 0..m, panels: 0..n.div_ceil(PANEL) });
             pulp::Simd::vectorize(narrow, part);
             assert!(outs[0].data() == outs[1].data(), "{m} x {n} x {depth}");

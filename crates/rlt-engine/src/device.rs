@@ -1,0 +1,104 @@
+//! Where numbers live and operations are computed.
+//!
+//! Whatever holds numbers (a [`crate::Tensor`], packed weights, pages of keys and values) knows its device, and every
+//! operation looks at it once, at its entry. What an operation asks of memory it asks in one place, whatever the device.
+
+use crate::pool;
+use crate::recycling::Usage;
+use crate::sizes::Sizes;
+
+pub use crate::recycling::Usage as MemoryUsage;
+
+/// A device.
+#[derive(Debug, Clone, Default)]
+pub enum Device {
+    /// This process's memory and threads.
+    #[default]
+    Cpu,
+    /// Sizes alone: nothing is computed.
+    Sizes(Sizes),
+}
+
+/// What a tensor without a device of its own lies on.
+pub(crate) static CPU: Device = Device::Cpu;
+
+impl Device {
+    /// A new device that holds sizes alone.
+    pub fn sizes() -> Self {
+        Self::Sizes(Sizes::default())
+    }
+
+    /// Whether there are numbers to read.
+    pub fn has_numbers(&self) -> bool {
+        !matches!(self, Self::Sizes(_))
+    }
+
+    /// Bytes that this device holds.
+    pub fn usage(&self) -> Usage {
+        self.count(|usage| *usage)
+    }
+
+    /// The most bytes held since the last call.
+    pub fn take_peak(&self) -> u64 {
+        self.count(Usage::take_peak)
+    }
+
+    /// Returns recycled memory to where it came from.
+    pub fn release_memory(&self) {
+        match self {
+            Self::Cpu => pool::release_all(),
+            Self::Sizes(sizes) => sizes.release_all(),
+        }
+    }
+
+    /// Counts `bytes` of memory that is not recycled for as long as the result lives.
+    pub fn hold(&self, bytes: u64) -> Held {
+        self.count(|usage| usage.add(bytes));
+        Held { device: self.clone(), bytes }
+    }
+
+    /// Does `work` on all items at the same time; without numbers, one after another, counted as if at the same time.
+    pub fn at_once<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Sync + Send) {
+        use rayon::prelude::*;
+        match self {
+            Self::Cpu => items.par_iter_mut().for_each(work),
+            Self::Sizes(sizes) => sizes.in_lanes(items, work),
+        }
+    }
+
+    /// Does `work`, which stands for `times` times the same: without numbers it counts as often.
+    ///
+    /// # Panics
+    /// If there are numbers and it is not once.
+    pub fn counted<R>(&self, times: usize, work: impl FnOnce() -> R) -> R {
+        match self {
+            Self::Cpu => {
+                assert_eq!(times, 1, "what is computed is computed once");
+                work()
+            }
+            Self::Sizes(sizes) => sizes.counted(times, work),
+        }
+    }
+
+    fn count<R>(&self, change: impl FnOnce(&mut Usage) -> R) -> R {
+        match self {
+            Self::Cpu => pool::count(change),
+            Self::Sizes(sizes) => sizes.count(change),
+        }
+    }
+}
+
+/// Memory beside what is recycled, counted while this lives.
+#[derive(Debug, Default)]
+pub struct Held {
+    device: Device,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.device.count(|usage| usage.subtract(self.bytes));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A device without numbers: shapes are checked, memory is asked for and handed back, work is counted, and nothing is
+//! computed. What a run takes is found by running it here.
+//!
+//! Whoever runs code on it does so on one thread: what other devices do at the same time is done one after another, in
+//! lanes ([`Sizes::in_lanes`]), each of which keeps what it has handed back until all are done. So their peaks count as
+//! if they came at the same moment, and come out the same every time.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::parallel::is_alone;
+use crate::recycling::{Free, Piece, Usage, size_class};
+
+/// A kind of operation, by what its time depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A matrix product over many rows.
+    Product,
+    /// One over so few rows that it waits for the weights.
+    FewRows,
+    /// Attention over packed segments, forward or backward.
+    Attention,
+    /// Attention of newest tokens over stored keys and values.
+    Decode,
+    /// What reads and writes rows: norms, activations, rotations, sums, the optimizer.
+    Rows,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Product, Self::FewRows, Self::Attention, Self::Decode, Self::Rows];
+}
+
+/// Work of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Work {
+    /// Calls of operations, those that stand for several counted once.
+    pub calls: u64,
+    /// Multiplications with an addition each.
+    pub multiply_adds: f64,
+    /// Bytes of the operands and the result, each counted once.
+    pub bytes: f64,
+}
+
+struct Ledger {
+    usage: Usage,
+    free: Free<()>,
+    /// What each of the lanes has handed back.
+    lanes: Vec<Free<()>>,
+    /// The lane in hand.
+    lane: Option<usize>,
+    work: [Work; Operation::ALL.len()],
+    /// How often what is done counts.
+    times: f64,
+}
+
+/// The device; its clones are the same one.
+#[derive(Clone)]
+pub struct Sizes(Arc<Mutex<Ledger>>);
+
+impl Default for Sizes {
+    fn default() -> Self {
+        let (usage, free) = (Usage::NOTHING, Free::new());
+        let ledger =
+            Ledger { usage, free, lanes: Vec::new(), lane: None, work: Default::default(), times: 1.0 };
+        Self(Arc::new(Mutex::new(ledger)))
+    }
+}
+
+impl Sizes {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take(&self, elements: usize) -> Piece<()> {
+        let class = size_class(elements);
+        let ledger = &mut *self.ledger();
+        let lane = ledger.lane.and_then(|lane| ledger.lanes[lane].pop(class));
+        match lane.or_else(|| ledger.free.pop(class)) {
+            Some(mut piece) => {
+                ledger.usage.again(&mut piece, elements);
+                piece
+            }
+            None => ledger.usage.begin((), class, elements),
+        }
+    }
+
+    pub(crate) fn give(&self, piece: Piece<()>) {
+        let ledger = &mut *self.ledger();
+        ledger.usage.give(&piece);
+        match ledger.lane {
+            Some(lane) => ledger.lanes[lane].push(piece),
+            None => ledger.free.push(piece),
+        }
+    }
+
+    pub(crate) fn lose(&self, piece: &Piece<()>) {
+        self.ledger().usage.lose(piece);
+    }
+
+    pub(crate) fn release_all(&self) {
+        let ledger = &mut *self.ledger();
+        ledger.usage.release(&ledger.free);
+        ledger.free = Free::new();
+    }
+
+    pub(crate) fn count<R>(&self, change: impl FnOnce(&mut Usage) -> R) -> R {
+        change(&mut self.ledger().usage)
+    }
+
+    /// Does `work` for each of `tasks`, of which a device of numbers does as many at the same time as it has threads. Inside
+    /// a task, and where a thread is left alone with its rows, tasks follow each other.
+    pub(crate) fn in_lanes<T>(&self, tasks: impl IntoIterator<Item = T>, mut work: impl FnMut(T)) {
+        if is_alone() || self.ledger().lane.is_some() {
+            return tasks.into_iter().for_each(work);
+        }
+        let n_threads = rayon::current_num_threads();
+        for (index, task) in tasks.into_iter().enumerate() {
+            let lane = index % n_threads;
+            {
+                let ledger = &mut *self.ledger();
+                if ledger.lanes.len() <= lane {
+                    ledger.lanes.push(Free::new());
+                }
+                ledger.lane = Some(lane);
+            }
+            work(task);
+        }
+        let ledger = &mut *self.ledger();
+        ledger.lane = None;
+        for lane in std::mem::take(&mut ledger.lanes) {
+            ledger.free.append(lane);
+        }
+    }
+
+    /// Counts an operation that touches `elements` numbers of 4 bytes.
+    pub(crate) fn did(&self, operation: Operation, multiply_adds: f64, elements: usize) {
+        let ledger = &mut *self.ledger();
+        let work = &mut ledger.work[operation as usize];
+        work.calls += 1;
+        work.multiply_adds += ledger.times * multiply_adds;
+        work.bytes += ledger.times * 4.0 * elements as f64;
+    }
+
+    /// Counts an operation that touches `elements` numbers and is bound by that.
+    pub(crate) fn did_rows(&self, elements: usize) {
+        self.did(Operation::Rows, elements as f64, elements);
+    }
+
+    /// Counts what `work` does `times` times.
+    pub(crate) fn counted<R>(&self, times: usize, work: impl FnOnce() -> R) -> R {
+        let before = std::mem::replace(&mut self.ledger().times, times as f64);
+        let result = work();
+        self.ledger().times = before;
+        result
+    }
+
+    /// What was done since the last call, by kind.
+    pub fn take_work(&self) -> [(Operation, Work); Operation::ALL.len()] {
+        let work = std::mem::take(&mut self.ledger().work);
+        std::array::from_fn(|index| (Operation::ALL[index], work[index]))
+    }
+}
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sizes({:?})", self.ledger().usage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_hold_their_blocks_at_the_same_time_and_hand_them_on() {
+        let sizes = Sizes::default();
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let task = |_| {
+            let (a, b) = (sizes.take(10_000), sizes.take(10_000));
+            sizes.give(a);
+            // The same block again.
+            let c = sizes.take(10_000);
+            sizes.give(b);
+            sizes.give(c);
+        };
+        let peak = |tasks: usize| {
+            threads.install(|| sizes.in_lanes(0..tasks, task));
+            sizes.count(Usage::take_peak) / 40_000
+        };
+        assert_eq!([peak(1), peak(2), peak(3), peak(7)], [2, 4, 6, 6]);
+        sizes.release_all();
+        assert_eq!(sizes.count(|usage| usage.held), 0);
+    }
+}
