@@ -39,7 +39,7 @@ pub(super) struct Learnt<'a> {
 
 /// What a loss came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct StepLoss {
+pub(crate) struct StepLoss {
     pub loss: f64,
     /// Mean k3 over the tokens of each completion, then over completions, nats; none without a reference.
     pub kl_to_reference: Option<f64>,

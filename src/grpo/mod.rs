@@ -20,6 +20,7 @@ mod tests;
 mod train;
 mod update;
 
-pub(crate) use reference::begin_reference;
+pub(crate) use reference::{begin_reference, settle_reference, sync_reference};
 pub(crate) use replay::{learn_again, rewards_again};
 pub use train::train;
+pub(crate) use update::{Learner, sample_group};

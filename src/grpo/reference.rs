@@ -77,7 +77,7 @@ fn of_equal_shape(reference: Decoder, policy: &Decoder, path: &Path) -> Result<D
 /// Keeps a reference that will never move as small as it can be: in bf16 where that is exact, and in the memory of
 /// `student` where the two are the same model. No bit of a result changes. (Beside an adapter it is the base model, and
 /// shares its memory already.)
-pub(super) fn settle_reference(weights: &mut Weights, sync_every: usize, student: Option<&Decoder>) {
+pub(crate) fn settle_reference(weights: &mut Weights, sync_every: usize, student: Option<&Decoder>) {
     let Weights { decoder, reference: Some(reference), .. } = weights else { return };
     if sync_every > 0 || decoder.adapter().is_some() {
         return;
@@ -95,7 +95,7 @@ fn are_the_same(a: &Decoder, b: &Decoder) -> bool {
 }
 
 /// ref <- mixup * policy + (1 - mixup) * ref, every `every` steps (TR-DPO, arXiv 2404.09656).
-pub(super) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
+pub(crate) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
     let Weights { decoder, reference: Some(reference), .. } = weights else { return };
     if every > 0 && step.is_multiple_of(every as u64) {
         let policy = decoder.parameters().tensors();

@@ -15,7 +15,7 @@ use rlt_reward::objective::reward_less_kl;
 
 /// The completions of one question.
 #[derive(Debug, Clone)]
-pub(super) struct SampleGroup {
+pub(crate) struct SampleGroup {
     /// Names the question in errors ("row 9").
     pub name: String,
     pub prompt: TokenIds,
@@ -24,7 +24,7 @@ pub(super) struct SampleGroup {
 
 /// One completion as the update sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     pub ids: TokenIds,
     /// Log-probabilities recorded while sampling, nats, at the sampling temperature.
     pub logprobs: Vec<f32>,
@@ -35,7 +35,7 @@ pub(super) struct Sample {
 
 /// How batches are learnt from.
 #[derive(Debug, Clone)]
-pub(super) struct Learner {
+pub(crate) struct Learner {
     pub settings: ObjectiveSettings,
     epochs: usize,
     minibatches: usize,
@@ -48,7 +48,7 @@ pub(super) struct Learner {
 
 /// What learning from a batch came to.
 #[derive(Debug, Clone)]
-pub(super) struct Update {
+pub(crate) struct Update {
     /// One a completion, group by group.
     pub advantages: Vec<f32>,
     /// One an optimizer step.
@@ -61,6 +61,13 @@ pub(super) struct Update {
     pub masked: usize,
     /// Mean of what [`KlToReference::K1`] took from the rewards.
     pub kl_penalty: Option<f64>,
+}
+
+/// A group of `n` completions that are all `completion`, as certain as can be.
+pub(crate) fn sample_group(prompt: TokenIds, completion: TokenIds, n: usize) -> SampleGroup {
+    let sample =
+        Sample { logprobs: vec![0.0; completion.len()], ids: completion, reward: 0.0, truncated: false };
+    SampleGroup { name: "a row".into(), prompt, samples: vec![sample; n] }
 }
 
 impl Learner {

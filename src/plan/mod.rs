@@ -1,38 +1,31 @@
 //! What a configuration will need, before anything is loaded: memory by stage, time by step.
 //!
-//! Memory is found by walking through a run with sizes alone (`shape`, `pool`): the same blocks are asked of the
-//! same recycling as in the run itself. Time is work over speed, the speed being measured for a moment.
+//! The run is rehearsed ([`rehearsal`]) on a device that holds sizes and no numbers: it loads, generates, scores, learns,
+//! evaluates and saves by its own code, and what it asks of memory is written down. Time is work over speed, the work being counted on
+//! the same way, the speed measured for a moment.
 
+mod command;
+mod grpo;
 mod machine;
-mod pool;
-mod shape;
+mod record;
+mod rehearsal;
+mod savings;
+mod sft;
 mod speed;
-mod walk;
-mod work;
+mod steps;
 
+use rlt_engine::Device;
 use rlt_model::config::ModelConfig;
-use rlt_model::folder::check_weights;
-use rlt_model::training_pass::Keep;
-use rlt_model::weights::{Dtype, Weights};
 
-use self::shape::{MicroBatch, Shape};
-use self::walk::walk;
-use self::work::{Step, Work, micro_batches, score_batches};
-use crate::config::{Config, Idle, KlEstimator, MomentDtype, Recompute, RewardKind};
+pub use self::command::Command;
+use self::grpo::GrpoRows;
+pub use self::record::Named;
+use self::record::Stage;
+use self::rehearsal::{Rehearsal, Rows, rehearse};
+use self::sft::SftRows;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-
-/// Which command the plan is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// `rlt sft`.
-    Sft,
-    /// `rlt train`.
-    Train,
-}
-
-/// A named number of bytes or of seconds.
-pub type Named<T> = (&'static str, T);
 
 /// What a run will need.
 #[derive(Debug, Clone)]
@@ -80,20 +73,6 @@ impl Plan {
     }
 }
 
-/// The models of a run, by shape.
-struct Models {
-    policy: Shape,
-    policy_file: usize,
-    /// Shape and bytes of a number in its files.
-    student: Option<(Shape, usize)>,
-    /// The reference model, where there is a KL term.
-    reference: Option<Shape>,
-    /// It, and bytes of a number in its files, where it is loaded from a folder of its own.
-    given_reference: Option<(Shape, usize)>,
-    /// Whether it is the student, too: never moves, and begins as the same files.
-    reference_is_student: bool,
-}
-
 /// Plans `command` with `config`. The weights' headers, the tokenizers and the rows are read; weights are not.
 ///
 /// # Errors
@@ -108,179 +87,48 @@ pub fn plan(config: &Config, command: Command, progress: &dyn Progress) -> Resul
         return Err(Error::Usage(what.into()));
     }
     let model = ModelConfig::from_dir(&config.model.path)?;
-    let work = match command {
-        Command::Sft => work::of_sft(config, &model, progress)?,
-        Command::Train => work::of_grpo(config, &model, progress)?,
+    let rows = match command {
+        Command::Sft => Rows::Sft(SftRows::read(config, &model, progress)?),
+        Command::Train => Rows::Grpo(Box::new(GrpoRows::read(config, &model, progress)?)),
     };
     let base = machine::resident_bytes();
-    let models = models(config, command, &model)?;
-    let (stays, stages) = walk(config, command, &models, &work, base);
+    let rehearsal = rehearse(&Device::sizes(), config, &rows, base)?;
+    let stages = rehearsal.record.peaks();
     let peak = stages.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-    let mut savings = savings(config, command, &model, &work, base)?;
+    let mut savings = savings::savings(config, command, &rows, base)?;
     savings.retain(|(_, bytes)| *bytes < peak);
     savings.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let count = |shape: &Shape| shape.trained().iter().map(|slot| slot.rows * slot.cols).sum();
     Ok(Plan {
-        parameters: (count(&models.policy.base()), count(&models.policy)),
-        stays,
+        parameters: rehearsal.parameters,
+        stays: rehearsal.record.stays.clone(),
         stages,
-        step_s: step_seconds(config, command, &models, &work),
-        steps: work.total_steps,
+        step_s: step_seconds(config, command, &model, &rehearsal),
+        steps: rows.total_steps(config),
         memory: machine::memory_bytes(),
         savings,
     })
 }
 
-fn models(config: &Config, command: Command, model: &ModelConfig) -> Result<Models> {
-    let (lora, arithmetic) = (config.lora.settings(), config.model.arithmetic.into());
-    let file = if config.model.from_scratch { Dtype::F32 } else { dtype(&config.model.path)? };
-    let policy = Shape::new(model.clone(), lora.is_some() && file == Dtype::Bf16, lora, arithmetic);
-    let student = if command == Command::Train && config.reward.kind == RewardKind::Rlt {
-        let path = &config.model.student;
-        let file = dtype(path)?;
-        Some((Shape::new(ModelConfig::from_dir(path)?, file == Dtype::Bf16, None, arithmetic), file.size()))
-    } else {
-        None
-    };
-    let has_reference = command == Command::Train && config.grpo.beta > 0.0;
-    let given_reference = match &config.model.reference {
-        path if has_reference && !path.as_os_str().is_empty() => {
-            let file = dtype(path)?;
-            let stays = config.reference_sync_every() == 0;
-            let shape =
-                Shape::new(ModelConfig::from_dir(path)?, stays && file == Dtype::Bf16, None, arithmetic);
-            Some((shape, file.size()))
-        }
-        _ => None,
-    };
-    let reference = has_reference
-        .then(|| given_reference.as_ref().map_or_else(|| policy.base(), |(shape, _)| shape.clone()));
-    let folders = [&config.model.path, &config.model.student].map(|path| path.canonicalize().ok());
-    let reference_is_student = has_reference
-        && config.reference_sync_every() == 0
-        && student.is_some()
-        && given_reference.is_none()
-        && folders[0] == folders[1];
-    Ok(Models { policy, policy_file: file.size(), student, reference, given_reference, reference_is_student })
-}
-
-/// The number format of a folder's weights, which are those of its configuration.
-fn dtype(folder: &std::path::Path) -> Result<Dtype> {
-    let weights = Weights::open(folder)?;
-    check_weights(&ModelConfig::from_dir(folder)?, &weights)?;
-    Ok(weights.dtype("model.embed_tokens.weight")?)
-}
-
-fn teacher_scores(config: &Config) -> bool {
-    config.reward.kl == KlEstimator::Full || config.reward.teacher_temperature != config.sampling.temperature
-}
-
-/// Tokens in memory at once.
-fn tokens_per_microbatch(config: &Config, command: Command) -> usize {
-    match command {
-        Command::Sft => config.sft.tokens_per_microbatch,
-        Command::Train => config.grpo.tokens_per_microbatch,
-    }
-}
-
 /// Seconds of the parts of an average step.
-fn step_seconds(config: &Config, command: Command, models: &Models, work: &Work) -> Vec<Named<f64>> {
-    let first = work.steps.first().and_then(|step| step.rounds.first());
-    let drawn = first.map_or(0, |round| round.prompts.len() * round.n);
-    let speed = speed::measure(&models.policy, drawn.clamp(1, config.sampling.max_running));
-    let keep = Keep::from(config.memory.recompute);
-    let tokens = tokens_per_microbatch(config, command);
-    // Generation and scoring of completions.
-    let sampled = |step: &Step| {
-        let (mut generation, mut scoring) = (0.0, 0.0);
-        // What resampling draws is not known, and is not counted.
-        for round in step.rounds.iter().take(1) {
-            for prompt in &round.prompts {
-                let batch = MicroBatch::prompts(&[*prompt]);
-                generation += models.policy.score_work(batch) / speed.batch;
-                let keys = (prompt + work.new_tokens / 2) as u64;
-                let drawn = (round.n * work.new_tokens) as f64;
-                generation += drawn * models.policy.step_work(keys) / speed.decode;
-            }
-            for batch in score_batches(&round.score, tokens) {
-                let student = models.student.as_ref().map_or(0.0, |(student, _)| student.score_work(batch));
-                let teacher = if teacher_scores(config) { models.policy.score_work(batch) } else { 0.0 };
-                scoring += (student + teacher) / speed.batch;
-            }
-        }
-        (generation, scoring)
-    };
-    let (mut generation, mut scoring, mut update) = (0.0, 0.0, 0.0);
-    for step in &work.steps {
-        let (of_generation, of_scoring) = sampled(step);
-        generation += of_generation;
-        scoring += of_scoring;
-        for batch in micro_batches(&step.learn, tokens) {
-            let reference = models.reference.as_ref().map_or(0.0, |reference| reference.score_work(batch));
-            let epochs = if command == Command::Train { config.grpo.epochs as f64 } else { 1.0 };
-            update += (reference + epochs * models.policy.learn_work(batch, keep)) / speed.batch;
-        }
-    }
-    let n = work.steps.len().max(1) as f64;
-    let mut parts = vec![("generation", generation / n), ("scoring", scoring / n), ("update", update / n)];
-    if let Some(evaluation) = &work.evaluation {
-        let (generation, scoring) = sampled(evaluation);
-        let held_out = micro_batches(&evaluation.held_out, tokens).into_iter();
-        let read: f64 = held_out.map(|batch| models.policy.score_work(batch) / speed.batch).sum();
-        // Its share of one step.
-        parts.push(("evaluation", (generation + scoring + read) / config.eval.every as f64));
-    }
-    parts.into_iter().filter(|(_, seconds)| *seconds > 0.0).collect()
-}
-
-type Change = fn(&mut Config);
-
-/// Settings that may lower the peak, and the peak with each.
-fn savings(
+fn step_seconds(
     config: &Config,
     command: Command,
     model: &ModelConfig,
-    work: &Work,
-    base: u64,
-) -> Result<Vec<(String, u64)>> {
-    let changes: [(&str, Change); 5] = [
-        ("optimizer.moments=bf16", |config| config.optimizer.moments = MomentDtype::Bf16),
-        ("memory.recompute=blocks", |config| config.memory.recompute = Recompute::Blocks),
-        ("memory.idle=release", |config| config.memory.idle = Idle::Release),
-        ("TABLE.tokens_per_microbatch=1024", |config| {
-            config.sft.tokens_per_microbatch = config.sft.tokens_per_microbatch.min(1024);
-            config.grpo.tokens_per_microbatch = config.grpo.tokens_per_microbatch.min(1024);
-        }),
-        ("lora.rank=16", |config| {
-            if config.lora.rank == 0 && !config.model.from_scratch {
-                config.lora.rank = 16;
-                config.grpo.reference_sync_every = config.grpo.reference_sync_every.map(|_| 0);
-            }
-        }),
-    ];
-    let table = if command == Command::Sft { "sft" } else { "grpo" };
-    let mut found = Vec::new();
-    let mut all = config.clone();
-    let mut names = Vec::new();
-    for (name, change) in changes {
-        let mut changed = config.clone();
-        change(&mut changed);
-        if changed == *config {
-            continue;
-        }
-        let mut name = name.replace("TABLE", table);
-        if changed.grpo.reference_sync_every != config.grpo.reference_sync_every && command == Command::Train
-        {
-            name.push_str(" grpo.reference_sync_every=0");
-        }
-        change(&mut all);
-        names.push(name.clone());
-        for (name, config) in [(name, &changed), (names.join(" "), &all)] {
-            let models = models(config, command, model)?;
-            let (_, stages) = walk(config, command, &models, work, base);
-            found.push((name, stages.into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)));
-        }
-    }
-    found.dedup();
-    Ok(found)
+    rehearsal: &Rehearsal,
+) -> Vec<Named<f64>> {
+    let drawn = match command {
+        Command::Sft => 1,
+        Command::Train => config.grpo.questions_per_step * config.grpo.group_size,
+    };
+    let running = drawn.clamp(1, config.sampling.max_running);
+    let speed = speed::measure(config, model, rehearsal.parameters.0, running);
+    let seconds = |stage: Stage| {
+        let work = rehearsal.record.work(stage);
+        let seconds = work.many_rows / speed.batch + work.few_rows / speed.decode;
+        // Every step that was looked at was evaluated, which the run does now and then.
+        let every = if stage == Stage::Evaluation { config.eval.every.max(1) } else { 1 };
+        (stage.name(), seconds / (rehearsal.n_steps.max(1) * every) as f64)
+    };
+    let stages = [Stage::Generation, Stage::Scoring, Stage::Update, Stage::Evaluation];
+    stages.map(seconds).into_iter().filter(|(_, seconds)| *seconds > 0.0).collect()
 }

@@ -3,10 +3,12 @@
 use std::time::Instant;
 
 use rlt_engine::Tensor;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::matmul::Output;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
+use rlt_model::config::ModelConfig;
 
-use super::shape::Shape;
+use crate::config::Config;
 
 /// Multiply-adds a second.
 #[derive(Debug, Clone, Copy)]
@@ -22,13 +24,12 @@ const ROWS: usize = 1024;
 /// Numbers of the weights whose reading is timed, at most: servers' caches hold hundreds of megabytes.
 const DECODE_NUMBERS: usize = 128 << 20;
 
-/// Measures products of the shape's width: about a second.
-pub fn measure(shape: &Shape, running: usize) -> Speed {
-    let (k, widest) = shape.product_shape();
-    let n = widest.min(4096);
+/// Measures products of the model's width, whose weights are `parameters` numbers: about a second.
+pub(super) fn measure(config: &Config, model: &ModelConfig, parameters: usize, running: usize) -> Speed {
+    let (k, n) = (model.hidden_size, (2 * model.intermediate_size).min(4096));
     let (x, w, dy) = (Tensor::full(ROWS, k, 0.5), Tensor::full(n, k, 0.25), Tensor::full(ROWS, n, 0.125));
     let (mut y, mut dx, mut dw) = (Tensor::zeros(ROWS, n), Tensor::zeros(ROWS, k), Tensor::zeros(n, k));
-    let arithmetic = shape.arithmetic();
+    let arithmetic = Arithmetic::from(config.model.arithmetic);
     let mut batch = || {
         arithmetic.nt(&x, &w, &mut y, Output::Replace);
         arithmetic.nn(&dy, &w, &mut dx, Output::Replace);
@@ -37,15 +38,8 @@ pub fn measure(shape: &Shape, running: usize) -> Speed {
     let of_batch = best_seconds(&mut batch);
 
     // As many as the model has: small ones stay in the caches from step to step.
-    let n = ((shape.step_work(0) as usize).min(DECODE_NUMBERS) / k).max(1);
-    let weights = if shape.is_bf16() {
-        let row = vec![0_u8; 2 * k];
-        Tensor::from_bf16_rows(n, k, |_| &row)
-    } else {
-        Tensor::full(n, k, 0.25)
-    };
-    let packed = PackedWeight::for_arithmetic(&weights, arithmetic);
-    drop(weights);
+    let n = (parameters.min(DECODE_NUMBERS) / k).max(1);
+    let packed = PackedWeight::for_arithmetic(&Tensor::full(n, k, 0.25), arithmetic);
     let (x, mut y) = (Tensor::full(running, k, 0.5), Tensor::zeros(running, n));
     let of_step = best_seconds(&mut || matmul_packed(&x, &packed, &mut y, Output::Replace));
     Speed {

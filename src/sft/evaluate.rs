@@ -19,7 +19,7 @@ use crate::training::{Evaluated, RowsSum};
 use rlt_reward::supervised::loss;
 
 /// The held-out rows in the format of training.
-pub(super) struct HeldOut {
+pub(crate) struct HeldOut {
     groups: Vec<ScoringGroup>,
     n_loss_tokens: usize,
     tokens_per_batch: usize,

@@ -4,6 +4,7 @@ mod evaluate;
 mod examples;
 mod train;
 
+pub(crate) use evaluate::HeldOut;
 pub(crate) use examples::{Row, examples};
-pub(crate) use train::learn_again;
 pub use train::train;
+pub(crate) use train::{batch_gradient, learn_again};

@@ -180,7 +180,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
 }
 
 /// What a batch came to.
-struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// Mean negative log-probability of the tokens that count, nats.
     loss: f64,
     /// Tokens in all rows.
@@ -189,7 +189,7 @@ struct BatchLoss {
 
 /// Adds the gradient of the batch's loss to `gradients`, micro-batch by micro-batch, unless it is asked to stop between
 /// two of them.
-fn batch_gradient(
+pub(crate) fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
     tokens_per_microbatch: usize,

@@ -3,8 +3,10 @@
 //! Row order and sampling depend on the seed and the step alone, so weights, moments, the reference
 //! model and the step are all there is to keep.
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use rlt_engine::Tensor;
 use rlt_files::{MOST_ROWS, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
@@ -148,6 +150,33 @@ impl Snapshot<'_> {
             .map_err(|e| Error::Failed(format!("{STATE} cannot be written: {e}")))?;
         Ok(write_atomic(&folder.join(STATE), &state)?)
     }
+}
+
+/// Brings to the host, one tensor at a time, what a checkpoint of a run of `config` writes.
+pub(crate) fn numbers<'a>(
+    decoder: &'a Decoder,
+    optimizer: &'a Optimizer,
+    reference: Option<&'a Decoder>,
+    config: &Config,
+) -> impl Iterator<Item = Cow<'a, [f32]>> {
+    let reference = written_reference(decoder, reference, config).into_iter().flat_map(Parameters::tensors);
+    decoder
+        .trained_tensors()
+        .into_iter()
+        .map(Tensor::to_host)
+        .chain(optimizer.numbers())
+        .chain(reference.map(Tensor::to_host))
+}
+
+/// The weights of a reference model that a checkpoint holds. That of an adapter is its base model, which is never written;
+/// nor is one that is read anew.
+pub(super) fn written_reference<'a>(
+    decoder: &Decoder,
+    reference: Option<&'a Decoder>,
+    config: &Config,
+) -> Option<&'a Parameters> {
+    let in_folder = decoder.adapter().is_some() || config.fixed_reference().is_some();
+    reference.filter(|_| !in_folder).map(Decoder::parameters)
 }
 
 /// What a run goes on with.

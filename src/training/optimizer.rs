@@ -1,5 +1,6 @@
 //! AdamW over what is trained of a model (all weights, or an adapter): moments, schedule, clipping.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use rlt_engine::Device;
@@ -102,8 +103,12 @@ impl Optimizer {
             MomentDtype::F32 => Dtype::F32,
             MomentDtype::Bf16 => Dtype::Bf16,
         };
-        // One at a time: those kept in bf16 are widened for it.
-        Ok(write_each(path, &names, dtype, self.first.iter().chain(&self.second).map(Moment::to_host))?)
+        Ok(write_each(path, &names, dtype, self.numbers())?)
+    }
+
+    /// The moments as the host sees them, one at a time: those kept in bf16 are widened for it.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = Cow<'_, [f32]>> {
+        self.first.iter().chain(&self.second).map(Moment::to_host)
     }
 
     /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote.

@@ -14,7 +14,7 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
-use super::checkpoint::CHECKPOINTS;
+use super::checkpoint::{CHECKPOINTS, written_reference};
 use super::evaluation::{self, Evaluated};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
@@ -406,9 +406,7 @@ impl<'a> Run<'a> {
 
     fn snapshot<'s>(&'s self, weights: &'s Weights) -> Snapshot<'s> {
         let Weights { decoder, optimizer, reference } = weights;
-        // The reference of an adapter is its base model, which is never written; nor is one that is read anew.
-        let in_folder = decoder.adapter().is_some() || self.config.fixed_reference().is_some();
-        let reference = reference.as_ref().filter(|_| !in_folder).map(Decoder::parameters);
+        let reference = written_reference(decoder, reference.as_ref(), self.config);
         let (state, tokenizer, base) = (&self.state, self.tokenizer, self.model.path.as_path());
         Snapshot { state, decoder, tokenizer, ending: &self.ending, base, optimizer, reference }
     }

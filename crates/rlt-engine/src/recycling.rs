@@ -29,7 +29,7 @@ pub(crate) fn size_class(elements: usize) -> usize {
 
 /// Elements of the free blocks that serve where a block of `class` elements is asked for. Completions differ in
 /// length from step to step: would each size keep blocks of its own, memory would grow with the number of sizes met.
-pub(crate) fn serving(class: usize) -> RangeInclusive<usize> {
+fn serving(class: usize) -> RangeInclusive<usize> {
     class..=class + class / 4
 }
 

@@ -328,17 +328,6 @@ impl Tensor {
     }
 }
 
-/// Elements of the recycled block that a tensor of `elements` lies in; 0 for small ones, which the allocator
-/// handles. For planning memory without taking it.
-pub fn block_elements(elements: usize) -> usize {
-    if elements < crate::recycling::SMALLEST_ELEMENTS { 0 } else { crate::recycling::size_class(elements) }
-}
-
-/// Elements of the free blocks that serve a tensor whose own block would have `class` elements.
-pub fn blocks_serving(class: usize) -> std::ops::RangeInclusive<usize> {
-    crate::recycling::serving(class)
-}
-
 /// Rows that are gathered on the host, batch by batch, and become one tensor.
 #[derive(Debug)]
 pub struct GatheredRows {

@@ -278,12 +278,17 @@ impl Decoder {
             &serde_json::json!({ "eos_token_id": self.config().eos_token_ids }),
         )?;
         let slots = slots(self.config());
-        let numbers = slots.iter().zip(self.parameters().tensors()).map(|(slot, tensor)| {
-            match self.adapter().map(|adapter| adapter.terms_beside(slot)) {
+        write_slots(&dir.join("model.safetensors"), &slots, dtype, self.numbers_to_save())
+    }
+
+    /// The weights as [`Self::save_as`] writes them, made one tensor at a time.
+    pub fn numbers_to_save(&self) -> impl Iterator<Item = Cow<'_, [f32]>> {
+        let slots = slots(self.config());
+        slots.into_iter().zip(self.parameters().tensors()).map(|(slot, tensor)| {
+            match self.adapter().map(|adapter| adapter.terms_beside(&slot)) {
                 None | Some([]) => tensor.to_host(),
                 Some(terms) => Cow::Owned(merged(tensor, terms).into_host()),
             }
-        });
-        write_slots(&dir.join("model.safetensors"), &slots, dtype, numbers)
+        })
     }
 }
