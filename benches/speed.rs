@@ -145,7 +145,7 @@ fn matmul_tn_1408x256x4096(bencher: Bencher) {
         .bench_local(|| matmul_tn(&dy, &x, &mut dw, Output::Accumulate));
 }
 
-const SHAPE: AttentionShape = AttentionShape { n_heads: 8, n_kv_heads: 4, head_dim: 32 };
+const SHAPE: AttentionShape = AttentionShape::full(8, 4, 32);
 
 fn layout(sequences: usize, tokens: usize) -> Layout {
     let mut layout = Layout::new();

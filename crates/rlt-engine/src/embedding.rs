@@ -36,3 +36,12 @@ pub fn embed_backward(ids: &[u32], dout: &Tensor, dtable: &mut Tensor) {
         }
     }
 }
+
+/// Multiplies `x` (M x D) by a factor: embedded rows, or their gradient.
+pub fn scale(x: &mut Tensor, factor: f32) {
+    let d = x.cols();
+    if let Device::Sizes(sizes) = x.device() {
+        return sizes.did_rows(2 * x.len());
+    }
+    for_row_blocks(x.data_mut(), d, |_, rows| rows.iter_mut().for_each(|value| *value *= factor));
+}

@@ -5,7 +5,7 @@
 //! couple of dozen operations that one job needs, and nothing else:
 //!
 //! - [`matmul`]: the three matrix products of a linear layer; [`arithmetic`]: the number format they are computed in.
-//! - [`norm`], [`rope`], [`swiglu`], [`embedding`]: the row-wise operations.
+//! - [`norm`], [`rope`], [`swiglu`], [`geglu`], [`embedding`]: the row-wise operations.
 //! - [`attention`]: packed causal attention over (shared prefix + own) segments.
 //! - [`head`]: log-probabilities of given tokens without ever holding rows x vocabulary.
 //! - [`low_rank`]: what is learnt beside a frozen matrix.
@@ -28,6 +28,7 @@ mod bf16;
 mod buffer;
 pub mod device;
 pub mod embedding;
+pub mod geglu;
 pub mod head;
 pub mod instructions;
 pub mod kv;

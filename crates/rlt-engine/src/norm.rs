@@ -77,6 +77,41 @@ pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
     y
 }
 
+/// Adds the rows of `y` (M x D), normalised by `weight` (1 x D), to those of `x`. Returns the inverse root mean squares
+/// of `y` (M x 1) for the backward pass, which is [`rms_norm`]'s.
+pub fn add_rms_norm(x: &mut Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+    let d = y.cols();
+    let mut inverse = y.beside(y.rows(), 1);
+    if let Device::Sizes(sizes) = y.device() {
+        sizes.did_rows(3 * y.len());
+        return inverse;
+    }
+    for_row_blocks2(x.data_mut(), d, inverse.data_mut(), 1, |first, x, inverse| {
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for (i, (x, r)) in x.chunks_exact_mut(d).zip(inverse).enumerate() {
+                    let y = y.row(first + i);
+                    *r = inverse_rms(y, eps);
+                    for ((x, y), w) in x.iter_mut().zip(y).zip(weight.data()) {
+                        *x += y * *r * w;
+                    }
+                }
+            },
+        );
+    });
+    inverse
+}
+
+/// What a norm multiplies by whose weight (1 x D) says how far that is from one.
+pub fn one_plus(weight: &Tensor) -> Tensor {
+    let mut out = weight.beside(1, weight.cols());
+    if weight.device().has_numbers() {
+        out.data_mut().iter_mut().zip(weight.data()).for_each(|(out, w)| *out = 1.0 + w);
+    }
+    out
+}
+
 /// Backward pass of [`rms_norm`]: adds the input gradient to `dx` (M x D) and, where it is wanted, the
 /// weight's to `dweight` (1 x D).
 pub fn rms_norm_backward(

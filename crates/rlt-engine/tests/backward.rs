@@ -5,11 +5,13 @@ mod common;
 
 use common::{assert_close, check_gradient, dot, product_nt, random, wide};
 use rlt_engine::Tensor;
-use rlt_engine::embedding::{embed, embed_backward};
+use rlt_engine::embedding::{embed, embed_backward, scale};
+use rlt_engine::geglu::{geglu, geglu_backward};
 use rlt_engine::head::{logits, token_logprobs, token_logprobs_with_backward};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::{
-    HeadColumns, head_norm, head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward,
+    HeadColumns, add_rms_norm, head_norm, head_norm_backward, one_plus, rms_norm, rms_norm_again,
+    rms_norm_backward,
 };
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
@@ -187,6 +189,47 @@ fn gated_activation() {
         swiglu_backward(&mut again, &mut dx);
         assert_eq!(again.to_host(), swiglu(&x).to_host(), "the output once more");
         check_gradient("swiglu", &wide(&x), |x| dot(&forward(x), &wide(&g)), &dx, BACKWARD);
+    }
+}
+
+#[test]
+fn gated_activation_of_gelu() {
+    let gelu = |x: f64| {
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+        0.5 * x * (1.0 + inner.tanh())
+    };
+    for (m, f, size) in [(3, 5, 1.0_f32), (200, 96, 1.0), (7, 40, 6.0)] {
+        let mut x = random(m, 2 * f, 1);
+        scale(&mut x, size);
+        let g = random(m, f, 2);
+        let forward = |x: &[f64]| -> Vec<f64> {
+            x.chunks_exact(2 * f)
+                .flat_map(|row| {
+                    let (gate, up) = row.split_at(f);
+                    gate.iter().zip(up).map(|(g, u)| gelu(*g) * u).collect::<Vec<_>>()
+                })
+                .collect()
+        };
+        assert_close("geglu", &geglu(&x), &forward(&wide(&x)), FORWARD);
+        let (mut dx, mut again) = (x.clone(), g.clone());
+        geglu_backward(&mut again, &mut dx);
+        assert_eq!(again.to_host(), geglu(&x).to_host(), "the output once more");
+        check_gradient("geglu", &wide(&x), |x| dot(&forward(x), &wide(&g)), &dx, BACKWARD);
+    }
+}
+
+#[test]
+fn rows_added_through_a_norm() {
+    for (m, d) in [(3, 5), (300, 70)] {
+        let (x, y, weight) = (random(m, d, 1), random(m, d, 2), random(1, d, 3));
+        let mut sum = x.clone();
+        let inverse = add_rms_norm(&mut sum, &y, &one_plus(&weight), EPS);
+        let weights: Vec<f64> = wide(&weight).iter().map(|w| 1.0 + w).collect();
+        let normed =
+            wide(&y).chunks_exact(d).flat_map(|row| rms_norm_wide(row, &weights)).collect::<Vec<_>>();
+        let expected: Vec<f64> = wide(&x).iter().zip(&normed).map(|(x, y)| x + y).collect();
+        assert_close("add_rms_norm", &sum, &expected, FORWARD);
+        assert_eq!(inverse.to_host(), rms_norm(&y, &weight, EPS).1.to_host());
     }
 }
 

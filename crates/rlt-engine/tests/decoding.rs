@@ -87,6 +87,8 @@ const ARITHMETICS: [Arithmetic; 2] = [Arithmetic::F32, Arithmetic::Bf16];
 fn last_row_wide(rows: &[f64], shape: AttentionShape) -> Vec<f64> {
     let (hd, cols) = (shape.head_dim, shape.qkv_cols());
     let last = rows.chunks_exact(cols).next_back().expect("a row");
+    let seen = shape.window.unwrap_or(usize::MAX).min(rows.len() / cols);
+    let rows = &rows[rows.len() - seen * cols..];
     let mut out = Vec::new();
     for head in 0..shape.n_heads {
         let kv_head = head / shape.queries_per_kv();
@@ -94,7 +96,9 @@ fn last_row_wide(rows: &[f64], shape: AttentionShape) -> Vec<f64> {
         let query = part(last, head);
         let scores: Vec<f64> = rows
             .chunks_exact(cols)
-            .map(|row| dot(&query, &part(row, shape.n_heads + kv_head)) / (hd as f64).sqrt())
+            .map(|row| {
+                dot(&query, &part(row, shape.n_heads + kv_head)) / f64::from(shape.score_divisor).sqrt()
+            })
             .collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
@@ -129,7 +133,7 @@ const SHAPES: [(usize, usize, usize); 4] = [(2, 2, 16), (4, 2, 20), (4, 1, 32), 
 #[test]
 fn newest_tokens_attend_to_all_before() {
     for (n_heads, n_kv_heads, head_dim) in SHAPES {
-        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        let shape = AttentionShape::full(n_heads, n_kv_heads, head_dim);
         for (layer, arithmetic) in (0..LAYERS).flat_map(|layer| ARITHMETICS.map(|a| (layer, a))) {
             let out = decode(&batch(), layer, shape, arithmetic);
             for (i, sequence) in batch().into_iter().enumerate() {
@@ -157,7 +161,7 @@ fn a_decoded_row_does_not_depend_on_the_batch_or_the_threads() {
     for ((n_heads, n_kv_heads, head_dim), arithmetic) in
         SHAPES.into_iter().flat_map(|s| ARITHMETICS.map(|a| (s, a)))
     {
-        let shape = AttentionShape { n_heads, n_kv_heads, head_dim };
+        let shape = AttentionShape::full(n_heads, n_kv_heads, head_dim);
         let all = decode(&batch(), 1, shape, arithmetic);
         let reversed: Vec<Sequence> = batch().into_iter().rev().collect();
         let backwards = decode(&reversed, 1, shape, arithmetic);
@@ -176,9 +180,31 @@ fn a_decoded_row_does_not_depend_on_the_batch_or_the_threads() {
 }
 
 #[test]
+fn newest_tokens_attend_through_windows() {
+    for window in [1, 2, 5, 63, 64, 65, 66, 100, 128, 129, 1000] {
+        for (layer, arithmetic) in (0..LAYERS).flat_map(|layer| ARITHMETICS.map(|a| (layer, a))) {
+            let shape = AttentionShape {
+                window: Some(window),
+                score_divisor: 24.0,
+                ..AttentionShape::full(4, 2, 20)
+            };
+            let out = decode(&batch(), layer, shape, arithmetic);
+            for (i, sequence) in batch().into_iter().enumerate() {
+                let what = format!("sequence {i}, layer {layer}, window {window}, {arithmetic:?}");
+                let own = out.gather_rows(&[i]);
+                let rows = rows_of(sequence, layer, shape, arithmetic);
+                assert_close(&what, &own, &last_row_wide(&rows, shape), 1e-5);
+                let alone = decode(&[sequence], layer, shape, arithmetic);
+                assert_eq!(bits(&alone), bits(&own), "{what}, alone");
+            }
+        }
+    }
+}
+
+#[test]
 fn scores_far_below_zero_keep_their_weights() {
     // Queries against keys that point the other way: every score lies below -1000.
-    let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_dim: 16 };
+    let shape = AttentionShape::full(1, 1, 16);
     let mut rows = random(100, 48, 1).to_host().into_owned();
     for row in rows.chunks_exact_mut(48) {
         for c in 0..16 {

@@ -45,7 +45,7 @@ fn bits_of_every_operation() {
         tell(&format!("bf16 weights {m} x {n} x {k}"), &[&y]);
     }
     for head_dim in [16, 20, 32, 64, 80] {
-        let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim };
+        let shape = AttentionShape::full(4, 2, head_dim);
         let mut layout = Layout::new();
         let prefix = layout.push(70, None);
         for len in [1, 33, 150] {

@@ -98,7 +98,7 @@ fn layout_of(segments: &Segments) -> Layout {
 
 #[test]
 fn attention_of_a_sequence_does_not_depend_on_the_rest_of_the_batch() {
-    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 16 };
+    let shape = AttentionShape::full(4, 2, 16);
     let cols = shape.qkv_cols();
     for prefix_len in [1, 70, 128] {
         for own_len in [1, 2, 17, 64, 65, 129] {
@@ -222,7 +222,7 @@ fn every_operation() -> Vec<(&'static str, Vec<u32>)> {
     embed_backward(&ids, &x, &mut dtable);
     keep("embed_backward", &dtable);
 
-    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 40 };
+    let shape = AttentionShape::full(4, 2, 40);
     let layout = layout_of(&[(130, None), (200, Some(0)), (170, Some(0)), (150, None), (50, None)]);
     let (qkv, dout) = (random(m, shape.qkv_cols(), 15), random(m, 160, 16));
     let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);

@@ -110,13 +110,6 @@ impl ModelConfig {
                 "its sizes come to more than {MAX_PARAMETERS} parameters, which no machine holds"
             )));
         }
-        if let Some(windows) = &config.windows {
-            let (tokens, context) = (windows.tokens, config.context());
-            return Err(f.error(&format!(
-                "sliding_window = {tokens} is in use, which is not supported (a window of null, or of at least \
-                 the context of {context}, is)"
-            )));
-        }
         Ok(config)
     }
 }

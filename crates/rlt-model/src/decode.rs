@@ -1,6 +1,5 @@
 //! What decoding computes: keys and values of prompts, and a new token of every sequence.
 
-use rlt_engine::embedding::embed;
 use rlt_engine::kv::{KvSequence, decode_attention};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::{Device, Tensor};
@@ -38,7 +37,7 @@ impl<'a> DecodeWeights<'a> {
     /// block's is not computed.
     pub(crate) fn keys_and_values(&self, batch: &PackedBatch, mut see_qkv: impl FnMut(usize, &Tensor)) {
         let rope = self.decoder.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.decoder.parameters().embedding);
+        let mut x = self.decoder.embedded(&batch.ids);
         for (layer, block) in self.blocks.iter().enumerate() {
             let qkv = self.decoder.qkv_rows(block, &x, &batch.layout, &rope);
             see_qkv(layer, &qkv);
@@ -56,20 +55,20 @@ impl<'a> DecodeWeights<'a> {
         let (config, parameters) = (self.decoder.config(), self.decoder.parameters());
         let positions: Vec<u32> = sequences.iter().map(|s| s.len() as u32).collect();
         let rope = self.decoder.rope(positions.iter().max().map_or(0, |p| *p as usize + 1));
-        let mut x = embed(ids, &parameters.embedding);
+        let mut x = self.decoder.embedded(ids);
         for (layer, block) in self.blocks.iter().enumerate() {
             let qkv = block.before_attention(&x, &positions, &rope, false).qkv;
             for (row, sequence) in sequences.iter_mut().enumerate() {
                 sequence.own.store(layer, &qkv, row, 1);
             }
-            let attended = decode_attention(&qkv, sequences, layer, self.decoder.attention_shape());
+            let attended = decode_attention(&qkv, sequences, layer, self.decoder.attention_of(layer));
             block.add_attended(&attended, &mut x);
             block.add_feed_forward(&mut x);
         }
         for sequence in sequences {
             sequence.own.advance(1);
         }
-        let (hidden, _) = rms_norm(&x, &parameters.final_norm, config.rms_norm_eps);
+        let (hidden, _) = rms_norm(&x, &self.decoder.norm_scale(&parameters.final_norm), config.rms_norm_eps);
         self.head.forward(&hidden)
     }
 }

@@ -1,21 +1,23 @@
 //! A decoder: its weights, and what every pass over them needs.
 //!
-//! A block is `x += O(attention(rope(QKV(norm(x)))))`, then `x += down(swiglu(gate_up(norm(x))))`,
-//! for Qwen2 (bias on QKV), Qwen3 (norm on query and key heads) and Llama. The passes are in files of their own:
+//! A block is `x += O(attention(rope(QKV(norm(x)))))`, then `x += down(gated(gate_up(norm(x))))`; what families add to
+//! that (biases, norms of heads, norms of what is added, windows) is in the configuration. The passes are in files of their own:
 //! `training_pass.rs`, `inference.rs`, `decode.rs`.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout};
+use rlt_engine::embedding::{embed, scale};
 use rlt_engine::head::OutputMatrix;
-use rlt_engine::norm::{HeadColumns, head_norm};
+use rlt_engine::norm::{HeadColumns, head_norm, one_plus};
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::{Device, Tensor};
 
 use crate::adapter::Adapter;
 use crate::batch::ScoringGroup;
-use crate::config::ModelConfig;
+use crate::config::{AttentionKind, BlockKind, ModelConfig, NormScale, Rope};
 use crate::parameters::{BlockParameters, BlockWeight, Parameters};
 use crate::projection::Projection;
 
@@ -27,15 +29,35 @@ pub struct Decoder {
     parameters: Arc<Parameters>,
     adapter: Option<Adapter>,
     arithmetic: Arithmetic,
-    rope: Mutex<Arc<RopeTable>>,
+    ropes: Mutex<Arc<RopeTables>>,
+}
+
+/// Rotary tables, by [`crate::config::BlockKind::rope`].
+#[derive(Debug)]
+pub(crate) struct RopeTables(Vec<RopeTable>);
+
+impl RopeTables {
+    /// Of a configuration, covering so many positions.
+    fn new(config: &ModelConfig, positions: usize) -> Self {
+        let table = |rope: &Rope| {
+            let (inverse_frequencies, attention_factor) = rope.inv_freq(config.head_dim);
+            RopeTable::new(&inverse_frequencies, attention_factor, positions)
+        };
+        Self(config.ropes().map(table).collect())
+    }
+
+    /// The one that a block uses.
+    pub(crate) fn of(&self, block: BlockKind) -> &RopeTable {
+        &self.0[block.rope]
+    }
 }
 
 impl Decoder {
     /// A decoder of given weights.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Self {
-        let rope = Mutex::new(Arc::new(rope_table(&config, 0)));
+        let ropes = Mutex::new(Arc::new(RopeTables::new(&config, 0)));
         let arithmetic = Arithmetic::F32;
-        Self { config, parameters: Arc::new(parameters), adapter: None, arithmetic, rope }
+        Self { config, parameters: Arc::new(parameters), adapter: None, arithmetic, ropes }
     }
 
     /// The same weights, frozen, with low-rank terms beside them: training changes these alone.
@@ -48,9 +70,9 @@ impl Decoder {
     /// The model without its adapter; the weights are shared, not copied.
     #[must_use]
     pub fn base(&self) -> Self {
-        let rope = Mutex::new(Arc::new(rope_table(&self.config, 0)));
+        let ropes = Mutex::new(Arc::new(RopeTables::new(&self.config, 0)));
         let (config, parameters) = (self.config.clone(), self.parameters.clone());
-        Self { config, parameters, adapter: None, arithmetic: self.arithmetic, rope }
+        Self { config, parameters, adapter: None, arithmetic: self.arithmetic, ropes }
     }
 
     /// A decoder of the same shape and settings with other weights, and no adapter.
@@ -122,17 +144,44 @@ impl Decoder {
     /// Heads of every attention layer.
     pub(crate) fn attention_shape(&self) -> AttentionShape {
         let c = &self.config;
-        AttentionShape { n_heads: c.n_heads, n_kv_heads: c.n_kv_heads, head_dim: c.head_dim }
+        let plain = AttentionShape::full(c.n_heads, c.n_kv_heads, c.head_dim);
+        AttentionShape { score_divisor: c.score_divisor as f32, ..plain }
     }
 
-    /// The rotary table, covering at least `positions` positions.
-    pub(crate) fn rope(&self, positions: usize) -> Arc<RopeTable> {
-        // Whole whenever a thread could have failed: a new one replaces it at once or not at all.
-        let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
-        if table.positions() < positions {
-            *table = Arc::new(rope_table(&self.config, positions.next_power_of_two().max(256)));
+    /// How block `layer` attends.
+    pub(crate) fn attention_of(&self, layer: usize) -> AttentionShape {
+        let window = match self.config.block(layer).attention {
+            AttentionKind::Full => None,
+            AttentionKind::Window(tokens) => Some(tokens),
+        };
+        AttentionShape { window, ..self.attention_shape() }
+    }
+
+    /// What a norm multiplies by, by its weight.
+    pub(crate) fn norm_scale<'a>(&self, weight: &'a Tensor) -> Cow<'a, Tensor> {
+        match self.config.norm_scale {
+            NormScale::Weight => Cow::Borrowed(weight),
+            NormScale::OnePlusWeight => Cow::Owned(one_plus(weight)),
         }
-        table.clone()
+    }
+
+    /// What goes into the first block: the embeddings of tokens.
+    pub(crate) fn embedded(&self, ids: &[u32]) -> Tensor {
+        let mut x = embed(ids, &self.parameters.embedding);
+        if let Some(factor) = self.config.embedding_scale.factor(self.config.hidden_size) {
+            scale(&mut x, factor);
+        }
+        x
+    }
+
+    /// The rotary tables, covering at least `positions` positions.
+    pub(crate) fn rope(&self, positions: usize) -> Arc<RopeTables> {
+        // Whole whenever a thread could have failed: a new one replaces it at once or not at all.
+        let mut tables = self.ropes.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables.0[0].positions() < positions {
+            *tables = Arc::new(RopeTables::new(&self.config, positions.next_power_of_two().max(256)));
+        }
+        tables.clone()
     }
 
     /// Columns of the query, key and (both) rotated heads in a packed query/key/value row.
@@ -157,14 +206,14 @@ impl Decoder {
         let [queries, keys, rotated] = self.head_columns();
         for (heads, norm) in [(queries, BlockWeight::QueryNorm), (keys, BlockWeight::KeyNorm)] {
             if let Some(norm) = block.get(norm) {
-                head_norm(qkv, heads, norm, self.config.rms_norm_eps);
+                head_norm(qkv, heads, &self.norm_scale(norm), self.config.rms_norm_eps);
             }
         }
         rotate(qkv, rotated, positions, rope, Rotation::Forward);
     }
 
-    /// The rotary table for the positions of a batch.
-    pub(crate) fn rope_for(&self, layout: &Layout) -> Arc<RopeTable> {
+    /// The rotary tables for the positions of a batch.
+    pub(crate) fn rope_for(&self, layout: &Layout) -> Arc<RopeTables> {
         self.rope(layout.positions().iter().max().map_or(0, |p| *p as usize + 1))
     }
 
@@ -210,9 +259,4 @@ impl Decoder {
         }
         Ok(())
     }
-}
-
-fn rope_table(config: &ModelConfig, positions: usize) -> RopeTable {
-    let (inverse_frequencies, attention_factor) = config.rope.inv_freq(config.head_dim);
-    RopeTable::new(&inverse_frequencies, attention_factor, positions)
 }

@@ -5,25 +5,23 @@
 
 use rlt_engine::Tensor;
 use rlt_engine::attention::{Layout, attention};
-use rlt_engine::embedding::embed;
 use rlt_engine::norm::rms_norm;
-use rlt_engine::rope::RopeTable;
 
 use crate::batch::PackedBatch;
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, RopeTables};
 use crate::packed_block::PackedBlock;
 
 impl Decoder {
     /// Hidden states after the final norm (rows x hidden), keeping nothing else.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Tensor {
         let rope = self.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.parameters().embedding);
+        let mut x = self.embedded(&batch.ids);
         for layer in 0..self.config().n_layers {
             let block = PackedBlock::new(self, layer);
             let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
             self.rest_of_block(&block, qkv, &batch.layout, &mut x);
         }
-        rms_norm(&x, &self.parameters().final_norm, self.config().rms_norm_eps).0
+        rms_norm(&x, &self.norm_scale(&self.parameters().final_norm), self.config().rms_norm_eps).0
     }
 
     /// Query, key and value rows of a block's input.
@@ -32,7 +30,7 @@ impl Decoder {
         block: &PackedBlock,
         x: &Tensor,
         layout: &Layout,
-        rope: &RopeTable,
+        rope: &RopeTables,
     ) -> Tensor {
         x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x| {
             block.before_attention(x, &layout.positions()[rows], rope, false).qkv
@@ -41,7 +39,7 @@ impl Decoder {
 
     /// Attention and what follows it: turns the block's input `x` into its output.
     pub(crate) fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
-        let (attended, _) = attention(&qkv, layout, self.attention_shape(), self.arithmetic());
+        let (attended, _) = attention(&qkv, layout, self.attention_of(block.layer()), self.arithmetic());
         drop(qkv);
         x.update_row_blocks(&attended, |attended, x| {
             block.add_attended(attended, x);

@@ -1,13 +1,16 @@
 //! A block's forward pass but for its attention: its matrices packed for products, and the two chains of row-wise
 //! operations. Training, reading and decoding all come here.
 
+use std::borrow::Cow;
+
 use rlt_engine::Tensor;
+use rlt_engine::geglu::geglu;
 use rlt_engine::matmul::add_bias;
-use rlt_engine::norm::rms_norm;
-use rlt_engine::rope::RopeTable;
+use rlt_engine::norm::{add_rms_norm, rms_norm};
 use rlt_engine::swiglu::swiglu;
 
-use crate::decoder::Decoder;
+use crate::config::Activation;
+use crate::decoder::{Decoder, RopeTables};
 use crate::parameters::BlockWeight;
 use crate::projection::PackedProjection;
 
@@ -35,45 +38,103 @@ impl<'a> PackedBlock<'a> {
         }
     }
 
+    /// Which block of the decoder it is.
+    pub(crate) fn layer(&self) -> usize {
+        self.layer
+    }
+
     /// What comes before attention, from the block's input (rows x hidden). What query, key and value rows are before the
     /// norms of heads is kept where it is wanted and there are any.
     pub(crate) fn before_attention(
         &self,
         x: &Tensor,
         positions: &[u32],
-        rope: &RopeTable,
+        ropes: &RopeTables,
         keep_bare: bool,
     ) -> BeforeAttention {
         let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
-        let (normed, inverse) = rms_norm(x, &block[BlockWeight::AttentionNorm], config.rms_norm_eps);
+        let (normed, inverse) =
+            rms_norm(x, &self.norm_scale(BlockWeight::AttentionNorm), config.rms_norm_eps);
         let mut qkv = self.qkv.forward(&normed);
         drop(normed);
-        if let Some(bias) = block.get(BlockWeight::QkvBias) {
+        if let Some(bias) = self.weight(BlockWeight::QkvBias) {
             add_bias(&mut qkv, bias);
         }
         let bare = (keep_bare && config.qk_norm).then(|| qkv.clone());
-        self.decoder.place_heads(block, &mut qkv, positions, rope);
+        self.decoder.place_heads(block, &mut qkv, positions, ropes.of(config.block(self.layer)));
         BeforeAttention { inverse, bare, qkv }
     }
 
     /// Adds what was attended to (rows x heads * head_dim) to the residual stream.
-    pub(crate) fn add_attended(&self, attended: &Tensor, x: &mut Tensor) {
-        self.attention_out.add(attended, x);
-        if let Some(bias) = self.decoder.parameters().blocks[self.layer].get(BlockWeight::AttentionOutBias) {
-            add_bias(x, bias);
-        }
+    pub(crate) fn add_attended(&self, attended: &Tensor, x: &mut Tensor) -> Option<BareAddition> {
+        let bias = self.weight(BlockWeight::AttentionOutBias);
+        self.add(&self.attention_out, attended, bias, BlockWeight::AfterAttentionNorm, x)
     }
 
-    /// Adds the feed-forward layer's output to the residual stream. Returns the inverse root mean squares of its norm and
-    /// its gate and up rows.
-    pub(crate) fn add_feed_forward(&self, x: &mut Tensor) -> (Tensor, Tensor) {
-        let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
-        let (normed, inverse) = rms_norm(x, &block[BlockWeight::FeedForwardNorm], config.rms_norm_eps);
+    /// Adds the feed-forward layer's output to the residual stream.
+    pub(crate) fn add_feed_forward(&self, x: &mut Tensor) -> AfterFeedForward {
+        let eps = self.decoder.config().rms_norm_eps;
+        let (normed, inverse) = rms_norm(x, &self.norm_scale(BlockWeight::FeedForwardNorm), eps);
         let gate_up = self.gate_up.forward(&normed);
         drop(normed);
-        self.down.add(&swiglu(&gate_up), x);
-        (inverse, gate_up)
+        let activated = match self.decoder.config().activation {
+            Activation::Silu => swiglu(&gate_up),
+            Activation::GeluTanh => geglu(&gate_up),
+        };
+        let bare = self.add(&self.down, &activated, None, BlockWeight::AfterFeedForwardNorm, x);
+        AfterFeedForward { inverse, gate_up, bare }
     }
+
+    /// Adds a projection to the residual stream, through its norm where there is one.
+    fn add(
+        &self,
+        projection: &PackedProjection,
+        from: &Tensor,
+        bias: Option<&Tensor>,
+        norm: BlockWeight,
+        x: &mut Tensor,
+    ) -> Option<BareAddition> {
+        if self.weight(norm).is_none() {
+            projection.add(from, x);
+            if let Some(bias) = bias {
+                add_bias(x, bias);
+            }
+            return None;
+        }
+        let mut rows = projection.forward(from);
+        if let Some(bias) = bias {
+            add_bias(&mut rows, bias);
+        }
+        let inverse = add_rms_norm(x, &rows, &self.norm_scale(norm), self.decoder.config().rms_norm_eps);
+        Some(BareAddition { rows, inverse })
+    }
+
+    fn weight(&self, weight: BlockWeight) -> Option<&'a Tensor> {
+        self.decoder.parameters().blocks[self.layer].get(weight)
+    }
+
+    /// What one of the block's norms multiplies by.
+    fn norm_scale(&self, norm: BlockWeight) -> Cow<'a, Tensor> {
+        self.decoder.norm_scale(&self.decoder.parameters().blocks[self.layer][norm])
+    }
+}
+
+/// What is added to the residual stream through a norm, before that norm.
+pub(crate) struct BareAddition {
+    /// Rows x hidden.
+    pub rows: Tensor,
+    /// Their inverse root mean squares, rows x 1.
+    pub inverse: Tensor,
+}
+
+/// What the feed-forward layer leaves for the backward pass.
+pub(crate) struct AfterFeedForward {
+    /// Inverse root mean squares of the norm before it, rows x 1.
+    pub inverse: Tensor,
+    /// Gate and up rows.
+    pub gate_up: Tensor,
+    /// What it adds, where there is a norm after it.
+    pub bare: Option<BareAddition>,
 }
 
 /// What comes before the attention of a block.

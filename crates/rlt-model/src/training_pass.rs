@@ -1,17 +1,19 @@
 //! The passes of a training step over a packed batch: forward, keeping what the backward pass needs, the head, and back.
 
 use rlt_engine::attention::{Layout, attention, attention_backward};
-use rlt_engine::embedding::{embed, embed_backward};
+use rlt_engine::embedding::{embed_backward, scale};
+use rlt_engine::geglu::geglu_backward;
 use rlt_engine::matmul::add_bias_backward;
 use rlt_engine::norm::{head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward};
-use rlt_engine::rope::{RopeTable, Rotation, rotate};
+use rlt_engine::rope::{Rotation, rotate};
 use rlt_engine::swiglu::swiglu_backward;
 use rlt_engine::{Tensor, head};
 
 use crate::batch::PackedBatch;
-use crate::decoder::Decoder;
+use crate::config::Activation;
+use crate::decoder::{Decoder, RopeTables};
 use crate::gradients::{BlockGradients, Gradients};
-use crate::packed_block::{BeforeAttention, PackedBlock};
+use crate::packed_block::{AfterFeedForward, BareAddition, BeforeAttention, PackedBlock};
 use crate::parameters::{BlockWeight, Parameters};
 
 /// What the backward pass needs of one block.
@@ -26,6 +28,9 @@ struct BlockActivations {
     middle: Tensor,
     inverse_mlp: Tensor,
     gate_up: Tensor,
+    /// What attention and the feed-forward layer add, where there are norms after them.
+    bare_attention: Option<BareAddition>,
+    bare_feed_forward: Option<BareAddition>,
 }
 
 /// What the backward pass needs of a whole forward pass.
@@ -58,16 +63,17 @@ impl Decoder {
         layer: usize,
         x: &Tensor,
         layout: &Layout,
-        rope: &RopeTable,
+        ropes: &RopeTables,
     ) -> (Tensor, BlockActivations) {
         let block = PackedBlock::new(self, layer);
         let BeforeAttention { inverse: inverse_attention, bare: qkv_before_norm, qkv } =
-            block.before_attention(x, layout.positions(), rope, true);
-        let (attended, log_sums) = attention(&qkv, layout, self.attention_shape(), self.arithmetic());
+            block.before_attention(x, layout.positions(), ropes, true);
+        let (attended, log_sums) = attention(&qkv, layout, self.attention_of(layer), self.arithmetic());
         let mut middle = x.clone();
-        block.add_attended(&attended, &mut middle);
+        let bare_attention = block.add_attended(&attended, &mut middle);
         let mut out = middle.clone();
-        let (inverse_mlp, gate_up) = block.add_feed_forward(&mut out);
+        let AfterFeedForward { inverse: inverse_mlp, gate_up, bare: bare_feed_forward } =
+            block.add_feed_forward(&mut out);
         let saved = BlockActivations {
             inverse_attention,
             qkv_before_norm,
@@ -77,6 +83,8 @@ impl Decoder {
             middle,
             inverse_mlp,
             gate_up,
+            bare_attention,
+            bare_feed_forward,
         };
         (out, saved)
     }
@@ -89,7 +97,7 @@ impl Decoder {
         x: &Tensor,
         saved: BlockActivations,
         layout: &Layout,
-        rope: &RopeTable,
+        ropes: &RopeTables,
         dx: &mut Tensor,
         mut grads: BlockGradients,
     ) {
@@ -100,12 +108,24 @@ impl Decoder {
 
         // Feed-forward layer.
         let down = self.projection(layer, BlockWeight::Down);
-        let (mut dactivated, through) = down.input_gradient(dx);
-        swiglu_backward(&mut dactivated, &mut gate_up);
+        let dbare = self.addition_backward(
+            layer,
+            BlockWeight::AfterFeedForwardNorm,
+            saved.bare_feed_forward,
+            dx,
+            &mut grads,
+        );
+        let dadded = dbare.as_ref().unwrap_or(dx);
+        let (mut dactivated, through) = down.input_gradient(dadded);
+        match self.config().activation {
+            Activation::Silu => swiglu_backward(&mut dactivated, &mut gate_up),
+            Activation::GeluTanh => geglu_backward(&mut dactivated, &mut gate_up),
+        }
         let (activated, dgate_up) = (dactivated, gate_up);
-        down.add_gradients(dx, &activated, through, grads.matrix(BlockWeight::Down));
-        drop(activated);
-        let normed = rms_norm_again(&middle, &block[BlockWeight::FeedForwardNorm], &inverse_mlp);
+        down.add_gradients(dadded, &activated, through, grads.matrix(BlockWeight::Down));
+        drop((activated, dbare));
+        let mlp_norm = self.norm_scale(&block[BlockWeight::FeedForwardNorm]);
+        let normed = rms_norm_again(&middle, &mlp_norm, &inverse_mlp);
         let dnormed = self.projection(layer, BlockWeight::GateUp).backward(
             &dgate_up,
             &normed,
@@ -113,50 +133,90 @@ impl Decoder {
         );
         drop((normed, dgate_up));
         let dnorm = grads.weight(BlockWeight::FeedForwardNorm);
-        rms_norm_backward(&dnormed, &middle, &block[BlockWeight::FeedForwardNorm], &inverse_mlp, dx, dnorm);
+        rms_norm_backward(&dnormed, &middle, &mlp_norm, &inverse_mlp, dx, dnorm);
         drop(dnormed);
 
         // Attention.
+        let dbare = self.addition_backward(
+            layer,
+            BlockWeight::AfterAttentionNorm,
+            saved.bare_attention,
+            dx,
+            &mut grads,
+        );
+        let dadded = dbare.as_ref().unwrap_or(dx);
         if let Some(bias) = grads.weight(BlockWeight::AttentionOutBias) {
-            add_bias_backward(dx, bias);
+            add_bias_backward(dadded, bias);
         }
         let dattended = self.projection(layer, BlockWeight::AttentionOut).backward(
-            dx,
+            dadded,
             &attended,
             grads.matrix(BlockWeight::AttentionOut),
         );
+        drop(dbare);
         let mut dqkv = attention_backward(
             &dattended,
             &qkv,
             &attended,
             &log_sums,
             layout,
-            self.attention_shape(),
+            self.attention_of(layer),
             self.arithmetic(),
         );
         drop((dattended, attended, qkv));
         let [queries, keys, rotated] = self.head_columns();
-        rotate(&mut dqkv, rotated, layout.positions(), rope, Rotation::Backward);
+        rotate(
+            &mut dqkv,
+            rotated,
+            layout.positions(),
+            ropes.of(self.config().block(layer)),
+            Rotation::Backward,
+        );
         if let Some(before) = &qkv_before_norm {
             for (heads, norm) in [(queries, BlockWeight::QueryNorm), (keys, BlockWeight::KeyNorm)] {
                 let Some(weight) = block.get(norm) else { continue };
-                head_norm_backward(&mut dqkv, before, heads, weight, eps, grads.weight(norm));
+                head_norm_backward(
+                    &mut dqkv,
+                    before,
+                    heads,
+                    &self.norm_scale(weight),
+                    eps,
+                    grads.weight(norm),
+                );
             }
         }
         if let Some(bias) = grads.weight(BlockWeight::QkvBias) {
             add_bias_backward(&dqkv, bias);
         }
-        let normed = rms_norm_again(x, &block[BlockWeight::AttentionNorm], &inverse_attention);
+        let attention_norm = self.norm_scale(&block[BlockWeight::AttentionNorm]);
+        let normed = rms_norm_again(x, &attention_norm, &inverse_attention);
         let dnormed =
             self.projection(layer, BlockWeight::Qkv).backward(&dqkv, &normed, grads.matrix(BlockWeight::Qkv));
         let dnorm = grads.weight(BlockWeight::AttentionNorm);
-        rms_norm_backward(&dnormed, x, &block[BlockWeight::AttentionNorm], &inverse_attention, dx, dnorm);
+        rms_norm_backward(&dnormed, x, &attention_norm, &inverse_attention, dx, dnorm);
+    }
+
+    /// Backward pass through the norm of what is added to the residual stream, whose gradient is `dx`: the gradient of
+    /// what was added before that norm, where there is one.
+    fn addition_backward(
+        &self,
+        layer: usize,
+        norm: BlockWeight,
+        bare: Option<BareAddition>,
+        dx: &Tensor,
+        grads: &mut BlockGradients,
+    ) -> Option<Tensor> {
+        let BareAddition { rows, inverse } = bare?;
+        let weight = self.norm_scale(&self.parameters().blocks[layer][norm]);
+        let mut dbare = Tensor::zeros_on(rows.device(), rows.rows(), rows.cols());
+        rms_norm_backward(dx, &rows, &weight, &inverse, &mut dbare, grads.weight(norm));
+        Some(dbare)
     }
 
     /// Forward pass that keeps what [`Self::backward`] needs.
     pub fn forward(&self, batch: &PackedBatch, keep: Keep) -> Activations {
         let rope = self.rope_for(&batch.layout);
-        let mut x = embed(&batch.ids, &self.parameters().embedding);
+        let mut x = self.embedded(&batch.ids);
         let (mut inputs, mut blocks) = (Vec::new(), Vec::new());
         for layer in 0..self.config().n_layers {
             let (out, saved) = self.block_forward(layer, &x, &batch.layout, &rope);
@@ -165,7 +225,8 @@ impl Decoder {
                 blocks.push(saved);
             }
         }
-        let (hidden, inverse_final) = rms_norm(&x, &self.parameters().final_norm, self.config().rms_norm_eps);
+        let (hidden, inverse_final) =
+            rms_norm(&x, &self.norm_scale(&self.parameters().final_norm), self.config().rms_norm_eps);
         Activations { inputs, blocks, last: x, inverse_final, hidden }
     }
 
@@ -183,7 +244,7 @@ impl Decoder {
         rms_norm_backward(
             dhidden,
             &activations.last,
-            &self.parameters().final_norm,
+            &self.norm_scale(&self.parameters().final_norm),
             &activations.inverse_final,
             &mut dx,
             grads.weights_mut().map(|weights| &mut weights.final_norm),
@@ -197,6 +258,9 @@ impl Decoder {
             self.block_backward(layer, &x, saved, &batch.layout, &rope, &mut dx, grads.block_mut(layer));
         }
         if let Some(weights) = grads.weights_mut() {
+            if let Some(factor) = self.config().embedding_scale.factor(self.config().hidden_size) {
+                scale(&mut dx, factor);
+            }
             embed_backward(&batch.ids, &dx, &mut weights.embedding);
         }
     }

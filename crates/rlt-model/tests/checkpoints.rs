@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rlt_engine::{Tensor, head};
 use rlt_model::Stop;
-use rlt_model::batch::{PackedBatch, ScoringGroup};
+use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::slots;
 use rlt_model::training_pass::Keep;
@@ -16,7 +16,7 @@ use rlt_model::weights::{Dtype, Weights};
 use rlt_model::{Decoder, Gradients};
 
 /// Name, and the number format of its weights.
-const CHECKPOINTS: [(&str, Dtype); 11] = [
+const CHECKPOINTS: [(&str, Dtype); 13] = [
     ("qwen2_tied_f32", Dtype::F32),
     ("qwen2_yarn_bf16", Dtype::Bf16),
     ("qwen3_tied_bf16_sharded", Dtype::Bf16),
@@ -28,7 +28,15 @@ const CHECKPOINTS: [(&str, Dtype); 11] = [
     ("qwen3_bias_bf16", Dtype::Bf16),
     ("smollm_tied_f16", Dtype::F16),
     ("mistral_bf16", Dtype::Bf16),
+    ("mistral_window_f32", Dtype::F32),
+    ("qwen2_window_f32", Dtype::F32),
 ];
+
+/// Those with transformers' gradients: biases, windows.
+const WITH_GRADIENTS: [&str; 3] = ["llama_bias_f32", "mistral_window_f32", "qwen2_window_f32"];
+
+/// Ways to keep what the backward pass needs.
+const KEPT: [Keep; 2] = [Keep::Activations, Keep::BlockInputs];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints").join(name)
@@ -146,29 +154,110 @@ fn a_frozen_model_keeps_bf16_and_computes_the_bits_of_the_widened_one() {
     }
 }
 
-/// The other families' gradients are compared in `parity.rs`; these have the biases.
+/// Plain families' gradients are compared in `parity.rs`.
 #[test]
-fn gradients_of_biases_equal_those_of_pytorch() {
-    let name = "llama_bias_f32";
-    let (decoder, ids) = (Decoder::load(&folder(name)).unwrap(), golden(name).ids);
-    let n = ids.len() - 1;
-    let scored = 1..ids.len();
-    let batch = PackedBatch::new(&[ScoringGroup::single(ids, vec![scored])]);
-    let mut grads = Gradients::zeros(&decoder);
-    decoder
-        .train_micro_batch(&batch, 1.0, Keep::Activations, &mut grads, |_, logprobs| {
-            Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])
-        })
-        .unwrap();
-    let expected = Weights::open_file(&folder(name).join("golden.safetensors")).unwrap();
-    for (slot, grad) in slots(decoder.config()).iter().zip(grads.tensors()) {
-        let parts = slot.parts.iter();
-        let parts = parts.map(|part| expected.read_f32(&format!("grad.{}", part.name), &part.shape).unwrap());
-        let parts: Vec<f32> = parts.flatten().collect();
-        let largest = parts.iter().fold(0.0_f32, |m, x| x.abs().max(m));
-        let worst = largest_difference(&grad.to_host(), &parts);
-        // The softmax does not notice a key's bias, so that its gradient is zero but for rounding.
-        assert!(worst < 1e-5 * largest.max(1.0), "{}: {worst:e} of {largest}", slot.parts[0].name);
+fn gradients_equal_those_of_pytorch() {
+    for (name, keep) in WITH_GRADIENTS.into_iter().flat_map(|name| KEPT.map(|keep| (name, keep))) {
+        let (decoder, ids) = (Decoder::load(&folder(name)).unwrap(), golden(name).ids);
+        let n = ids.len() - 1;
+        let scored = 1..ids.len();
+        let batch = PackedBatch::new(&[ScoringGroup::single(ids, vec![scored])]);
+        let mut grads = Gradients::zeros(&decoder);
+        decoder
+            .train_micro_batch(&batch, 1.0, keep, &mut grads, |_, logprobs| {
+                Ok::<_, std::convert::Infallible>(vec![-1.0 / n as f32; logprobs.len()])
+            })
+            .unwrap();
+        let expected = Weights::open_file(&folder(name).join("golden.safetensors")).unwrap();
+        let mut worst_of_all = 0.0_f32;
+        for (slot, grad) in slots(decoder.config()).iter().zip(grads.tensors()) {
+            let parts = slot.parts.iter();
+            let parts =
+                parts.map(|part| expected.read_f32(&format!("grad.{}", part.name), &part.shape).unwrap());
+            let parts: Vec<f32> = parts.flatten().collect();
+            let largest = parts.iter().fold(0.0_f32, |m, x| x.abs().max(m));
+            let worst = largest_difference(&grad.to_host(), &parts);
+            // The softmax does not notice a key's bias, so that its gradient is zero but for rounding.
+            assert!(
+                worst < 1e-5 * largest.max(1.0),
+                "{name}, {}: {worst:e} of {largest}",
+                slot.parts[0].name
+            );
+            worst_of_all = worst_of_all.max(worst / largest.max(1.0));
+        }
+        println!("{name}: largest difference of a gradient {worst_of_all:e}");
+    }
+}
+
+/// Sequences that share a prefix of which a part has left the windows: as each alone, forward and backward.
+#[test]
+fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
+    for name in WITH_GRADIENTS {
+        let (decoder, ids) = (Decoder::load(&folder(name)).unwrap(), golden(name).ids);
+        let (prefix, rest) = ids.split_at(25);
+        let continuations = [rest.to_vec(), rest[3..20].to_vec(), rest[7..9].to_vec()];
+        let shared = ScoringGroup {
+            prefix: prefix.into(),
+            continuations: continuations.iter().cloned().map(Continuation::whole).collect::<Vec<_>>().into(),
+        };
+        let apart = continuations.iter().map(|own| {
+            let scored = prefix.len()..prefix.len() + own.len();
+            ScoringGroup::single([prefix, own].concat(), vec![scored])
+        });
+        let run = |groups: &[ScoringGroup]| {
+            let batch = PackedBatch::new(groups);
+            let mut grads = Gradients::zeros(&decoder);
+            let weights: Vec<f32> = (0..batch.targets.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+            let logprobs = decoder
+                .train_micro_batch(&batch, 0.7, Keep::Activations, &mut grads, |first, logprobs| {
+                    Ok::<_, std::convert::Infallible>(weights[first..first + logprobs.len()].to_vec())
+                })
+                .unwrap();
+            (logprobs, grads)
+        };
+        let (shared, apart) = (run(&[shared]), run(&apart.collect::<Vec<_>>()));
+        let worst = largest_difference(&shared.0, &apart.0);
+        assert!(worst < 1e-5, "{name}: {worst}");
+        for (a, b) in shared.1.tensors().iter().zip(apart.1.tensors()) {
+            let largest = b.to_host().iter().fold(1.0_f32, |m, x| x.abs().max(m));
+            let worst = largest_difference(&a.to_host(), &b.to_host());
+            assert!(worst < 1e-4 * largest, "{name}: {worst} of {largest}");
+        }
+    }
+}
+
+/// Sampled over pages of keys and values, several completions of each prompt, and scored again in packed batches.
+#[test]
+fn sampled_logprobs_are_those_of_teacher_forcing() {
+    for name in WITH_GRADIENTS {
+        let decoder = Decoder::load(&folder(name)).unwrap();
+        let ids = golden(name).ids;
+        let params = SamplingParams {
+            temperature: 0.8,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            max_new_tokens: 40,
+            stop_token_ids: vec![],
+            max_running: 4,
+        };
+        let requests =
+            [5, 17].map(|n| GenerationRequest { prompt: ids[..n].into(), n: 3, stream: [n as u64, 0] });
+        let sampled = generate(&decoder, &requests, &params, 5, Stop::never(), &mut |_| ()).unwrap();
+        let groups: Vec<_> = requests
+            .iter()
+            .zip(&sampled)
+            .map(|(request, completions)| ScoringGroup {
+                prefix: request.prompt.clone(),
+                continuations: completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect(),
+            })
+            .collect();
+        let scored = decoder.token_logprobs(&groups, 0.8, 1000).unwrap();
+        for (completion, scored) in sampled.iter().flatten().zip(scored.iter().flatten()) {
+            let worst = largest_difference(&completion.logprobs, scored);
+            assert!(worst < 1e-4, "{name}: {worst}");
+        }
     }
 }
 

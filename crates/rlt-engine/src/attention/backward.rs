@@ -91,7 +91,7 @@ pub fn attention_backward(
 /// and values.
 fn count(sizes: &Sizes, inputs: &Inputs) {
     let (layout, shape) = (inputs.layout, inputs.shape);
-    let (keys, features) = (layout.keys_seen(), shape.n_heads * shape.head_dim);
+    let (keys, features) = (layout.keys_seen(shape), shape.n_heads * shape.head_dim);
     let elements = layout.rows() * (2 * shape.qkv_cols() + 2 * features);
     sizes.did(Operation::Attention, 5.0 * keys * features as f64, elements);
 }

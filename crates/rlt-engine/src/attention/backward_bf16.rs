@@ -102,7 +102,7 @@ impl<'a> FamilyHead<'a> {
         let q_inner = Pairs::lay_out_columns(q, q_inner);
         let do_inner = Pairs::lay_out_columns(dout, do_inner);
 
-        for keys in inputs.layout.key_tiles(segment, first, n) {
+        for keys in inputs.layout.key_tiles(segment, first, n, shape) {
             let key_row = segments[keys.segment].start + keys.first;
             let [key_columns, value_columns, keys_inner] = self.keys.get(self.kv_head, keys);
             let m = keys.len;

@@ -126,7 +126,7 @@ impl Task<'_, '_> {
         let scratch = &mut *self.scratch;
         let dq = &mut dq.data_mut()[..n * vd];
         dq.fill(0.0);
-        for keys in inputs.layout.key_tiles(segment, first, n) {
+        for keys in inputs.layout.key_tiles(segment, first, n, shape) {
             let FamilyHead { keys_across, values_across, keys_inner, gradients, .. } = &mut self.head;
             keys_across.scores::<S, MR, NV>(simd, kv_head, keys, &q_rows, &mut scratch.p);
             values_across.scores::<S, MR, NV>(simd, kv_head, keys, &dout_rows, &mut scratch.dp);

@@ -42,11 +42,13 @@ impl Scratch {
                 let tiles = self.p.data_mut().chunks_exact_mut(TILE_KEYS);
                 let tiles = tiles.zip(self.dp.data_mut().chunks_exact_mut(TILE_KEYS));
                 for (i, (p, dp)) in tiles.take(n).enumerate() {
-                    let visible = keys.visible(i);
+                    let (hidden, visible) = (keys.hidden(i), keys.visible(i));
                     let (p, dp) = (&mut p[..keys.len], &mut dp[..keys.len]);
-                    p[visible..].fill(0.0);
-                    dp[visible..].fill(0.0);
-                    for (p, dp) in p[..visible].iter_mut().zip(&mut dp[..visible]) {
+                    for x in [&mut *p, &mut *dp] {
+                        x[..hidden].fill(0.0);
+                        x[visible..].fill(0.0);
+                    }
+                    for (p, dp) in p[hidden..visible].iter_mut().zip(&mut dp[hidden..visible]) {
                         *p = simd::exp_below_one(p.mul_add(scale, -rows.log_sums[i]));
                         *dp = *p * (*dp - rows.deltas[i]) * scale;
                     }

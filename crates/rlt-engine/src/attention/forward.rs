@@ -111,7 +111,7 @@ const TILES_AT_LEAST: usize = 4;
 
 /// Counts the forward pass without computing it: scores, and weighted values.
 fn count(sizes: &Sizes, layout: &Layout, shape: AttentionShape) {
-    let (keys, features) = (layout.keys_seen(), shape.n_heads * shape.head_dim);
+    let (keys, features) = (layout.keys_seen(shape), shape.n_heads * shape.head_dim);
     sizes.did(
         Operation::Attention,
         2.0 * keys * features as f64,
@@ -136,7 +136,7 @@ impl ByTiles for Attend<'_> {
         let (shape, rows, vd) = (tile.shape, tile.rows(), value_cols(tile.shape));
         let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
         scratch.begin(rows, shape);
-        for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n) {
+        for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n, tile.shape) {
             all_keys.scores::<S, MR, NV>(simd, tile.kv_head, keys, &queries, &mut scratch.scores);
             scratch.softmax(simd, tile, keys);
             let Scratch { scores, out: values, corrections, .. } = &mut *scratch;

@@ -62,7 +62,7 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
     }
     scratch.begin(tile.rows(), shape);
     kernel.on(|| {
-        for tile_of_keys in tile.layout.key_tiles(tile.index, tile.first, n) {
+        for tile_of_keys in tile.layout.key_tiles(tile.index, tile.first, n, tile.shape) {
             let [keys, values] = keys.get(tile.kv_head, tile_of_keys);
             // Rows of scores have room for whole panels, which need not be put together elsewhere.
             let whole = tile_of_keys.len.next_multiple_of(PANEL);

@@ -1,6 +1,6 @@
 //! Keys in runs and tiles.
 
-use super::layout::{Layout, Segment};
+use super::layout::{AttentionShape, Layout, Segment};
 use crate::tile::PANEL;
 
 /// Segments cut into runs of so many keys, each segment beginning a new run.
@@ -44,6 +44,8 @@ pub(super) struct KeyTile {
     /// Keys visible to the first query of the query tile (none where below 1); each later query sees one
     /// more, up to all.
     visible_to_first: isize,
+    /// Keys that have left the window of the first query (none where below 1); each later query sees one less.
+    hidden_to_first: isize,
 }
 
 impl KeyTile {
@@ -51,26 +53,45 @@ impl KeyTile {
     pub(super) fn visible(&self, i: usize) -> usize {
         (self.visible_to_first + i as isize).clamp(0, self.len as isize) as usize
     }
+
+    /// How many of these are hidden from it again, as its window begins after them.
+    pub(super) fn hidden(&self, i: usize) -> usize {
+        self.hidden_to_first.saturating_add(i as isize).clamp(0, self.visible(i) as isize) as usize
+    }
 }
 
 impl Layout {
-    /// The key tiles of queries `first..first + len` (relative to their segment), prefix first.
+    /// The key tiles that some of the queries `first..first + len` (relative to their segment) see, prefix first.
     pub(super) fn key_tiles(
         &self,
         segment: usize,
         first: usize,
         len: usize,
+        shape: AttentionShape,
     ) -> impl Iterator<Item = KeyTile> {
-        let tiles = |segment: usize, len: usize, visible: usize| {
-            (0..len).step_by(TILE_KEYS).map(move |first| KeyTile {
+        let prefix = self.segments()[segment].prefix;
+        let before = prefix.map_or(0, |p| self.segments()[p].len);
+        let position = before + first;
+        // `offset`: position of the segment's first key.
+        let tiles = move |segment: usize, len: usize, visible: usize, offset: usize| {
+            let tiles = (0..len).step_by(TILE_KEYS).map(move |first| KeyTile {
                 segment,
                 first,
                 len: TILE_KEYS.min(len - first),
                 visible_to_first: visible as isize - first as isize,
-            })
+                hidden_to_first: match shape.window {
+                    Some(window) => {
+                        position as isize + 1
+                            - window.min(isize::MAX as usize) as isize
+                            - (offset + first) as isize
+                    }
+                    None => isize::MIN,
+                },
+            });
+            // The first query sees the most of what lies before.
+            tiles.filter(|tile| tile.hidden_to_first < tile.len as isize)
         };
-        let prefix = self.segments()[segment].prefix;
-        let of_prefix = prefix.map(|p| tiles(p, self.segments()[p].len, self.segments()[p].len));
-        of_prefix.into_iter().flatten().chain(tiles(segment, first + len, first + 1))
+        let of_prefix = prefix.map(|p| tiles(p, before, before, 0));
+        of_prefix.into_iter().flatten().chain(tiles(segment, first + len, first + 1, before))
     }
 }

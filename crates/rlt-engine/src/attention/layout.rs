@@ -2,7 +2,7 @@
 
 /// Heads of an attention layer. Query, key and value heads lie side by side in a row of the packed
 /// matrix: `[n_heads | n_kv_heads | n_kv_heads] x head_dim` columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionShape {
     /// Query heads.
     pub n_heads: usize,
@@ -10,9 +10,18 @@ pub struct AttentionShape {
     pub n_kv_heads: usize,
     /// Columns of one head.
     pub head_dim: usize,
+    /// Tokens that one sees, its own and those before it; none: all of these.
+    pub window: Option<usize>,
+    /// What scores are divided by the root of.
+    pub score_divisor: f32,
 }
 
 impl AttentionShape {
+    /// Attention to all tokens before, of scores divided by the root of the head width.
+    pub const fn full(n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Self {
+        Self { n_heads, n_kv_heads, head_dim, window: None, score_divisor: head_dim as f32 }
+    }
+
     /// Columns of the packed query/key/value matrix.
     pub fn qkv_cols(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.head_dim
@@ -33,9 +42,20 @@ impl AttentionShape {
         (self.n_heads + self.n_kv_heads + kv_head) * self.head_dim
     }
 
-    /// Scores are divided by the root of the head width.
+    /// What scores are multiplied by.
     pub(crate) fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
+        1.0 / self.score_divisor.sqrt()
+    }
+
+    /// The first position that a token at `position` sees.
+    pub(crate) fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// Where a running maximum begins: below all scores, and finite where a token may see none of the first keys that
+    /// pass by, so that nothing is taken from infinity.
+    pub(crate) fn before_any_score(&self) -> f32 {
+        if self.window.is_some() { -1e30 } else { f32::NEG_INFINITY }
     }
 }
 
@@ -93,11 +113,15 @@ impl Layout {
     }
 
     /// Keys seen, summed over the rows.
-    pub(crate) fn keys_seen(&self) -> f64 {
+    pub(crate) fn keys_seen(&self, shape: AttentionShape) -> f64 {
+        // Up to the window's length each token sees one more.
+        let of_first = |tokens: usize| {
+            let window = shape.window.unwrap_or(usize::MAX).min(tokens) as f64;
+            window * (window + 1.0) / 2.0 + (tokens as f64 - window) * window
+        };
         let of_segment = |segment: &Segment| {
-            let (n, before) =
-                (segment.len as f64, segment.prefix.map_or(0.0, |prefix| self.segments[prefix].len as f64));
-            n * before + n * (n + 1.0) / 2.0
+            let before = segment.prefix.map_or(0, |prefix| self.segments[prefix].len);
+            of_first(before + segment.len) - of_first(before)
         };
         self.segments.iter().map(of_segment).sum()
     }

@@ -57,10 +57,16 @@ impl QueryTile<'_> {
     }
 }
 
-/// How many of a tile's keys each query sees, head after head.
+/// How many of a tile's keys each query sees, head after head; the first of them may be hidden from it again.
 #[inline(always)]
 pub(super) fn visible_keys(tile: QueryTile, keys: KeyTile) -> impl Iterator<Item = usize> {
     (0..tile.n).cycle().map(move |i| keys.visible(i))
+}
+
+/// How many of a tile's keys are hidden from each query by its window, head after head.
+#[inline(always)]
+fn hidden_keys(tile: QueryTile, keys: KeyTile) -> impl Iterator<Item = usize> {
+    (0..tile.n).cycle().map(move |i| keys.hidden(i))
 }
 
 /// Buffers of one thread, for the rows of a tile.
@@ -91,7 +97,7 @@ impl Scratch {
 
     /// Begins a tile of `rows` rows.
     pub(super) fn begin(&mut self, rows: usize, shape: AttentionShape) {
-        self.maxima[..rows].fill(f32::NEG_INFINITY);
+        self.maxima[..rows].fill(shape.before_any_score());
         self.sums[..rows].fill(NO_LANES);
         self.out.data_mut()[..rows * value_cols(shape)].fill(0.0);
     }
@@ -125,6 +131,11 @@ impl Scratch {
         keys: KeyTile,
     ) {
         let scale = tile.shape.scale();
+        if tile.shape.window.is_some() {
+            for (row, hidden) in rows.clone().zip(hidden_keys(tile, keys)) {
+                self.scores_of(row).as_flattened_mut()[..hidden].fill(f32::NEG_INFINITY);
+            }
+        }
         for (row, visible) in rows.clone().zip(visible_keys(tile, keys)) {
             let seen = simd::first_blocks(self.scores_of(row), visible);
             let max = simd::max_of_blocks(simd, seen);

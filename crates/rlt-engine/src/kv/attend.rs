@@ -31,7 +31,8 @@ pub fn decode_attention(
     let sequences = &sequences[..];
     let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);
     if let Device::Sizes(sizes) = qkv.device() {
-        let keys: usize = sequences.iter().map(|sequence| sequence.len() + 1).sum();
+        let seen = |sequence: &&KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());
+        let keys: usize = sequences.iter().map(seen).sum();
         let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
         sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, 2 * keys * kv_heads);
         return out;
@@ -85,6 +86,8 @@ struct HeadRun<'a> {
 /// One page of one key/value head, and the queries of the task that attend to it.
 struct PageHead<'a> {
     numbers: Numbers<'a>,
+    /// Position of its first token.
+    first: usize,
     /// Tokens that are stored.
     count: usize,
     queries: Range<usize>,
@@ -92,6 +95,8 @@ struct PageHead<'a> {
 
 /// Running maximum, sum and weighted values of each query of a task (online softmax).
 struct Running {
+    /// The first position that each sees.
+    first_seen: Vec<usize>,
     max: Vec<f32>,
     sum: Vec<f32>,
     /// Queries x head_dim.
@@ -118,20 +123,23 @@ impl<'a> HeadRun<'a> {
         let tokens = self.run.clone().map(|sequence| own(sequence).len() + 1).chain([prefix.len()]);
         let pages: usize = tokens.map(|n| n.div_ceil(PAGE_TOKENS)).sum();
         let mut all = Vec::with_capacity(pages * self.kv_heads.len());
-        let mut add = |pages: &'a KvPages, n: usize, queries: Range<usize>| {
-            for page in 0..n.div_ceil(PAGE_TOKENS) {
+        // `before`: tokens before the first page; `seen`: the first position that any of these queries sees.
+        let mut add = |pages: &'a KvPages, n: usize, before: usize, seen: usize, queries: Range<usize>| {
+            for page in seen.saturating_sub(before) / PAGE_TOKENS..n.div_ceil(PAGE_TOKENS) {
+                let first = before + page * PAGE_TOKENS;
                 for (i, head) in self.kv_heads.clone().enumerate() {
                     let numbers = pages.head(page, self.layer, head);
                     let count = PAGE_TOKENS.min(n - page * PAGE_TOKENS);
                     let queries = i * per_head + queries.start..i * per_head + queries.end;
-                    all.push(PageHead { numbers, count, queries });
+                    all.push(PageHead { numbers, first, count, queries });
                 }
             }
         };
-        add(prefix, prefix.len(), 0..per_head);
+        let first_seen = |sequence: usize| self.shape.first_seen(self.sequences[sequence].len());
+        add(prefix, prefix.len(), 0, self.run.clone().map(first_seen).min().unwrap_or(0), 0..per_head);
         for (i, sequence) in self.run.clone().enumerate() {
             let own = own(sequence);
-            add(own, own.len() + 1, i * per_kv..(i + 1) * per_kv);
+            add(own, own.len() + 1, prefix.len(), first_seen(sequence), i * per_kv..(i + 1) * per_kv);
         }
         all
     }
@@ -147,8 +155,13 @@ impl WithSimd for HeadRun<'_> {
         let queries: Vec<&[f32]> =
             owners.iter().map(|&(sequence, head)| &self.qkv.row(sequence)[head * hd..][..hd]).collect();
         let n = queries.len();
-        let mut running =
-            Running { max: vec![f32::NEG_INFINITY; n], sum: vec![0.0; n], values: vec![0.0; n * hd] };
+        let seen = owners.iter().map(|&(sequence, _)| self.shape.first_seen(self.sequences[sequence].len()));
+        let mut running = Running {
+            first_seen: seen.collect(),
+            max: vec![self.shape.before_any_score(); n],
+            sum: vec![0.0; n],
+            values: vec![0.0; n * hd],
+        };
 
         let page_heads = self.page_heads();
         for (i, page) in page_heads.iter().enumerate() {
@@ -216,7 +229,7 @@ impl<'a> HeadRun<'a> {
         running: &mut Running,
     ) {
         let (hd, scale) = (self.shape.head_dim, self.shape.scale());
-        let &PageHead { numbers, count, .. } = page;
+        let &PageHead { numbers, count, first: position, .. } = page;
         let ahead = ahead.map(|page| page.numbers);
         let mut weights = [[0.0_f32; PAGE_TOKENS]; Q];
         for at in (0..PAGE_TOKENS).step_by(KV * S::F32_LANES) {
@@ -249,6 +262,8 @@ impl<'a> HeadRun<'a> {
         }
         for q in 0..Q {
             let before = running.max[first + q];
+            let hidden = running.first_seen[first + q].saturating_sub(position).min(count);
+            weights[q][..hidden].fill(f32::NEG_INFINITY);
             let seen = simd::first_blocks(weights[q].as_chunks_mut().0, count);
             let max = before.max(simd::max_of_blocks(simd, seen) * scale);
             let mut lanes = simd::NO_LANES;

@@ -36,4 +36,11 @@ impl Family {
     pub fn architecture(self) -> &'static str {
         self.names().1
     }
+
+    /// Whether `max_position_embeddings` counts positions before the scaling of rotary frequencies stretches them.
+    pub(super) fn counts_before_scaling(self) -> bool {
+        match self {
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => true,
+        }
+    }
 }

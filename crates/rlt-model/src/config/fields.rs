@@ -67,6 +67,11 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A whole number.
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "a whole number", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+    }
+
     /// A whole number above zero and at most `most`.
     pub(super) fn size_to(&self, key: &str, most: usize) -> Result<Option<usize>> {
         match self.size(key)? {

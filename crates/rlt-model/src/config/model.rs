@@ -95,6 +95,8 @@ pub struct BlockKind {
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
+    /// GELU, approximated by tanh.
+    GeluTanh,
 }
 
 impl Activation {
@@ -102,6 +104,7 @@ impl Activation {
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Silu => &["silu", "swish"],
+            Self::GeluTanh => &["gelu_pytorch_tanh"],
         }
     }
 }
@@ -166,6 +169,10 @@ impl ModelConfig {
     /// Longest context, tokens, as vLLM takes it: where yarn stretches the positions, its factor times the length of the
     /// pre-training, whatever `max_position_embeddings` says.
     pub fn context(&self) -> usize {
-        self.rope.scaling.context(self.max_position_embeddings)
+        if self.family.counts_before_scaling() {
+            self.rope.scaling.context(self.max_position_embeddings)
+        } else {
+            self.max_position_embeddings
+        }
     }
 }

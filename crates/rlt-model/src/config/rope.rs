@@ -246,7 +246,7 @@ impl RopeScaling {
 }
 
 /// An integer where the number is one: transformers checks the type.
-fn whole(x: f64) -> Value {
+pub(super) fn whole(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
 }
 

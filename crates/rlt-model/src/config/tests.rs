@@ -195,12 +195,24 @@ fn fields_that_change_the_arithmetic_are_honoured_or_refused_by_name() {
         (json!({"rope_scaling": {"type": "default", "mrope_section": [16, 24, 24]}}), "mrope_section"),
         (json!({"rope_scaling": {"type": "linear"}}), "rope_scaling.factor"),
         (json!({"rope_scaling": {"type": "linear", "factor": 0.0}}), "factor"),
-        (json!({"model_type": "mistral", "sliding_window": 1024}), "sliding_window"),
-        (json!({"model_type": "mistral", "max_position_embeddings": 32768}), "sliding_window"),
+        (json!({"model_type": "mistral", "sliding_window": 0}), "sliding_window"),
+        (json!({"model_type": "mistral", "sliding_window": 1_u64 << 40}), "sliding_window"),
         (
-            json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 1024,
-                "max_window_layers": 1}),
-            "sliding_window",
+            json!({"model_type": "mistral", "layer_types": ["full_attention", "sliding_attention"]}),
+            "layer_types",
+        ),
+        (
+            json!({"model_type": "qwen3", "use_sliding_window": true, "sliding_window": 8,
+                "layer_types": ["sliding_attention"]}),
+            "layer_types",
+        ),
+        (
+            json!({"model_type": "qwen2", "layer_types": ["full_attention", "sliding_attention"]}),
+            "use_sliding_window",
+        ),
+        (
+            json!({"model_type": "qwen2", "layer_types": ["full_attention", "chunked_attention"]}),
+            "chunked_attention",
         ),
         (json!({"layer_types": ["full_attention", "sliding_attention"]}), "layer_types"),
         (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
@@ -243,7 +255,40 @@ fn a_sliding_window_out_of_use_is_accepted() {
         json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 1024,
                "max_window_layers": 2}),
     ] {
-        read(&changes);
+        assert_eq!(read(&changes).windows, None);
+    }
+}
+
+#[test]
+fn a_sliding_window_in_use_says_which_blocks_attend_through_it() {
+    for (changes, tokens, of_block) in [
+        (json!({"model_type": "mistral", "sliding_window": 1024}), 1024, [true, true]),
+        (json!({"model_type": "mistral", "max_position_embeddings": 32768}), 4096, [true, true]),
+        (
+            json!({"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 1024,
+                "max_window_layers": 1}),
+            1024,
+            [false, true],
+        ),
+        (
+            json!({"model_type": "qwen3", "use_sliding_window": true, "sliding_window": 8,
+                "layer_types": ["sliding_attention", "full_attention"]}),
+            8,
+            [true, false],
+        ),
+    ] {
+        let config = read(&changes);
+        let of_block = of_block.to_vec();
+        assert_eq!(
+            config.windows,
+            Some(Windows { tokens, of_block: of_block.clone(), rope: None }),
+            "{changes}"
+        );
+        for (layer, windowed) in of_block.into_iter().enumerate() {
+            let kind = if windowed { AttentionKind::Window(tokens) } else { AttentionKind::Full };
+            assert_eq!(config.block(layer).attention, kind);
+        }
+        assert_eq!(ModelConfig::from_json(&config.to_json().to_string()).expect("reads back"), config);
     }
 }
 

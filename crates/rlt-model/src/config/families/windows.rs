@@ -71,7 +71,7 @@ pub(super) fn of_qwen(f: &Fields, config: &ModelConfig) -> Result<Option<Windows
             "layer_types holds {SLIDING:?}, but use_sliding_window is not true or sliding_window is null"
         )));
     }
-    let first = f.size("max_window_layers")?.unwrap_or(28);
+    let first = f.count("max_window_layers")?.unwrap_or(28);
     let of_block = by_type.unwrap_or_else(|| (0..config.n_layers).map(|layer| layer >= first).collect());
     Ok(of_blocks(config, tokens, of_block))
 }
