@@ -234,7 +234,8 @@ impl Bench {
     fn score(mut self, name: &str, shape: &str, completions: usize, think: usize) -> Result<(), Failure> {
         let samples: Vec<RltSample> = (0..completions).map(|i| self.sample(i, think)).collect();
         let student = Decoder::random(self.decoder.config(), 2).in_arithmetic(self.decoder.arithmetic());
-        let recorded = vec![vec![-7.0; think]; completions];
+        let recorded = vec![-7.0; think];
+        let recorded = vec![&recorded[..]; completions];
         self.time(name, shape, completions * think, |bench| {
             let teacher =
                 if name == "score" { Teacher::Model(&bench.decoder) } else { Teacher::Recorded(&recorded) };

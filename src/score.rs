@@ -15,7 +15,7 @@ use crate::dataset::TraceRow;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
-use crate::scorer::TokenScorer;
+use crate::scorer::Scorer;
 use jobs::{Job, full_scores, job_logprobs};
 use rlt_reward::rlt::{RltInputs, Unscorable, check_finite, explanation_value, rlt_reward};
 
@@ -27,10 +27,10 @@ pub use sample::{Formats, RltSample, ScoredSample, forged};
 #[derive(Clone, Copy)]
 pub enum Teacher<'a> {
     /// A model computes them at [`RewardConfig::teacher_temperature`].
-    Model(&'a dyn TokenScorer),
+    Model(&'a dyn Scorer),
     /// They were recorded while sampling, at that temperature and without truncation (top-k and the
     /// like): `[sample][completion token]`, nats. Those of the think tokens come first.
-    Recorded(&'a [Vec<f32>]),
+    Recorded(&'a [&'a [f32]]),
 }
 
 /// Scores `samples`: the teacher's log-probabilities at the think tokens, the student's at think and
@@ -46,7 +46,7 @@ pub enum Teacher<'a> {
 pub fn score_samples(
     samples: &[RltSample],
     teacher: Teacher,
-    student: &dyn TokenScorer,
+    student: &dyn Scorer,
     reward: &RewardConfig,
     tokens_per_batch: usize,
     progress: &dyn Progress,
@@ -138,8 +138,8 @@ pub fn score_samples(
 pub fn score_traces(
     traces: &[TraceRow],
     formats: &Formats,
-    teacher: &dyn TokenScorer,
-    student: &dyn TokenScorer,
+    teacher: &dyn Scorer,
+    student: &dyn Scorer,
     reward: &RewardConfig,
     tokens_per_batch: usize,
     progress: &dyn Progress,

@@ -8,7 +8,7 @@ use rlt_model::{Decoder, ScoredStates, Stop};
 use crate::error::Result;
 
 /// Gives log-probabilities of given tokens.
-pub trait TokenScorer {
+pub trait Scorer {
     /// Longest sequence (prefix and continuation together), tokens.
     fn context_tokens(&self) -> usize;
 
@@ -37,7 +37,7 @@ pub trait TokenScorer {
 #[derive(Debug, Clone, Copy)]
 pub struct Stoppable<'a>(pub &'a Decoder, pub Stop<'a>);
 
-impl TokenScorer for Stoppable<'_> {
+impl Scorer for Stoppable<'_> {
     fn context_tokens(&self) -> usize {
         self.0.context_tokens()
     }
@@ -56,7 +56,7 @@ impl TokenScorer for Stoppable<'_> {
     }
 }
 
-impl TokenScorer for Decoder {
+impl Scorer for Decoder {
     fn context_tokens(&self) -> usize {
         self.config().context()
     }
@@ -80,12 +80,12 @@ impl TokenScorer for Decoder {
 pub(crate) struct TokenTable {
     /// Log-probability by token id at temperature 1, nats.
     pub logprobs: fn(u32) -> f32,
-    /// See [`TokenScorer::context_tokens`].
+    /// See [`Scorer::context_tokens`].
     pub context_tokens: usize,
 }
 
 #[cfg(test)]
-impl TokenScorer for TokenTable {
+impl Scorer for TokenTable {
     fn context_tokens(&self) -> usize {
         self.context_tokens
     }

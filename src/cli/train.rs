@@ -1,7 +1,6 @@
 //! `rlt train`: GRPO.
 
 use clap::Args;
-use rlt::config::RewardKind;
 use rlt::run_dir::RunDir;
 use rlt::training::with_what_is_left;
 use rlt::{Result, start};
@@ -27,7 +26,7 @@ impl TrainArgs {
         if !config.makes_its_world() {
             model_folder(&config.model.path)?;
         }
-        if config.reward.kind == RewardKind::Rlt && !config.makes_its_world() {
+        if config.reward.kind.asks_student() && !config.makes_its_world() {
             model_folder(&config.model.student)?;
         }
         if !config.model.reference.as_os_str().is_empty() {

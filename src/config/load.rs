@@ -404,8 +404,8 @@ mod tests {
             ("grpo = 3", "`grpo` at the top level must be a table, found 3"),
             ("seed = [1]", "`seed` at the top level must be a whole number, 0 or more, found an array"),
             (
-                "[reward]\nkind = 'rtl'",
-                "`kind` in table [reward]: unknown variant `rtl`, expected `rlt` or `correctness`",
+                "[reward]\nkl = 'k4'",
+                "`kl` in table [reward]: unknown variant `k4`, expected one of `sampled`, `k3`, `full`",
             ),
         ];
         for (toml, expected) in cases {

@@ -203,6 +203,13 @@ pub enum RewardKind {
     Correctness,
 }
 
+impl RewardKind {
+    /// Whether it is about explanations and asks a student (`model.student`) for log-probabilities.
+    pub fn asks_student(self) -> bool {
+        self != Self::Correctness
+    }
+}
+
 /// `[reward]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

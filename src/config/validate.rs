@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rlt_model::sizes::MAX_RANK;
 
-use super::{Config, RewardKind, World};
+use super::{Config, World};
 use crate::{Error, Result};
 
 impl Config {
@@ -62,7 +62,7 @@ impl Config {
             ("reward.add.length", add.length, false),
             ("reward.add.overlong", add.overlong, false),
         ] {
-            let composes = weight == 0.0 || !of_explanations || reward.kind == RewardKind::Rlt;
+            let composes = weight == 0.0 || !of_explanations || reward.kind.asks_student();
             let range = "0 where reward.kind is correctness: it is about explanations";
             require(composes, key, weight, range)?;
         }
@@ -137,7 +137,7 @@ impl Config {
     /// group would be the same).
     pub fn validate_for_grpo(&self) -> Result<()> {
         self.validate_for_sft()?;
-        if self.reward.kind == RewardKind::Rlt && !self.makes_its_world() {
+        if self.reward.kind.asks_student() && !self.makes_its_world() {
             required_path("model.student", &self.model.student)?;
         }
         if self.grpo.beta == 0.0 && !self.model.reference.as_os_str().is_empty() {
@@ -377,7 +377,7 @@ mod tests {
         config.data.path = "d".into();
         config.validate_for_sft().unwrap();
         assert!(message(config.validate_for_grpo()).starts_with("model.student is not set"));
-        config.reward.kind = RewardKind::Correctness;
+        config.reward.kind = crate::config::RewardKind::Correctness;
         config.validate_for_grpo().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const QUESTION_COLUMNS: [&str; 3] = ["question", "prompt", "problem"];
 
 /// A question, its solution, and what else its row said.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct QuestionRow {
     /// The question, as written.
     pub question: String,

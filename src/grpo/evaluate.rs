@@ -2,20 +2,15 @@
 
 use std::time::Instant;
 
-use rlt_model::config::ModelConfig;
 use rlt_model::generate::GenerationRequest;
-use rlt_model::{Decoder, Stop};
 use serde_json::Map;
 
-use super::judge::{Judge, Question};
 use super::metrics::describe;
-use super::questions::questions;
-use super::rollout::Rollout;
-use crate::config::Config;
+use super::reward::{Answered, Reward, StepContext};
+use super::rewards::verdicts;
+use super::sample::{Question, groups};
 use crate::error::{Error, Result};
 use crate::metrics::{EVAL_S, EVALUATED, REWARD};
-use crate::progress::Progress;
-use crate::prompts::{ChatText, PromptStyle};
 use crate::sampler::Sampler;
 use crate::training::inputs::Checksum;
 use crate::training::{Evaluated, RowsSum};
@@ -31,18 +26,9 @@ pub(super) struct HeldOut {
 }
 
 impl HeldOut {
-    /// The questions of `eval.data`; none when nothing is evaluated.
-    pub fn load(
-        config: &Config,
-        model: &ModelConfig,
-        style: &PromptStyle,
-        chat: &ChatText,
-        judge: &Judge,
-        progress: &dyn Progress,
-    ) -> Result<Option<Self>> {
-        let Some(config) = config.on_held_out_rows() else { return Ok(None) };
-        let questions = questions(&config, model, style, chat, judge, progress)?;
-        Ok(Some(Self { questions, n_samples: config.eval.samples }))
+    /// `questions` with `n_samples` completions each.
+    pub fn of(questions: Vec<Question>, n_samples: usize) -> Self {
+        Self { questions, n_samples }
     }
 
     /// What tells these questions from others.
@@ -55,21 +41,15 @@ impl HeldOut {
         RowsSum { n: self.questions.len(), checksum: sum.finish() }
     }
 
-    /// Samples `eval.samples` completions of each question, as training does, and rewards them. The score is the mean
-    /// reward.
+    /// Samples completions of each question, as training does, and rewards them. The score is the mean reward.
     ///
     /// # Errors
-    /// As a step of training, which also looks at `stop`.
+    /// As a step of training, which also looks at the context's stop.
     pub fn evaluate(
         &self,
-        step: u64,
+        context: &StepContext,
         sampler: &dyn Sampler,
-        decoder: &Decoder,
-        judge: &Judge,
-        style: &PromptStyle,
-        chat: &ChatText,
-        config: &Config,
-        stop: Stop,
+        reward: &dyn Reward,
     ) -> Result<Evaluated> {
         let started = Instant::now();
         let request = |(index, question): (u64, &Question)| GenerationRequest {
@@ -78,19 +58,20 @@ impl HeldOut {
             stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
-        let groups = sampler.sample(&requests, stop)?;
-        config.memory.end_stage();
+        let completions = sampler.sample(&requests, context.stop)?;
+        context.config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let judged = judge.rewards(step, &questions, &groups, style, chat, decoder, config, stop).map_err(
-            |error| match error {
-                Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
-                other => other,
-            },
-        )?;
-        config.memory.end_stage();
-        let mut rollout = Rollout::default();
-        rollout.add(questions, groups, judged);
-        let all = describe(&rollout.groups);
+        let answered: Vec<Answered> = questions
+            .iter()
+            .zip(&completions)
+            .map(|(question, completions)| Answered { question, completions })
+            .collect();
+        let verdicts = verdicts(reward, context, &answered).map_err(|error| match error {
+            Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
+            other => other,
+        })?;
+        context.config.memory.end_stage();
+        let all = describe(&groups(&questions, completions, verdicts));
         let score = REWARD.mean.of(&all).unwrap_or(f64::NAN);
         let mut metrics = Map::new();
         for (of_training, of_evaluation) in EVALUATED {

@@ -14,7 +14,7 @@ pub(super) struct Batch<'a> {
     /// Prompts with their completions, every completion token scored.
     pub groups: Vec<ScoringGroup>,
     /// What is known of each completion, group by group.
-    pub completions: Vec<Learnt<'a>>,
+    pub completions: Vec<LossInput<'a>>,
     pub settings: &'a ObjectiveSettings,
     /// That of sampling.
     pub temperature: f32,
@@ -25,9 +25,9 @@ pub(super) struct Batch<'a> {
     pub keep: Keep,
 }
 
-/// One completion to learn from. Log-probabilities are one a token, nats.
+/// What the loss takes of one completion. Log-probabilities are one a token, nats.
 #[derive(Debug, Clone)]
-pub(super) struct Learnt<'a> {
+pub(super) struct LossInput<'a> {
     /// Names it in errors ("row 9, sample 2").
     pub name: String,
     pub advantage: f32,

@@ -1,20 +1,19 @@
 //! What a step of GRPO says about itself: its row of `metrics.jsonl` and its samples.
 
-use rlt_model::generate::Finish;
 use serde_json::{Map, Value, json};
 
-use super::judge::{Basis, Judged, text_ids};
-use super::rollout::Group;
+use super::sample::{Group, Sample, Verdict, text_ids};
 use super::update::Update;
 use crate::metrics::{
-    ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, EXPLANATION_VALUE_MEAN, FORMAT_RATE, GRAD_NORM, KL_MAX,
-    KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE, LEARNING_RATE, LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, R_KL,
-    R_SS, REPEATED_NGRAM_SHARE_MEAN, REWARD, REWARD_NO_ENTROPY_MEAN, SOLUTION_LOGPROB_MEAN,
-    SOLUTION_LOGPROB_MIN, SOLUTION_OVERLAP_MEAN, THINK_TOKENS_MEAN, TRUNCATED_RATE, UNSCORABLE,
-    ZERO_VARIANCE_GROUPS, put_reward_part,
+    ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, EXPLANATION_VALUE_MEAN, FORMAT_RATE, GENERATE_S,
+    GENERATE_TOKENS_PER_S, GRAD_NORM, KL_MAX, KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE, LEARNING_RATE,
+    LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, Metric, R_KL, R_SS, REPEATED_NGRAM_SHARE_MEAN, REWARD,
+    REWARD_NO_ENTROPY_MEAN, SCORE_S, SCORE_TOKENS_PER_S, SOLUTION_LOGPROB_MEAN, SOLUTION_LOGPROB_MIN,
+    SOLUTION_OVERLAP_MEAN, THINK_TOKENS_MEAN, TOKENS_PER_S, TRUNCATED_RATE, UNSCORABLE, UPDATE_S,
+    UPDATE_TOKENS_PER_S, ZERO_VARIANCE_GROUPS, put_reward_part,
 };
 use crate::prompts::{ChatText, PromptStyle};
-use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, score_columns};
+use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, number, score_columns};
 use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
 
 /// Metrics of the rewards and completions of everything that was sampled.
@@ -24,20 +23,16 @@ use rlt_reward::diagnostics::{repeated_ngram_share, solution_overlap};
 /// of, the key is absent.
 pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     let mut metrics = Map::new();
-    let judged: Vec<&Judged> = groups.iter().flat_map(|group| &group.judged).collect();
-    let rewards: Vec<f64> = judged.iter().map(|j| j.reward.into()).collect();
+    let all = || groups.iter().flat_map(|group| &group.samples);
+    let verdicts: Vec<&Verdict> = all().map(|sample| &sample.verdict).collect();
+    let rewards: Vec<f64> = verdicts.iter().map(|verdict| verdict.reward.into()).collect();
     REWARD.put(&mut metrics, &rewards);
-    for (part, (name, _)) in judged.first().map_or(&[][..], |first| &first.parts).iter().enumerate() {
-        let values: Vec<f64> = judged.iter().map(|j| j.parts[part].1.into()).collect();
+    for (part, (name, _)) in verdicts.first().map_or(&[][..], |first| &first.parts).iter().enumerate() {
+        let values: Vec<f64> = verdicts.iter().map(|verdict| verdict.parts[part].1.into()).collect();
         put_reward_part(&mut metrics, name, &values);
     }
-    let samples: Vec<&(RltSample, ScoredSample)> = judged
-        .iter()
-        .filter_map(|j| match &j.basis {
-            Basis::Rlt(sample) => Some(&**sample),
-            Basis::Correctness(_) => None,
-        })
-        .collect();
+    let samples: Vec<&(RltSample, ScoredSample)> =
+        verdicts.iter().filter_map(|verdict| verdict.scored.as_deref()).collect();
     if !samples.is_empty() {
         let parts: Vec<_> =
             samples.iter().filter_map(|(_, scored)| scored.score.parts.as_ref().ok()).collect();
@@ -64,22 +59,15 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
             samples.iter().filter_map(|(_, scored)| scored.explanation_value).map(f64::from).collect();
         EXPLANATION_VALUE_MEAN.put_mean(&mut metrics, &value);
     }
-    let correct: Vec<f64> = judged
-        .iter()
-        .filter_map(|j| match j.basis {
-            Basis::Correctness(correct) => Some(f64::from(u8::from(correct))),
-            Basis::Rlt(_) => None,
-        })
-        .collect();
-    ACCURACY.put_mean(&mut metrics, &correct);
     let share =
         |holds: Vec<bool>| -> Vec<f64> { holds.into_iter().map(|b| f64::from(u8::from(b))).collect() };
-    FORMAT_RATE.put_mean(&mut metrics, &share(judged.iter().map(|j| j.formatted).collect()));
-    let completions = || groups.iter().flat_map(|group| &group.completions);
-    let lengths: Vec<f64> = completions().map(|c| c.ids.len() as f64).collect();
+    let correct = verdicts.iter().filter_map(|verdict| verdict.is_correct).collect();
+    ACCURACY.put_mean(&mut metrics, &share(correct));
+    let formatted = verdicts.iter().map(|verdict| verdict.is_formatted).collect();
+    FORMAT_RATE.put_mean(&mut metrics, &share(formatted));
+    let lengths: Vec<f64> = all().map(|sample| sample.completion.ids.len() as f64).collect();
     COMPLETION_TOKENS_MEAN.put_mean(&mut metrics, &lengths);
-    let truncated = completions().map(|c| c.finish == Finish::Length).collect();
-    TRUNCATED_RATE.put_mean(&mut metrics, &share(truncated));
+    TRUNCATED_RATE.put_mean(&mut metrics, &share(all().map(Sample::is_truncated).collect()));
     let zero_variance = groups.iter().filter(|group| group.has_zero_variance());
     ZERO_VARIANCE_GROUPS.put(&mut metrics, zero_variance.count());
     metrics
@@ -109,6 +97,37 @@ impl Update {
     }
 }
 
+/// Where the time of a step went, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct StepSeconds {
+    pub generate: f64,
+    pub score: f64,
+    pub update: f64,
+}
+
+impl StepSeconds {
+    /// Its metrics, for a step of so many completion tokens.
+    pub fn put(&self, row: &mut Map<String, Value>, n_tokens: usize) {
+        let Self { generate, score, update } = *self;
+        let rate = |seconds: f64| n_tokens as f64 / seconds;
+        TOKENS_PER_S.put(row, rate(generate + score + update));
+        GENERATE_S.put(row, generate);
+        SCORE_S.put(row, score);
+        UPDATE_S.put(row, update);
+        GENERATE_TOKENS_PER_S.put(row, rate(generate));
+        SCORE_TOKENS_PER_S.put(row, rate(score));
+        UPDATE_TOKENS_PER_S.put(row, rate(update));
+    }
+}
+
+/// Completion tokens a second in each part of a step, for whoever watches.
+pub(super) fn speeds(row: &Map<String, Value>) -> String {
+    let speed = |metric: Metric| metric.of(row).unwrap_or(f64::NAN);
+    let [generate, score, update] =
+        [GENERATE_TOKENS_PER_S, SCORE_TOKENS_PER_S, UPDATE_TOKENS_PER_S].map(speed);
+    format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
+}
+
 /// `n` rows of `samples/`: the first completion of every question, then the second of every question ..
 pub(super) fn sample_rows(
     n: usize,
@@ -118,43 +137,38 @@ pub(super) fn sample_rows(
     style: &PromptStyle,
     chat: &ChatText,
 ) -> Vec<Value> {
-    let group_size = groups.first().map_or(0, |group| group.completions.len());
+    let group_size = groups.first().map_or(0, |group| group.samples.len());
     let chosen = (0..group_size).flat_map(|sample| (0..groups.len()).map(move |group| (group, sample)));
-    let row = |(group, sample): (usize, usize)| {
-        let (own, index) = (groups[group], group * group_size + sample);
-        let (completion, question, judged) =
-            (&own.completions[sample], &own.question.row, &own.judged[sample]);
-        let text = chat.tokenizer.decode(text_ids(completion));
-        let explanation = match judged.basis {
-            Basis::Rlt(_) => style.split_explanation(&text).0,
-            Basis::Correctness(_) => &text,
-        };
+    let row = |(group, index): (usize, usize)| {
+        let (question, sample) = (&groups[group].question.row, &groups[group].samples[index]);
+        let verdict = &sample.verdict;
+        let text = chat.tokenizer.decode(&text_ids(&sample.completion));
+        let explanation = if verdict.scored.is_some() { style.split_explanation(&text).0 } else { &text };
         let mut columns = Map::from_iter([
             ("step".to_owned(), step.into()),
             ("question".to_owned(), question.question.as_str().into()),
             ("solution".to_owned(), question.solution.as_str().into()),
             ("explanation".to_owned(), explanation.into()),
             ("completion".to_owned(), text.as_str().into()),
-            ("finish".to_owned(), if completion.finish == Finish::Stop { "stop" } else { "length" }.into()),
-            ("reward".to_owned(), judged.reward.into()),
-            ("advantage".to_owned(), advantages[index].into()),
+            ("finish".to_owned(), if sample.is_truncated() { "length" } else { "stop" }.into()),
+            ("reward".to_owned(), verdict.reward.into()),
+            ("advantage".to_owned(), advantages[group * group_size + index].into()),
         ]);
-        if !judged.parts.is_empty() {
-            let rewards = judged.parts.iter().map(|&(name, value)| (name.to_owned(), value.into()));
+        if !verdict.parts.is_empty() {
+            let rewards = verdict.parts.iter().map(|&(name, value)| (name.to_owned(), value.into()));
             columns.insert("rewards".into(), Value::Object(rewards.collect()));
         }
         if let Some(system) = &question.system {
             columns.insert("system".into(), system.as_str().into());
         }
-        match &judged.basis {
-            Basis::Rlt(sample) => {
-                columns.extend(score_columns(Some(&sample.0), &sample.1, chat));
-                columns.extend(ledger_columns(&sample.0, &sample.1, chat));
-            }
-            Basis::Correctness(correct) => {
-                let parts = json!({"status": "ok", "formatted": judged.formatted, "correct": correct});
-                columns.insert("parts".into(), parts);
-            }
+        if let Some(of) = verdict.scored.as_deref() {
+            columns.extend(score_columns(Some(&of.0), &of.1, chat));
+            // What was learnt from, also where something was added.
+            columns.insert("reward".into(), number(verdict.reward));
+            columns.extend(ledger_columns(&of.0, &of.1, chat));
+        } else if let Some(correct) = verdict.is_correct {
+            let parts = json!({"status": "ok", "formatted": verdict.is_formatted, "correct": correct});
+            columns.insert("parts".into(), parts);
         }
         Value::Object(columns)
     };
@@ -163,20 +177,15 @@ pub(super) fn sample_rows(
 
 #[cfg(test)]
 mod tests {
-    use rlt_model::generate::Completion;
-
     use super::*;
-    use crate::grpo::judge::tests::{judged, question};
+    use crate::grpo::sample::tests::{question, sample};
 
     #[test]
     fn groups_without_spread_are_counted() {
         let question = question();
-        let completion =
-            Completion { ids: [1, 2].into(), logprobs: vec![0.0; 2], finish: Finish::Stop, version: 0 };
         let groups = [[1.0, -1.0], [-0.5, -0.5]].map(|rewards| Group {
             question: &question,
-            completions: vec![completion.clone(); 2],
-            judged: rewards.map(judged).into(),
+            samples: rewards.map(|reward| sample(&[1, 2], reward)).into(),
         });
         let metrics = describe(&groups);
         assert_eq!(metrics["zero_variance_groups"], 1);

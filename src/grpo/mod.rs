@@ -1,20 +1,26 @@
-//! Group relative policy optimisation (GRPO) and its relatives with the RLT or the correctness reward.
+//! Group relative policy optimisation (GRPO) and its relatives, with a reward of one's choice.
 //!
 //! The equations are `rlt-reward`'s.
 //!
-//! - [`train`]: the loop, top to bottom; `rollout`: which groups a step learns from; `judge`: completions to rewards;
+//! - [`train`]: the loop; `step`: a step, top to bottom; `setup`: what it works with;
+//! - `sample`: a completion on its way through a step; `rollout`: which groups a step learns from;
+//! - `reward`: what a reward is; `rewards/`: those that there are, a file each;
 //! - `update`: what a batch does to the weights; `gradient`: the gradient of one optimizer step; `reference`: the
 //!   reference model;
-//! - `metrics`: what a step says about itself.
+//! - `evaluate`: the reward on held-out questions; `metrics`: what a step says about itself; `replay`: a failed step again.
 
 mod evaluate;
 mod gradient;
-mod judge;
 mod metrics;
 mod questions;
 mod reference;
 mod replay;
+mod reward;
+mod rewards;
 mod rollout;
+mod sample;
+mod setup;
+mod step;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -22,5 +28,6 @@ mod update;
 
 pub(crate) use reference::{begin_reference, settle_reference, sync_reference};
 pub(crate) use replay::{learn_again, rewards_again};
+pub(crate) use sample::{Group, Question, certain_group};
 pub use train::train;
-pub(crate) use update::{Learner, sample_group};
+pub(crate) use update::Learner;

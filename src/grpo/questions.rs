@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 use rlt_model::config::ModelConfig;
 
-use super::judge::{Judge, Question};
+use super::reward::Reward;
+use super::sample::Question;
 use crate::config::Config;
 use crate::dataset::read_usable_questions;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ pub(super) fn questions(
     model: &ModelConfig,
     style: &PromptStyle,
     chat: &ChatText,
-    judge: &Judge,
+    reward: &dyn Reward,
     progress: &dyn Progress,
 ) -> Result<Vec<Question>> {
     let read = read_usable_questions(&config.data)?;
@@ -26,7 +27,7 @@ pub(super) fn questions(
     let mut questions = read
         .rows
         .into_par_iter()
-        .map(|row| Ok(Question { prompt: judge.prompt(style, chat, &row)?.into(), row }))
+        .map(|row| Ok(Question { prompt: reward.prompt(style, chat, &row)?.into(), row }))
         .collect::<Result<Vec<_>>>()?;
     let room = model.context() - 1;
     let limit =

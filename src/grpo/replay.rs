@@ -2,42 +2,20 @@
 
 use std::path::Path;
 
-use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::{Completion, Finish};
 use rlt_model::{Gradients, Stop};
 
-use super::judge::{Judge, Judged, Question};
-use super::update::{Learner, Sample, SampleGroup};
-use crate::dataset::read_usable_questions;
+use super::reward::{Answered, StepContext};
+use super::rewards;
+use super::sample::{Group, Question, Sample, Verdict};
+use super::update::Learner;
+use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::prompts::{ChatText, PromptStyle};
+use crate::scorer::Scorer;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
-
-/// A question with its completions as a failed step keeps them; `judged` is empty where no reward was reached.
-pub(super) fn failed_group(
-    question: &Question,
-    completions: &[Completion],
-    judged: &[Judged],
-) -> FailedGroup {
-    let continuations = completions.iter().map(|completion| Continuation::whole(completion.ids.clone()));
-    let group = ScoringGroup { prefix: question.prompt.clone(), continuations: continuations.collect() };
-    let row = question.row.row;
-    let mut failed = FailedGroup::of(&format!("row {row}"), row, &group);
-    for (index, (kept, completion)) in failed.continuations.iter_mut().zip(completions).enumerate() {
-        let finite = |&logprob: &f32| logprob.is_finite().then_some(logprob);
-        kept.sampled_logprobs = completion.logprobs.iter().map(finite).collect();
-        kept.finish = Some(if completion.finish == Finish::Stop { "stop" } else { "length" }.into());
-        kept.reward = judged.get(index).map(|judged| judged.reward);
-    }
-    failed
-}
-
-/// Questions with their completions, before any reward.
-pub(super) fn failed_groups(questions: &[&Question], completions: &[Vec<Completion>]) -> Vec<FailedGroup> {
-    questions.iter().zip(completions).map(|(question, group)| failed_group(question, group, &[])).collect()
-}
 
 fn completions(group: &FailedGroup) -> Vec<Completion> {
     let completion = |kept: &crate::training::failure::FailedContinuation| Completion {
@@ -63,9 +41,12 @@ pub(crate) fn rewards_again(
     let config = &batch.config;
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir_at(folder, time)?.reading(config.data.special_tokens);
-    let judge = Judge::load(config, &chat, time)?;
+    let reward = rewards::load(config, &chat, time)?;
+    let policy: &dyn Scorer = &weights.decoder;
+    let (step, stop) = (batch.step, Stop::never());
+    let context = StepContext { step, config, style: &style, chat: &chat, policy, stop };
     let rows = read_usable_questions(&config.data)?.rows;
-    let mut rewards = Vec::new();
+    let mut found = Vec::new();
     for group in &batch.groups {
         let row = rows.iter().find(|row| row.row == group.row).ok_or_else(|| Error::File {
             path: config.data.path.clone(),
@@ -73,19 +54,10 @@ pub(crate) fn rewards_again(
         })?;
         let question = Question { row: row.clone(), prompt: group.prefix.clone().into() };
         for completion in completions(group) {
-            let groups = [vec![completion]];
-            let judged = judge.rewards(
-                batch.step,
-                &[&question],
-                &groups,
-                &style,
-                &chat,
-                &weights.decoder,
-                config,
-                Stop::never(),
-            );
-            rewards.push(match judged {
-                Ok(judged) => Ok(judged[0].reward),
+            let answered = Answered { question: &question, completions: &[completion] };
+            let verdicts = rewards::verdicts(&*reward, &context, &[answered]);
+            found.push(match verdicts {
+                Ok(verdicts) => Ok(verdicts[0].reward),
                 // Without the name of the only sample.
                 Err(Error::NonFinite(what)) => {
                     Err(what.split_once(": ").map_or(what.clone(), |(_, what)| what.into()))
@@ -94,7 +66,7 @@ pub(crate) fn rewards_again(
             });
         }
     }
-    Ok(rewards)
+    Ok(found)
 }
 
 /// Learns from a kept batch as the step would have, and returns the norm of the first gradient.
@@ -102,23 +74,30 @@ pub(crate) fn rewards_again(
 /// # Errors
 /// As the step that it was kept from; [`Error::Failed`] when it did not get as far as this.
 pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<f64> {
-    let sample = |(completion, reward): (Completion, Option<f32>)| {
-        let reward =
-            reward.ok_or_else(|| Error::Failed("the step did not get as far: a reward is missing".into()))?;
-        let truncated = completion.finish == Finish::Length;
-        Ok(Sample { ids: completion.ids, logprobs: completion.logprobs, reward, truncated })
+    // Learning asks for a question's name and prompt only.
+    let question = |group: &FailedGroup| Question {
+        row: QuestionRow { row: group.row, ..QuestionRow::default() },
+        prompt: group.prefix.clone().into(),
     };
-    let group = |group: &FailedGroup| {
-        let rewards = group.continuations.iter().map(|kept| kept.reward);
-        Ok(SampleGroup {
-            name: group.name.clone(),
-            prompt: group.prefix.clone().into(),
-            samples: completions(group).into_iter().zip(rewards).map(sample).collect::<Result<_>>()?,
-        })
-    };
-    let groups = batch.groups.iter().map(group).collect::<Result<Vec<_>>>()?;
+    let questions: Vec<Question> = batch.groups.iter().map(question).collect();
+    let groups = batch.groups.iter().zip(&questions);
+    let groups = groups
+        .map(|(group, question)| Ok(Group { question, samples: samples(group)? }))
+        .collect::<Result<Vec<Group>>>()?;
+    let groups: Vec<&Group> = groups.iter().collect();
     let mut gradients = Gradients::zeros(&weights.decoder);
     let update =
         Learner::new(&batch.config).learn(batch.step, &groups, weights, &mut gradients, Stop::never())?;
     Ok(update.grad_norms.first().copied().unwrap_or(0.0))
+}
+
+/// The completions of a kept group with their rewards.
+fn samples(group: &FailedGroup) -> Result<Vec<Sample>> {
+    let rewards = group.continuations.iter().map(|kept| kept.reward);
+    let sample = |(completion, reward): (Completion, Option<f32>)| {
+        let reward =
+            reward.ok_or_else(|| Error::Failed("the step did not get as far: a reward is missing".into()))?;
+        Ok(Sample { completion, verdict: Verdict { reward, ..Verdict::default() } })
+    };
+    completions(group).into_iter().zip(rewards).map(sample).collect()
 }

@@ -1,47 +1,6 @@
 //! The completions of a step: which groups are learnt from, and which are drawn in place of others.
 
-use rlt_model::generate::{Completion, Finish};
-
-use super::judge::{Judged, Question};
-use super::replay::failed_group;
-use super::update::{Sample, SampleGroup};
-use crate::training::failure::FailedGroup;
-use rlt_reward::advantage::has_zero_variance;
-
-/// The completions of one question with their rewards.
-pub(super) struct Group<'q> {
-    pub question: &'q Question,
-    pub completions: Vec<Completion>,
-    /// One a completion.
-    pub judged: Vec<Judged>,
-}
-
-impl Group<'_> {
-    /// Whether all its rewards are equal: it has nothing to teach beside a baseline of its own.
-    pub fn has_zero_variance(&self) -> bool {
-        has_zero_variance(&self.judged.iter().map(|judged| judged.reward).collect::<Vec<_>>())
-    }
-
-    /// It as a failed step keeps it.
-    pub fn to_keep(&self) -> FailedGroup {
-        failed_group(self.question, &self.completions, &self.judged)
-    }
-
-    /// What the update sees of it.
-    pub fn to_learn(&self) -> SampleGroup {
-        let sample = |(completion, judged): (&Completion, &Judged)| Sample {
-            ids: completion.ids.clone(),
-            logprobs: completion.logprobs.clone(),
-            reward: judged.reward,
-            truncated: completion.finish == Finish::Length,
-        };
-        SampleGroup {
-            name: format!("row {}", self.question.row.row),
-            prompt: self.question.prompt.clone(),
-            samples: self.completions.iter().zip(&self.judged).map(sample).collect(),
-        }
-    }
-}
+use super::sample::Group;
 
 /// Everything a step sampled, in the order in which its questions were drawn.
 #[derive(Default)]
@@ -62,19 +21,15 @@ impl<'q> Rollout<'q> {
     }
 
     /// Adds a round.
-    pub fn add(
-        &mut self,
-        questions: Vec<&'q Question>,
-        completions: Vec<Vec<Completion>>,
-        judged: Vec<Judged>,
-    ) {
-        let mut judged = judged.into_iter();
-        let groups = questions.into_iter().zip(completions).map(|(question, completions)| {
-            let judged = judged.by_ref().take(completions.len()).collect();
-            Group { question, completions, judged }
-        });
+    pub fn add(&mut self, groups: Vec<Group<'q>>) {
         self.groups.extend(groups);
         self.rounds += 1;
+    }
+
+    /// Tokens of all completions.
+    pub fn n_tokens(&self) -> usize {
+        let samples = self.groups.iter().flat_map(|group| &group.samples);
+        samples.map(|sample| sample.completion.ids.len()).sum()
     }
 
     fn with_variance(&self) -> impl Iterator<Item = &Group<'q>> {
@@ -98,8 +53,12 @@ impl<'q> Rollout<'q> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grpo::judge::tests::judged;
-    use crate::grpo::judge::tests::question;
+    use crate::grpo::sample::Question;
+    use crate::grpo::sample::tests::{question, sample};
+
+    fn group(question: &Question, rewards: [f32; 2]) -> Group<'_> {
+        Group { question, samples: rewards.map(|reward| sample(&[1, 2], reward)).into() }
+    }
 
     fn rollout_of(question: &Question, rounds: &[&[[f32; 2]]]) -> Vec<usize> {
         // Which groups are chosen when each round draws what is missing of 3.
@@ -112,11 +71,7 @@ mod tests {
             }
             let rewards = rounds.next().unwrap();
             assert_eq!(rewards.len(), missing);
-            let completion =
-                Completion { ids: [1].into(), logprobs: vec![0.0], finish: Finish::Stop, version: 0 };
-            let completions = vec![vec![completion.clone(), completion]; missing];
-            let judged = rewards.iter().flatten().map(|&reward| judged(reward)).collect();
-            rollout.add(vec![question; missing], completions, judged);
+            rollout.add(rewards.iter().map(|&rewards| group(question, rewards)).collect());
         }
         assert!(rounds.next().is_none(), "a round was not drawn");
         let place =
@@ -140,17 +95,9 @@ mod tests {
         let question = question();
         let mut rollout = Rollout::default();
         assert_eq!(rollout.missing(2, 0), 2);
-        let completion =
-            Completion { ids: [1, 2].into(), logprobs: vec![-0.5, -1.0], finish: Finish::Length, version: 0 };
-        let rewards = [1.0, 1.0, 0.0, 1.0].map(judged).into();
-        rollout.add(vec![&question; 2], vec![vec![completion.clone(), completion]; 2], rewards);
-        assert_eq!(rollout.missing(2, 0), 0);
+        rollout.add(vec![group(&question, [1.0, 1.0]), group(&question, [0.0, 1.0])]);
+        assert_eq!((rollout.missing(2, 0), rollout.n_tokens()), (0, 8));
         let chosen = rollout.chosen(2);
         assert_eq!(chosen.iter().map(|group| group.has_zero_variance()).collect::<Vec<_>>(), [true, false]);
-        let learnt = chosen[1].to_learn();
-        assert_eq!(learnt.name, "row 1");
-        assert_eq!(learnt.samples[1].logprobs, [-0.5, -1.0]);
-        assert!(learnt.samples[0].truncated);
-        assert_eq!(learnt.samples.iter().map(|sample| sample.reward).collect::<Vec<_>>(), [0.0, 1.0]);
     }
 }

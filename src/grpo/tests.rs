@@ -7,14 +7,17 @@ use std::iter;
 use rlt_engine::Tensor;
 use rlt_model::adapter::{Adapter, LoraSettings, Target};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
+use rlt_model::generate::{Completion, Finish};
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
-use super::update::{Learner, Sample, SampleGroup, Update};
+use super::sample::{Group, Question, Sample, Verdict};
+use super::update::{Learner, Update};
 use crate::config::{
     Baseline, Config, GrpoConfig, KlToReference, LossMean, Objective, ObjectiveSettings, OptimizerConfig,
     Scale,
 };
+use crate::dataset::QuestionRow;
 use crate::training::Optimizer;
 use crate::training::run::Weights;
 use crate::training::run::tests::tiny_model;
@@ -94,7 +97,7 @@ fn trained_by_adapter() -> Decoder {
 
 /// Two questions, three completions each; the second of the first was cut. The policy that sampled them is not quite
 /// `policy`: the ratios of tokens lie between 0.73 and 1.37, those of completions between 0.85 and 1.15 or, multiplied, beyond.
-fn sampled(policy: &Decoder, temperature: f32) -> Vec<SampleGroup> {
+fn sampled(policy: &Decoder, temperature: f32) -> Vec<Group<'static>> {
     let ids = |n: u32, factor: u32| -> Vec<u32> { (0..n).map(|i| (i * factor + 3) % 40).collect() };
     let questions = [(ids(6, 5), [4, 9, 2], [1.0, -0.5, 0.25]), (ids(3, 7), [1, 12, 5], [-1.0, 1.0, -0.25])];
     let groups = questions.into_iter().enumerate().map(|(group, (prompt, lengths, rewards))| {
@@ -106,15 +109,20 @@ fn sampled(policy: &Decoder, temperature: f32) -> Vec<SampleGroup> {
                 let of_token = 0.19 * (1.7 * t as f32 + sequence).sin();
                 logprob as f32 + of_token + 0.12 * (2.0 * sequence).cos()
             });
-            Sample { logprobs: old.collect(), ids: ids.into(), reward, truncated: group == 0 && index == 1 }
+            let finish = if group == 0 && index == 1 { Finish::Length } else { Finish::Stop };
+            let completion = Completion { logprobs: old.collect(), ids: ids.into(), finish, version: 0 };
+            Sample { completion, verdict: Verdict { reward, ..Verdict::default() } }
         });
-        SampleGroup {
-            name: format!("row {}", group + 8),
-            samples: samples.collect(),
-            prompt: prompt.clone().into(),
-        }
+        let samples = samples.collect();
+        let question =
+            Question { row: QuestionRow { row: group + 8, ..QuestionRow::default() }, prompt: prompt.into() };
+        Group { question: Box::leak(Box::new(question)), samples }
     });
     groups.collect()
+}
+
+fn refs<'g, 'q>(groups: &'g [Group<'q>]) -> Vec<&'g Group<'q>> {
+    groups.iter().collect()
 }
 
 /// One sequence as a batch of its own, the prompt part of it.
@@ -216,12 +224,12 @@ fn plain_loss(
 /// difference.
 fn plain_gradient(
     config: &Config,
-    groups: &[SampleGroup],
+    groups: &[Group],
     policy: &Decoder,
     reference: &Decoder,
 ) -> (f64, Gradients) {
     let (settings, temperature) = (config.grpo.objective_settings(), config.sampling.temperature);
-    let samples: Vec<(usize, &SampleGroup, &Sample)> = groups
+    let samples: Vec<(usize, &Group<'_>, &Sample)> = groups
         .iter()
         .enumerate()
         .flat_map(|(i, group)| group.samples.iter().map(move |sample| (i, group, sample)))
@@ -230,14 +238,16 @@ fn plain_gradient(
         .iter()
         .map(|&(group, of, sample)| Plain {
             group,
-            old: sample.logprobs.iter().map(|&old| old.into()).collect(),
-            reference: plain_logprobs(reference, &of.prompt, &sample.ids, temperature),
-            reward: sample.reward.into(),
-            counts: !(settings.mask_truncated && sample.truncated),
+            old: sample.completion.logprobs.iter().map(|&old| old.into()).collect(),
+            reference: plain_logprobs(reference, &of.question.prompt, &sample.completion.ids, temperature),
+            reward: sample.verdict.reward.into(),
+            counts: !(settings.mask_truncated && sample.is_truncated()),
         })
         .collect();
-    let now: Vec<Vec<f64>> =
-        samples.iter().map(|(_, of, s)| plain_logprobs(policy, &of.prompt, &s.ids, temperature)).collect();
+    let now: Vec<Vec<f64>> = samples
+        .iter()
+        .map(|(_, of, s)| plain_logprobs(policy, &of.question.prompt, &s.completion.ids, temperature))
+        .collect();
     let longest = config.sampling.max_new_tokens as f64;
     let h = 1e-6;
     let mut gradients = Gradients::zeros(policy);
@@ -250,8 +260,8 @@ fn plain_gradient(
             };
             ((at(h) - at(-h)) / (2.0 * h)) as f32
         };
-        let derivatives: Vec<f32> = (0..sample.ids.len()).map(derivative).collect();
-        let packed = PackedBatch::new(&[alone(&of.prompt, &sample.ids)]);
+        let derivatives: Vec<f32> = (0..sample.completion.ids.len()).map(derivative).collect();
+        let packed = PackedBatch::new(&[alone(&of.question.prompt, &sample.completion.ids)]);
         let all: Result<_, ()> = policy.train_micro_batch(
             &packed,
             temperature,
@@ -267,14 +277,14 @@ fn plain_gradient(
 /// Loss and gradient of the code that trains, at a learning rate of 0.
 fn trained_gradient(
     config: &Config,
-    groups: &[SampleGroup],
+    groups: &[Group],
     weights: &mut Weights,
     keep: Keep,
 ) -> (Update, Gradients) {
     let mut learner = Learner::new(config);
     learner.keep = keep;
     let mut gradients = Gradients::zeros(&weights.decoder);
-    let update = learner.learn(4, groups, weights, &mut gradients, Stop::never()).unwrap();
+    let update = learner.learn(4, &refs(groups), weights, &mut gradients, Stop::never()).unwrap();
     (update, gradients)
 }
 
@@ -351,11 +361,11 @@ fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
 fn a_loss_that_is_not_finite_names_step_row_and_sample() {
     let config = Config::default();
     let mut groups = sampled(&tiny_model(1), 0.7);
-    groups[1].samples[1].logprobs[2] = f32::NEG_INFINITY;
+    groups[1].samples[1].completion.logprobs[2] = f32::NEG_INFINITY;
     let mut gradients = Gradients::zeros(&tiny_model(1));
     let learner = Learner::new(&config);
     let error = learner
-        .learn(4, &groups, &mut weights(tiny_model(1), None), &mut gradients, Stop::never())
+        .learn(4, &refs(&groups), &mut weights(tiny_model(1), None), &mut gradients, Stop::never())
         .unwrap_err();
     let message = error.to_string();
     assert!(message.starts_with("step 4, row 9, sample 2: the loss of token 3 is not finite"), "{message}");
@@ -369,15 +379,14 @@ fn a_batch_is_learnt_from_in_passes_of_minibatches_that_have_losses_of_their_own
     let mut weights = weights(tiny_model(1), None);
     let mut gradients = Gradients::zeros(&weights.decoder);
     let update =
-        Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, Stop::never()).unwrap();
+        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never()).unwrap();
     assert_eq!((update.losses.len(), update.advantages.len()), (6, 6));
     assert_eq!(weights.optimizer.updates_done(), 6);
     // At a learning rate of 0 every pass is the first again, and each half is a batch of its own.
     config.grpo.minibatches = 1;
     for (half, group) in groups.iter().enumerate() {
-        let alone = Learner::new(&config)
-            .learn(1, std::slice::from_ref(group), &mut weights, &mut gradients, Stop::never())
-            .unwrap();
+        let alone =
+            Learner::new(&config).learn(1, &[group], &mut weights, &mut gradients, Stop::never()).unwrap();
         assert_eq!(alone.losses[0], update.losses[half]);
         assert_eq!(update.losses[half], update.losses[half + 2]);
         assert_eq!(alone.advantages, update.advantages[3 * half..3 * half + 3]);
@@ -393,7 +402,8 @@ fn learning_that_is_asked_to_stop_leaves_the_weights_as_they_were() {
     let mut gradients = Gradients::zeros(&weights.decoder);
     let asked = std::sync::atomic::AtomicBool::new(true);
     let stop = Stop::when(&asked);
-    let error = Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, stop).unwrap_err();
+    let error =
+        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, stop).unwrap_err();
     assert!(matches!(error, crate::Error::Model(rlt_model::Error::Stopped)), "{error}");
     assert_eq!(weights.optimizer.updates_done(), 0);
 }
@@ -404,14 +414,14 @@ fn a_batch_with_nothing_that_counts_changes_nothing() {
     config.grpo.mask_truncated = Some(true);
     let mut groups = sampled(&tiny_model(1), config.sampling.temperature);
     for sample in groups.iter_mut().flat_map(|group| &mut group.samples) {
-        sample.truncated = true;
+        sample.completion.finish = Finish::Length;
     }
     let settings = OptimizerConfig { weight_decay: 0.1, learning_rate: 0.1, ..OptimizerConfig::default() };
     let mut weights = weights(tiny_model(1), None);
     weights.optimizer = Optimizer::new(&weights.decoder, &settings, 9);
     let mut gradients = Gradients::zeros(&weights.decoder);
     let update =
-        Learner::new(&config).learn(1, &groups, &mut weights, &mut gradients, Stop::never()).unwrap();
+        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never()).unwrap();
     assert!(update.losses.is_empty() && update.learning_rate.is_none());
     assert_eq!((update.masked, weights.optimizer.updates_done()), (6, 0));
     for (now, before) in

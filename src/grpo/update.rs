@@ -1,37 +1,16 @@
 //! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
-use rlt_model::batch::{Continuation, ScoringGroup};
-use rlt_model::ids::TokenIds;
 use rlt_model::training_pass::Keep;
 use rlt_model::{Gradients, Stop};
 
-use super::gradient::{Batch, Learnt, StepLoss};
+use super::gradient::{Batch, LossInput, StepLoss};
+use super::sample::{Group, Sample};
 use crate::config::{Config, KlToReference, ObjectiveSettings};
 use crate::error::Result;
 use crate::training::run::Weights;
 use rlt_reward::advantage::advantages;
 use rlt_reward::objective::reward_less_kl;
-
-/// The completions of one question.
-#[derive(Debug, Clone)]
-pub(crate) struct SampleGroup {
-    /// Names the question in errors ("row 9").
-    pub name: String,
-    pub prompt: TokenIds,
-    pub samples: Vec<Sample>,
-}
-
-/// One completion as the update sees it.
-#[derive(Debug, Clone)]
-pub(crate) struct Sample {
-    pub ids: TokenIds,
-    /// Log-probabilities recorded while sampling, nats, at the sampling temperature.
-    pub logprobs: Vec<f32>,
-    pub reward: f32,
-    /// Whether it was cut at the length limit.
-    pub truncated: bool,
-}
 
 /// How batches are learnt from.
 #[derive(Debug, Clone)]
@@ -63,13 +42,6 @@ pub(crate) struct Update {
     pub kl_penalty: Option<f64>,
 }
 
-/// A group of `n` completions that are all `completion`, as certain as can be.
-pub(crate) fn sample_group(prompt: TokenIds, completion: TokenIds, n: usize) -> SampleGroup {
-    let sample =
-        Sample { logprobs: vec![0.0; completion.len()], ids: completion, reward: 0.0, truncated: false };
-    SampleGroup { name: "a row".into(), prompt, samples: vec![sample; n] }
-}
-
 impl Learner {
     pub fn new(config: &Config) -> Self {
         Self {
@@ -93,7 +65,7 @@ impl Learner {
     pub fn learn(
         &self,
         step: u64,
-        groups: &[SampleGroup],
+        groups: &[&Group],
         weights: &mut Weights,
         gradients: &mut Gradients,
         stop: Stop,
@@ -101,11 +73,16 @@ impl Learner {
         let reference = self.reference_logprobs(groups, weights, stop)?;
         let reference_of = |completion: usize| reference.get(completion).map(Vec::as_slice);
         let samples = || groups.iter().flat_map(|group| &group.samples);
-        let mut rewards: Vec<f32> = samples().map(|sample| sample.reward).collect();
+        let mut rewards: Vec<f32> = samples().map(|sample| sample.verdict.reward).collect();
         let mut kl_penalty = None;
         if self.settings.kl == KlToReference::K1 && !reference.is_empty() {
             let less_kl = samples().zip(&reference).map(|(sample, reference)| {
-                reward_less_kl(sample.reward, self.settings.beta, &sample.logprobs, reference)
+                reward_less_kl(
+                    sample.verdict.reward,
+                    self.settings.beta,
+                    &sample.completion.logprobs,
+                    reference,
+                )
             });
             let less_kl: Vec<f32> = less_kl.collect();
             let taken = rewards.iter().zip(&less_kl).map(|(&all, &less)| f64::from(all) - f64::from(less));
@@ -115,7 +92,7 @@ impl Learner {
         let group_size = groups.first().map_or(1, |group| group.samples.len());
         let advantages = advantages(&rewards, group_size, &self.settings);
 
-        let counts = |sample: &Sample| !(self.settings.mask_truncated && sample.truncated);
+        let counts = |sample: &Sample| !(self.settings.mask_truncated && sample.is_truncated());
         let masked = samples().filter(|sample| !counts(sample)).count();
         let mut update = Update {
             advantages,
@@ -131,16 +108,16 @@ impl Learner {
             let of_part =
                 part.iter().flat_map(|group| group.samples.iter().enumerate().map(move |s| (group, s)));
             let completions = of_part.enumerate().filter(|(_, (_, (_, sample)))| counts(sample)).map(
-                |(place, (group, (index, sample)))| Learnt {
-                    name: format!("{}, sample {}", group.name, index + 1),
+                |(place, (group, (index, sample)))| LossInput {
+                    name: format!("{}, sample {}", group.question.name(), index + 1),
                     advantage: update.advantages[first + place],
-                    old: &sample.logprobs,
+                    old: &sample.completion.logprobs,
                     reference: reference_of(first + place),
                 },
             );
             let batch = Batch {
                 step,
-                groups: scoring_groups(part, counts),
+                groups: part.iter().filter_map(|group| group.to_score(counts)).collect(),
                 completions: completions.collect(),
                 settings: &self.settings,
                 temperature: self.temperature,
@@ -163,27 +140,11 @@ impl Learner {
     }
 
     /// The reference's log-probabilities of all completions, group by group; empty without a reference.
-    fn reference_logprobs(
-        &self,
-        groups: &[SampleGroup],
-        weights: &Weights,
-        stop: Stop,
-    ) -> Result<Vec<Vec<f32>>> {
+    fn reference_logprobs(&self, groups: &[&Group], weights: &Weights, stop: Stop) -> Result<Vec<Vec<f32>>> {
         let Some(reference) = &weights.reference else { return Ok(Vec::new()) };
-        let groups = scoring_groups(groups, |_| true);
+        let groups: Vec<_> = groups.iter().filter_map(|group| group.to_score(|_| true)).collect();
         let logprobs =
             reference.token_logprobs_unless(stop, &groups, self.temperature, self.tokens_per_microbatch)?;
         Ok(logprobs.into_iter().flatten().collect())
     }
-}
-
-/// Prompt and completions of each question that has any left, every completion token scored.
-fn scoring_groups(groups: &[SampleGroup], counts: impl Fn(&Sample) -> bool) -> Vec<ScoringGroup> {
-    let of = |group: &SampleGroup| {
-        let counted = group.samples.iter().filter(|&sample| counts(sample));
-        let continuations: Vec<Continuation> =
-            counted.map(|sample| Continuation::whole(sample.ids.clone())).collect();
-        (!continuations.is_empty()).then(|| ScoringGroup { prefix: group.prompt.clone(), continuations })
-    };
-    groups.iter().filter_map(of).collect()
 }

@@ -7,10 +7,10 @@ use rlt_model::{Decoder, Gradients, Stop};
 
 use super::record::{Record, Stage};
 use super::steps::{Part, chosen};
-use crate::config::{Config, KlEstimator, RewardKind};
+use crate::config::{Config, KlEstimator};
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
-use crate::grpo::{Learner, sample_group, sync_reference};
+use crate::grpo::{Group, Learner, Question as Asked, certain_group, sync_reference};
 use crate::progress::{Progress, Silent};
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::sampling_params;
@@ -54,7 +54,7 @@ impl GrpoRows {
     pub fn read(config: &Config, model: &ModelConfig, progress: &dyn Progress) -> Result<Self> {
         let style = PromptStyle::resolve(&config.prompts)?.clone();
         let chat = ChatText::from_dir(&config.model.path)?;
-        let scored = config.reward.kind == RewardKind::Rlt;
+        let scored = config.reward.kind.asks_student();
         let student_chat = if scored { Some(ChatText::from_dir(&config.model.student)?) } else { None };
         let token = chat.tokenizer.encode("a")?.first().copied().unwrap_or(0);
         let context = model.context();
@@ -102,14 +102,13 @@ impl GrpoRows {
         let tokens = config.grpo.tokens_per_microbatch;
         let lengths: Vec<usize> = questions.iter().map(|question| question.longest).collect();
         let part = Part::of_micro_batches(&lengths, config.grpo.group_size, tokens);
-        let groups: Vec<_> = part
-            .rows
-            .iter()
-            .map(|&row| {
-                sample_group(questions[row].prompt.clone(), questions[row].completion(self.token), part.n)
-            })
-            .collect();
-        learner.learn(1, &groups, weights, gradients, Stop::never())?;
+        let asked =
+            |&row: &usize| Asked { row: questions[row].row.clone(), prompt: questions[row].prompt.clone() };
+        let asked: Vec<Asked> = part.rows.iter().map(asked).collect();
+        let completions = part.rows.iter().map(|&row| questions[row].completion(self.token));
+        let groups: Vec<Group> =
+            asked.iter().zip(completions).map(|(asked, ids)| certain_group(asked, ids, part.n)).collect();
+        learner.learn(1, &groups.iter().collect::<Vec<_>>(), weights, gradients, Stop::never())?;
         sync_reference(weights, 1, config.reference_sync_every().min(1), config.grpo.reference_mixup);
         record.end_stage(Stage::Update, part.times);
         Ok(())
@@ -171,8 +170,9 @@ impl GrpoRows {
             let sample = RltSample::from_sampled(&formats, &question.row, prompt, ids, "a sample".into())?;
             samples.extend(std::iter::repeat_n(sample, part.n));
         }
-        let recorded: Vec<Vec<f32>> =
-            samples.iter().map(|sample| vec![0.0; sample.think_ids().len()]).collect();
+        let longest = samples.iter().map(|sample| sample.think_ids().len()).max().unwrap_or(0);
+        let zeros = vec![0.0; longest];
+        let recorded: Vec<&[f32]> = samples.iter().map(|sample| &zeros[..sample.think_ids().len()]).collect();
         let was_recorded =
             reward.kl != KlEstimator::Full && reward.teacher_temperature == config.sampling.temperature;
         let teacher = if was_recorded { Teacher::Recorded(&recorded) } else { Teacher::Model(policy) };

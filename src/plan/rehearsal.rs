@@ -6,7 +6,7 @@ use rlt_model::{Decoder, Gradients};
 use super::grpo::GrpoRows;
 use super::record::{Record, Stage};
 use super::sft::SftRows;
-use crate::config::{Config, Idle, RewardKind};
+use crate::config::{Config, Idle};
 use crate::error::Result;
 use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
@@ -87,7 +87,7 @@ pub(super) fn rehearse(device: &Device, config: &Config, rows: &Rows, base: u64)
 /// Loads what a run holds, in its order, and names it.
 fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> Result<Models> {
     let model = &config.model;
-    let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind == RewardKind::Rlt;
+    let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student();
     let student = is_scored.then(|| frozen_model_on(device, model, &model.student)).transpose()?;
     record.stays("student");
     let decoder = initial_model(device, model, &config.lora, config.seed)?;

@@ -50,29 +50,14 @@ impl<'a> Adding<'a> {
 
     /// The sum of `main`, called `name`, and what is added for `written`.
     pub fn sum(&self, name: &'static str, main: f32, written: &Written) -> Sum {
-        let Self { add, longest, rule, style } = *self;
-        let is_added = |weight: f32| weight != 0.0;
         let mut added = Vec::new();
-        if let Some((text, sample)) = written.explanation {
-            if is_added(add.correctness) {
-                let right = is_right(style, rule, written.row, &style.student_answer("", text));
-                added.push(("correctness", add.correctness, f32::from(u8::from(right))));
+        for Added { name, weight, value } in ADDED {
+            let weight = weight(self.add);
+            if weight != 0.0
+                && let Some(value) = value(self, written)
+            {
+                added.push((name, weight, value));
             }
-            if is_added(add.overlap) {
-                let overlap = solution_overlap(sample.think_ids(), sample.solution_ids());
-                added.push(("overlap", add.overlap, overlap));
-            }
-        }
-        if is_added(add.repetition) {
-            let repeated = repeated_ngram_share(written.tokens, NGRAM_TOKENS);
-            added.push(("repetition", add.repetition, repeated));
-        }
-        if is_added(add.length) {
-            added.push(("length", add.length, written.n_tokens as f32 / longest as f32));
-        }
-        if is_added(add.overlong) {
-            let share = overlong_share(written.n_tokens, longest, add.overlong_cache(longest));
-            added.push(("overlong", add.overlong, share));
         }
         let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
         let values = added.into_iter().map(|(name, _, value)| (name, value));
@@ -82,6 +67,52 @@ impl<'a> Adding<'a> {
         }
     }
 }
+
+/// A value that can be added.
+struct Added {
+    /// Its key in `[reward.add]`, and what it is called among the parts of a sum.
+    name: &'static str,
+    weight: fn(&AddedRewards) -> f32,
+    /// None of a completion that has no such value: an answer, where it is about explanations.
+    value: fn(&Adding, &Written) -> Option<f32>,
+}
+
+const ADDED: [Added; 5] = [
+    Added {
+        name: "correctness",
+        weight: |add| add.correctness,
+        value: |Adding { rule, style, .. }, written| {
+            let (text, _) = written.explanation?;
+            let right = is_right(style, *rule, written.row, &style.student_answer("", text));
+            Some(f32::from(u8::from(right)))
+        },
+    },
+    Added {
+        name: "overlap",
+        weight: |add| add.overlap,
+        value: |_, written| {
+            let (_, sample) = written.explanation?;
+            Some(solution_overlap(sample.think_ids(), sample.solution_ids()))
+        },
+    },
+    Added {
+        name: "repetition",
+        weight: |add| add.repetition,
+        value: |_, written| Some(repeated_ngram_share(written.tokens, NGRAM_TOKENS)),
+    },
+    Added {
+        name: "length",
+        weight: |add| add.length,
+        value: |adding, written| Some(written.n_tokens as f32 / adding.longest as f32),
+    },
+    Added {
+        name: "overlong",
+        weight: |add| add.overlong,
+        value: |Adding { add, longest, .. }, written| {
+            Some(overlong_share(written.n_tokens, *longest, add.overlong_cache(*longest)))
+        },
+    },
+];
 
 /// What makes an answer right in a run of `config`.
 pub(crate) fn answer_rule(config: &Config) -> AnswerRule {

@@ -12,7 +12,7 @@ use crate::config::RewardConfig;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::prompts::StudentSequence;
-use crate::scorer::TokenScorer;
+use crate::scorer::Scorer;
 
 /// One sequence and the positions of its continuation that are wanted.
 pub(super) struct Job<'a> {
@@ -70,7 +70,7 @@ pub(super) fn with_baselines<'a>(
 /// Log-probabilities of each job's scored positions, in the order of `jobs`.
 pub(super) fn job_logprobs(
     jobs: &[Job],
-    scorer: &dyn TokenScorer,
+    scorer: &dyn Scorer,
     temperature: f32,
     tokens_per_batch: usize,
     progress: &dyn Progress,
@@ -147,8 +147,8 @@ pub(super) struct FullScores {
 pub(super) fn full_scores(
     teacher_jobs: &[Job],
     student_jobs: &[Job],
-    teacher: &dyn TokenScorer,
-    student: &dyn TokenScorer,
+    teacher: &dyn Scorer,
+    student: &dyn Scorer,
     reward: &RewardConfig,
     tokens_per_batch: usize,
     progress: &dyn Progress,
@@ -198,7 +198,7 @@ fn within_budget<'a>(members: &'a [usize], jobs: &[Job], tokens: usize) -> Vec<&
 fn states<'s>(
     members: &[usize],
     jobs: &[Job],
-    scorer: &'s dyn TokenScorer,
+    scorer: &'s dyn Scorer,
     tokens_per_batch: usize,
 ) -> Result<(ScoredStates<'s>, Vec<Range<usize>>)> {
     let (groups, order): (Vec<ScoringGroup>, Vec<usize>) = {

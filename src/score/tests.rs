@@ -164,7 +164,7 @@ fn recorded_log_probabilities_replace_the_teacher() {
     let samples: Vec<RltSample> =
         traces.iter().map(|trace| RltSample::from_trace(&formats, trace).unwrap().unwrap()).collect();
     // One a completion token; only the two think tokens' are read.
-    let recorded = [vec![], vec![-0.2, -0.3, -99.0]];
+    let recorded: [&[f32]; 2] = [&[], &[-0.2, -0.3, -99.0]];
     let scored = score_samples(
         &samples,
         Teacher::Recorded(&recorded),

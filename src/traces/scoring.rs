@@ -15,7 +15,7 @@ use crate::progress::{Progress, Silent};
 use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
-use crate::scorer::TokenScorer;
+use crate::scorer::Scorer;
 
 /// How much is written of every trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -109,7 +109,7 @@ pub fn score_file(
     work: &str,
     detail: Detail,
     formats: &Formats,
-    (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
+    (teacher, student): (&dyn Scorer, &dyn Scorer),
     config: &Config,
     tokens_per_batch: usize,
     progress: &dyn Progress,
@@ -176,7 +176,7 @@ fn scored_rows(
     traces: &[TraceRow],
     detail: Detail,
     formats: &Formats,
-    (teacher, student): (&dyn TokenScorer, &dyn TokenScorer),
+    (teacher, student): (&dyn Scorer, &dyn Scorer),
     config: &Config,
     tokens_per_batch: usize,
     tally: &mut Tally,

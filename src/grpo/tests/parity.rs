@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 
 use rlt_engine::Tensor;
 use rlt_model::config::ModelConfig;
+use rlt_model::generate::{Completion, Finish};
 use rlt_model::parameters::Parameters;
 use rlt_model::{Decoder, Gradients, Stop};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::Config;
+use crate::dataset::QuestionRow;
 use crate::grpo::reference::sync_reference;
-use crate::grpo::update::{Learner, Sample, SampleGroup};
+use crate::grpo::sample::{Group, Question, Sample, Verdict};
+use crate::grpo::tests::refs;
+use crate::grpo::update::Learner;
 use crate::training::Optimizer;
 use crate::training::run::Weights;
 
@@ -90,17 +94,20 @@ impl Golden {
     }
 }
 
-fn to_learn(step: &GoldenStep) -> Vec<SampleGroup> {
+fn to_learn(step: &GoldenStep) -> Vec<Group<'static>> {
     let sample = |sample: &GoldenSample| Sample {
-        ids: sample.ids.clone().into(),
-        logprobs: sample.logprobs.clone(),
-        reward: sample.reward,
-        truncated: sample.truncated,
+        completion: Completion {
+            ids: sample.ids.clone().into(),
+            logprobs: sample.logprobs.clone(),
+            finish: if sample.truncated { Finish::Length } else { Finish::Stop },
+            version: 0,
+        },
+        verdict: Verdict { reward: sample.reward, ..Verdict::default() },
     };
-    let group = |(index, group): (usize, &GoldenGroup)| SampleGroup {
-        name: format!("row {}", index + 1),
-        prompt: group.prompt.clone().into(),
-        samples: group.samples.iter().map(sample).collect(),
+    let group = |(index, group): (usize, &GoldenGroup)| {
+        let row = QuestionRow { row: index + 1, ..QuestionRow::default() };
+        let question = Question { row, prompt: group.prompt.clone().into() };
+        Group { question: Box::leak(Box::new(question)), samples: group.samples.iter().map(sample).collect() }
     };
     step.groups.iter().enumerate().map(group).collect()
 }
@@ -124,8 +131,9 @@ fn ten_steps_of_every_objective_follow_pytorch() {
 
         let (mut worst_loss, mut clipped) = (0.0_f64, false);
         for (number, step) in (1..).zip(&run.steps) {
-            let update =
-                learner.learn(number, &to_learn(step), &mut weights, &mut gradients, Stop::never()).unwrap();
+            let update = learner
+                .learn(number, &refs(&to_learn(step)), &mut weights, &mut gradients, Stop::never())
+                .unwrap();
             let (every, mixup) = (config.reference_sync_every(), config.grpo.reference_mixup);
             sync_reference(&mut weights, number, every, mixup);
             assert_eq!(update.losses.len(), step.losses.len());
