@@ -1,11 +1,14 @@
 //! Whether two answers say the same.
 
 use super::budget::Budget;
+use super::derivative::{derived, is_derivative};
 use super::exact::exact;
 use super::expression::{Bracket, Expr, Function, Operation, Relation};
-use super::formula::{Comparison, compare, infinite, ratio};
+use super::formula::{Comparison, compare, infinite};
 use super::numeric::numeric;
-use super::parse::parse;
+use super::parse::{Functions, parse};
+use super::proportion::{proportional, ratio};
+use super::reading::read;
 use super::real_set::{reversed, same_real_set};
 use super::token::Comma;
 use super::units;
@@ -51,10 +54,13 @@ pub fn equivalent(gold: &str, answer: &str) -> Judgement {
     {
         return Judgement::yes("the same words");
     }
+    if let Some(judgement) = word_equations(gold, answer) {
+        return judgement;
+    }
     let budget = Budget::new(Budget::COMPARISON);
     let mut judgement = None;
     for comma in [Comma::Separates, Comma::Thousands] {
-        let (gold, answer) = (parse(gold, comma), parse(answer, comma));
+        let (gold, answer) = read(gold, answer, comma);
         let next = match (&gold, &answer) {
             (Some(gold), Some(answer)) => same(gold, answer, &budget),
             (None, None) => Judgement::no("neither is mathematics that is understood, and the texts differ"),
@@ -109,6 +115,41 @@ fn unstyled(text: &str) -> String {
     plain
 }
 
+/// The sides of an equation of words: `SRAC = LRAC`, `\text{supply} = \text{demand}`. `None` where letters could be
+/// variables side by side.
+fn word_equation(text: &str) -> Option<Vec<String>> {
+    if text.len() > MAX_WORDS_BYTES || !text.contains('=') {
+        return None;
+    }
+    let layout = ["\\displaystyle", "\\textstyle", "\\quad", "\\,", "\\;", "\\ ", "~"];
+    let plain = layout.iter().fold(unstyled(text), |text, command| text.replace(command, " "));
+    let plain = plain.replace(['{', '}'], " ");
+    let mut sides: Vec<String> = plain.split('=').map(|side| side.trim().to_owned()).collect();
+    let word = |side: &String| {
+        let capitals = side.bytes().all(|b| b.is_ascii_uppercase());
+        let lower = side.bytes().skip(1).all(|b| b.is_ascii_lowercase()) && side.len() > 3;
+        !side.is_empty() && (capitals || lower) && side.bytes().all(|b| b.is_ascii_alphabetic())
+    };
+    sides.sort_unstable();
+    (sides.len() > 1 && sides.iter().all(word)).then_some(sides)
+}
+
+/// Compares equations of words, in either order of the sides; `None` where one of them may be something else, too.
+/// What is a side of it is no answer: `SRAC = LRAC` gives neither a value.
+fn word_equations(gold: &str, answer: &str) -> Option<Judgement> {
+    let (a, b) = (word_equation(gold), word_equation(answer));
+    if a.is_some() && a == b {
+        return Some(Judgement::yes("the same equation of words"));
+    }
+    // Up to three capitals may be factors.
+    let only_words = |side: &String| side.len() > 3;
+    let no_name = |side: &String| side.bytes().all(|b| b.is_ascii_uppercase());
+    let of_gold = a.is_some_and(|sides| sides.iter().any(only_words));
+    // `Winner = Evelyn` names who wins.
+    let of_answer = b.is_some_and(|sides| sides.iter().any(only_words) && sides.iter().all(no_name));
+    (of_gold || of_answer).then(|| Judgement::no("not the same equation of words"))
+}
+
 /// A text of words alone: `\text{Evelyn}` as "evelyn", `(C)` as "C". `None` for anything with digits or operators,
 /// and for letters that may be variables.
 fn words(text: &str) -> Option<String> {
@@ -118,6 +159,13 @@ fn words(text: &str) -> Option<String> {
     let plain = unstyled(text).replace(['{', '}'], " ").replace("\\ ", " ");
     let allowed = |c: char| c.is_alphabetic() || c.is_whitespace() || ",.'-()".contains(c);
     if !plain.chars().all(allowed) {
+        return None;
+    }
+    // A prime behind a letter is a derivative's; an apostrophe stands between two.
+    let apart = plain.split('\'');
+    let ends_bare = |part: &str| !part.ends_with(char::is_alphabetic);
+    let begins_bare = |part: &str| !part.starts_with(char::is_alphabetic);
+    if apart.clone().zip(apart.skip(1)).any(|(a, b)| !ends_bare(a) && begins_bare(b)) {
         return None;
     }
     let separates = |c: char| !c.is_alphabetic() && c != '-';
@@ -189,7 +237,7 @@ fn is_quantity(of: &Expr, unit: &str, formula: &Expr, budget: &Budget) -> bool {
     if !written || !of.variables().is_empty() {
         return false;
     }
-    match parse(unit, Comma::Separates) {
+    match parse(unit, Comma::Separates, Functions::Named(&[])) {
         Some(unit) if unit.is_scalar() => {
             compare(&Expr::binary(Operation::Mul, of.clone(), unit), formula, budget).equal()
         }
@@ -420,10 +468,18 @@ fn said(statement: &Expr) -> Option<(&Expr, Vec<&Expr>)> {
 }
 
 /// Whether `label = value` names `value`: the label is a variable that the value does not contain, or a formula
-/// of variables where the value is a number.
+/// of variables where the value is a number. `x(t) = ..` names its function, and `\frac{dx}{dt} = ..` its derivative
+/// where that is no equation for x.
 fn is_label(label: &Expr, value: &Expr) -> bool {
+    let contained = |name: &str| value.variables().contains(&name);
     match label {
-        Expr::Variable(name) => !value.variables().contains(&name.as_str()),
+        Expr::Variable(name) if is_derivative(name) => {
+            !value.variables().into_iter().any(|other| derived(other) == derived(name))
+        }
+        Expr::Variable(name) => !contained(name),
+        Expr::Applied { name, of } if of.iter().all(|of| matches!(of, Expr::Variable(_))) => {
+            !contained(name.trim_end_matches("()")) && !value.any(|part| part == label)
+        }
         _ => !label.variables().is_empty() && value.variables().is_empty(),
     }
 }
@@ -433,7 +489,7 @@ fn statements(gold: &Expr, answer: &Expr, budget: &Budget) -> Judgement {
         (Expr::Statement(a, sides), Expr::Statement(b, others)) => {
             if let (Some((label, values)), Some((other, other_values))) = (said(gold), said(answer))
                 && let (Some(value), Some(other_value)) = (values.last(), other_values.last())
-                && matches!(label, Expr::Variable(_))
+                && matches!(label, Expr::Variable(_) | Expr::Applied { .. })
                 && label == other
                 && is_label(label, value)
                 && is_label(other, other_value)
@@ -489,6 +545,9 @@ fn relations(
     let ordered = !matches!(relation, Relation::Equal | Relation::NotEqual);
     match ratio(&f, &g, budget) {
         Some(factor) if factor > 0.0 || !ordered => Judgement::yes("the same statement up to a factor"),
+        None if *relation == Relation::Equal && proportional(&f, &g, budget) => {
+            Judgement::yes("the same differential equation up to a factor")
+        }
         _ => Judgement::no("the statements differ by more than a factor"),
     }
 }

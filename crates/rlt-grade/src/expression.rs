@@ -93,8 +93,14 @@ pub(super) enum Expr {
         places: Option<u32>,
     },
     Constant(Constant),
-    /// A letter, with its subscript if it has one (`x`, `a_1`, `\alpha`).
+    /// A letter, with its subscript if it has one (`x`, `a_1`, `\alpha`), or a derivative (see the module `derivative`).
     Variable(String),
+    /// A function that only has a name, of one or more numbers: `f(2)`. The name ends in `()`, so that it is no
+    /// variable's.
+    Applied {
+        name: String,
+        of: Vec<Expr>,
+    },
     Unary(Function, Box<Expr>),
     Binary(Operation, Box<Expr>, Box<Expr>),
     /// `50\%`: its hundredth, or the number itself where the question names the unit.
@@ -138,11 +144,11 @@ impl Expr {
         Self::Binary(operation, Box::new(left), Box::new(right))
     }
 
-    /// The names of its variables, each once.
+    /// The names of its variables and of its unknown functions, each once.
     pub fn variables(&self) -> Vec<&str> {
         let mut names = Vec::new();
         self.visit(&mut |expr| {
-            if let Self::Variable(name) = expr
+            if let Self::Variable(name) | Self::Applied { name, .. } = expr
                 && !names.contains(&name.as_str())
             {
                 names.push(name);
@@ -182,7 +188,8 @@ impl Expr {
         self.any(|expr| matches!(expr, Self::Statement(_, rest) if rest.iter().any(bounds)))
     }
 
-    fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
+    /// Sees it and every part of it.
+    pub fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Self)) {
         see(self);
         for part in self.parts() {
             part.visit(see);
@@ -198,7 +205,10 @@ impl Expr {
             | Self::Text(_) => Vec::new(),
             Self::Unary(_, of) | Self::Percent(of) | Self::WithUnit(of, _) => vec![of],
             Self::Binary(_, left, right) | Self::SetOperation(_, left, right) => vec![left, right],
-            Self::Group { items, .. } | Self::Set(items) | Self::Ratio(items) => items.iter().collect(),
+            Self::Group { items, .. }
+            | Self::Set(items)
+            | Self::Ratio(items)
+            | Self::Applied { of: items, .. } => items.iter().collect(),
             Self::Matrix(rows) => rows.iter().flatten().collect(),
             Self::Statement(first, rest) => {
                 std::iter::once(&**first).chain(rest.iter().map(|(_, side)| side)).collect()
@@ -208,27 +218,30 @@ impl Expr {
 
     /// The same with every `\pm` as plus and `\mp` as minus, or the other way round.
     pub fn with_sign(&self, plus: Operation, minus: Operation) -> Self {
-        let with = |expr: &Self| expr.with_sign(plus, minus);
-        let all = |items: &[Self]| items.iter().map(with).collect::<Vec<_>>();
-        match self {
+        self.changed(&|part| match part {
+            Self::Binary(Operation::PlusMinus, left, right) => Self::Binary(plus, left, right),
+            Self::Binary(Operation::MinusPlus, left, right) => Self::Binary(minus, left, right),
+            other => other,
+        })
+    }
+
+    /// The same with every part changed, the innermost first.
+    pub fn changed(&self, change: &impl Fn(Self) -> Self) -> Self {
+        let one = |expr: &Self| Box::new(expr.changed(change));
+        let all = |items: &[Self]| items.iter().map(|item| item.changed(change)).collect::<Vec<_>>();
+        change(match self {
             Self::Number { .. }
             | Self::Constant(_)
             | Self::Variable(_)
             | Self::Based { .. }
             | Self::Text(_) => self.clone(),
-            Self::Unary(function, of) => Self::unary(*function, with(of)),
-            Self::Percent(of) => Self::Percent(Box::new(with(of))),
-            Self::WithUnit(of, unit) => Self::WithUnit(Box::new(with(of)), unit.clone()),
-            Self::Binary(operation, left, right) => {
-                let operation = match operation {
-                    Operation::PlusMinus => plus,
-                    Operation::MinusPlus => minus,
-                    other => *other,
-                };
-                Self::binary(operation, with(left), with(right))
-            }
+            Self::Applied { name, of } => Self::Applied { name: name.clone(), of: all(of) },
+            Self::Unary(function, of) => Self::Unary(*function, one(of)),
+            Self::Percent(of) => Self::Percent(one(of)),
+            Self::WithUnit(of, unit) => Self::WithUnit(one(of), unit.clone()),
+            Self::Binary(operation, left, right) => Self::Binary(*operation, one(left), one(right)),
             Self::SetOperation(operation, left, right) => {
-                Self::SetOperation(*operation, Box::new(with(left)), Box::new(with(right)))
+                Self::SetOperation(*operation, one(left), one(right))
             }
             Self::Group { open, close, items } => {
                 Self::Group { open: *open, close: *close, items: all(items) }
@@ -237,9 +250,9 @@ impl Expr {
             Self::Ratio(items) => Self::Ratio(all(items)),
             Self::Matrix(rows) => Self::Matrix(rows.iter().map(|row| all(row)).collect()),
             Self::Statement(first, rest) => Self::Statement(
-                Box::new(with(first)),
-                rest.iter().map(|(relation, side)| (*relation, with(side))).collect(),
+                one(first),
+                rest.iter().map(|(relation, side)| (*relation, side.changed(change))).collect(),
             ),
-        }
+        })
     }
 }

@@ -7,9 +7,10 @@ use super::numeric::{Complex, numeric};
 use super::rational::Rational;
 
 /// Points at which formulas must agree.
-const N_POINTS: usize = 8;
-/// Points that are tried to find those at which both have a value.
+pub(super) const N_POINTS: usize = 8;
+/// Points that are tried to find those at which both have a value, and then those of other sizes.
 const N_TRIED: usize = 24;
+const N_MORE: usize = 40;
 /// Doubles that differ by less, relative to their size, are the same number.
 const RELATIVE: f64 = 1e-14;
 /// And so are those that differ by no more than this many times what rounding may have changed them by.
@@ -73,42 +74,7 @@ pub(super) fn compare(a: &Expr, b: &Expr, budget: &Budget) -> Comparison {
     }
 }
 
-/// The factor c for which `a = c b`, where it is the same at every point; `None` otherwise. A factor needs no
-/// more than its sign to be known.
-pub(super) fn ratio(a: &Expr, b: &Expr, budget: &Budget) -> Option<f64> {
-    let names = names(a, b);
-    let mut factor: Option<f64> = None;
-    let mut agreed = 0;
-    for point in points(&names, discrete(a) || discrete(b)) {
-        let (Some((left, _)), Some((right, error))) =
-            (numeric(a, &point, budget), numeric(b, &point, budget))
-        else {
-            if budget.exhausted() {
-                return None;
-            }
-            continue;
-        };
-        if !left.is_finite() || !right.is_finite() || right.abs() <= 1e6 * error {
-            continue;
-        }
-        let quotient = left.div(right);
-        if quotient.im.abs() > 1e-9 || quotient.re == 0.0 {
-            return None;
-        }
-        match factor {
-            Some(known) if (known - quotient.re).abs() > 1e-9 * known.abs() => return None,
-            _ => factor = Some(factor.unwrap_or(quotient.re)),
-        }
-        agreed += 1;
-        if agreed == N_POINTS {
-            break;
-        }
-    }
-    // Without variables every pair of numbers has a ratio: that shows nothing.
-    if names.is_empty() || agreed < N_POINTS / 2 { None } else { factor }
-}
-
-fn names<'a>(a: &'a Expr, b: &'a Expr) -> Vec<&'a str> {
+pub(super) fn names<'a>(a: &'a Expr, b: &'a Expr) -> Vec<&'a str> {
     let mut names = a.variables();
     for name in b.variables() {
         if !names.contains(&name) {
@@ -128,7 +94,7 @@ pub(super) fn infinite(expr: &Expr) -> Option<bool> {
 }
 
 /// Whether it is defined for whole numbers only, or jumps between them.
-fn discrete(expr: &Expr) -> bool {
+pub(super) fn discrete(expr: &Expr) -> bool {
     expr.any(|part| {
         matches!(
             part,
@@ -138,9 +104,10 @@ fn discrete(expr: &Expr) -> bool {
     })
 }
 
-/// Points to try: fractions of both signs, or whole numbers from 1 where the formula counts things.
-fn points<'a>(names: &[&'a str], discrete: bool) -> Vec<Vec<(&'a str, Rational)>> {
-    let n = if names.is_empty() { 1 } else { N_TRIED };
+/// Points to try: fractions of both signs, or whole numbers from 1 where the formula counts things. Those behind the
+/// first are for formulas with few values there: below 1, above it, and negative.
+pub(super) fn points<'a>(names: &[&'a str], discrete: bool) -> Vec<Vec<(&'a str, Rational)>> {
+    let n = if names.is_empty() { 1 } else { N_TRIED + N_MORE };
     // A fixed multiplicative sequence: the same points on every machine and in every run.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = |below: u64| {
@@ -157,6 +124,15 @@ fn points<'a>(names: &[&'a str], discrete: bool) -> Vec<Vec<(&'a str, Rational)>
             let value = |draw: &mut dyn FnMut(u64) -> i64| {
                 if discrete {
                     return Rational::integer(1 + draw(12));
+                }
+                if let Some(more) = index.checked_sub(N_TRIED) {
+                    // Roots and inverse functions may want all of one kind, or some of each.
+                    let kind = [0, 1, 2, draw(3)][more % 4];
+                    return match kind {
+                        0 => fraction(1 + draw(88), 91),
+                        1 => fraction(60 + draw(540), 53),
+                        _ => fraction(11 + draw(190), 47).neg(),
+                    };
                 }
                 let value = fraction(11 + draw(190), 47);
                 // Every third point may be negative.
@@ -182,7 +158,32 @@ fn at_point(a: &Expr, b: &Expr, point: &[(&str, Rational)], budget: &Budget) -> 
     if (leaves(left) || leaves(right)) && !complex(a) && !complex(b) {
         return None;
     }
-    Some((close(left, right, left_error + right_error), false))
+    let agree = close(left, right, left_error + right_error);
+    // `\sqrt{x}\sqrt{y}` at two negative numbers is real again.
+    if !agree
+        && !complex(a)
+        && !complex(b)
+        && (parts_leave(a, point, budget) || parts_leave(b, point, budget))
+    {
+        return None;
+    }
+    Some((agree, false))
+}
+
+/// Whether a root, a power or a logarithm in it is no real number.
+fn parts_leave(expr: &Expr, point: &[(&str, Rational)], budget: &Budget) -> bool {
+    let mut leave = false;
+    expr.visit(&mut |part| {
+        let may = matches!(
+            part,
+            Expr::Unary(Function::Sqrt | Function::Ln | Function::Log10, _)
+                | Expr::Binary(Operation::Pow | Operation::Root | Operation::Log, ..)
+        );
+        leave = leave
+            || (may
+                && numeric(part, point, budget).is_none_or(|(value, _)| value.im.abs() > 1e-9 * value.abs()));
+    });
+    leave
 }
 
 fn close(left: Complex, right: Complex, error: f64) -> bool {
@@ -272,12 +273,14 @@ fn decimal(expr: &Expr) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse::parse;
+    use super::super::parse::{Functions, parse};
     use super::super::token::Comma;
     use super::*;
 
     fn comparison(a: &str, b: &str) -> Comparison {
-        let parsed = |text: &str| parse(text, Comma::Separates).unwrap_or_else(|| panic!("{text}"));
+        let parsed = |text: &str| {
+            parse(text, Comma::Separates, Functions::Named(&[])).unwrap_or_else(|| panic!("{text}"))
+        };
         compare(&parsed(a), &parsed(b), &Budget::new(Budget::COMPARISON))
     }
 

@@ -351,3 +351,209 @@ fn hostile_input_takes_little_time() {
         }
     }
 }
+
+/// Both ways round, since either may be the gold answer.
+fn assert_judged(pairs: &[(&str, &str)], right: bool) {
+    for &(a, b) in pairs {
+        for (gold, answer) in [(a, b), (b, a)] {
+            let judgement = equivalent(gold, answer);
+            assert_eq!(judgement.equal, right, "{gold} | {answer}: {}", judgement.reason);
+        }
+    }
+}
+
+#[test]
+fn a_name_before_a_number_or_a_symbol_in_brackets_is_a_function() {
+    assert_judged(
+        &[
+            ("Q(0)", "Q\\left(0\\right)"),
+            ("Q(0) e^{-s/(AB)}", "e^{-\\frac{s}{AB}}Q(0)"),
+            ("Q(0) e^{-s}", "Q(s)=Q(0)e^{-s}"),
+            ("g(5)-g(2)", "-g(2)+g(5)"),
+            ("g(-y)", "g(-1 \\cdot y)"),
+            ("(1-3e^{-2s}) w(s)", "w(s)-3e^{-2s}w(s)"),
+            ("w(s)+w(s-1)", "w(-1+s)+w(s)"),
+            ("c\\delta(s)+1", "1+\\delta(s) c"),
+            ("g(y,z)", "g(y, z)"),
+            ("h[n]+1", "1+h[n]"),
+            ("k(x+1)", "kx+k"),
+            ("2y(x-1)", "2xy-2y"),
+            ("w^n(s-1)", "(s-1)w^n"),
+        ],
+        true,
+    );
+    // The gold answer knows n as a factor.
+    assert!(equivalent("n\\sqrt{2}", "n(2)^{1/2}").equal);
+    for (gold, answer) in [
+        ("Q(0)", "0"),
+        ("Q(0)", "P(0)"),
+        ("Q(0)", "Q(1)"),
+        ("Q(0)", "2Q(0)"),
+        ("Q(0)", "Q"),
+        ("0", "Q(0)"),
+        ("Q(0) e^{-s/(AB)}", "0"),
+        ("Q(0) e^{-s/(AB)}", "Q(0) e^{s/(AB)}"),
+        ("Q(0) e^{-s/(AB)}", "Q(0)"),
+        ("g(2)+g(3)", "5g"),
+        ("g(2)", "2g"),
+        ("g(-y)", "-g(y)"),
+        ("g(y)", "g(-y)"),
+        ("g(1)", "g"),
+        ("g(y+h)-g(y)", "gh"),
+        ("g(y)+g(y+1)", "g(2y+1)"),
+        ("w(s)", "ws"),
+        ("w_1(s)", "w_1 s"),
+        ("\\phi(s)", "\\phi s"),
+        ("P(B)", "PB"),
+        ("g(y,z)", "g(z,y)"),
+        ("h[0]", "0"),
+        ("h[n]", "hn"),
+        ("\\sin\\phi(s)", "s\\sin\\phi"),
+    ] {
+        let judgement = equivalent(gold, answer);
+        assert!(!judgement.equal, "{gold} is not {answer}: {}", judgement.reason);
+    }
+}
+
+#[test]
+fn derivatives_are_symbols_of_their_own() {
+    assert_judged(
+        &[
+            ("\\frac{d y}{d s}=k y-c", "\\frac{dy}{ds} = -c+ky"),
+            ("\\frac{dy}{ds}=ky-c", "dy/ds = ky - c"),
+            ("\\frac{dy}{ds}=ky-c", "((d y)/(d s))=ky-c"),
+            ("\\frac{dy}{ds}=ky-c", "{{d y} \\over {d s}}=ky-c"),
+            ("\\frac{dy}{ds}=ky-c", "y'=ky-c"),
+            ("\\frac{dy}{dt}=ky-c", "\\dot{y}=ky-c"),
+            ("\\frac{dy}{ds}=ky-c", "y'(s) = k y(s)-c"),
+            ("\\frac{dy}{ds}=ky-c", "\\frac{dy(s)}{ds}=ky(s)-c"),
+            ("z^{\\prime}+r z-r y(s)=0", "z'+rz = r y(s)"),
+            ("z^{\\prime}+r z-r y(s)=0", "z'(s)+rz(s) = r y(s)"),
+            ("z''+z=0", "z^{\\prime\\prime}=-z"),
+            ("z''+z=0", "\\ddot z+z=0"),
+            ("\\ddot{\\phi}(s)-g\\sin\\phi(s)=0", "\\ddot{\\phi}=g\\sin\\phi"),
+            ("m \\frac{d u}{d s}+b u=f", "\\frac{du}{ds}=\\frac{f-bu}{m}"),
+            ("m \\frac{d u}{d s}+b u=f", "m du/ds = f - bu"),
+            (
+                "\\frac{d^{2} u_{o}}{d s^{2}}+\\frac{u_{o}}{A B}=\\frac{u_{i}}{A B}",
+                "AB\\frac{d^2 u_o}{ds^2}+u_o=u_i",
+            ),
+            ("s y' + y = 0", "y' = -y/s"),
+            ("\\frac{\\partial g}{\\partial x}+1", "1+\\frac{\\partial g}{\\partial x}"),
+            ("\\frac{dy}{dx}=3x^2", "3x^2"),
+        ],
+        true,
+    );
+    assert_judged(
+        &[
+            ("\\frac{d y}{d s}=k y-c", "\\frac{y}{s}=ky-c"),
+            ("\\frac{d y}{d s}=k y-c", "\\frac{dy}{ds}=ky+c"),
+            ("\\frac{d y}{d s}=k y-c", "\\frac{dy}{dr}=ky-c"),
+            ("\\frac{d y}{d s}=k y-c", "ky-c"),
+            ("\\frac{dy}{dx}", "\\frac{y}{x}"),
+            ("dy/dx", "y/x"),
+            ("\\frac{dy}{dx}", "\\frac{dx}{dy}"),
+            ("\\frac{d^{2} u}{d s^{2}}", "\\frac{du}{s^2}"),
+            ("\\frac{d^{2} u}{d s^{2}}", "\\frac{du}{ds}"),
+            ("\\frac{d(yz)}{ds}", "\\frac{yz}{s}"),
+            ("\\frac{\\partial^2 g}{\\partial x \\partial y}", "\\frac{g}{xy}"),
+            ("y'", "y"),
+            ("y'", "y''"),
+            ("y y'=y", "y'=1"),
+            ("y'y=y'", "y=1"),
+            ("y'=1", "y'^2=y'"),
+            ("x^2=x", "x=1"),
+            ("ay=ab", "y=b"),
+            ("\\dot{x}_0\\sin s", "x_0\\sin s"),
+            ("z'+rz=ry(s)", "z'+rz=rys"),
+        ],
+        false,
+    );
+}
+
+#[test]
+fn symbols_accents_points_and_prefixes() {
+    for symbol in [
+        "\\Lambda",
+        "\\Sigma",
+        "\\Psi",
+        "\\Pi",
+        "\\Xi",
+        "\\Upsilon",
+        "\\upsilon",
+        "\\varrho",
+        "\\varsigma",
+        "\\hbar",
+        "ℏ",
+        "Λ",
+        "ζ",
+        "\\bar{x}",
+        "\\hat{x}",
+        "\\vec{x}",
+        "\\tilde x",
+        "\\dot{x}",
+        "x'",
+        "\\mathring{A}",
+        "\\overline{AB}",
+        "\\bar{x}_1",
+        "x_1'",
+    ] {
+        assert_judged(&[(&format!("3{symbol}+2"), &format!("2+3 {symbol}"))], true);
+        assert_judged(&[(&format!("3{symbol}+2"), "3x+2"), (&format!("3{symbol}+2"), "3h+2")], false);
+    }
+    assert_judged(
+        &[
+            ("np.arcsin(4/7)", "\\arcsin\\frac{4}{7}"),
+            ("np.sqrt(3)", "\\sqrt3"),
+            ("math.sqrt(3)/2", "\\frac{\\sqrt{3}}{2}"),
+            ("sp.pi/3", "\\frac{\\pi}{3}"),
+            ("np.log(5)", "\\ln 5"),
+            ("np.log10(5)", "\\log_{10} 5"),
+            ("math.e", "e"),
+            ("-1./7", "-\\frac17"),
+            ("-5./2", "-2.5"),
+            ("3.\\pi", "3\\pi"),
+            ("6.e-3", "0.006"),
+            ("2.\\times 10^5", "200000"),
+            ("y[z+1]", "yz+y"),
+            ("2\\left[y+1\\right]^{3/2}", "2(y+1)^{3/2}"),
+            ("\\frac{a}{b^5\\left[e^{c}-1\\right] d^2}", "\\frac{a}{b^5 d^2(e^c-1)}"),
+            ("]2,5[ \\cup ]7,9[", "(2,5) \\cup (7,9)"),
+            ("x \\in [a,b]", "[a,b]"),
+            ("\\sqrt{1-y^2}", "(1-y^2)^{1/2}"),
+            ("\\sqrt{y^2-1}\\sqrt{1-z^2}", "\\sqrt{(y^2-1)(1-z^2)}"),
+            ("\\sqrt{-y}\\sqrt{-z}\\sqrt{1-w}", "\\sqrt{yz-wyz}"),
+            ("\\arcsin y+\\arccos y", "\\frac{\\pi}{2}"),
+            ("TVC = SRTC", "SRTC=TVC"),
+            ("TVC = SRTC", "\\text{TVC} = \\mathrm{SRTC}"),
+            ("TVC = SRTC", "\\text{TVC=SRTC}"),
+            ("LRTC=SRTC", "SRTC = LRTC"),
+            ("\\text{Supply}=\\text{Demand}", "Demand = Supply"),
+        ],
+        true,
+    );
+    assert_judged(
+        &[
+            ("np.arcsin(4/7)", "\\arccos\\frac{4}{7}"),
+            ("np.log(5)", "\\log_{10} 5"),
+            ("-1./7", "-7"),
+            ("6.e-3", "6"),
+            ("0.333...", "0.333"),
+            ("\\bar{x}", "\\hat{x}"),
+            ("\\bar{x}_1", "\\bar{x}_2"),
+            ("\\sqrt{1-y^2}", "1-y"),
+            ("\\sqrt{1-y^2}", "\\sqrt{1-y^3}"),
+            ("\\sqrt{y^2-1}", "\\sqrt{1-y^2}"),
+            ("LRTC=SRTC", "SRTC"),
+            ("LRTC=SRTC", "LRTC"),
+            ("LRTC=SRTC", "LRTC=SRTC=TVC"),
+            ("TVC=SRTC", "TC=SRTC"),
+            ("TVC=SRTC", "P=SRTC"),
+            ("MR=MC", "R=C"),
+            ("Supply=Demand", "Supply=Price"),
+        ],
+        false,
+    );
+    assert!(!equivalent("Supply=Demand", "Demand").equal);
+    assert!(equivalent("Evelyn", "Winner = Evelyn").equal);
+}

@@ -46,6 +46,8 @@ const SHORT_UNITS: [&str; 34] = [
 ];
 /// Single upright letters that are units behind a number.
 const UNIT_LETTERS: &str = "msghJNVWAKCFHTLlM";
+/// What stands before a function's name in programs.
+const LIBRARIES: [&str; 6] = ["np", "numpy", "math", "cmath", "sp", "sympy"];
 /// Commands that only change how things look.
 const LAYOUT: [&str; 24] = [
     "left",
@@ -150,6 +152,11 @@ impl Lexer<'_> {
                 self.at += 1;
                 self.push(Kind::Symbol('^'));
             }
+            '′' => self.push(Kind::Symbol('\'')),
+            '″' => {
+                self.push(Kind::Symbol('\''));
+                self.push(Kind::Symbol('\''));
+            }
             '÷' => self.push(Kind::Symbol('/')),
             '∞' => self.command("infty"),
             '√' => self.radical(),
@@ -204,7 +211,7 @@ impl Lexer<'_> {
             }
             c if c.is_ascii_alphabetic() => {
                 self.at -= 1;
-                self.word();
+                self.word()?;
             }
             c if greek(c).is_some() => self.named(greek(c)?)?,
             c if c.is_alphabetic() => self.push(Kind::Letter(c)),
@@ -251,10 +258,14 @@ impl Lexer<'_> {
                 "Omega" if self.set_off => "Ω",
                 "mu" if self.set_off => "μ",
                 "AA" => "angstrom",
+                "mathring" if self.set_off && self.chars[self.at..].starts_with(&['{', 'A', '}']) => {
+                    "angstrom"
+                }
                 _ => "",
             };
             if !unit.is_empty() && self.behind_number() {
                 self.push(Kind::Text(unit.into()));
+                self.at += if name == "mathring" { 3 } else { 0 };
                 return Some(());
             }
             self.command(match name {
@@ -370,8 +381,15 @@ impl Lexer<'_> {
     }
 
     /// Letters without a backslash: a function, a unit, a word, or variables side by side.
-    fn word(&mut self) {
+    fn word(&mut self) -> Option<()> {
         let word = self.letters();
+        if LIBRARIES.contains(&word.as_str())
+            && self.peek(0) == Some('.')
+            && self.peek(1).is_some_and(|c| c.is_ascii_alphabetic())
+        {
+            self.at += 1;
+            return self.of_library();
+        }
         let behind_number = self.behind_number();
         let one = word.len() == 1;
         match word.as_str() {
@@ -389,6 +407,35 @@ impl Lexer<'_> {
             _ if one => self.push(Kind::Letter(word.chars().next().unwrap_or('?'))),
             _ => word.chars().for_each(|c| self.push(Kind::Letter(c))),
         }
+        Some(())
+    }
+
+    /// What a program's library calls a function or a constant, behind its prefix: `np.arcsin`, `math.log`.
+    fn of_library(&mut self) -> Option<()> {
+        let name = self.letters();
+        match name.as_str() {
+            "sqrt" => self.radical(),
+            // The natural logarithm; `log10` and `log2` say their base.
+            "log" => {
+                let digits: String =
+                    self.chars[self.at..].iter().take_while(|c| c.is_ascii_digit()).collect();
+                self.at += digits.len();
+                if digits.is_empty() {
+                    self.command("ln");
+                } else {
+                    self.command("log");
+                    self.push(Kind::Symbol('_'));
+                    self.push(Kind::Symbol('{'));
+                    self.push(Kind::Number(digits));
+                    self.push(Kind::Symbol('}'));
+                }
+            }
+            "e" => self.push(Kind::Letter('e')),
+            "oo" => self.command("infty"),
+            known if FUNCTIONS.contains(&known) => self.known(known),
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Whether a number, a unit or a bracket ends here, so that a unit may follow.
@@ -481,9 +528,25 @@ impl Lexer<'_> {
             self.at += 1;
         }
         if !self.repeating(&mut text, pointed) {
+            if !pointed && self.point_without_places() {
+                self.at += 1;
+            }
             self.scientific(&mut text);
         }
         self.push(Kind::Number(text));
+    }
+
+    /// Whether a point stands here that only ends a whole number in the middle of a formula: `1./3`, `3.\pi`, `6.e-3`.
+    fn point_without_places(&self) -> bool {
+        self.peek(0) == Some('.')
+            && match self.peek(1) {
+                Some('e' | 'E') => {
+                    let sign = usize::from(self.peek(2).is_some_and(|c| c == '+' || is_minus(c)));
+                    self.peek(2 + sign).is_some_and(|c| c.is_ascii_digit())
+                }
+                Some(c) => is_minus(c) || superscript(c).is_some() || "/*^+)]},;=<>\\×·÷%".contains(c),
+                None => false,
+            }
     }
 
     /// The digits that repeat for ever, behind those of a decimal: `0.\overline{3}`, `0.1\bar6`, `0.(3)`.

@@ -53,14 +53,24 @@ pub(super) fn vulgar_fraction(c: char) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// The command of a Greek letter.
+/// The command of a Greek letter or one like it.
 pub(super) fn greek(c: char) -> Option<&'static str> {
     Some(match c {
         'α' => "alpha",
         'β' => "beta",
         'γ' => "gamma",
         'δ' => "delta",
-        'ε' => "epsilon",
+        'ε' | 'ϵ' => "epsilon",
+        'ζ' => "zeta",
+        'η' => "eta",
+        'ι' => "iota",
+        'υ' => "upsilon",
+        'ϑ' => "vartheta",
+        'ϱ' => "varrho",
+        'ϖ' => "varpi",
+        'ς' => "varsigma",
+        'ℏ' => "hbar",
+        'ℓ' => "ell",
         'θ' => "theta",
         'κ' => "kappa",
         'λ' => "lambda",
@@ -79,6 +89,12 @@ pub(super) fn greek(c: char) -> Option<&'static str> {
         'Δ' => "Delta",
         'Θ' => "Theta",
         'Φ' => "Phi",
+        'Λ' => "Lambda",
+        'Ξ' => "Xi",
+        'Π' => "Pi",
+        'Σ' => "Sigma",
+        'Υ' => "Upsilon",
+        'Ψ' => "Psi",
         'Ω' | '\u{2126}' => "Omega",
         _ => return None,
     })

@@ -1,16 +1,17 @@
 //! LaTeX commands: fractions, roots, functions, sets, matrices.
 
+use super::super::derivative::quotient;
 use super::super::expression::{Bracket, Constant, Expr, Function, Operation, SetOperation};
 use super::super::token::Kind;
 use super::Parser;
 
-impl Parser {
+impl Parser<'_> {
     pub(super) fn command(&mut self, name: &str) -> Option<Expr> {
         let constant = |constant| Some(Expr::Constant(constant));
         match name {
             "frac" => {
                 let (top, bottom) = (self.argument()?, self.argument()?);
-                Some(Expr::binary(Operation::Div, top, bottom))
+                Some(quotient(top, bottom))
             }
             "sqrt" => self.root(),
             "binom" => {
@@ -41,8 +42,7 @@ impl Parser {
             "log" | "lg" | "ln" => self.logarithm(name),
             _ => match function(name) {
                 Some(function) => self.application(function),
-                None if GREEK.contains(&name) => self.named(format!("\\{name}")),
-                None => None,
+                None => self.command_symbol(name),
             },
         }
     }
@@ -222,39 +222,6 @@ fn real_line(letter: char) -> Expr {
     let items = vec![Expr::unary(Function::Neg, infinity.clone()), infinity];
     Expr::Group { open: Bracket::Round, close: Bracket::Round, items }
 }
-
-const GREEK: [&str; 30] = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "varepsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "vartheta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "rho",
-    "sigma",
-    "tau",
-    "phi",
-    "varphi",
-    "chi",
-    "psi",
-    "omega",
-    "Gamma",
-    "Delta",
-    "Omega",
-    "Theta",
-    "ell",
-    "Phi",
-];
 
 fn function(name: &str) -> Option<Function> {
     Some(match name {

@@ -1,11 +1,11 @@
-//! Numbers as they are written, and letters with their subscripts.
+//! Numbers as they are written, names that are given a value, and subscripts.
 
-use super::super::expression::{Constant, Expr, Operation};
+use super::super::expression::{Expr, Operation};
 use super::super::rational::Rational;
 use super::super::token::Kind;
-use super::Parser;
+use super::{Functions, Parser};
 
-impl Parser {
+impl Parser<'_> {
     /// A literal, with what makes it a mixed number or one in another base.
     pub(super) fn number(&mut self, text: &str) -> Option<Expr> {
         let value = Rational::from_decimal(text, &self.budget)?;
@@ -66,27 +66,27 @@ impl Parser {
     }
 
     pub(super) fn letter(&mut self, letter: char) -> Option<Expr> {
-        // `f(x) =`: a name, not a product.
-        if let (Some(Kind::Symbol('(')), Some(Kind::Letter(of)), Some(Kind::Symbol(')')), Some(next)) =
-            (self.peek(), self.peek_at(1), self.peek_at(2), self.peek_at(3))
-            && *next == Kind::Symbol('=')
-        {
-            let name = format!("{letter}({of})");
-            self.at += 3;
+        if let Some(name) = self.label(letter) {
             return Some(Expr::Variable(name));
         }
         self.named(letter.to_string())
     }
 
-    pub(super) fn named(&mut self, mut name: String) -> Option<Expr> {
-        if self.take_symbol('_') {
-            name = format!("{name}_{}", self.subscript()?);
-        }
-        Some(match name.as_str() {
-            "e" => Expr::Constant(Constant::E),
-            "i" => Expr::Constant(Constant::I),
-            _ => Expr::Variable(name),
-        })
+    /// `f(x) =` where an item begins: a name, not a product.
+    fn label(&mut self, letter: char) -> Option<String> {
+        let (Kind::Symbol('('), Kind::Letter(of), Kind::Symbol(')'), Kind::Symbol('=')) =
+            (self.peek()?, self.peek_at(1)?, self.peek_at(2)?, self.peek_at(3)?)
+        else {
+            return None;
+        };
+        let before = self.at.checked_sub(2).map(|before| &self.tokens[before].kind);
+        let begins =
+            before.is_none_or(|kind| matches!(kind, Kind::Symbol(',' | ';' | '{') | Kind::Command(_)));
+        let function =
+            matches!(self.functions, Functions::Named(names) if names.contains(&letter.to_string()));
+        let name = (begins && !function).then(|| format!("{letter}({of})"))?;
+        self.at += 3;
+        Some(name)
     }
 
     /// A subscript as text.
@@ -97,6 +97,8 @@ impl Parser {
             match self.peek()? {
                 Kind::Number(part) | Kind::Command(part) | Kind::Text(part) => text.push_str(part),
                 Kind::Letter(letter) => text.push(*letter),
+                // A prime behind a name is a derivative's.
+                Kind::Symbol('\'') if braced => text.push('′'),
                 Kind::Symbol(symbol) if braced && *symbol != '}' => text.push(*symbol),
                 Kind::Symbol(_) => {}
             }

@@ -3,6 +3,7 @@
 mod command;
 mod literal;
 mod scalar;
+mod symbol;
 mod unit;
 
 use super::budget::Budget;
@@ -14,9 +15,20 @@ const MAX_DEPTH: usize = 40;
 /// Longest answer, tokens: a sum of many terms is a deep tree, too.
 const MAX_TOKENS: usize = 600;
 
+/// Which names before a bracket are functions and no factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Functions<'a> {
+    /// Those before one number or symbol, signed or not: `f(2)`, `u(t)`, `f(-x)`, but not `k(x+1)`.
+    ByTheirArguments,
+    /// These, whatever they are applied to.
+    Named(&'a [String]),
+}
+
 /// Reads an answer; `None` when it is not mathematics that this grammar knows.
-pub(super) fn parse(text: &str, comma: Comma) -> Option<Expr> {
+pub(super) fn parse(text: &str, comma: Comma, functions: Functions) -> Option<Expr> {
     let mut parser = Parser {
+        functions,
+        exponent: None,
         tokens: tokens(text, comma)?,
         at: 0,
         depth: 0,
@@ -46,7 +58,10 @@ fn all_in_one(operation: SetOperation, items: Vec<Expr>) -> Vec<Expr> {
     items.into_iter().reduce(joined).into_iter().collect()
 }
 
-struct Parser {
+struct Parser<'a> {
+    functions: Functions<'a>,
+    /// Where an exponent without braces begins: one symbol, applied to nothing.
+    exponent: Option<usize>,
     tokens: Vec<Token>,
     at: usize,
     depth: usize,
@@ -56,7 +71,7 @@ struct Parser {
     budget: Budget,
 }
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> Option<&Kind> {
         self.peek_at(0)
     }

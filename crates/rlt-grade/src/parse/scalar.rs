@@ -1,11 +1,12 @@
 //! Sums, products, powers and what they are made of.
 
+use super::super::derivative::{ends_in_differential, quotient};
 use super::super::expression::{Bracket, Expr, Function, Operation};
 use super::super::rational::Rational;
 use super::super::token::Kind;
 use super::{MAX_DEPTH, Parser, alone_or_set};
 
-impl Parser {
+impl Parser<'_> {
     /// A sum, or two of them one above the other: `3 \over 4`, `n \choose k`.
     pub(super) fn sum(&mut self) -> Option<Expr> {
         let top = self.terms()?;
@@ -16,7 +17,12 @@ impl Parser {
         } else {
             return Some(top);
         };
-        Some(Expr::binary(operation, top, self.terms()?))
+        let bottom = self.terms()?;
+        Some(if operation == Operation::Div {
+            quotient(top, bottom)
+        } else {
+            Expr::binary(operation, top, bottom)
+        })
     }
 
     fn terms(&mut self) -> Option<Expr> {
@@ -73,9 +79,18 @@ impl Parser {
                 negative ^= self.is_symbol('-');
                 self.at += 1;
             }
-            let right = self.power()?;
+            let differential = operation == Operation::Div && ends_in_differential(&left);
+            let mut right = self.power()?;
+            // `dx/dt`
+            if differential && right == Expr::Variable("d".into()) && self.begins_factor() {
+                right = Expr::binary(Operation::Mul, right, self.power()?);
+            }
             let right = if negative { Expr::unary(Function::Neg, right) } else { right };
-            left = Expr::binary(operation, left, right);
+            left = if operation == Operation::Div {
+                quotient(left, right)
+            } else {
+                Expr::binary(operation, left, right)
+            };
         }
     }
 
@@ -98,35 +113,28 @@ impl Parser {
                         || (number.spaced && matches!(before.kind, Kind::Letter(_)))
                 }
             }
+            Some(Kind::Symbol('[')) => self.square_factor(),
             Some(Kind::Symbol(c)) => matches!(c, '(' | '{') || (*c == '|' && self.bars == 0),
-            Some(Kind::Command(name)) => !matches!(
-                name.as_str(),
-                "le" | "ge"
-                    | "ne"
-                    | "in"
-                    | "approx"
-                    | "equiv"
-                    | "cup"
-                    | "cap"
-                    | "bigcup"
-                    | "bigcap"
-                    | "setminus"
-                    | "backslash"
-                    | "pm"
-                    | "mp"
-                    | "}"
-                    | "rangle"
-                    | "rfloor"
-                    | "rceil"
-                    | "newline"
-                    | "end"
-                    | "and"
-                    | "or"
-                    | "over"
-                    | "choose"
-            ),
+            Some(Kind::Command(name)) => !ends_factors(name) && !matches!(name.as_str(), "pm" | "mp"),
             _ => false,
         }
+    }
+
+    /// Whether the square bracket here encloses a factor, as in `x[y+1]`, and no end of an interval is one of its
+    /// brackets, as in `]1,2[ \cup ]3,4[`.
+    fn square_factor(&self) -> bool {
+        let mut depth = 0_usize;
+        for (n, token) in self.tokens[self.at + 1..].iter().enumerate() {
+            match &token.kind {
+                Kind::Symbol(']') if depth == 0 => return n > 0,
+                Kind::Symbol('(' | '[' | '{') => depth += 1,
+                Kind::Symbol(')' | ']' | '}') if depth > 0 => depth -= 1,
+                Kind::Symbol(')' | '}' | ',' | ';' | '=' | '<' | '>') if depth == 0 => return false,
+                Kind::Command(name) if depth == 0 && ends_factors(name) => return false,
+                _ => {}
+            }
+        }
+        false
     }
 
     pub(super) fn power(&mut self) -> Option<Expr> {
@@ -176,16 +184,21 @@ impl Parser {
     /// An exponent: `2^{10}`, `2^10` as people write it, `2^-1`, `2^{3^4}`, `2^3^4`.
     pub(super) fn exponent(&mut self) -> Option<Expr> {
         let negative = self.take_symbol('-');
+        self.exponent = Some(self.at);
         let exponent = self.power()?;
         Some(if negative { Expr::unary(Function::Neg, exponent) } else { exponent })
     }
 
     pub(super) fn primary(&mut self) -> Option<Expr> {
         let kind = self.peek()?.clone();
+        let start = self.at;
         self.at += 1;
         match kind {
             Kind::Number(text) => self.number(&text),
-            Kind::Letter(letter) => self.letter(letter),
+            Kind::Letter(letter) => {
+                let symbol = self.letter(letter)?;
+                self.applied(symbol, start)
+            }
             Kind::Symbol(open @ ('(' | '[' | ']')) => self.group(open),
             Kind::Symbol('{') if self.builds_set() => self.set_builder(|parser| parser.expect_symbol('}')),
             Kind::Symbol('{') => {
@@ -200,7 +213,10 @@ impl Parser {
                 self.expect_symbol('|')?;
                 Some(Expr::unary(Function::Abs, inside))
             }
-            Kind::Command(name) => self.command(&name),
+            Kind::Command(name) => {
+                let value = self.command(&name)?;
+                self.applied(value, start)
+            }
             Kind::Symbol(_) | Kind::Text(_) => None,
         }
     }
@@ -208,6 +224,13 @@ impl Parser {
     pub(super) fn primary_at_depth(&mut self) -> Option<Expr> {
         self.depth += 1;
         let inside = (self.depth <= MAX_DEPTH).then(|| self.primary())?;
+        self.depth -= 1;
+        inside
+    }
+
+    pub(super) fn group_at_depth(&mut self, open: char) -> Option<Expr> {
+        self.depth += 1;
+        let inside = (self.depth <= MAX_DEPTH).then(|| self.group(open))?;
         self.depth -= 1;
         inside
     }
@@ -265,4 +288,32 @@ impl Parser {
             _ => None,
         }
     }
+}
+
+/// Whether a command stands between terms or sets, or closes a bracket.
+fn ends_factors(name: &str) -> bool {
+    matches!(
+        name,
+        "le" | "ge"
+            | "ne"
+            | "in"
+            | "approx"
+            | "equiv"
+            | "cup"
+            | "cap"
+            | "bigcup"
+            | "bigcap"
+            | "setminus"
+            | "backslash"
+            | "}"
+            | "rangle"
+            | "rfloor"
+            | "rceil"
+            | "newline"
+            | "end"
+            | "and"
+            | "or"
+            | "over"
+            | "choose"
+    )
 }

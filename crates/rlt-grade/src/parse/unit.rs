@@ -3,7 +3,7 @@
 use super::super::token::Kind;
 use super::Parser;
 
-impl Parser {
+impl Parser<'_> {
     /// Words at this place, letters among them included.
     pub(super) fn words(&mut self) -> Option<String> {
         let Some(Kind::Text(first)) = self.peek() else { return None };
