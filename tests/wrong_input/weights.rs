@@ -65,6 +65,16 @@ fn configured(dir: &Path, key: &str, value: serde_json::Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
+/// [`inputs`] whose configuration says Gemma 3, with a field of its own.
+fn gemma(dir: &Path, key: &str, value: serde_json::Value) {
+    configured(dir, "model_type", "gemma3_text".into());
+    let path = dir.join("model/config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["architectures"] = serde_json::json!(["Gemma3ForCausalLM"]);
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
 /// [`inputs`] with an output matrix in the file, too: the embedding with `more` added to its last number.
 fn tied_beside(dir: &Path, more: f32) {
     inputs(dir);
@@ -194,6 +204,41 @@ fn wrong_weights() {
             args: LOGPROBS,
             code: 1,
             says: &["model/config.json: ", "hidden_size"],
+        },
+        Case {
+            name: "capped logits",
+            setup: |dir| gemma(dir, "final_logit_softcapping", 30.0.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: final_logit_softcapping = 30 is not supported, only null"],
+        },
+        Case {
+            name: "attention in both directions",
+            setup: |dir| gemma(dir, "use_bidirectional_attention", true.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: use_bidirectional_attention = true is not supported"],
+        },
+        Case {
+            name: "another gate",
+            setup: |dir| gemma(dir, "hidden_activation", "gelu".into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["hidden_activation \"gelu\" is not supported, only \"gelu_pytorch_tanh\""],
+        },
+        Case {
+            name: "rotary settings of another family",
+            setup: |dir| gemma(dir, "sliding_window", 64.into()),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: rope_parameters.rope_type is not supported in this family"],
+        },
+        Case {
+            name: "a block of an unknown kind",
+            setup: |dir| configured(dir, "layer_types", serde_json::json!(["chunked_attention"])),
+            args: LOGPROBS,
+            code: 1,
+            says: &["model/config.json: layer_types holds \"chunked_attention\"", "are supported"],
         },
         Case {
             name: "another number of layers than the file has",

@@ -16,7 +16,7 @@ use rlt_model::weights::{Dtype, Weights};
 use rlt_model::{Decoder, Gradients};
 
 /// Name, and the number format of its weights.
-const CHECKPOINTS: [(&str, Dtype); 13] = [
+const CHECKPOINTS: [(&str, Dtype); 15] = [
     ("qwen2_tied_f32", Dtype::F32),
     ("qwen2_yarn_bf16", Dtype::Bf16),
     ("qwen3_tied_bf16_sharded", Dtype::Bf16),
@@ -30,10 +30,13 @@ const CHECKPOINTS: [(&str, Dtype); 13] = [
     ("mistral_bf16", Dtype::Bf16),
     ("mistral_window_f32", Dtype::F32),
     ("qwen2_window_f32", Dtype::F32),
+    ("gemma3_window_f32", Dtype::F32),
+    ("gemma3_bf16", Dtype::Bf16),
 ];
 
 /// Those with transformers' gradients: biases, windows.
-const WITH_GRADIENTS: [&str; 3] = ["llama_bias_f32", "mistral_window_f32", "qwen2_window_f32"];
+const WITH_GRADIENTS: [&str; 4] =
+    ["llama_bias_f32", "mistral_window_f32", "qwen2_window_f32", "gemma3_window_f32"];
 
 /// Ways to keep what the backward pass needs.
 const KEPT: [Keep; 2] = [Keep::Activations, Keep::BlockInputs];

@@ -8,12 +8,12 @@ use rlt_model::Decoder;
 use rlt_model::Stop;
 use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::{
-    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling,
+    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling, Windows,
 };
 use rlt_model::generate::{Completion, Finish, GenerationRequest, SamplingParams, generate};
 
 fn config(family: Family) -> ModelConfig {
-    ModelConfig {
+    let plain = ModelConfig {
         family,
         vocab_size: 120,
         hidden_size: 48,
@@ -36,6 +36,21 @@ fn config(family: Family) -> ModelConfig {
         qk_norm: family == Family::Qwen3,
         max_position_embeddings: 400,
         eos_token_ids: vec![0],
+    };
+    if family != Family::Gemma3 {
+        return plain;
+    }
+    let rope = Some(Rope { theta: 1000.0, scaling: RopeScaling::None });
+    ModelConfig {
+        windows: Some(Windows { tokens: 11, of_block: vec![true, false], rope }),
+        score_divisor: 20.0,
+        activation: Activation::GeluTanh,
+        norms: Norms::BeforeAndAfter,
+        norm_scale: NormScale::OnePlusWeight,
+        embedding_scale: EmbeddingScale::RootOfWidth,
+        qk_norm: true,
+        tie_word_embeddings: true,
+        ..plain
     }
 }
 
@@ -76,7 +91,7 @@ fn run(decoder: &Decoder, requests: &[GenerationRequest], params: &SamplingParam
 
 #[test]
 fn recorded_logprobs_equal_those_that_training_computes() {
-    for family in [Family::Qwen2, Family::Qwen3, Family::Llama] {
+    for family in [Family::Qwen2, Family::Qwen3, Family::Llama, Family::Gemma3] {
         let decoder = decoder(family);
         let requests = requests();
         let completions = run(&decoder, &requests, &params());
@@ -193,7 +208,7 @@ fn generation_that_is_asked_to_stop_ends_before_its_next_step() {
 
 #[test]
 fn a_saved_model_is_the_same_model() {
-    for family in [Family::Qwen2, Family::Qwen3, Family::Llama] {
+    for family in [Family::Qwen2, Family::Qwen3, Family::Llama, Family::Gemma3] {
         let decoder = decoder(family);
         let dir = tempfile::tempdir().unwrap();
         decoder.save(dir.path()).unwrap();

@@ -14,7 +14,7 @@ use rlt_model::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, ad
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
 use rlt_model::config::{
-    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling,
+    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling, Windows,
 };
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::{BlockWeight, slots};
@@ -22,10 +22,10 @@ use rlt_model::training_pass::Keep;
 use rlt_model::weights::{Dtype, TensorView};
 use rlt_model::{Decoder, Gradients};
 
-const FAMILIES: [Family; 3] = [Family::Qwen2, Family::Qwen3, Family::Llama];
+const FAMILIES: [Family; 4] = [Family::Qwen2, Family::Qwen3, Family::Llama, Family::Gemma3];
 
 fn config(family: Family) -> ModelConfig {
-    ModelConfig {
+    let plain = ModelConfig {
         family,
         vocab_size: 90,
         hidden_size: 48,
@@ -48,6 +48,21 @@ fn config(family: Family) -> ModelConfig {
         qk_norm: family == Family::Qwen3,
         max_position_embeddings: 200,
         eos_token_ids: vec![0],
+    };
+    if family != Family::Gemma3 {
+        return plain;
+    }
+    let rope = Some(Rope { theta: 1000.0, scaling: RopeScaling::None });
+    ModelConfig {
+        windows: Some(Windows { tokens: 11, of_block: vec![true, false], rope }),
+        score_divisor: 20.0,
+        activation: Activation::GeluTanh,
+        norms: Norms::BeforeAndAfter,
+        norm_scale: NormScale::OnePlusWeight,
+        embedding_scale: EmbeddingScale::RootOfWidth,
+        qk_norm: true,
+        tie_word_embeddings: true,
+        ..plain
     }
 }
 

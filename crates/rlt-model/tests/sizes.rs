@@ -18,11 +18,15 @@ const CONFIG: &str = r#"{
     "architectures": ["ARCHITECTURE"], "model_type": "TYPE", "vocab_size": 700, "hidden_size": 160,
     "intermediate_size": 416, "num_hidden_layers": 3, "num_attention_heads": 5, "num_key_value_heads": 1,
     "head_dim": 32, "max_position_embeddings": 512, "rope_theta": 10000.0, "rms_norm_eps": 1e-6,
-    "hidden_act": "silu", "tie_word_embeddings": true, "eos_token_id": 699
+    "hidden_act": "silu", "sliding_window": 100, "sliding_window_pattern": 2, "tie_word_embeddings": true, "eos_token_id": 699
 }"#;
 
 fn config(family: &str) -> ModelConfig {
-    let architecture = if family == "qwen3" { "Qwen3ForCausalLM" } else { "Qwen2ForCausalLM" };
+    let architecture = match family {
+        "qwen3" => "Qwen3ForCausalLM",
+        "gemma3_text" => "Gemma3ForCausalLM",
+        _ => "Qwen2ForCausalLM",
+    };
     ModelConfig::from_json(&CONFIG.replace("ARCHITECTURE", architecture).replace("TYPE", family)).unwrap()
 }
 
@@ -116,6 +120,8 @@ fn a_device_of_sizes_takes_what_the_processor_takes() {
         ("qwen2", Arithmetic::F32, Dtype::Bf16, Learns::Adapter, Keep::Activations),
         ("qwen3", Arithmetic::Bf16, Dtype::Bf16, Learns::Adapter, Keep::BlockInputs),
         ("qwen2", Arithmetic::Bf16, Dtype::Bf16, Learns::Nothing, Keep::Activations),
+        ("gemma3_text", Arithmetic::F32, Dtype::F32, Learns::AllWeights, Keep::Activations),
+        ("gemma3_text", Arithmetic::Bf16, Dtype::Bf16, Learns::Adapter, Keep::BlockInputs),
     ];
     // Threads need not all hold the most they hold at the same moment.
     for (n_threads, ratios) in [(1, 1.0..=1.0), (3, 0.95..=1.5)] {

@@ -4,6 +4,7 @@
 //! not supported, and knows the fields of its own that are written.
 
 mod common;
+mod gemma3;
 mod llama;
 mod mistral;
 mod qwen2;
@@ -48,6 +49,7 @@ pub(super) fn find(f: &Fields) -> Result<Family> {
 /// Reads the fields of a model of `family`.
 pub(super) fn read(family: Family, f: &Fields) -> Result<ModelConfig> {
     match family {
+        Family::Gemma3 => gemma3::read(f),
         Family::Llama => llama::read(f),
         Family::Mistral => mistral::read(f),
         Family::Qwen2 => qwen2::read(f),
@@ -58,6 +60,7 @@ pub(super) fn read(family: Family, f: &Fields) -> Result<ModelConfig> {
 /// The fields that this family has besides those that all have, or other than they have.
 pub(super) fn own_fields(config: &ModelConfig) -> Value {
     match config.family {
+        Family::Gemma3 => gemma3::own_fields(config),
         Family::Llama => llama::own_fields(config),
         Family::Mistral => mistral::own_fields(config),
         Family::Qwen2 => qwen2::own_fields(config),

@@ -3,6 +3,8 @@
 /// The supported decoder families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
+    /// Gemma 3, the text model: windows in most blocks, norms before and after, GELU.
+    Gemma3,
     /// Llama 2/3.x and models of its shape.
     Llama,
     /// Mistral: Llama's shape, where a block may attend through a window.
@@ -15,11 +17,12 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Qwen2, Self::Qwen3, Self::Llama, Self::Mistral];
+    pub const ALL: [Self; 5] = [Self::Qwen2, Self::Qwen3, Self::Llama, Self::Mistral, Self::Gemma3];
 
     /// `model_type` and `architectures[0]` as transformers spells them.
     fn names(self) -> (&'static str, &'static str) {
         match self {
+            Self::Gemma3 => ("gemma3_text", "Gemma3ForCausalLM"),
             Self::Llama => ("llama", "LlamaForCausalLM"),
             Self::Mistral => ("mistral", "MistralForCausalLM"),
             Self::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
@@ -41,6 +44,7 @@ impl Family {
     pub(super) fn counts_before_scaling(self) -> bool {
         match self {
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => true,
+            Self::Gemma3 => false,
         }
     }
 }

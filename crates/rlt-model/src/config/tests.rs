@@ -292,6 +292,74 @@ fn a_sliding_window_in_use_says_which_blocks_attend_through_it() {
     }
 }
 
+/// A small valid Gemma 3 configuration with `changes` merged in.
+fn gemma(changes: &Value) -> Value {
+    let mut config = json!({"model_type": "gemma3_text", "num_hidden_layers": 7, "head_dim": 32,
+        "sliding_window": 1024, "rope_theta": null});
+    config.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+    config
+}
+
+#[test]
+fn gemma_3_says_which_blocks_attend_through_a_window_and_how_they_turn() {
+    let plain = read(&gemma(&json!({})));
+    let windows = plain.windows.clone().expect("windows");
+    // Every sixth block attends to all.
+    assert_eq!(windows.of_block, [true, true, true, true, true, false, true]);
+    assert_eq!((windows.tokens, plain.rope.theta), (1024, 1e6));
+    assert_eq!(windows.rope, Some(Rope { theta: 10_000.0, scaling: RopeScaling::None }));
+    assert_eq!((plain.score_divisor, plain.tie_word_embeddings, plain.qk_norm), (256.0, true, true));
+    assert_eq!((plain.block(4).rope, plain.block(5).rope), (1, 0));
+    assert_eq!(plain.block(5).attention, AttentionKind::Full);
+    assert_eq!(plain.embedding_scale.factor(16), Some(4.0));
+
+    let v4 = json!({"rope_theta": 5e5, "rope_local_base_freq": 2e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 2, "query_pre_attn_scalar": 168});
+    let v5 = json!({"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "rope_theta": 5e5, "factor": 8.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}},
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention",
+            "sliding_attention", "full_attention", "sliding_attention"],
+        "query_pre_attn_scalar": 168});
+    let (v4, v5) = (read(&gemma(&v4)), read(&gemma(&v5)));
+    assert_eq!(v4, v5);
+    assert_eq!((v4.rope.theta, v4.score_divisor), (5e5, 168.0));
+    // vLLM: the 128K of its larger models are counted after the scaling.
+    assert_eq!(v4.context(), 4096);
+    // Blocks keep their rotary settings even where no position leaves the window.
+    let wide = read(&gemma(&json!({"sliding_window": 1 << 20})));
+    assert_eq!(wide.windows.as_ref().map(|windows| windows.tokens), Some(1 << 20));
+    let full = read(&gemma(&json!({"sliding_window_pattern": 1, "attention_bias": true})));
+    assert_eq!(full.windows, None);
+    for config in [plain, v4, wide, full] {
+        assert_eq!(ModelConfig::from_json(&config.to_json().to_string()).expect("reads back"), config);
+    }
+
+    for (changes, named) in [
+        (json!({"final_logit_softcapping": 30.0}), "final_logit_softcapping = 30"),
+        (json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping = 50"),
+        (json!({"use_bidirectional_attention": true}), "use_bidirectional_attention"),
+        (json!({"hidden_activation": "gelu"}), "hidden_activation \"gelu\""),
+        (json!({"query_pre_attn_scalar": 0}), "query_pre_attn_scalar"),
+        (json!({"sliding_window": null}), "sliding_window"),
+        (json!({"sliding_window_pattern": 0}), "sliding_window_pattern"),
+        (json!({"layer_types": ["full_attention", "sliding_attention"]}), "layer_types names 2 blocks"),
+        (json!({"rope_parameters": {"rope_type": "default"}}), "rope_parameters.rope_type"),
+        (json!({"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}}), "dynamic"),
+        (
+            json!({"rope_parameters": {"full_attention": {"rope_type": "default"}},
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+            "rope_scaling and rope_parameters.full_attention",
+        ),
+        (json!({"rope_local_base_freq": 0.5}), "rope_theta"),
+        (json!({"model_type": "gemma3", "text_config": {}}), "\"gemma3\" is not supported"),
+        (json!({"model_type": "gemma2"}), "\"gemma2\" is not supported"),
+    ] {
+        let message = refusal(&gemma(&changes));
+        assert!(message.contains("config.json") && message.contains(named), "{changes}: {message}");
+    }
+}
+
 #[test]
 fn absent_fields_take_the_defaults_of_transformers() {
     let absent = |model_type: &str| {
