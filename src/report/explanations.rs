@@ -7,7 +7,7 @@ use super::number::{compact, nats, percent, thousands};
 use super::run_files::RunFiles;
 use super::sample::Sample;
 use super::tokens::{self, Scale, ShadedText, text_html};
-use crate::config::Config;
+use crate::config::{Config, RewardKind};
 
 /// At most this many pairs of explanations.
 const MOST_PAIRS: usize = 8;
@@ -144,6 +144,10 @@ impl Side {
 
 /// The reward as a sum of its parts, from those that the sample has.
 fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
+    // Other rewards are no sum of these.
+    if config.reward.kind != RewardKind::Rlt {
+        return Vec::new();
+    }
     let reward = config.reward.settings();
     let (alpha_min, alpha_max) = (f64::from(reward.alpha_min), f64::from(reward.alpha_max));
     let (weight, lambda) = (f64::from(reward.solution_weight), f64::from(reward.lambda));
@@ -167,11 +171,15 @@ fn parts(sample: &Sample, config: &Config) -> Vec<Part> {
             })
         })
         .collect();
-    // Clipping and reductions other than the mean change what the parts add.
+    // What was added, clipping, and reductions other than the mean change what the parts add.
     if let Some(rest) = sample.reward.map(|reward| reward - sum).filter(|rest| rest.abs() > 1e-3)
         && parts.len() > 1
     {
-        parts.push(Part { label: "clipping, other reductions", value: String::new(), adds: nats(rest) });
+        parts.push(Part {
+            label: "added rewards, clipping, other reductions",
+            value: String::new(),
+            adds: nats(rest),
+        });
     }
     parts
 }

@@ -11,7 +11,7 @@ use super::run_files::{DemoSummary, Evaluation, RunFiles, Student};
 use super::run_kind::RunKind;
 use super::tokens::Scale;
 use super::trend::first_and_last;
-use crate::config::{Config, KlEstimator};
+use crate::config::{Config, KlEstimator, RewardKind};
 use crate::metrics::{self, Metric};
 
 /// The whole page.
@@ -95,6 +95,7 @@ impl Page {
         let samples = columns.iter().flat_map(|(_, samples)| *samples);
         let scale = Scale::of(samples.clone());
         let has_ledger = samples.clone().any(|s| !s.d_j.is_empty());
+        let is_papers = (kind == RunKind::Rlt || has_ledger) && config.reward.kind == RewardKind::Rlt;
         let demo = files.demo.clone().unwrap_or_default();
         let total_seconds: f64 = demo.stages.iter().map(|s| s.seconds).sum();
         Self {
@@ -105,7 +106,7 @@ impl Page {
             world: demo.world.clone(),
             headline: headline(files, kind),
             accuracy: accuracy(files),
-            reward: (kind == RunKind::Rlt || has_ledger).then(|| RewardRule::of(&config)),
+            reward: is_papers.then(|| RewardRule::of(&config)),
             scale,
             pairs: pairs(&columns, scale, &config),
             forensics: forensics(&files.metrics, &files.extremes),
