@@ -402,6 +402,37 @@ fn grpo_runs_with_the_correctness_reward() {
 }
 
 #[test]
+fn grpo_runs_with_the_likelihood_reward() {
+    let made = world();
+    let model = made.trained_model();
+    let config = made.train_config(&model, &["reward.kind=likelihood", "reward.add.repetition=-0.5"]);
+    let run_dir = made.run_dir("run");
+    run(rlt::start::grpo, &config, &run_dir);
+    let rows = metrics(&run_dir);
+    assert_has(&rows, &METRICS[..10]);
+    assert_has(&rows, &RLT_METRICS);
+    assert_has(&rows, &["reward_likelihood_mean", "reward_repetition_mean"]);
+    for sample in read_rows(&run_dir.join("samples/step-000001.jsonl")).unwrap() {
+        let parts = &sample["parts"];
+        if parts["status"] != "ok" {
+            continue;
+        }
+        // The student's means with and without the explanation, as the ledger has them.
+        let mean = |column: &str| {
+            let values: Vec<f64> =
+                sample[column].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        let gain = mean("solution_logprobs") - mean("solution_logprobs_without_explanation");
+        let expected = (1.0 - (-gain).exp()).max(-1.0) + parts["format_penalty"].as_f64().unwrap();
+        let reward = sample["rewards"]["likelihood"].as_f64().unwrap();
+        assert!((reward - expected).abs() < 1e-5, "{reward} {expected}");
+        let sum = reward - 0.5 * sample["rewards"]["repetition"].as_f64().unwrap();
+        assert!((sample["reward"].as_f64().unwrap() - sum).abs() < 1e-5, "{sample:?}");
+    }
+}
+
+#[test]
 fn grpo_goes_on_bit_for_bit() {
     let made = world();
     let model = made.trained_model();

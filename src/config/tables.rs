@@ -201,6 +201,8 @@ pub enum RewardKind {
     Rlt,
     /// Format and final answer (the conventional baseline).
     Correctness,
+    /// How much an explanation improves the likelihood of the solution, from a student's log-probabilities.
+    Likelihood,
 }
 
 impl RewardKind {

@@ -1,6 +1,7 @@
 //! The rewards that there are: `reward.kind` names one, `[reward.add]` adds to it.
 
 mod correctness;
+mod likelihood;
 mod rlt;
 
 use rlt_model::chat_template::TemplateTime;
@@ -20,6 +21,7 @@ use crate::score::added::{Adding, Sum, Written};
 pub(super) fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Box<dyn Reward>> {
     Ok(match config.reward.kind {
         RewardKind::Rlt => Box::new(rlt::Rlt::load(config, policy_chat, time)?),
+        RewardKind::Likelihood => Box::new(likelihood::Likelihood::load(config, policy_chat, time)?),
         RewardKind::Correctness => Box::new(correctness::Correctness::of(config)),
     })
 }
