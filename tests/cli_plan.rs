@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
+use rlt_model::Decoder;
+use rlt_model::config::ModelConfig;
+use rlt_model::weights::Dtype;
 use serde_json::Value;
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
@@ -15,7 +18,7 @@ struct Made {
 /// Wide enough that activations are most of the memory.
 fn made() -> Made {
     let folder = tempfile::tempdir().unwrap();
-    let sizes = Sizes { textbook: 64, teacher_sft: 4, questions_train: 4, questions_heldout: 2 };
+    let sizes = Sizes { textbook: 64, teacher_sft: 4, questions_train: 16, questions_heldout: 2 };
     let shape =
         ModelShape { hidden_size: 256, intermediate_size: 1024, n_layers: 4, n_heads: 4, context: 512 };
     let files = World::Market.write_dataset(&folder.path().join("world"), 5, &sizes, &shape).unwrap();
@@ -84,6 +87,66 @@ fn a_run_takes_the_memory_that_was_planned() {
         std::fs::remove_dir_all(run).unwrap();
         let ratio = planned / measured;
         assert!((0.9..1.1).contains(&ratio), "{overrides:?}: {planned} planned, {measured} measured");
+    }
+}
+
+/// As [`Made::arguments`], of GRPO with a student, on a model that was saved in `dtype`.
+#[cfg(target_os = "linux")]
+fn train_arguments(made: &Made, command: &[&str], overrides: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = ["-q", "--json"].iter().chain(command).map(|&word| word.into()).collect();
+    let (model, folder) = (made.files.model.display(), made.folder.path().display());
+    all.extend([
+        format!("model.path={model}"),
+        format!("model.student={model}"),
+        format!("data.path={}", made.files.questions_train.display()),
+        format!("run_dir={folder}/run"),
+    ]);
+    let common = [
+        "prompts.teacher_system=",
+        "prompts.student_system=",
+        "grpo.steps=2",
+        "grpo.questions_per_step=8",
+        "grpo.group_size=8",
+        "grpo.samples_logged=0",
+        "grpo.tokens_per_microbatch=4096",
+        "sampling.max_new_tokens=48",
+        "sampling.max_running=32",
+        "optimizer.learning_rate=1e-6",
+    ];
+    all.extend(common.iter().chain(overrides).map(|&setting| setting.into()));
+    all
+}
+
+/// Some of the configurations of `tests/parity/plan_peak.py`, on a model small enough for every day.
+#[test]
+#[cfg(target_os = "linux")]
+fn training_by_rewards_takes_the_memory_that_was_planned() {
+    let made = made();
+    let config = ModelConfig::from_dir(&made.files.model).unwrap();
+    let cases: [(&str, Dtype, &[&str]); 3] = [
+        ("moving reference", Dtype::F32, &[]),
+        ("LoRA", Dtype::Bf16, &["lora.rank=8", "grpo.reference_sync_every=0"]),
+        (
+            "gspo, k1, full divergence; bf16",
+            Dtype::F32,
+            &[
+                "grpo.objective=gspo",
+                "grpo.kl=k1",
+                "reward.kl=full",
+                "memory.idle=release",
+                "model.arithmetic=bf16",
+            ],
+        ),
+    ];
+    for (name, dtype, overrides) in cases {
+        Decoder::random(&config, 1).save_as(&made.files.model, dtype).unwrap();
+        let plan = train_arguments(&made, &["plan", "--for", "train"], overrides);
+        let planned =
+            planned_peak(&assert_cmd::Command::cargo_bin("rlt").unwrap().args(plan).output().unwrap());
+        let measured = measured_peak(&train_arguments(&made, &["train"], overrides));
+        std::fs::remove_dir_all(made.folder.path().join("run")).unwrap();
+        let ratio = planned as f64 / measured as f64;
+        assert!((0.9..1.1).contains(&ratio), "{name}: {planned} planned, {measured} measured, {ratio:.3}");
     }
 }
 
