@@ -1,5 +1,6 @@
 //! Numbers as they are written, names that are given a value, and subscripts.
 
+use super::super::derivative::quotient;
 use super::super::expression::{Expr, Operation};
 use super::super::rational::Rational;
 use super::super::token::Kind;
@@ -35,7 +36,7 @@ impl Parser<'_> {
         let (top, bottom) = (self.argument()?, self.argument()?);
         let integers = [&top, &bottom].iter().all(|part| matches!(part, Expr::Number { places: None, .. }));
         let operation = if integers { Operation::Add } else { Operation::Mul };
-        Some(Expr::binary(operation, whole, Expr::binary(Operation::Div, top, bottom)))
+        Some(Expr::binary(operation, whole, quotient(top, bottom)))
     }
 
     /// The fraction of a mixed number in plain text: `1 4/5`.
@@ -69,7 +70,7 @@ impl Parser<'_> {
         if let Some(name) = self.label(letter) {
             return Some(Expr::Variable(name));
         }
-        self.named(letter.to_string())
+        self.named(&letter.to_string())
     }
 
     /// `f(x) =` where an item begins: a name, not a product.

@@ -18,8 +18,10 @@ const MAX_TOKENS: usize = 600;
 /// Which names before a bracket are functions and no factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Functions<'a> {
-    /// Those before one number or symbol, signed or not: `f(2)`, `u(t)`, `f(-x)`, but not `k(x+1)`.
+    /// Those before numbers or symbols, but no sum of them: `f(2)`, `u(t)`, `f(-x)`, `f(2x)`, but not `k(x+1)`.
     ByTheirArguments,
+    /// All.
+    Every,
     /// These, whatever they are applied to.
     Named(&'a [String]),
 }

@@ -282,7 +282,7 @@ impl Parser<'_> {
             Kind::Letter(letter) => {
                 let letter = *letter;
                 self.at += 1;
-                self.named(letter.to_string())
+                self.named(&letter.to_string())
             }
             Kind::Symbol('(') | Kind::Command(_) => self.primary_at_depth(),
             _ => None,

@@ -10,8 +10,8 @@ const MAX_ORDER: usize = 9;
 
 impl Parser<'_> {
     /// The symbol that begins with `base`, which has been read.
-    pub(super) fn named(&mut self, base: String) -> Option<Expr> {
-        Some(match self.symbol(&base)?.as_str() {
+    pub(super) fn named(&mut self, base: &str) -> Option<Expr> {
+        Some(match self.symbol(base)?.as_str() {
             "e" => Expr::Constant(Constant::E),
             "i" => Expr::Constant(Constant::I),
             name => Expr::Variable(name.to_owned()),
@@ -66,14 +66,14 @@ impl Parser<'_> {
                 let of = self.accented()?;
                 let order = name.bytes().filter(|b| *b == b'd').count();
                 // "dot" has one d, "ddot" two.
-                self.named(of + &String::from(DOT).repeat(order))
+                self.named(&(of + &String::from(DOT).repeat(order)))
             }
             _ if ACCENTS.contains(&name) => {
                 let of = self.accented()?;
                 let accent = name.trim_start_matches("wide");
-                self.named(format!("\\{accent}{{{of}}}"))
+                self.named(&format!("\\{accent}{{{of}}}"))
             }
-            _ if LETTERS.contains(&name) => self.named(format!("\\{name}")),
+            _ if LETTERS.contains(&name) => self.named(&format!("\\{name}")),
             _ => None,
         }
     }
@@ -106,6 +106,7 @@ impl Parser<'_> {
         };
         let function = match self.functions {
             Functions::ByTheirArguments => self.arguments_ahead(if open == '(' { ')' } else { ']' }),
+            Functions::Every => true,
             Functions::Named(names) => names.iter().any(|known| known == name),
         };
         if !function || self.exponent == Some(start) || name.ends_with(')') {
@@ -120,35 +121,41 @@ impl Parser<'_> {
         of.iter().all(Expr::is_scalar).then(|| Expr::Applied { name: format!("{name}()"), of })
     }
 
-    /// Whether the bracket here holds nothing but numbers and symbols, signed or not, between commas.
+    /// Whether the bracket here holds nothing but numbers and symbols, products, fractions and functions of them,
+    /// signed or not, between commas.
     fn arguments_ahead(&self, close: char) -> bool {
         let mut at = 1;
+        // Within the braces of a fraction or a subscript, and how deep in the brackets of a function.
+        let (mut braces, mut brackets) = (0_usize, 0_usize);
+        let mut begins = true;
         loop {
-            if matches!(self.peek_at(at), Some(Kind::Symbol('-' | '+'))) {
-                at += 1;
-            }
-            let atom = match self.peek_at(at) {
-                Some(Kind::Number(_) | Kind::Letter(_)) => true,
-                Some(Kind::Command(name)) => {
-                    LETTERS.contains(&name.as_str()) || matches!(name.as_str(), "infty" | "pi")
+            let Some(kind) = self.peek_at(at) else { return false };
+            begins = match kind {
+                Kind::Symbol('-' | '+') if begins => false,
+                Kind::Number(_) | Kind::Letter(_) | Kind::Symbol('*' | '/' | '_' | '\'') => false,
+                Kind::Command(name) if LETTERS.contains(&name.as_str()) => false,
+                Kind::Command(name) if matches!(name.as_str(), "infty" | "pi" | "frac") => false,
+                Kind::Symbol(',') if braces == 0 => true,
+                Kind::Symbol('{') => {
+                    braces += 1;
+                    true
                 }
-                _ => false,
+                Kind::Symbol('}') if braces > 0 => {
+                    braces -= 1;
+                    false
+                }
+                Kind::Symbol('(') if at > 1 && matches!(self.peek_at(at - 1), Some(Kind::Letter(_))) => {
+                    brackets += 1;
+                    true
+                }
+                Kind::Symbol(')') if brackets > 0 => {
+                    brackets -= 1;
+                    false
+                }
+                Kind::Symbol(end) => return at > 1 && braces == 0 && brackets == 0 && *end == close,
+                _ => return false,
             };
-            if !atom {
-                return false;
-            }
             at += 1;
-            if self.peek_at(at) == Some(&Kind::Symbol('_')) {
-                let braced = self.peek_at(at + 1) == Some(&Kind::Symbol('{'));
-                at += if braced { 4 } else { 2 };
-            }
-            while self.peek_at(at) == Some(&Kind::Symbol('\'')) {
-                at += 1;
-            }
-            match self.peek_at(at) {
-                Some(Kind::Symbol(',')) => at += 1,
-                end => return end == Some(&Kind::Symbol(close)),
-            }
         }
     }
 }
