@@ -57,7 +57,7 @@ pub fn architecture(file: &Gguf) -> Result<&str> {
     match file.text("general.architecture")? {
         Some(name @ ("llama" | "qwen2" | "qwen3")) => Ok(name),
         Some(name @ ("gemma3" | "gemma2" | "gemma")) => wrong(format!(
-            "is a {name} model: the Gemma families are not supported yet (supported architectures: llama, qwen2, qwen3)"
+            "is a {name} model: the Gemma families are not supported yet as GGUF files (supported architectures: llama, qwen2, qwen3)"
         )),
         other => wrong(format!(
             "general.architecture {} is not supported (supported: llama, qwen2, qwen3)",

@@ -7,7 +7,7 @@ use crate::simd;
 use crate::tensor::Tensor;
 
 /// sqrt(8 / pi): twice the factor inside tanh, as `(1 + tanh(z)) / 2 = sigmoid(2 z)`.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// GELU and its derivative at `x`.
