@@ -197,21 +197,17 @@ impl TokenRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worlds::lexicon::{ModelShape, TURN_END, write_model_folder};
-    use rlt_model::chat_template::ChatTemplate;
+    use crate::prompts::test_chat::test_chat_with;
+    use crate::training::run::tests::tiny_config;
     use rlt_model::config::ModelConfig;
-    use rlt_model::tokenizer::Tokenizer;
 
-    /// A market model of random weights whose configuration names `eos`.
+    /// A model of random weights whose configuration names `eos`, with the text side of the tests.
     fn model(eos: &[u32], template: &str) -> (Decoder, ChatText) {
         let dir = tempfile::tempdir().unwrap();
-        write_model_folder(dir.path(), &ModelShape { hidden_size: 16, n_heads: 1, ..ModelShape::default() })
-            .unwrap();
+        std::fs::write(dir.path().join("config.json"), tiny_config().to_string()).unwrap();
         let mut config = ModelConfig::from_dir(dir.path()).unwrap();
         config.eos_token_ids = eos.to_vec();
-        let template = ChatTemplate::from_source(template, serde_json::Map::new()).unwrap();
-        let chat = ChatText::new(Tokenizer::from_dir(dir.path()).unwrap(), template).unwrap();
-        (Decoder::random(&config, 1), chat)
+        (Decoder::random(&config, 1), test_chat_with(template))
     }
 
     const CHAT_ML: &str = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}";
@@ -220,7 +216,7 @@ mod tests {
     #[test]
     fn completions_end_with_the_turn_or_the_text() {
         let (decoder, chat) = model(&[7], CHAT_ML);
-        let turn_end = chat.tokenizer.token_to_id(TURN_END).unwrap();
+        let turn_end = chat.tokenizer.token_to_id("<|im_end|>").unwrap();
         assert_eq!(stop_tokens(&decoder, &chat).unwrap(), [7, turn_end]);
         let (decoder, chat) = model(&[turn_end], CHAT_ML);
         assert_eq!(stop_tokens(&decoder, &chat).unwrap(), [turn_end]);

@@ -83,22 +83,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::worlds::lexicon::{ModelShape, write_model_folder};
+    use crate::training::run::tests::tiny_config;
 
     /// The settings that a model saves whose base has these.
     fn saved(of_base: Option<&Value>, turn_end: Option<u32>) -> Value {
         let dir = tempfile::tempdir().unwrap();
-        write_model_folder(dir.path(), &ModelShape { hidden_size: 16, n_heads: 1, ..ModelShape::default() })
-            .unwrap();
         let path = dir.path().join(GENERATION_CONFIG);
-        let mut config: Value =
-            serde_json::from_slice(&fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        let mut config = tiny_config();
         (config["eos_token_id"], config["bos_token_id"], config["pad_token_id"]) =
             (7.into(), 5.into(), Value::Null);
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-        match of_base {
-            Some(json) => fs::write(&path, json.to_string()).unwrap(),
-            None => drop(fs::remove_file(&path)),
+        if let Some(json) = of_base {
+            fs::write(&path, json.to_string()).unwrap();
         }
         let out = tempfile::tempdir().unwrap();
         Ending::of(dir.path(), turn_end).unwrap().save(out.path()).unwrap();

@@ -453,16 +453,20 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Two blocks of width 16 over 40 tokens, random weights.
-    pub(crate) fn tiny_model(seed: u64) -> Decoder {
-        let dir = tempfile::tempdir().unwrap();
-        let json = serde_json::json!({
+    /// `config.json` of two blocks of width 16 over 40 tokens.
+    pub(crate) fn tiny_config() -> Value {
+        serde_json::json!({
             "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 40,
             "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
             "num_key_value_heads": 1, "max_position_embeddings": 64, "rope_theta": 10000.0,
             "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": true, "eos_token_id": 0
-        });
-        std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+        })
+    }
+
+    /// Such a model of random weights.
+    pub(crate) fn tiny_model(seed: u64) -> Decoder {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), tiny_config().to_string()).unwrap();
         Decoder::random(&ModelConfig::from_dir(dir.path()).unwrap(), seed)
     }
 
