@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::task::Task;
 use crate::evaluate::write_report;
 pub use crate::miniature::ExplanationFigures;
-use crate::miniature::{Explained, Miniature, figures, write_student_rows};
+use crate::miniature::{Miniature, TeacherTraces, figures, write_student_rows};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
 use crate::report::{self, DemoSummary, Explanations, Sample, Stage, Student};
@@ -192,7 +192,7 @@ impl Demo<'_> {
     }
 
     /// A teacher's traces of some rows.
-    fn traces(&self, teacher: &Path, rows: &Path, n: usize) -> Result<Explained> {
+    fn traces(&self, teacher: &Path, rows: &Path, n: usize) -> Result<TeacherTraces> {
         let mut config = self.config("rlt", RLT, teacher, rows)?;
         config.data.max_rows = n;
         self.miniature().explain(&config, 1)
@@ -214,7 +214,7 @@ impl Demo<'_> {
 
     /// A few explanations with everything the report shows of them.
     fn shown(&self, teacher: &Path, student: &Path, files: &DatasetFiles) -> Result<Vec<Sample>> {
-        let Explained { traces, style, chat } =
+        let TeacherTraces { traces, style, chat } =
             self.traces(teacher, &files.questions_heldout, SHOWN_QUESTIONS)?;
         let config = self.config("rlt", RLT, teacher, &files.questions_heldout)?;
         let student_chat = ChatText::from_dir(student)?;

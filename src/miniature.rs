@@ -18,7 +18,7 @@ use crate::sampling::{Author, decoder_sampler};
 use crate::start;
 use crate::traces::{conversation_columns, flaw};
 use crate::training::run::frozen_model;
-use crate::worlds::{Kind, World, WorldContent};
+use crate::worlds::{ExplanationKind, World, WorldContent};
 use rlt_reward::diagnostics::solution_overlap;
 
 /// Where the stages write, what seeds them and who watches.
@@ -35,7 +35,7 @@ pub struct Miniature<'a> {
 }
 
 /// A teacher's explanations, with what is needed to read them.
-pub struct Explained {
+pub struct TeacherTraces {
     /// The traces, in the order of the rows and then of the samples.
     pub traces: Vec<TraceRow>,
     /// Wording and tags.
@@ -57,7 +57,7 @@ pub struct ExplanationFigures {
 
 impl ExplanationFigures {
     /// The share of explanations of this kind.
-    pub fn share(&self, kind: Kind) -> f64 {
+    pub fn share(&self, kind: ExplanationKind) -> f64 {
         self.kinds.iter().find(|(name, _)| name == kind.name()).map_or(0.0, |(_, share)| *share)
     }
 }
@@ -106,7 +106,7 @@ impl Miniature<'_> {
     ///
     /// # Errors
     /// As [`explain`].
-    pub fn explain(&self, config: &Config, n: usize) -> Result<Explained> {
+    pub fn explain(&self, config: &Config, n: usize) -> Result<TeacherTraces> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let teacher = &config.model.path;
         let chat = ChatText::from_dir(teacher)?;
@@ -115,7 +115,7 @@ impl Miniature<'_> {
         let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
         let teacher = Author::new(&sampler, &chat, &style)?;
         let traces = explain(&teacher, &rows, n, self.progress)?;
-        Ok(Explained { traces, style, chat })
+        Ok(TeacherTraces { traces, style, chat })
     }
 
     /// `rlt eval`: `n_samples` answers to each question of `task` by the model in `config.model.path`; `label`
@@ -196,7 +196,8 @@ pub fn figures_of<'a>(
     chat: &ChatText,
 ) -> Result<ExplanationFigures> {
     let n = rows.len() as f64;
-    let mut kinds: Vec<(String, f64)> = Kind::ALL.iter().map(|kind| (kind.name().to_owned(), 0.0)).collect();
+    let mut kinds: Vec<(String, f64)> =
+        ExplanationKind::ALL.iter().map(|kind| (kind.name().to_owned(), 0.0)).collect();
     let (mut overlap, mut tokens) = (0.0, 0.0);
     for (question, explanation) in rows {
         if let Some(kind) = world.classify(&question.question, explanation) {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::prompts::ChatText;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
-use crate::training::{Optimizer, Restored};
+use crate::training::{Optimizer, RestoredRun};
 use crate::{grpo, sft};
 
 /// What a failed batch came to when it was computed again.
@@ -98,11 +98,11 @@ impl Replay {
 /// Models and moments as they were, and what templates told as the date.
 fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime)> {
     let config = &batch.config;
-    let restored = Restored::read(folder, &config.model)?;
+    let restored = RestoredRun::read(folder, &config.model)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
     let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, batch.step);
     restored.restore_optimizer(folder, &mut optimizer)?;
-    let Restored { state, decoder, reference } = restored;
+    let RestoredRun { state, decoder, reference } = restored;
     let time = state.template_time.unwrap_or_else(TemplateTime::of_this_process);
     let reference = reference.map(|weights| decoder.with_weights(weights));
     let mut weights = Weights { decoder, optimizer, reference };

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 
 use rlt::progress::{Progress, Silent};
 use rlt::reproduce::scale::Scale;
-use rlt::reproduce::{Options, Recipe, run};
+use rlt::reproduce::{Recipe, ReproduceOptions, run};
 use rlt::worlds::{ModelShape, Sizes, World, WorldContent};
 use rlt::{Error, Result};
 use rlt_model::Decoder;
 use rlt_model::config::ModelConfig;
 
-fn options(recipes: &[Recipe], seeds: u64, run_dir: &Path) -> Options {
-    Options { recipes: recipes.to_vec(), seeds, scale: Scale::tiny(), run_dir: run_dir.into() }
+fn options(recipes: &[Recipe], seeds: u64, run_dir: &Path) -> ReproduceOptions {
+    ReproduceOptions { recipes: recipes.to_vec(), seeds, scale: Scale::tiny(), run_dir: run_dir.into() }
 }
 
-fn reproduce(options: &Options) -> Result<PathBuf> {
+fn reproduce(options: &ReproduceOptions) -> Result<PathBuf> {
     Ok(run(options, &Silent, &AtomicBool::new(false))?.page)
 }
 

@@ -25,6 +25,8 @@ struct Module {
     globs: Vec<Vec<String>>,
     /// Paths that the module's code mentions.
     mentioned: Vec<Vec<String>>,
+    /// Types that the whole crate, or everybody, may name.
+    public_types: Vec<String>,
 }
 
 type Crate = BTreeMap<ModulePath, Module>;
@@ -60,6 +62,7 @@ fn read_items(items: &[syn::Item], file: &Path, below: &Path, path: ModulePath, 
             syn::Item::Use(used) => read_use(&used.tree, &mut Vec::new(), &mut module),
             other => {
                 module.defined.extend(defined_name(other));
+                module.public_types.extend(public_type(other));
                 Mentions(&mut module.mentioned).visit_item(other);
             }
         }
@@ -131,6 +134,24 @@ fn defined_name(item: &syn::Item) -> Option<String> {
         syn::Item::Union(item) => item.ident.to_string(),
         _ => return None,
     })
+}
+
+/// The name of a type that is `pub` or `pub(crate)`.
+fn public_type(item: &syn::Item) -> Option<String> {
+    let visibility = match item {
+        syn::Item::Enum(item) => &item.vis,
+        syn::Item::Struct(item) => &item.vis,
+        syn::Item::Trait(item) => &item.vis,
+        syn::Item::Type(item) => &item.vis,
+        syn::Item::Union(item) => &item.vis,
+        _ => return None,
+    };
+    let is_public = match visibility {
+        syn::Visibility::Public(_) => true,
+        syn::Visibility::Restricted(of) => of.path.is_ident("crate"),
+        syn::Visibility::Inherited => false,
+    };
+    is_public.then(|| defined_name(item))?
 }
 
 /// Collects the paths of at least two segments that code mentions; a single name is a local one or was brought in by `use`.
@@ -333,4 +354,28 @@ fn no_module_uses_itself_through_its_neighbours() {
         }
     }
     assert_standing(&found, STANDING_MODULES);
+}
+
+/// Names that stand for two types of one crate, with the reason.
+const ONE_NAME_TWICE: &[(&str, &str)] = &[(
+    "rlt-engine::View",
+    "a factor of a product as the kernels of one number format read it; the other format's stands in another folder",
+)];
+
+#[test]
+fn no_two_public_types_of_a_crate_have_one_name() {
+    let mut found = BTreeMap::new();
+    for (name, modules) in crates() {
+        let mut files: BTreeMap<&String, Vec<String>> = BTreeMap::new();
+        for module in modules.values() {
+            for public_type in &module.public_types {
+                files.entry(public_type).or_default().push(module.file.display().to_string());
+            }
+        }
+        files.retain(|_, files| files.len() > 1);
+        found.extend(files.into_iter().map(|(one, files)| (format!("{name}::{one}"), files)));
+    }
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let known: Vec<&str> = ONE_NAME_TWICE.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, known, "rename one, or say why both are called so: {found:#?}");
 }

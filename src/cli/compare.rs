@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use rlt::evaluate::comparison::{Evaluated, compare};
+use rlt::evaluate::comparison::{SavedEvaluation, compare};
 use rlt::evaluate::page::render;
 use rlt::{Error, Result};
 use rlt_files::{Inputs, write_atomic};
@@ -26,7 +26,8 @@ pub struct CompareArgs {
 impl CompareArgs {
     /// Reads, compares, prints.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let runs = self.evaluations.iter().map(|path| Evaluated::read(path)).collect::<Result<Vec<_>>>()?;
+        let runs =
+            self.evaluations.iter().map(|path| SavedEvaluation::read(path)).collect::<Result<Vec<_>>>()?;
         let (first, others) =
             runs.split_first().ok_or_else(|| Error::Usage("name two evaluations".into()))?;
         let comparisons = others.iter().map(|other| compare(first, other)).collect::<Result<Vec<_>>>()?;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use rlt::config::Config;
 use rlt::dataset::QuestionRow;
 use rlt::evaluate::benchmark::Benchmark;
-use rlt::evaluate::comparison::Evaluated;
+use rlt::evaluate::comparison::SavedEvaluation;
 use rlt::evaluate::page::render;
 use rlt::evaluate::partial::PartialRecords;
 use rlt::evaluate::task::{Task, resume_task};
@@ -201,7 +201,7 @@ impl EvalArgs {
             per_question_file: questions.file_name().unwrap_or_default().into(),
         };
         write_report(path, &report, &records)?;
-        let evaluated = Evaluated { report: report.clone(), records };
+        let evaluated = SavedEvaluation { report: report.clone(), records };
         write_atomic(&page, render(&[evaluated])?.as_bytes())?;
         partial.remove()?;
         Ok(report)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rlt::reproduce::real::{self, tables::parts_table};
 use rlt::reproduce::scale::Scale;
-use rlt::reproduce::{Options, Recipe, Reproduced, run};
+use rlt::reproduce::{Recipe, ReproduceOptions, Reproduction, run};
 use rlt::{Error, Result};
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ impl ReproduceArgs {
             (Scale::full(), "runs/reproduce")
         };
         let run_dir = self.run_dir.clone().unwrap_or_else(|| folder.into());
-        let options = Options { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
+        let options = ReproduceOptions { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
         let result = run(&options, &context.progress, stop_flag())?;
         context.answer(&text(&result), &as_json(&result))
     }
@@ -103,7 +103,7 @@ impl ReproduceArgs {
         }
         model_folder(base)?;
         let run_dir = self.run_dir.clone().unwrap_or_else(|| "runs/real".into());
-        let options = real::Options {
+        let options = real::RealOptions {
             base: base.clone(),
             data: self.data.clone(),
             questions: self.questions,
@@ -124,7 +124,7 @@ impl ReproduceArgs {
     }
 }
 
-fn text(result: &Reproduced) -> String {
+fn text(result: &Reproduction) -> String {
     let mut text = String::new();
     for section in &result.sections {
         let _ = writeln!(text, "{}\n\n{}", section.title, section.ours.to_text());
@@ -139,7 +139,7 @@ fn text(result: &Reproduced) -> String {
     text
 }
 
-fn as_json(result: &Reproduced) -> Value {
+fn as_json(result: &Reproduction) -> Value {
     let wall_s: f64 = result.times.iter().map(|timed| timed.wall_s).sum();
     json!({ "sections": result.sections, "stages": result.times.len(), "wall_s": wall_s, "page": result.page })
 }

@@ -14,14 +14,14 @@ const N_EXCHANGES: usize = 10_000;
 
 /// An evaluation read back from its files.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Evaluated {
+pub struct SavedEvaluation {
     /// The figures and settings.
     pub report: EvalReport,
     /// Every question with its answers.
     pub records: Vec<QuestionRecord>,
 }
 
-impl Evaluated {
+impl SavedEvaluation {
     /// Reads an evaluation's .json file and its per-question file.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ pub struct Comparison {
 ///
 /// # Errors
 /// [`Error::Usage`] when they are of different tasks or share no question.
-pub fn compare(first: &Evaluated, second: &Evaluated) -> Result<Comparison> {
+pub fn compare(first: &SavedEvaluation, second: &SavedEvaluation) -> Result<Comparison> {
     if first.report.task != second.report.task {
         return Err(Error::Usage(format!(
             "{} and {} are different tasks; compare evaluations of the same one",

@@ -4,7 +4,7 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use super::comparison::{Comparison, Evaluated, compare};
+use super::comparison::{Comparison, SavedEvaluation, compare};
 use crate::{Error, Result};
 
 /// Most wrong answers a page shows of one evaluation.
@@ -66,7 +66,7 @@ struct Compared {
 ///
 /// # Errors
 /// [`Error::Failed`] when the template fails, which a test excludes.
-pub fn render(runs: &[Evaluated]) -> Result<String> {
+pub fn render(runs: &[SavedEvaluation]) -> Result<String> {
     let mut comparisons = Vec::new();
     for (i, first) in runs.iter().enumerate() {
         for second in &runs[i + 1..] {
@@ -98,7 +98,7 @@ fn signed(share: f64) -> String {
 }
 
 impl Run {
-    fn of(run: &Evaluated) -> Self {
+    fn of(run: &SavedEvaluation) -> Self {
         let (report, summary) = (&run.report, &run.report.summary);
         let figures = |map: &std::collections::BTreeMap<String, f64>| {
             let mut figures: Vec<(String, String)> =

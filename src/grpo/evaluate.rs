@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{EVAL_S, EVALUATED, REWARD};
 use crate::sampler::Sampler;
 use crate::training::inputs::Checksum;
-use crate::training::{Evaluated, RowsSum};
+use crate::training::{HeldOutScore, RowsSum};
 
 /// What keys the draws of every evaluation in the place of a step. Steps count from 1, so no draw is shared with
 /// training; all evaluations share theirs, so that they differ by the model alone.
@@ -50,7 +50,7 @@ impl HeldOut {
         context: &StepContext,
         sampler: &dyn Sampler,
         reward: &dyn Reward,
-    ) -> Result<Evaluated> {
+    ) -> Result<HeldOutScore> {
         let started = Instant::now();
         let request = |(index, question): (u64, &Question)| GenerationRequest {
             prompt: question.prompt.clone(),
@@ -80,6 +80,6 @@ impl HeldOut {
             }
         }
         EVAL_S.put(&mut metrics, started.elapsed().as_secs_f64());
-        Ok(Evaluated { metrics, score })
+        Ok(HeldOutScore { metrics, score })
     }
 }

@@ -1,12 +1,12 @@
 //! What each part of the method is for: teachers trained without it, and their students.
 
 use super::curve::last;
-use super::pooled::{Pooled, percent};
+use super::pooled::{PooledAccuracy, percent};
 use super::section::{Finding, Outcome, Section};
 use super::stages::{Answers, Questions, Start};
 use super::table::Table;
 use super::traces::Traces;
-use super::work::Work;
+use super::work::SeedWork;
 use crate::error::Result;
 use crate::report::figure::{FigureBar, bars};
 use crate::worlds::World;
@@ -88,7 +88,7 @@ impl Variant {
         }
     }
 
-    fn overrides(self, work: &Work) -> Vec<String> {
+    fn overrides(self, work: &SeedWork) -> Vec<String> {
         let (questions, group) = (work.scale.questions_per_step, work.scale.group_size);
         let grouped = |questions: usize, group: usize| {
             vec![format!("grpo.questions_per_step={questions}"), format!("grpo.group_size={group}")]
@@ -108,7 +108,7 @@ impl Variant {
 
 /// A teacher and its student under one seed.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct AblationTeacher {
     variant: Variant,
     answers: Answers,
     traces: Traces,
@@ -120,12 +120,12 @@ pub struct Row {
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Vec<Row>> {
+pub fn measure(work: &SeedWork) -> Result<Vec<AblationTeacher>> {
     let variants = if work.scale.every_ablation { &Variant::ALL[..] } else { &Variant::REPORTED[..] };
     variants.iter().map(|&variant| row(work, variant)).collect()
 }
 
-fn row(work: &Work, variant: Variant) -> Result<Row> {
+fn row(work: &SeedWork, variant: Variant) -> Result<AblationTeacher> {
     let name = variant.name();
     let base = work.base(Start::Usual)?;
     let warmed = if variant == Variant::NoWarmUp { base.clone() } else { work.teacher(Start::Usual)? };
@@ -142,15 +142,21 @@ fn row(work: &Work, variant: Variant) -> Result<Row> {
     let held_out = Questions { world: World::Market, path: &path };
     // A teacher that finishes nothing has no student.
     let (_, answers) = work.distilled(name, ("base", &base), (&rows, traces.n), &[limit], &held_out)?;
-    Ok(Row { variant, answers, traces, reward: last(work, &run, crate::metrics::REWARD.mean.name)? })
+    Ok(AblationTeacher {
+        variant,
+        answers,
+        traces,
+        reward: last(work, &run, crate::metrics::REWARD.mean.name)?,
+    })
 }
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
+pub fn section(seeds: &[(u64, Vec<AblationTeacher>)]) -> Section {
     let rows = seeds.first().map_or(&[][..], |(_, rows)| rows);
     let of = |i: usize| seeds.iter().filter_map(move |(_, rows)| rows.get(i));
-    let average =
-        |i: usize, value: &dyn Fn(&Row) -> f64| of(i).map(value).sum::<f64>() / seeds.len().max(1) as f64;
+    let average = |i: usize, value: &dyn Fn(&AblationTeacher) -> f64| {
+        of(i).map(value).sum::<f64>() / seeds.len().max(1) as f64
+    };
     let mut ours = Table::new(&[
         "teacher trained with",
         "student's accuracy (95 %)",
@@ -175,9 +181,10 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
     let mut measured = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         let label = row.variant.label();
-        let pooled = Pooled::of(of(i).map(|row| &row.answers));
-        let unusable =
-            |row: &Row| row.traces.left_out as f64 / (row.traces.n + row.traces.left_out).max(1) as f64;
+        let pooled = PooledAccuracy::of(of(i).map(|row| &row.answers));
+        let unusable = |row: &AblationTeacher| {
+            row.traces.left_out as f64 / (row.traces.n + row.traces.left_out).max(1) as f64
+        };
         let numbers = [
             average(i, &|row| row.traces.complete()),
             average(i, &|row| row.traces.figures.tokens),
@@ -241,7 +248,7 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
 /// What the findings are about.
 struct Measured {
     variant: Variant,
-    student: Pooled,
+    student: PooledAccuracy,
     /// Mean length of an explanation.
     tokens: f64,
     /// Share of the solution that explanations repeat, seed by seed.

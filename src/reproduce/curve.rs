@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::work::Work;
+use super::work::SeedWork;
 use crate::error::Result;
 use crate::run_log::read_rows;
 
@@ -10,7 +10,7 @@ use crate::run_log::read_rows;
 ///
 /// # Errors
 /// When its records cannot be read.
-pub fn curve(work: &Work, name: &str) -> Result<Vec<(f64, f64)>> {
+pub fn curve(work: &SeedWork, name: &str) -> Result<Vec<(f64, f64)>> {
     let number = |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_f64);
     let rows = records(work, name)?;
     Ok(rows.iter().filter_map(|row| Some((number(row, "step")?, number(row, "eval_accuracy")?))).collect())
@@ -20,7 +20,7 @@ pub fn curve(work: &Work, name: &str) -> Result<Vec<(f64, f64)>> {
 ///
 /// # Errors
 /// When its records cannot be read.
-pub fn last(work: &Work, name: &str, metric: &str) -> Result<Option<f64>> {
+pub fn last(work: &SeedWork, name: &str, metric: &str) -> Result<Option<f64>> {
     let values: Vec<f64> = records(work, name)?.iter().filter_map(|row| row.get(metric)?.as_f64()).collect();
     let few = (values.len() / 10).max(1).min(values.len());
     let end = &values[values.len() - few..];
@@ -31,7 +31,7 @@ pub fn last(work: &Work, name: &str, metric: &str) -> Result<Option<f64>> {
 ///
 /// # Errors
 /// When its records cannot be read.
-pub fn sum(work: &Work, name: &str, metric: &str) -> Result<f64> {
+pub fn sum(work: &SeedWork, name: &str, metric: &str) -> Result<f64> {
     Ok(records(work, name)?.iter().filter_map(|row| row.get(metric)?.as_f64()).sum())
 }
 
@@ -39,7 +39,7 @@ pub fn sum(work: &Work, name: &str, metric: &str) -> Result<f64> {
 ///
 /// # Errors
 /// When its records cannot be read.
-pub fn tokens_sampled(work: &Work, name: &str, completions_per_step: usize) -> Result<Vec<(f64, f64)>> {
+pub fn tokens_sampled(work: &SeedWork, name: &str, completions_per_step: usize) -> Result<Vec<(f64, f64)>> {
     let mut sum = 0.0;
     let rows = records(work, name)?;
     let up_to = rows.iter().filter_map(|row| {
@@ -50,7 +50,7 @@ pub fn tokens_sampled(work: &Work, name: &str, completions_per_step: usize) -> R
 }
 
 /// The records of run `name`; none while nothing has been run.
-fn records(work: &Work, name: &str) -> Result<Vec<Map<String, Value>>> {
+fn records(work: &SeedWork, name: &str) -> Result<Vec<Map<String, Value>>> {
     let path = work.at(name).join("metrics.jsonl");
     if path.exists() { read_rows(&path) } else { Ok(Vec::new()) }
 }

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use rlt_files::{MOST_ROWS, write_atomic};
 
 use super::curve::{curve, sum, tokens_sampled};
-use super::pooled::{Pooled, percent};
+use super::pooled::{PooledAccuracy, percent};
 use super::section::{Finding, Outcome, Section};
 use super::stages::{Answers, Questions};
 use super::table::Table;
 use super::traces::Traces;
-use super::work::{StageKind, Work};
+use super::work::{SeedWork, StageKind};
 use crate::error::{Error, Result};
 use crate::report::figure::{FigureLine, lines};
 use crate::worlds::{DatasetFiles, World, WorldContent};
 
 /// One seed's figures.
 #[derive(Debug, Clone, Default)]
-pub struct Measured {
+pub struct Fig4aFigures {
     base: Answers,
     of_pre_rl: Answers,
     of_rlt: Answers,
@@ -36,7 +36,7 @@ pub struct Measured {
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Measured> {
+pub fn measure(work: &SeedWork) -> Result<Fig4aFigures> {
     let numbers = work.numbers()?;
     let (textbook, warm_up) = work.both_worlds()?;
     let base = work.base_model("both-base", &work.scale.shape, &textbook, &[])?;
@@ -63,7 +63,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
     let mut points = vec![(0.0, base_answers.accuracy())];
     points.extend(curve(work, "both-direct")?.into_iter().map(|(step, share)| (at_step(step), share)));
     let of_teacher = twice(tokens_sampled(work, "both-rlt", completions)?).next_back();
-    Ok(Measured {
+    Ok(Fig4aFigures {
         distillation_tokens: traces_rlt.tokens + sum(work, "student-both-rlt-countdown", "tokens")?,
         teacher_tokens: of_teacher.map_or(0.0, |(_, tokens)| tokens),
         base: base_answers,
@@ -76,7 +76,7 @@ pub fn measure(work: &Work) -> Result<Measured> {
     })
 }
 
-impl Measured {
+impl Fig4aFigures {
     /// Direct RL's accuracy at the first look after as many tokens as distillation took; the last look where it
     /// never came to that.
     fn direct_at_equal_tokens(&self) -> f64 {
@@ -86,28 +86,29 @@ impl Measured {
 }
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Measured)]) -> Section {
-    let over = |answers: fn(&Measured) -> &Answers| Pooled::of(seeds.iter().map(|(_, m)| answers(m)));
-    let average = |value: &dyn Fn(&Measured) -> f64| {
+pub fn section(seeds: &[(u64, Fig4aFigures)]) -> Section {
+    let over =
+        |answers: fn(&Fig4aFigures) -> &Answers| PooledAccuracy::of(seeds.iter().map(|(_, m)| answers(m)));
+    let average = |value: &dyn Fn(&Fig4aFigures) -> f64| {
         seeds.iter().map(|(_, m)| value(m)).sum::<f64>() / seeds.len().max(1) as f64
     };
     let (base, pre_rl) = (over(|m| &m.base), over(|m| &m.of_pre_rl));
     let (rlt, direct) = (over(|m| &m.of_rlt), over(|m| &m.direct));
-    let equal = average(&Measured::direct_at_equal_tokens);
+    let equal = average(&Fig4aFigures::direct_at_equal_tokens);
     let distillation = average(&|m| m.distillation_tokens);
     let teacher = average(&|m| m.teacher_tokens);
     let all = average(&|m| m.curve.last().map_or(0.0, |(tokens, _)| *tokens));
     let thousands = |tokens: f64| format!("{:.0}", tokens / 1000.0);
     let mut ours =
         Table::new(&["Countdown by", "thousand tokens on Countdown", "right answers (95 %)", "each seed"]);
-    let mut row = |name: &str, tokens: String, pooled: &Pooled| {
+    let mut row = |name: &str, tokens: String, pooled: &PooledAccuracy| {
         ours.push([name.to_owned(), tokens, pooled.text(), pooled.seeds_text()]);
     };
     row("base model", "0".into(), &base);
     row("student of the teacher before RL", thousands(distillation), &pre_rl);
     row("student of the RLT teacher of the other world", thousands(distillation), &rlt);
     row("direct RL on Countdown, to its end", thousands(all), &direct);
-    let equals = |m: &(u64, Measured)| format!("{:.0}", 100.0 * m.1.direct_at_equal_tokens());
+    let equals = |m: &(u64, Fig4aFigures)| format!("{:.0}", 100.0 * m.1.direct_at_equal_tokens());
     let each = seeds.iter().map(equals).collect::<Vec<_>>().join(", ");
     let at_equal =
         ["direct RL on Countdown, at equal tokens".to_owned(), thousands(distillation), percent(equal), each];
@@ -128,7 +129,7 @@ pub fn section(seeds: &[(u64, Measured)]) -> Section {
     }
     let n_points = seeds.first().map_or(0, |(_, m)| m.curve.len());
     let mean_point = |k: usize| {
-        let at = |m: &Measured| m.curve.get(k).copied().unwrap_or_default();
+        let at = |m: &Fig4aFigures| m.curve.get(k).copied().unwrap_or_default();
         (average(&|m| at(m).0) / 1000.0, average(&|m| at(m).1))
     };
     let figure = [
@@ -205,7 +206,7 @@ fn paper() -> Table {
     table
 }
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// The Countdown world's files.
     fn numbers(&self) -> Result<DatasetFiles> {
         let settings = format!("{:?} {:?}", self.scale.numbers, self.scale.shape);

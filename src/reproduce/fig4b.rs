@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pooled::{Pooled, percent};
+use super::pooled::{PooledAccuracy, percent};
 use super::section::{Finding, Outcome, Section};
 use super::stages::{Answers, Start};
 use super::table::Table;
-use super::work::{StageKind, Work};
+use super::work::{SeedWork, StageKind};
 use crate::error::Result;
 use crate::evaluate::metrics::{Correlation, mean, pearson, spearman};
 use crate::report::figure::cloud;
 
 /// What a group of traces is like.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Group {
+pub struct TraceGroup {
     /// Mean RLT reward.
     pub reward: f64,
     /// Mean length of an explanation, tokens.
@@ -26,8 +26,8 @@ pub struct Group {
 
 /// A group and its student.
 #[derive(Debug, Clone)]
-pub struct Row {
-    group: Group,
+pub struct Fig4bStudent {
+    group: TraceGroup,
     answers: Answers,
 }
 
@@ -35,7 +35,7 @@ pub struct Row {
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Vec<Row>> {
+pub fn measure(work: &SeedWork) -> Result<Vec<Fig4bStudent>> {
     let base = work.base(Start::Usual)?;
     let groups = work.reward_groups("pool")?;
     let row = |index: usize| {
@@ -44,13 +44,13 @@ pub fn measure(work: &Work) -> Result<Vec<Row>> {
         // A group is small: as many passes as the small set of table 1.
         let model = work.student(&format!("student-{name}"), &base, &rows, &["sft.epochs=5".into()])?;
         let answers = work.market_answers(&name, &model)?;
-        Ok(Row { group: groups.get(index).cloned().unwrap_or_default(), answers })
+        Ok(Fig4bStudent { group: groups.get(index).cloned().unwrap_or_default(), answers })
     };
     (0..work.scale.groups).map(row).collect()
 }
 
 /// A way to rank groups.
-type Explanation = (&'static str, fn(&Group) -> f64);
+type Explanation = (&'static str, fn(&TraceGroup) -> f64);
 
 const EXPLANATIONS: [Explanation; 3] = [
     ("mean RLT reward", |group| group.reward),
@@ -62,13 +62,14 @@ const EXPLANATIONS: [Explanation; 3] = [
 type Correlate = fn(&[(f64, f64)]) -> Option<Correlation>;
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
+pub fn section(seeds: &[(u64, Vec<Fig4bStudent>)]) -> Section {
     let n_groups = seeds.first().map_or(0, |(_, rows)| rows.len());
     let of = |i: usize| seeds.iter().filter_map(move |(_, rows)| rows.get(i));
-    let average = |i: usize, value: fn(&Group) -> f64| {
+    let average = |i: usize, value: fn(&TraceGroup) -> f64| {
         mean(of(i).map(|row| value(&row.group)).collect::<Vec<_>>().into_iter())
     };
-    let pooled: Vec<Pooled> = (0..n_groups).map(|i| Pooled::of(of(i).map(|row| &row.answers))).collect();
+    let pooled: Vec<PooledAccuracy> =
+        (0..n_groups).map(|i| PooledAccuracy::of(of(i).map(|row| &row.answers))).collect();
     let mut ours = Table::new(&[
         "group",
         "mean reward",
@@ -89,7 +90,7 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
             pooled.seeds_text(),
         ]);
         for (seed, rows) in seeds {
-            let Some(Row { group, answers }) = rows.get(i) else { continue };
+            let Some(Fig4bStudent { group, answers }) = rows.get(i) else { continue };
             data.push([
                 format!("{}", i + 1),
                 seed.to_string(),
@@ -101,22 +102,23 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
             ]);
         }
     }
-    let points = |value: fn(&Group) -> f64| -> Vec<(f64, f64)> {
+    let points = |value: fn(&TraceGroup) -> f64| -> Vec<(f64, f64)> {
         pooled.iter().enumerate().map(|(i, pooled)| (average(i, value), pooled.accuracy)).collect()
     };
-    let of_seed = |rows: &[Row], value: fn(&Group) -> f64, correlate: Correlate| {
+    let of_seed = |rows: &[Fig4bStudent], value: fn(&TraceGroup) -> f64, correlate: Correlate| {
         let pairs: Vec<(f64, f64)> =
             rows.iter().map(|row| (value(&row.group), row.answers.accuracy())).collect();
         correlate(&pairs)
     };
-    let numbers = |name: &str, value: fn(&Group) -> f64, correlate: Correlate| {
+    let numbers = |name: &str, value: fn(&TraceGroup) -> f64, correlate: Correlate| {
         let each: Vec<String> = seeds
             .iter()
             .map(|(_, rows)| of_seed(rows, value, correlate).map_or("n/a".into(), |c| format!("{:.2}", c.r)))
             .collect();
         format!("{name} {}; each seed {}", text(correlate(&points(value))), each.join(", "))
     };
-    let r = |value: fn(&Group) -> f64, correlate: Correlate| correlate(&points(value)).map_or(0.0, |c| c.r);
+    let r =
+        |value: fn(&TraceGroup) -> f64, correlate: Correlate| correlate(&points(value)).map_or(0.0, |c| c.r);
     let (_, reward) = EXPLANATIONS[0];
     let (line, rank) = (r(reward, pearson), r(reward, spearman));
     let mut findings = vec![
@@ -177,10 +179,10 @@ fn paper() -> Table {
     table
 }
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// Traces of the teacher before RL, several a question, in equal groups by reward: a file and a description of
     /// each, best first.
-    fn reward_groups(&self, name: &str) -> Result<Vec<Group>> {
+    fn reward_groups(&self, name: &str) -> Result<Vec<TraceGroup>> {
         let (teacher, student) = (self.teacher(Start::Usual)?, self.base(Start::Usual)?);
         let questions = self.market()?.questions_train;
         let scale = self.scale;

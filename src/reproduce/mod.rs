@@ -34,13 +34,13 @@ use crate::error::{Error, Result};
 use crate::miniature::Miniature;
 use crate::progress::Progress;
 use crate::run_dir::open_folder_of_runs;
-pub use recipe::{Options, Recipe};
+pub use recipe::{Recipe, ReproduceOptions};
 use section::Section;
 use table::Table;
-use work::{Ledger, Timed, Work};
+use work::{Ledger, SeedWork, StageTime};
 
 /// The section of a recipe, from every seed.
-fn section_of(recipe: Recipe, works: &[Work]) -> Result<Section> {
+fn section_of(recipe: Recipe, works: &[SeedWork]) -> Result<Section> {
     match recipe {
         Recipe::Table1 => of_seeds(works, table1::measure, table1::section),
         Recipe::Table2 => of_seeds(works, table2::measure, table2::section),
@@ -51,8 +51,8 @@ fn section_of(recipe: Recipe, works: &[Work]) -> Result<Section> {
 }
 
 fn of_seeds<T>(
-    works: &[Work],
-    measure: impl Fn(&Work) -> Result<T>,
+    works: &[SeedWork],
+    measure: impl Fn(&SeedWork) -> Result<T>,
     section: impl Fn(&[(u64, T)]) -> Section,
 ) -> Result<Section> {
     let seeds: Vec<(u64, T)> =
@@ -62,11 +62,11 @@ fn of_seeds<T>(
 
 /// What it came to.
 #[derive(Debug)]
-pub struct Reproduced {
+pub struct Reproduction {
     /// One a recipe.
     pub sections: Vec<Section>,
     /// Every stage.
-    pub times: Vec<Timed>,
+    pub times: Vec<StageTime>,
     /// The page.
     pub page: PathBuf,
 }
@@ -77,7 +77,7 @@ pub struct Reproduced {
 /// # Errors
 /// [`Error::Usage`] without a seed or a recipe, or when the folder holds stages of other settings; what the stages
 /// report; [`Error::Interrupted`] after `stop`.
-pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Result<Reproduced> {
+pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<Reproduction> {
     if options.seeds == 0 || options.recipes.is_empty() {
         return Err(Error::Usage("nothing to reproduce: name a recipe and at least one seed".into()));
     }
@@ -86,9 +86,9 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
         .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
         .collect();
     let ledger = Ledger::default();
-    let works: Vec<Work> = folders
+    let works: Vec<SeedWork> = folders
         .iter()
-        .map(|(seed, dir)| Work {
+        .map(|(seed, dir)| SeedWork {
             miniature: Miniature { dir, seed: *seed, progress, stop },
             scale: &options.scale,
             ledger: &ledger,
@@ -104,7 +104,7 @@ pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Res
     let times = ledger.times();
     write_atomic(&options.run_dir.join("times.csv"), times_table(&times).to_csv().as_bytes())?;
     let page = page::write(&options.run_dir, options, &sections, &times)?;
-    Ok(Reproduced { sections, times, page })
+    Ok(Reproduction { sections, times, page })
 }
 
 /// `table.csv`, `table.md` and `figure.svg`.
@@ -122,9 +122,9 @@ fn write_section(folder: &Path, section: &Section) -> Result<()> {
 }
 
 /// Every stage with its time.
-pub fn times_table(times: &[Timed]) -> Table {
+pub fn times_table(times: &[StageTime]) -> Table {
     let mut table = Table::new(&["stage", "kind", "wall_s", "cpu_s"]);
-    for Timed { name, kind, wall_s, cpu_s } in times {
+    for StageTime { name, kind, wall_s, cpu_s } in times {
         let kind = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
         let cpu = cpu_s.map_or_else(String::new, |cpu_s| format!("{cpu_s:.1}"));
         table.push([name.clone(), kind.unwrap_or_default(), format!("{wall_s:.1}"), cpu]);

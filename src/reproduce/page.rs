@@ -7,16 +7,21 @@ use minijinja::{Environment, context};
 use rlt_files::{MOST_DESCRIPTION, write_atomic};
 use serde_json::Value;
 
-use super::recipe::{Options, Recipe};
+use super::recipe::{Recipe, ReproduceOptions};
 use super::section::Section;
-use super::work::Timed;
+use super::work::StageTime;
 use crate::error::{Error, Result};
 
 /// Writes `index.html`: the sections just made, and those that an earlier call left in their folders.
 ///
 /// # Errors
 /// When the page cannot be written.
-pub fn write(run_dir: &Path, options: &Options, made: &[Section], times: &[Timed]) -> Result<PathBuf> {
+pub fn write(
+    run_dir: &Path,
+    options: &ReproduceOptions,
+    made: &[Section],
+    times: &[StageTime],
+) -> Result<PathBuf> {
     let mut sections: Vec<Value> = Vec::new();
     for recipe in Recipe::ALL {
         let path = run_dir.join(recipe.name()).join("section.json");

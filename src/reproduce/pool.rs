@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::fig4b::Group;
-use super::work::Work;
+use super::fig4b::TraceGroup;
+use super::work::SeedWork;
 use crate::config::Config;
 use crate::error::Result;
 use crate::evaluate::metrics::mean;
-use crate::miniature::{Explained, write_student_rows};
+use crate::miniature::{TeacherTraces, write_student_rows};
 use crate::prompts::ChatText;
 use crate::score::{Formats, score_traces};
 use crate::traces::flaw;
@@ -19,23 +19,23 @@ use crate::worlds::{World, WorldContent};
 const TOKENS_PER_BATCH: usize = 16_384;
 
 /// Traces and what they earn.
-pub struct Pool {
-    explained: Explained,
+pub struct TracePool {
+    explained: TeacherTraces,
     /// None for a trace that no student can learn from.
     rewards: Vec<Option<f64>>,
     /// Think tokens.
     lengths: Vec<f64>,
 }
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// `n` traces of each row of `config.data` by the teacher in `config.model.path`, with the reward that
     /// `student` gives.
     ///
     /// # Errors
     /// What explaining and scoring report.
-    pub fn scored_pool(&self, config: &Config, student: &Path, n: usize) -> Result<Pool> {
+    pub fn scored_pool(&self, config: &Config, student: &Path, n: usize) -> Result<TracePool> {
         let explained = self.miniature.explain(config, n)?;
-        let Explained { traces, style, chat } = &explained;
+        let TeacherTraces { traces, style, chat } = &explained;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style, teacher: chat, student: &student_chat };
         let teacher = frozen_model(&config.model, &config.model.path)?;
@@ -55,17 +55,17 @@ impl Work<'_> {
             sample.as_ref().map_or(0.0, |sample| sample.think_ids().len() as f64)
         };
         let lengths = scored.iter().map(|(sample, _)| length(sample)).collect();
-        Ok(Pool { explained, rewards, lengths })
+        Ok(TracePool { explained, rewards, lengths })
     }
 }
 
-impl Pool {
+impl TracePool {
     /// Writes `k` equal groups by reward, best first, as `group-01.jsonl` and so on, and describes them.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write_groups(&self, folder: &Path, k: usize) -> Result<Vec<Group>> {
-        let Explained { traces, style, chat } = &self.explained;
+    pub fn write_groups(&self, folder: &Path, k: usize) -> Result<Vec<TraceGroup>> {
+        let TeacherTraces { traces, style, chat } = &self.explained;
         let groups = reward_groups(&self.rewards, k);
         let describe = |(index, members): (usize, &Vec<usize>)| {
             let rows: Vec<_> = members.iter().map(|&i| traces[i].clone()).collect();
@@ -77,7 +77,7 @@ impl Pool {
                 let trace = &traces[i];
                 World::Market.right_steps(&trace.question.question, &trace.explanation).unwrap_or(0.0)
             };
-            Ok(Group {
+            Ok(TraceGroup {
                 reward: over(&|i| self.rewards[i].unwrap_or(0.0)),
                 tokens: over(&|i| self.lengths[i]),
                 right_steps: over(&right_steps),

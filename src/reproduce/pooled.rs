@@ -8,7 +8,7 @@ const N_RESAMPLES: usize = 2000;
 
 /// Accuracy over seeds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pooled {
+pub struct PooledAccuracy {
     /// Mean over seeds.
     pub accuracy: f64,
     /// 95 %: seeds are drawn, then questions within each ([`bootstrap_by_seed`]).
@@ -19,7 +19,7 @@ pub struct Pooled {
     pub n_questions: usize,
 }
 
-impl Pooled {
+impl PooledAccuracy {
     /// Over the answers of one model under several seeds.
     pub fn of<'a>(answers: impl IntoIterator<Item = &'a Answers>) -> Self {
         let means: Vec<Vec<f64>> =
@@ -65,11 +65,14 @@ mod tests {
             question_means: (0..100).map(|i| f64::from(u8::from(i < right))).collect(),
             ..Answers::default()
         };
-        let (good, bad) = (Pooled::of(&[answers(80), answers(90)]), Pooled::of(&[answers(30), answers(40)]));
+        let (good, bad) = (
+            PooledAccuracy::of(&[answers(80), answers(90)]),
+            PooledAccuracy::of(&[answers(30), answers(40)]),
+        );
         assert!((good.accuracy - 0.85).abs() < 1e-12);
         assert_eq!((good.seeds_text(), good.n_questions), ("80, 90".into(), 200));
         assert!(good.is_above(&bad) && !bad.is_above(&good) && !good.is_above(&good));
         assert!(good.text().starts_with("85.0 % ("), "{}", good.text());
-        assert_eq!(Pooled::of(&[Answers::default()]).accuracy, 0.0);
+        assert_eq!(PooledAccuracy::of(&[Answers::default()]).accuracy, 0.0);
     }
 }

@@ -37,7 +37,7 @@ impl Recipe {
 
 /// What is reproduced, how often and where.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ReproduceOptions {
     /// Which tables and figures.
     pub recipes: Vec<Recipe>,
     /// Seeds 1 to this.

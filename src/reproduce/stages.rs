@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::work::{StageKind, Work};
+use super::work::{SeedWork, StageKind};
 use crate::config::Config;
 use crate::error::Result;
 use crate::evaluate::metrics::mean;
@@ -74,7 +74,7 @@ impl Start {
 /// The scarce start reads one row in this many.
 const SCARCE_PART: usize = 3;
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// The market world's files and its model folder.
     ///
     /// # Errors

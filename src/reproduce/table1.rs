@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use super::pooled::Pooled;
+use super::pooled::PooledAccuracy;
 use super::section::{Finding, Outcome, Section};
 use super::stages::{Answers, Questions, Start};
 use super::table::Table;
-use super::work::Work;
+use super::work::SeedWork;
 use crate::error::Result;
 use crate::report::figure::{FigureBar, bars};
 use crate::worlds::World;
 
 /// Whose traces a student learnt from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum TraceSource {
     /// None: the base model itself.
     Nothing,
     /// Honest explanations of the textbook's mixture: what a data set that somebody curated is like.
@@ -30,7 +30,7 @@ pub enum Source {
     Perfect,
 }
 
-impl Source {
+impl TraceSource {
     /// In tables.
     pub fn label(self) -> &'static str {
         match self {
@@ -60,7 +60,7 @@ impl Source {
 
 /// Which student, of how many traces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Set {
+pub enum TraceSet {
     /// All questions.
     #[default]
     Full,
@@ -72,7 +72,7 @@ pub enum Set {
     Scarce,
 }
 
-impl Set {
+impl TraceSet {
     /// In tables.
     pub fn label(self) -> &'static str {
         match self {
@@ -83,8 +83,8 @@ impl Set {
         }
     }
 
-    fn sources(self) -> &'static [Source] {
-        use Source::{Conventional, ConventionalRight, Nothing, Perfect, PreRl, Rlt, Textbook};
+    fn sources(self) -> &'static [TraceSource] {
+        use TraceSource::{Conventional, ConventionalRight, Nothing, Perfect, PreRl, Rlt, Textbook};
         match self {
             Self::Full => &[Nothing, Textbook, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
@@ -96,9 +96,9 @@ impl Set {
 
 /// One student's figures under one seed.
 #[derive(Debug, Clone)]
-pub struct Row {
-    set: Set,
-    source: Source,
+pub struct Table1Student {
+    set: TraceSet,
+    source: TraceSource,
     answers: Answers,
     /// Traces it learnt from.
     n_traces: usize,
@@ -106,7 +106,7 @@ pub struct Row {
     complete: Option<f64>,
 }
 
-impl Row {
+impl Table1Student {
     /// The student's answers.
     pub fn into_answers(self) -> Answers {
         self.answers
@@ -117,40 +117,44 @@ impl Row {
 ///
 /// # Errors
 /// What the stages report.
-pub fn student(work: &Work, source: Source, set: Set) -> Result<(PathBuf, String, Row)> {
+pub fn student(
+    work: &SeedWork,
+    source: TraceSource,
+    set: TraceSet,
+) -> Result<(PathBuf, String, Table1Student)> {
     let files = work.market()?;
-    let start = if set == Set::Scarce { Start::Scarce } else { Start::Usual };
-    let base = if set == Set::Larger { work.larger_base()? } else { work.base(start)? };
-    let own = if set == Set::Larger { "larger".into() } else { start.named("base") };
-    if source == Source::Nothing {
+    let start = if set == TraceSet::Scarce { Start::Scarce } else { Start::Usual };
+    let base = if set == TraceSet::Larger { work.larger_base()? } else { work.base(start)? };
+    let own = if set == TraceSet::Larger { "larger".into() } else { start.named("base") };
+    if source == TraceSource::Nothing {
         let answers = work.market_answers(&own, &base)?;
-        return Ok((base, own, Row { set, source, answers, n_traces: 0, complete: None }));
+        return Ok((base, own, Table1Student { set, source, answers, n_traces: 0, complete: None }));
     }
     let (rows, traces) = match source {
-        Source::Nothing | Source::Perfect => (files.questions_train.clone(), work.perfect_traces()),
-        Source::Textbook => work.textbook_traces()?,
-        Source::PreRl => work.market_traces(&start.named("traces-pre-rl"), &work.teacher(start)?)?,
-        Source::Rlt => work.market_traces(&start.named("traces-rlt"), &work.rlt_teacher(start)?)?,
-        Source::Conventional | Source::ConventionalRight => {
+        TraceSource::Nothing | TraceSource::Perfect => (files.questions_train.clone(), work.perfect_traces()),
+        TraceSource::Textbook => work.textbook_traces()?,
+        TraceSource::PreRl => work.market_traces(&start.named("traces-pre-rl"), &work.teacher(start)?)?,
+        TraceSource::Rlt => work.market_traces(&start.named("traces-rlt"), &work.rlt_teacher(start)?)?,
+        TraceSource::Conventional | TraceSource::ConventionalRight => {
             let teacher = work.conventional_teacher(start)?;
             let name = start.named("traces-conventional");
             let [raw, right] = work.answers_as_traces(&name, &teacher, &files.questions_train)?;
-            if source == Source::Conventional { raw } else { right }
+            if source == TraceSource::Conventional { raw } else { right }
         }
     };
     let (name, limit) = match set {
-        Set::Full => (source.name().to_owned(), work.scale.explained),
-        Set::Small => (format!("{}-small", source.name()), work.scale.explained_small),
-        Set::Larger => (format!("{}-larger", source.name()), work.scale.explained),
-        Set::Scarce => (format!("scarce-{}", source.name()), work.scale.explained),
+        TraceSet::Full => (source.name().to_owned(), work.scale.explained),
+        TraceSet::Small => (format!("{}-small", source.name()), work.scale.explained_small),
+        TraceSet::Larger => (format!("{}-larger", source.name()), work.scale.explained),
+        TraceSet::Scarce => (format!("scarce-{}", source.name()), work.scale.explained),
     };
     let mut overrides = vec![format!("data.max_rows={limit}")];
     // As many passes as the paper's small set has.
-    overrides.extend((set == Set::Small).then(|| "sft.epochs=5".to_owned()));
+    overrides.extend((set == TraceSet::Small).then(|| "sft.epochs=5".to_owned()));
     let held_out = Questions { world: World::Market, path: &files.questions_heldout };
     let (model, answers) = work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
     let complete = traces.complete();
-    let row = Row { set, source, answers, n_traces: traces.n.min(limit), complete: Some(complete) };
+    let row = Table1Student { set, source, answers, n_traces: traces.n.min(limit), complete: Some(complete) };
     Ok((model, name, row))
 }
 
@@ -158,29 +162,29 @@ pub fn student(work: &Work, source: Source, set: Set) -> Result<(PathBuf, String
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Vec<Row>> {
-    let sets = [Set::Full, Set::Small, Set::Scarce, Set::Larger];
-    let sets = sets.into_iter().filter(|set| *set != Set::Larger || work.scale.with_larger);
+pub fn measure(work: &SeedWork) -> Result<Vec<Table1Student>> {
+    let sets = [TraceSet::Full, TraceSet::Small, TraceSet::Scarce, TraceSet::Larger];
+    let sets = sets.into_iter().filter(|set| *set != TraceSet::Larger || work.scale.with_larger);
     sets.flat_map(|set| set.sources().iter().map(move |source| (set, *source)))
         .map(|(set, source)| Ok(student(work, source, set)?.2))
         .collect()
 }
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
+pub fn section(seeds: &[(u64, Vec<Table1Student>)]) -> Section {
     let rows = seeds.first().map_or(&[][..], |(_, rows)| rows);
-    let pooled: Vec<(Set, Source, Pooled)> = rows
+    let pooled: Vec<(TraceSet, TraceSource, PooledAccuracy)> = rows
         .iter()
         .enumerate()
         .map(|(i, row)| {
             (
                 row.set,
                 row.source,
-                Pooled::of(seeds.iter().filter_map(|(_, rows)| Some(&rows.get(i)?.answers))),
+                PooledAccuracy::of(seeds.iter().filter_map(|(_, rows)| Some(&rows.get(i)?.answers))),
             )
         })
         .collect();
-    let mean_over_seeds = |i: usize, value: &dyn Fn(&Row) -> f64| {
+    let mean_over_seeds = |i: usize, value: &dyn Fn(&Table1Student) -> f64| {
         seeds.iter().filter_map(|(_, rows)| rows.get(i)).map(value).sum::<f64>() / seeds.len().max(1) as f64
     };
     let mut ours = Table::new(&["students of", "traces", "complete", "right answers (95 %)", "each seed"]);
@@ -202,7 +206,7 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
         };
         for (seed, rows) in seeds {
             let Some(row) = rows.get(i) else { continue };
-            let one = Pooled::of([&row.answers]);
+            let one = PooledAccuracy::of([&row.answers]);
             let (low, high) = (one.interval.low, one.interval.high);
             let n = one.n_questions;
             data.push(line(
@@ -225,17 +229,17 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
             traces,
         ));
     }
-    let bar = |(set, source, pooled): &(Set, Source, Pooled)| FigureBar {
+    let bar = |(set, source, pooled): &(TraceSet, TraceSource, PooledAccuracy)| FigureBar {
         label: match set {
-            Set::Full => source.label().to_owned(),
-            Set::Small => format!("{} (small)", source.label()),
-            Set::Larger => format!("{} (larger)", source.label()),
-            Set::Scarce => format!("{} (weak base)", source.label()),
+            TraceSet::Full => source.label().to_owned(),
+            TraceSet::Small => format!("{} (small)", source.label()),
+            TraceSet::Larger => format!("{} (larger)", source.label()),
+            TraceSet::Scarce => format!("{} (weak base)", source.label()),
         },
         share: pooled.accuracy,
         low: pooled.interval.low,
         high: pooled.interval.high,
-        emphasis: *source == Source::Rlt,
+        emphasis: *source == TraceSource::Rlt,
     };
     Section {
         name: "table1",
@@ -260,18 +264,21 @@ pub fn section(seeds: &[(u64, Vec<Row>)]) -> Section {
     }
 }
 
-fn findings(pooled: &[(Set, Source, Pooled)]) -> Vec<Finding> {
-    let of = |set: Set, source: Source| {
+fn findings(pooled: &[(TraceSet, TraceSource, PooledAccuracy)]) -> Vec<Finding> {
+    let of = |set: TraceSet, source: TraceSource| {
         pooled.iter().find(|(s, from, _)| (*s, *from) == (set, source)).map(|(.., pooled)| pooled)
     };
     let mut findings = Vec::new();
-    for set in [Set::Full, Set::Small, Set::Scarce, Set::Larger] {
-        let Some(rlt) = of(set, Source::Rlt) else { continue };
+    for set in [TraceSet::Full, TraceSet::Small, TraceSet::Scarce, TraceSet::Larger] {
+        let Some(rlt) = of(set, TraceSource::Rlt) else { continue };
         for (source, claim) in [
-            (Source::PreRl, "RLT traces beat those of the teacher before RL"),
-            (Source::Conventional, "RLT traces beat the raw ones of a conventional teacher"),
-            (Source::ConventionalRight, "RLT traces beat the post-processed ones of a conventional teacher"),
-            (Source::Textbook, "RLT traces beat curated ones"),
+            (TraceSource::PreRl, "RLT traces beat those of the teacher before RL"),
+            (TraceSource::Conventional, "RLT traces beat the raw ones of a conventional teacher"),
+            (
+                TraceSource::ConventionalRight,
+                "RLT traces beat the post-processed ones of a conventional teacher",
+            ),
+            (TraceSource::Textbook, "RLT traces beat curated ones"),
         ] {
             let Some(other) = of(set, source) else { continue };
             findings.push(Finding::new(

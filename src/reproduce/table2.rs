@@ -1,46 +1,46 @@
 //! Table 2: students as cold starts of conventional RL.
 
 use super::curve::curve;
-use super::pooled::Pooled;
+use super::pooled::PooledAccuracy;
 use super::section::{Finding, Outcome, Section};
 use super::stages::Answers;
 use super::table::Table;
-use super::table1::{self, Set, Source};
-use super::work::Work;
+use super::table1::{self, TraceSet, TraceSource};
+use super::work::SeedWork;
 use crate::error::Result;
 use crate::report::figure::{FigureLine, lines};
 use crate::worlds::World;
 
 /// What RL begins from.
 const COLD_STARTS: [ColdStart; 10] = [
-    (Set::Full, Source::Nothing),
-    (Set::Full, Source::Textbook),
-    (Set::Full, Source::PreRl),
-    (Set::Full, Source::Conventional),
-    (Set::Full, Source::ConventionalRight),
-    (Set::Full, Source::Rlt),
-    (Set::Scarce, Source::Nothing),
-    (Set::Scarce, Source::Conventional),
-    (Set::Scarce, Source::ConventionalRight),
-    (Set::Scarce, Source::Rlt),
+    (TraceSet::Full, TraceSource::Nothing),
+    (TraceSet::Full, TraceSource::Textbook),
+    (TraceSet::Full, TraceSource::PreRl),
+    (TraceSet::Full, TraceSource::Conventional),
+    (TraceSet::Full, TraceSource::ConventionalRight),
+    (TraceSet::Full, TraceSource::Rlt),
+    (TraceSet::Scarce, TraceSource::Nothing),
+    (TraceSet::Scarce, TraceSource::Conventional),
+    (TraceSet::Scarce, TraceSource::ConventionalRight),
+    (TraceSet::Scarce, TraceSource::Rlt),
 ];
 
 /// A cold start's way through RL (step, accuracy) and its answers at the end.
-type Way = (ColdStart, Vec<(f64, f64)>, Pooled);
+type Way = (ColdStart, Vec<(f64, f64)>, PooledAccuracy);
 
 /// A student of table 1.
-type ColdStart = (Set, Source);
+type ColdStart = (TraceSet, TraceSource);
 
 fn label((set, source): ColdStart) -> String {
     match set {
-        Set::Scarce => format!("{} (weak base)", source.label()),
+        TraceSet::Scarce => format!("{} (weak base)", source.label()),
         _ => source.label().to_owned(),
     }
 }
 
 /// One cold start under one seed.
 #[derive(Debug, Clone, Default)]
-pub struct Row {
+pub struct ColdStartCurve {
     /// Before the first step.
     before: Answers,
     /// After the last.
@@ -53,7 +53,7 @@ pub struct Row {
 ///
 /// # Errors
 /// What the stages report.
-pub fn measure(work: &Work) -> Result<Vec<(ColdStart, Row)>> {
+pub fn measure(work: &SeedWork) -> Result<Vec<(ColdStart, ColdStartCurve)>> {
     let files = work.market()?;
     let steps = work.scale.cold_steps;
     let measure = |(set, source): ColdStart| {
@@ -64,13 +64,13 @@ pub fn measure(work: &Work) -> Result<Vec<(ColdStart, Row)>> {
         let before = student.into_answers();
         let mut points = vec![(0.0, before.accuracy())];
         points.extend(curve(work, &run)?);
-        Ok(((set, source), Row { before, after, curve: points }))
+        Ok(((set, source), ColdStartCurve { before, after, curve: points }))
     };
     COLD_STARTS.into_iter().map(measure).collect()
 }
 
 /// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
+pub fn section(seeds: &[(u64, Vec<(ColdStart, ColdStartCurve)>)]) -> Section {
     let rows = seeds.first().map_or(&[][..], |(_, rows)| rows);
     let of = |i: usize| seeds.iter().filter_map(move |(_, rows)| Some(&rows.get(i)?.1));
     let steps: Vec<f64> =
@@ -93,8 +93,10 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
     let mut figure = Vec::new();
     let mut ends: Vec<Way> = Vec::new();
     for (i, (source, _)) in rows.iter().enumerate() {
-        let (before, after) =
-            (Pooled::of(of(i).map(|row| &row.before)), Pooled::of(of(i).map(|row| &row.after)));
+        let (before, after) = (
+            PooledAccuracy::of(of(i).map(|row| &row.before)),
+            PooledAccuracy::of(of(i).map(|row| &row.after)),
+        );
         let points = mean_curve(i);
         let on_the_way = points.iter().skip(1).map(|(_, share)| format!("{:.0} %", 100.0 * share));
         ours.push(
@@ -135,17 +137,17 @@ pub fn section(seeds: &[(u64, Vec<(ColdStart, Row)>)]) -> Section {
 }
 
 fn findings(ends: &[Way]) -> Vec<Finding> {
-    let of = |set: Set, source: Source| ends.iter().find(|(from, ..)| *from == (set, source));
+    let of = |set: TraceSet, source: TraceSource| ends.iter().find(|(from, ..)| *from == (set, source));
     let others = [
-        (Source::Nothing, "no cold start"),
-        (Source::Conventional, "raw traces of a conventional teacher"),
-        (Source::ConventionalRight, "post-processed traces of a conventional teacher"),
-        (Source::Textbook, "curated traces"),
+        (TraceSource::Nothing, "no cold start"),
+        (TraceSource::Conventional, "raw traces of a conventional teacher"),
+        (TraceSource::ConventionalRight, "post-processed traces of a conventional teacher"),
+        (TraceSource::Textbook, "curated traces"),
     ];
-    let compare = |set: Set, (source, words): (Source, &str)| {
-        let ((_, rlt_curve, rlt), (_, points, other)) = (of(set, Source::Rlt)?, of(set, source)?);
+    let compare = |set: TraceSet, (source, words): (TraceSource, &str)| {
+        let ((_, rlt_curve, rlt), (_, points, other)) = (of(set, TraceSource::Rlt)?, of(set, source)?);
         let ahead_at = rlt_curve.iter().zip(points).filter(|(rlt, other)| rlt.1 > other.1).count();
-        let condition = if set == Set::Scarce { " (weak base model)" } else { "" };
+        let condition = if set == TraceSet::Scarce { " (weak base model)" } else { "" };
         Some(Finding::new(
             &format!("After RL, the RLT cold start is ahead of {words}{condition}"),
             Outcome::of(rlt.is_above(other), rlt.accuracy > other.accuracy),
@@ -157,7 +159,7 @@ fn findings(ends: &[Way]) -> Vec<Finding> {
             ),
         ))
     };
-    [Set::Full, Set::Scarce]
+    [TraceSet::Full, TraceSet::Scarce]
         .iter()
         .flat_map(|&set| others.iter().filter_map(move |&other| compare(set, other)))
         .collect()

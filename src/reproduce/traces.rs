@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::stages::{RLT, Start};
-use super::work::{StageKind, Work};
+use super::work::{SeedWork, StageKind};
 use crate::config::Config;
 use crate::dataset::{JsonlWriter, QuestionRow};
 use crate::error::Result;
@@ -14,9 +14,9 @@ use crate::evaluate::QuestionRecord;
 use crate::evaluate::task::Task;
 use crate::miniature::{ExplanationFigures, figures, figures_of, write_student_rows};
 use crate::prompts::{ChatText, PromptStyle};
-use crate::worlds::dataset::{Mixture, Set, sample_row};
+use crate::worlds::dataset::{Mixture, RowFile, sample_row};
 use crate::worlds::story::Side;
-use crate::worlds::{Kind, World};
+use crate::worlds::{ExplanationKind, World};
 
 /// Rows that a student learns from, and what they are like.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,14 +34,14 @@ pub struct Traces {
 impl Traces {
     /// Share of the explanations that show every step, all right.
     pub fn complete(&self) -> f64 {
-        self.figures.share(Kind::Full) + self.figures.share(Kind::Rambling)
+        self.figures.share(ExplanationKind::Full) + self.figures.share(ExplanationKind::Rambling)
     }
 }
 
 /// The rows of a stage, relative to its folder.
 const ROWS: &str = "rows.jsonl";
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// A teacher's explanations of the first `n` of a world's `questions`, one each, as rows for students.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Work<'_> {
 
     /// What the perfect explanations that stand beside the training questions are like.
     pub fn perfect_traces(&self) -> Traces {
-        let kinds = vec![(Kind::Full.name().to_owned(), 1.0)];
+        let kinds = vec![(ExplanationKind::Full.name().to_owned(), 1.0)];
         let figures = ExplanationFigures { kinds, ..ExplanationFigures::default() };
         Traces { n: self.scale.explained, figures, ..Traces::default() }
     }
@@ -169,7 +169,7 @@ fn textbook_rows(seed: u64, n: usize) -> Vec<QuestionRow> {
     let mixture = Mixture { kinds: Mixture::textbook().kinds, ..Mixture::questions() };
     let row = |index: usize| {
         let (story, _, explanation) =
-            sample_row(&mixture, Side::Train, seed, Set::QuestionsTrain.name(), index as u64);
+            sample_row(&mixture, Side::Train, seed, RowFile::QuestionsTrain.name(), index as u64);
         QuestionRow {
             question: story.question(),
             solution: story.solution(),

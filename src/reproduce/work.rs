@@ -66,7 +66,7 @@ struct Done<T> {
 
 /// How long a stage took.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Timed {
+pub struct StageTime {
     /// `seed-1/base`.
     pub name: String,
     /// What it does.
@@ -84,7 +84,7 @@ pub struct Ledger {
     planning: Cell<bool>,
     planned: RefCell<BTreeMap<String, StageKind>>,
     done: RefCell<BTreeSet<String>>,
-    times: RefCell<Vec<Timed>>,
+    times: RefCell<Vec<StageTime>>,
 }
 
 impl Ledger {
@@ -100,7 +100,7 @@ impl Ledger {
     }
 
     /// The time of every stage that is done, in the order in which they were asked for.
-    pub fn times(&self) -> Vec<Timed> {
+    pub fn times(&self) -> Vec<StageTime> {
         self.times.borrow().clone()
     }
 
@@ -123,7 +123,7 @@ impl Ledger {
         planned.iter().filter(|(name, _)| !done.contains(*name)).map(|(_, &kind)| expected(kind)).sum()
     }
 
-    fn record(&self, timed: Timed) {
+    fn record(&self, timed: StageTime) {
         if self.done.borrow_mut().insert(timed.name.clone()) {
             self.times.borrow_mut().push(timed);
         }
@@ -131,7 +131,7 @@ impl Ledger {
 }
 
 /// The stages of one seed.
-pub struct Work<'a> {
+pub struct SeedWork<'a> {
     /// The stages' folder, seed and watchers.
     pub miniature: Miniature<'a>,
     /// How much of everything.
@@ -140,7 +140,7 @@ pub struct Work<'a> {
     pub ledger: &'a Ledger,
 }
 
-impl Work<'_> {
+impl SeedWork<'_> {
     /// The folder of stage `name`.
     pub fn at(&self, name: &str) -> PathBuf {
         self.miniature.dir.join(name)
@@ -181,7 +181,7 @@ impl Work<'_> {
                     first_difference(&done.settings, &settings)
                 )));
             }
-            self.ledger.record(Timed { name: key, kind, wall_s: done.wall_s, cpu_s: done.cpu_s });
+            self.ledger.record(StageTime { name: key, kind, wall_s: done.wall_s, cpu_s: done.cpu_s });
             return Ok(done.result);
         }
         if self.miniature.stop.load(Ordering::SeqCst) {
@@ -200,7 +200,7 @@ impl Work<'_> {
         let done = Done { kind, settings, wall_s, cpu_s, result };
         let text = serde_json::to_string_pretty(&done).map_err(|e| Error::Failed(e.to_string()))?;
         write_atomic(&file, text.as_bytes())?;
-        self.ledger.record(Timed { name: key, kind, wall_s, cpu_s });
+        self.ledger.record(StageTime { name: key, kind, wall_s, cpu_s });
         Ok(done.result)
     }
 }
@@ -245,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (stop, ledger, scale) = (AtomicBool::new(false), Ledger::default(), Scale::tiny());
         let miniature = Miniature { dir: dir.path(), seed: 3, progress: &Silent, stop: &stop };
-        let work = Work { miniature, scale: &scale, ledger: &ledger };
+        let work = SeedWork { miniature, scale: &scale, ledger: &ledger };
         let runs = Cell::new(0);
         let stage = |settings: &str| {
             work.stage(StageKind::Rows, "a", settings, |_| {

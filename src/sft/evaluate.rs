@@ -15,7 +15,7 @@ use crate::metrics::{EVAL_LOSS, EVAL_S};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
 use crate::training::inputs::Checksum;
-use crate::training::{Evaluated, RowsSum};
+use crate::training::{HeldOutScore, RowsSum};
 use rlt_reward::supervised::loss;
 
 /// The held-out rows in the format of training.
@@ -62,7 +62,7 @@ impl HeldOut {
     ///
     /// # Errors
     /// [`rlt_model::Error::Stopped`] when it was asked to stop, which it looks at before every micro-batch.
-    pub fn evaluate(&self, decoder: &Decoder, stop: Stop) -> Result<Evaluated> {
+    pub fn evaluate(&self, decoder: &Decoder, stop: Stop) -> Result<HeldOutScore> {
         let started = Instant::now();
         let logprobs = decoder.token_logprobs_unless(stop, &self.groups, 1.0, self.tokens_per_batch)?;
         let sum: f64 = logprobs.iter().flatten().flatten().map(|&logprob| f64::from(logprob)).sum();
@@ -70,6 +70,6 @@ impl HeldOut {
         let mut metrics = Map::new();
         EVAL_LOSS.put(&mut metrics, loss);
         EVAL_S.put(&mut metrics, started.elapsed().as_secs_f64());
-        Ok(Evaluated { metrics, score: -loss })
+        Ok(HeldOutScore { metrics, score: -loss })
     }
 }

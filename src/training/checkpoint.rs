@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::ending::Ending;
 use super::inputs::{Inputs, RowsSum};
-use super::{Optimizer, Standing};
+use super::{EvaluationState, Optimizer};
 use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::{Config, ModelPaths};
 use crate::error::{Error, Result, io_error};
@@ -42,7 +42,7 @@ pub struct State {
     pub rows_drawn: u64,
     /// The evaluations so far.
     #[serde(default)]
-    pub evaluation: Standing,
+    pub evaluation: EvaluationState,
     /// The metrics of the last step where the run was asked to stop during the evaluation after it: that is made again, and
     /// the row is written then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ struct EarlierState {
     #[serde(default, rename = "models_checksum")]
     _models_checksum: String,
     #[serde(default)]
-    evaluation: Standing,
+    evaluation: EvaluationState,
 }
 
 impl EarlierState {
@@ -181,7 +181,7 @@ pub(super) fn written_reference<'a>(
 
 /// What a run goes on with.
 #[derive(Debug)]
-pub struct Restored {
+pub struct RestoredRun {
     /// Where it stood.
     pub state: State,
     /// The model in training.
@@ -190,7 +190,7 @@ pub struct Restored {
     pub reference: Option<Parameters>,
 }
 
-impl Restored {
+impl RestoredRun {
     /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `model` is what
     /// training began from, which an adapter stands beside.
     ///

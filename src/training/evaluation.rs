@@ -7,7 +7,7 @@ use crate::config::EvalConfig;
 
 /// What an evaluation came to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Evaluated {
+pub struct HeldOutScore {
     /// For the step's row of `metrics.jsonl`; the names begin with `eval_`.
     pub metrics: Map<String, Value>,
     /// What the best model is chosen by; higher is better.
@@ -27,7 +27,7 @@ pub struct Best {
 /// How a run's evaluations stand; part of a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Standing {
+pub struct EvaluationState {
     /// The best one.
     pub best: Option<Best>,
     /// Evaluations after the best one.
@@ -36,7 +36,7 @@ pub struct Standing {
     pub ended_early: bool,
 }
 
-impl Standing {
+impl EvaluationState {
     /// Takes the score of the evaluation after `step`; true when it is the best so far. A score that is not a number
     /// never is.
     pub fn take(&mut self, step: u64, score: f64, settings: &EvalConfig) -> bool {
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_best_stands_until_a_real_gain_and_patience_ends_the_run() {
         let settings = EvalConfig { patience: 2, min_gain: 0.1, ..EvalConfig::default() };
-        let mut standing = Standing::default();
+        let mut standing = EvaluationState::default();
         let best: Vec<bool> = [-3.0, -2.0, -1.95, -1.5, f64::NAN]
             .iter()
             .zip(1..)
@@ -86,7 +86,11 @@ mod tests {
         assert_eq!(best, [true, true, false, true, false]);
         assert_eq!(
             standing,
-            Standing { best: Some(Best { step: 4, score: -1.5 }), without_gain: 1, ended_early: false }
+            EvaluationState {
+                best: Some(Best { step: 4, score: -1.5 }),
+                without_gain: 1,
+                ended_early: false
+            }
         );
         assert!(!standing.take(6, -1.45, &settings));
         assert!(standing.ended_early);
@@ -94,7 +98,7 @@ mod tests {
 
     #[test]
     fn without_patience_a_run_never_ends_early() {
-        let mut standing = Standing::default();
+        let mut standing = EvaluationState::default();
         for step in 1..100 {
             standing.take(step, -(step as f64), &EvalConfig::default());
         }

@@ -13,9 +13,9 @@ pub mod run;
 pub mod schedule;
 pub mod spikes;
 
-pub use checkpoint::{Restored, Snapshot, State};
+pub use checkpoint::{RestoredRun, Snapshot, State};
 pub use ending::Ending;
-pub use evaluation::{Evaluated, Standing};
+pub use evaluation::{EvaluationState, HeldOutScore};
 pub use failure::with_what_is_left;
 pub use host::{Host, WorldRows};
 pub use inputs::{Inputs, RowsSum};

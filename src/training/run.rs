@@ -15,10 +15,10 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 use super::checkpoint::{CHECKPOINTS, written_reference};
-use super::evaluation::{self, Evaluated};
+use super::evaluation::{self, HeldOutScore};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
-use super::{Ending, Host, Inputs, Optimizer, Restored, Snapshot, State};
+use super::{Ending, Host, Inputs, Optimizer, RestoredRun, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
@@ -179,11 +179,11 @@ impl<'a> Run<'a> {
                     ));
                 }
                 RunLog::check_rows(run_dir, state.rows_logged())?;
-                let restored = Restored::read(&checkpoint.path, &config.model)?;
+                let restored = RestoredRun::read(&checkpoint.path, &config.model)?;
                 let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
                 restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
                 progress.note(&format!("going on from {}", checkpoint.path.display()));
-                let Restored { mut state, decoder, reference } = restored;
+                let RestoredRun { mut state, decoder, reference } = restored;
                 let reference = reference.map(|weights| decoder.with_weights(weights));
                 // What was not recorded is from here on.
                 state.began_with = inputs;
@@ -293,7 +293,7 @@ impl<'a> Run<'a> {
         weights: &Weights,
         rows_drawn: u64,
         metrics: Map<String, Value>,
-        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
+        evaluate: impl FnOnce(u64) -> Result<Option<HeldOutScore>>,
     ) -> Result<ControlFlow<()>> {
         self.state.step += 1;
         self.state.updates = weights.optimizer.updates_done();
@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
     pub fn end_unevaluated_step(
         &mut self,
         weights: &Weights,
-        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
+        evaluate: impl FnOnce(u64) -> Result<Option<HeldOutScore>>,
     ) -> Result<ControlFlow<()>> {
         match self.state.unevaluated.take() {
             Some(metrics) => self.evaluate_and_record(weights, metrics, evaluate),
@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
         &mut self,
         weights: &Weights,
         mut metrics: Map<String, Value>,
-        evaluate: impl FnOnce(u64) -> Result<Option<Evaluated>>,
+        evaluate: impl FnOnce(u64) -> Result<Option<HeldOutScore>>,
     ) -> Result<ControlFlow<()>> {
         let step = self.state.step;
         let is_due = evaluation::is_due(&self.evaluation, step, self.total_steps);
@@ -338,7 +338,7 @@ impl<'a> Run<'a> {
             }
             evaluated => evaluated?,
         };
-        if let Some(Evaluated { metrics: more, score }) = evaluated {
+        if let Some(HeldOutScore { metrics: more, score }) = evaluated {
             metrics.extend(more);
             if self.state.evaluation.take(step, score, &self.evaluation) {
                 self.best.save(step, |folder| self.save_model(&weights.decoder, folder))?;

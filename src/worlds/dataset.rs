@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rlt_files::write_atomic;
 use serde_json::{Value, json};
 
-use super::explanation::Kind;
+use super::explanation::ExplanationKind;
 use super::lexicon::{ModelShape, student_text, write_model_folder};
 use super::story::{Side, Story};
 use crate::Result;
@@ -24,7 +24,7 @@ pub struct Mixture {
     /// Number of operations.
     pub operations: Vec<(usize, u32)>,
     /// Quality of the explanation.
-    pub kinds: Vec<(Kind, u32)>,
+    pub kinds: Vec<(ExplanationKind, u32)>,
 }
 
 impl Mixture {
@@ -32,7 +32,11 @@ impl Mixture {
     pub fn textbook() -> Self {
         Self {
             operations: vec![(1, 15), (2, 20), (3, 25), (4, 18), (5, 12), (6, 6), (7, 4)],
-            kinds: vec![(Kind::Full, 60), (Kind::Skipping, 22), (Kind::Rambling, 18)],
+            kinds: vec![
+                (ExplanationKind::Full, 60),
+                (ExplanationKind::Skipping, 22),
+                (ExplanationKind::Rambling, 18),
+            ],
         }
     }
 
@@ -41,18 +45,18 @@ impl Mixture {
         Self {
             operations: QUESTION_OPERATIONS.to_vec(),
             kinds: vec![
-                (Kind::Full, 15),
-                (Kind::Skipping, 25),
-                (Kind::Wrong, 20),
-                (Kind::Restatement, 25),
-                (Kind::Rambling, 15),
+                (ExplanationKind::Full, 15),
+                (ExplanationKind::Skipping, 25),
+                (ExplanationKind::Wrong, 20),
+                (ExplanationKind::Restatement, 25),
+                (ExplanationKind::Rambling, 15),
             ],
         }
     }
 
     /// Questions with perfect explanations.
     pub fn questions() -> Self {
-        Self { operations: QUESTION_OPERATIONS.to_vec(), kinds: vec![(Kind::Full, 1)] }
+        Self { operations: QUESTION_OPERATIONS.to_vec(), kinds: vec![(ExplanationKind::Full, 1)] }
     }
 }
 
@@ -61,7 +65,7 @@ const QUESTION_OPERATIONS: [(usize, u32); 4] = [(4, 1), (5, 1), (6, 1), (7, 1)];
 
 /// A file of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Set {
+pub enum RowFile {
     /// `textbook.jsonl`.
     Textbook,
     /// `teacher_sft.jsonl`.
@@ -72,7 +76,7 @@ pub enum Set {
     QuestionsHeldout,
 }
 
-impl Set {
+impl RowFile {
     /// Every set.
     pub const ALL: [Self; 4] =
         [Self::Textbook, Self::TeacherSft, Self::QuestionsTrain, Self::QuestionsHeldout];
@@ -136,20 +140,26 @@ impl DatasetFiles {
 }
 
 /// Row `index` (from 0) of the data set `name` under `seed`: a story and an explanation of it.
-pub fn sample_row(mixture: &Mixture, side: Side, seed: u64, name: &str, index: u64) -> (Story, Kind, String) {
+pub fn sample_row(
+    mixture: &Mixture,
+    side: Side,
+    seed: u64,
+    name: &str,
+    index: u64,
+) -> (Story, ExplanationKind, String) {
     let mut stream = Stream::new(seed, name, index);
     let n_operations = stream.pick_weighted(&mixture.operations);
     let story = Story::sample(n_operations, side, &mut stream);
     let mut kind = stream.pick_weighted(&mixture.kinds);
-    if kind == Kind::Skipping && n_operations == 1 {
-        kind = Kind::Full;
+    if kind == ExplanationKind::Skipping && n_operations == 1 {
+        kind = ExplanationKind::Full;
     }
     let explanation = kind.write(&story, &mut stream);
     (story, kind, explanation)
 }
 
 /// A question row with the columns that reports and graders use.
-fn question_row(story: &Story, kind: Kind, explanation: &str) -> Value {
+fn question_row(story: &Story, kind: ExplanationKind, explanation: &str) -> Value {
     json!({
         "question": story.question(),
         "solution": story.solution(),
@@ -162,7 +172,7 @@ fn question_row(story: &Story, kind: Kind, explanation: &str) -> Value {
 
 /// The first `n` rows of `questions_heldout.jsonl` under `seed`, without the file.
 pub fn heldout_questions(seed: u64, n: usize) -> Vec<QuestionRow> {
-    question_rows((0..n).map(|index| market_row(Set::QuestionsHeldout, seed, index as u64)))
+    question_rows((0..n).map(|index| market_row(RowFile::QuestionsHeldout, seed, index as u64)))
 }
 
 /// Written rows as they are read back.
@@ -177,12 +187,12 @@ pub(super) fn question_rows(rows: impl Iterator<Item = Value>) -> Vec<QuestionRo
     rows.enumerate().map(row).collect()
 }
 
-fn market_row(set: Set, seed: u64, index: u64) -> Value {
+fn market_row(set: RowFile, seed: u64, index: u64) -> Value {
     let (mixture, side) = match set {
-        Set::Textbook => (Mixture::textbook(), Side::Train),
-        Set::TeacherSft => (Mixture::teacher_sft(), Side::Train),
-        Set::QuestionsTrain => (Mixture::questions(), Side::Train),
-        Set::QuestionsHeldout => (Mixture::questions(), Side::HeldOut),
+        RowFile::Textbook => (Mixture::textbook(), Side::Train),
+        RowFile::TeacherSft => (Mixture::teacher_sft(), Side::Train),
+        RowFile::QuestionsTrain => (Mixture::questions(), Side::Train),
+        RowFile::QuestionsHeldout => (Mixture::questions(), Side::HeldOut),
     };
     let (story, kind, explanation) = sample_row(&mixture, side, seed, set.name(), index);
     question_row(&story, kind, &explanation)
@@ -202,20 +212,20 @@ pub(super) fn write_sets(
     folder: &Path,
     sizes: &Sizes,
     shape: &ModelShape,
-    row: impl Fn(Set, u64) -> Value,
+    row: impl Fn(RowFile, u64) -> Value,
 ) -> Result<DatasetFiles> {
     let files = DatasetFiles::new(folder);
-    for set in Set::ALL {
+    for set in RowFile::ALL {
         let (path, n_rows) = match set {
-            Set::Textbook => (&files.textbook, sizes.textbook),
-            Set::TeacherSft => (&files.teacher_sft, sizes.teacher_sft),
-            Set::QuestionsTrain => (&files.questions_train, sizes.questions_train),
-            Set::QuestionsHeldout => (&files.questions_heldout, sizes.questions_heldout),
+            RowFile::Textbook => (&files.textbook, sizes.textbook),
+            RowFile::TeacherSft => (&files.teacher_sft, sizes.teacher_sft),
+            RowFile::QuestionsTrain => (&files.questions_train, sizes.questions_train),
+            RowFile::QuestionsHeldout => (&files.questions_heldout, sizes.questions_heldout),
         };
         let mut lines = Vec::new();
         for index in 0..n_rows as u64 {
             let mut row = row(set, index);
-            if set == Set::Textbook {
+            if set == RowFile::Textbook {
                 let text = |column: &str| row[column].as_str().unwrap_or_default();
                 let text = student_text(text("question"), text("reasoning_trace"), text("solution"));
                 row["text"] = text.into();
@@ -267,7 +277,7 @@ mod tests {
     fn rows_hold_what_their_columns_say() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = write_dataset(folder.path(), 7, &SMALL, &ModelShape::default()).expect("written");
-        let mut counts: HashMap<Kind, usize> = HashMap::new();
+        let mut counts: HashMap<ExplanationKind, usize> = HashMap::new();
         for row in rows(&files.teacher_sft).iter().chain(&rows(&files.textbook)) {
             let text = |column: &str| row[column].as_str().expect("a text column");
             let story = Story::parse(text("question")).expect("a story");
@@ -278,8 +288,8 @@ mod tests {
             assert_eq!(row["kind"], kind.name());
             *counts.entry(kind).or_default() += 1;
         }
-        for kind in Kind::ALL {
-            assert_eq!(counts.contains_key(&kind), kind != Kind::Other, "{kind:?}");
+        for kind in ExplanationKind::ALL {
+            assert_eq!(counts.contains_key(&kind), kind != ExplanationKind::Other, "{kind:?}");
         }
         for row in rows(&files.textbook) {
             assert!(!matches!(row["kind"].as_str(), Some("wrong" | "restatement")));

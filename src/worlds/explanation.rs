@@ -8,7 +8,7 @@
 //! She sells 8: 52 - 8 = 44.
 //! ```
 //!
-//! [`Kind::write`] makes an explanation of a wanted kind, [`classify`] reads any text and says
+//! [`ExplanationKind::write`] makes an explanation of a wanted kind, [`classify`] reads any text and says
 //! which kind it is; reports count kinds before and after training with it.
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub const LINE_BREAK: &str = "\n\n";
 /// The quality of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ExplanationKind {
     /// Every operation, in order, each right; at most a closing line with the answer after them.
     Full,
     /// Right steps, but some operations are missing: the reader must jump.
@@ -37,7 +37,7 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl ExplanationKind {
     /// Every kind, best first.
     pub const ALL: [Self; 6] =
         [Self::Full, Self::Rambling, Self::Skipping, Self::Wrong, Self::Restatement, Self::Other];
@@ -219,7 +219,7 @@ pub fn right_steps(story: &Story, explanation: &str) -> f64 {
 }
 
 /// The kind of `explanation` for `story`. Surrounding white space does not count.
-pub fn classify(story: &Story, explanation: &str) -> Kind {
+pub fn classify(story: &Story, explanation: &str) -> ExplanationKind {
     let values = story.values();
     let (restatements, remarks) = (restatements(story), remarks(story));
     let (mut n_steps, mut n_remarks) = (0, 0);
@@ -238,7 +238,7 @@ pub fn classify(story: &Story, explanation: &str) -> Kind {
         } else if remarks.iter().any(|known| known == line) {
             n_remarks += 1;
         } else {
-            return Kind::Other;
+            return ExplanationKind::Other;
         }
     }
     Read { wrong, restated_early, n_steps, n_remarks }.kind(story.operations.len())
@@ -256,14 +256,14 @@ pub(super) struct Read {
 
 impl Read {
     /// The kind of an explanation that needs so many steps.
-    pub(super) fn kind(&self, n_needed: usize) -> Kind {
+    pub(super) fn kind(&self, n_needed: usize) -> ExplanationKind {
         match () {
-            () if self.wrong => Kind::Wrong,
-            () if self.restated_early => Kind::Restatement,
-            () if self.n_steps == 0 => Kind::Other,
-            () if self.n_steps < n_needed => Kind::Skipping,
-            () if self.n_remarks > 0 => Kind::Rambling,
-            () => Kind::Full,
+            () if self.wrong => ExplanationKind::Wrong,
+            () if self.restated_early => ExplanationKind::Restatement,
+            () if self.n_steps == 0 => ExplanationKind::Other,
+            () if self.n_steps < n_needed => ExplanationKind::Skipping,
+            () if self.n_remarks > 0 => ExplanationKind::Rambling,
+            () => ExplanationKind::Full,
         }
     }
 }
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_full_explanation_shows_every_step() {
-        let text = Kind::Full.write(&story(), &mut Stream::new(0, "test", 0));
+        let text = ExplanationKind::Full.write(&story(), &mut Stream::new(0, "test", 0));
         assert_eq!(
             text,
             "She finds 5: 47 + 5 = 52.\n\nShe sells 8: 52 - 8 = 44.\n\n\
@@ -297,7 +297,7 @@ mod tests {
             let mut stream = Stream::new(4, "classify", i);
             let n_operations = 2 + stream.below(6);
             let story = Story::sample(n_operations, Side::Train, &mut stream);
-            for kind in Kind::ALL {
+            for kind in ExplanationKind::ALL {
                 let text = kind.write(&story, &mut stream);
                 assert_eq!(classify(&story, &text), kind, "{}\n{text}", story.question());
                 assert_eq!(classify(&story, &format!("\n\n{text}\n\n")), kind);
@@ -308,8 +308,8 @@ mod tests {
     #[test]
     fn one_operation_has_nothing_to_skip() {
         let story = Story::sample(1, Side::Train, &mut Stream::new(4, "one", 0));
-        let text = Kind::Skipping.write(&story, &mut Stream::new(4, "one", 1));
-        assert_eq!(classify(&story, &text), Kind::Full);
+        let text = ExplanationKind::Skipping.write(&story, &mut Stream::new(4, "one", 1));
+        assert_eq!(classify(&story, &text), ExplanationKind::Full);
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn right_steps_by_hand() {
-        let full = Kind::Full.write(&story(), &mut Stream::new(0, "test", 0));
+        let full = ExplanationKind::Full.write(&story(), &mut Stream::new(0, "test", 0));
         assert_eq!(right_steps(&story(), &full), 1.0);
         assert_eq!(right_steps(&story(), &full.replace("88 / 2 = 44", "88 / 2 = 45")), 0.75);
         assert_eq!(right_steps(&story(), "She loses half: 88 / 2 = 44."), 0.25);
@@ -338,15 +338,15 @@ mod tests {
     #[test]
     fn texts_nobody_wrote_on_purpose() {
         let kind = |text: &str| classify(&story(), text);
-        let full = Kind::Full.write(&story(), &mut Stream::new(0, "test", 0));
-        assert_eq!(kind(""), Kind::Other);
-        assert_eq!(kind("Because."), Kind::Other);
-        assert_eq!(kind(&full.replace("44 x 2", "44 + 2")), Kind::Wrong);
-        assert_eq!(kind(&full.replace("finds", "buys")), Kind::Wrong);
-        assert_eq!(kind(&full.replace("= 44.", "= 45.")), Kind::Wrong);
-        assert_eq!(kind(&full.replace("= 44.", "= 44")), Kind::Other);
-        assert_eq!(kind(&format!("{full}\n\nMia has 44 shells.")), Kind::Full);
-        assert_eq!(kind(&format!("Mia has 44 shells.\n\n{full}")), Kind::Restatement);
-        assert_eq!(kind(&format!("{full}\n\n{full}")), Kind::Wrong);
+        let full = ExplanationKind::Full.write(&story(), &mut Stream::new(0, "test", 0));
+        assert_eq!(kind(""), ExplanationKind::Other);
+        assert_eq!(kind("Because."), ExplanationKind::Other);
+        assert_eq!(kind(&full.replace("44 x 2", "44 + 2")), ExplanationKind::Wrong);
+        assert_eq!(kind(&full.replace("finds", "buys")), ExplanationKind::Wrong);
+        assert_eq!(kind(&full.replace("= 44.", "= 45.")), ExplanationKind::Wrong);
+        assert_eq!(kind(&full.replace("= 44.", "= 44")), ExplanationKind::Other);
+        assert_eq!(kind(&format!("{full}\n\nMia has 44 shells.")), ExplanationKind::Full);
+        assert_eq!(kind(&format!("Mia has 44 shells.\n\n{full}")), ExplanationKind::Restatement);
+        assert_eq!(kind(&format!("{full}\n\n{full}")), ExplanationKind::Wrong);
     }
 }

@@ -225,7 +225,7 @@ pub fn student_text(question: &str, thought: &str, solution: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::explanation::Kind;
+    use super::super::explanation::ExplanationKind;
     use super::super::story::{Side, Story};
     use super::*;
     use crate::random::Stream;
@@ -259,7 +259,7 @@ mod tests {
             let story = Story::sample(1 + stream.below(7), Side::Train, &mut stream);
             let mut texts =
                 vec![story.question(), story.solution(), TEACHER_SYSTEM.into(), STUDENT_SYSTEM.into()];
-            texts.extend(Kind::ALL.map(|kind| kind.write(&story, &mut stream)));
+            texts.extend(ExplanationKind::ALL.map(|kind| kind.write(&story, &mut stream)));
             for text in texts {
                 for piece in pieces(&text) {
                     assert!(piece.len() == 1 || words.contains(piece), "{piece:?} in {text:?}");
@@ -271,10 +271,10 @@ mod tests {
     #[test]
     fn countdown_is_whole_tokens_but_for_its_brackets() {
         use super::super::countdown::dataset::sample_row;
-        use super::super::dataset::Set;
+        use super::super::dataset::RowFile;
         let words = words();
         for i in 0..2000 {
-            let (solved, _, explanation) = sample_row(Set::ALL[i as usize % 4], 2, i);
+            let (solved, _, explanation) = sample_row(RowFile::ALL[i as usize % 4], 2, i);
             for text in [solved.problem.question(), solved.solution(), explanation] {
                 for piece in pieces(&text) {
                     let known = piece.len() == 1 || piece == " (" || words.contains(piece);
@@ -290,7 +290,7 @@ mod tests {
             let mut stream = Stream::new(2, "lengths", i);
             let story = Story::sample(7, Side::Train, &mut stream);
             assert!(pieces(&story.question()).len() <= 45);
-            assert!(pieces(&Kind::Full.write(&story, &mut stream)).len() <= 90);
+            assert!(pieces(&ExplanationKind::Full.write(&story, &mut stream)).len() <= 90);
         }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! - [`countdown`]: problems, explanations and files of `numbers`;
 //! - [`story`]: questions, their text and structure, and the split into train and held-out;
-//! - [`explanation`]: texts of every [`explanation::Kind`] and the judge that names the kind;
+//! - [`explanation`]: texts of every [`explanation::ExplanationKind`] and the judge that names the kind;
 //! - [`lexicon`]: tokenizer, chat template and `config.json`;
 //! - [`dataset`]: mixtures and files; [`supply`]: those of a run that makes its own;
 //! - [`task`]: what `rlt eval` finds by a name.
@@ -24,7 +24,7 @@ use std::path::Path;
 
 pub use countdown::Problem;
 pub use dataset::{DatasetFiles, Sizes};
-pub use explanation::Kind;
+pub use explanation::ExplanationKind;
 pub use lexicon::ModelShape;
 pub use story::Story;
 
@@ -51,7 +51,7 @@ pub trait WorldContent: Sized {
     fn heldout_questions(self, seed: u64, n: usize) -> Vec<QuestionRow>;
 
     /// The kind of an explanation; `None` when the question is not of this world.
-    fn classify(self, question: &str, explanation: &str) -> Option<Kind>;
+    fn classify(self, question: &str, explanation: &str) -> Option<ExplanationKind>;
 
     /// Share of the question's steps, 0 to 1, that an explanation takes rightly; `None` when the question is
     /// not of this world.
@@ -79,7 +79,7 @@ impl WorldContent for World {
         }
     }
 
-    fn classify(self, question: &str, explanation: &str) -> Option<Kind> {
+    fn classify(self, question: &str, explanation: &str) -> Option<ExplanationKind> {
         match self {
             Self::Market => Story::parse(question).map(|story| explanation::classify(&story, explanation)),
             Self::Numbers => Problem::parse(question)
@@ -136,6 +136,6 @@ mod tests {
     fn only_questions_of_the_world_are_judged() {
         assert_eq!(World::Market.classify("What is 2 + 2?", "4"), None);
         let question = "Tom has 20 eggs. He finds 5. How many eggs does he have?";
-        assert_eq!(World::Market.classify(question, "He finds 5: 20 + 5 = 25."), Some(Kind::Full));
+        assert_eq!(World::Market.classify(question, "He finds 5: 20 + 5 = 25."), Some(ExplanationKind::Full));
     }
 }

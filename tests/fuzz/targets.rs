@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 use rlt::checkpoint::{CheckpointStore, Keep};
 use rlt::config::DataConfig;
 use rlt::dataset::{RowWriter, question_of, read_records};
-use rlt::evaluate::comparison::Evaluated;
+use rlt::evaluate::comparison::SavedEvaluation;
 use rlt::prompts::{ChatText, PromptStyle};
 use rlt::report::write_report;
 use rlt::run_log::read_rows;
@@ -460,7 +460,7 @@ fn run_directory(folder: &Path) -> Target {
             fs::write(&path, content).unwrap();
             drop(write_report(&run));
             drop(read_rows(&path));
-            drop(Evaluated::read(&path));
+            drop(SavedEvaluation::read(&path));
             drop(CheckpointStore::new(run.join("checkpoints"), Keep::last(2)).latest_good());
         }),
     }

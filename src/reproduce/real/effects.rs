@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::kinds::Kind;
+use super::kinds::ExplanationVariant;
 use crate::dataset::{Record, read_records};
 use crate::error::Result;
 use crate::evaluate::metrics::{Interval, bootstrap_interval, mean};
@@ -36,14 +36,14 @@ pub struct Parts {
 
 /// The settings of a reward.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weights {
+pub struct RewardWeights {
     /// Of r_KL.
     pub lambda: f64,
     /// Of minimum and maximum.
     pub alpha: f64,
 }
 
-impl Weights {
+impl RewardWeights {
     /// The paper's.
     pub const PAPER: Self = Self { lambda: 3.0, alpha: 0.01 };
 
@@ -54,7 +54,7 @@ impl Weights {
 }
 
 /// A term of the reward: its name, and its value with its weight.
-pub type Term = (&'static str, fn(&Parts, Weights) -> f64);
+pub type Term = (&'static str, fn(&Parts, RewardWeights) -> f64);
 
 /// The four terms; the reward is their sum.
 pub const TERMS: [Term; 4] = [
@@ -66,14 +66,14 @@ pub const TERMS: [Term; 4] = [
 
 impl Parts {
     /// r_SS - lambda * r_KL, as [`rlt_reward::rlt::rlt_reward`] has it for an explanation that is closed.
-    pub fn reward(&self, weights: Weights) -> f64 {
+    pub fn reward(&self, weights: RewardWeights) -> f64 {
         TERMS.iter().map(|(_, term)| term(self, weights)).sum()
     }
 }
 
-/// A question with the parts of its six explanations, in the order of [`Kind::ALL`].
+/// A question with the parts of its six explanations, in the order of [`ExplanationVariant::ALL`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct Question {
+pub struct QuestionParts {
     /// Where it is from.
     pub source: String,
     /// One a kind.
@@ -84,7 +84,7 @@ pub struct Question {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
     /// The questions.
-    pub questions: Vec<Question>,
+    pub questions: Vec<QuestionParts>,
     /// Questions of which an explanation could not be scored.
     pub dropped: usize,
 }
@@ -126,30 +126,33 @@ impl Effects {
     }
 
     /// A number of every question's explanation of this kind.
-    pub fn estimate(&self, kind: Kind, value: impl Fn(&Parts) -> f64) -> Estimate {
+    pub fn estimate(&self, kind: ExplanationVariant, value: impl Fn(&Parts) -> f64) -> Estimate {
         let values: Vec<f64> = self.questions.iter().map(|question| value(question.part(kind))).collect();
         Estimate::of(&values)
     }
 
     /// How much higher a number is for the full rationale than for this kind, question by question.
-    pub fn lead(&self, kind: Kind, value: impl Fn(&Parts) -> f64) -> Estimate {
-        let lead = |question: &Question| value(question.part(Kind::Full)) - value(question.part(kind));
+    pub fn lead(&self, kind: ExplanationVariant, value: impl Fn(&Parts) -> f64) -> Estimate {
+        let lead = |question: &QuestionParts| {
+            value(question.part(ExplanationVariant::Full)) - value(question.part(kind))
+        };
         Estimate::of(&self.questions.iter().map(lead).collect::<Vec<_>>())
     }
 
     /// The share of questions in which the full rationale is rewarded higher than this kind; a tie is half.
-    pub fn wins(&self, kind: Kind, weights: Weights) -> Estimate {
-        let win = |question: &Question| {
-            let [full, other] = [Kind::Full, kind].map(|kind| question.part(kind).reward(weights));
+    pub fn wins(&self, kind: ExplanationVariant, weights: RewardWeights) -> Estimate {
+        let win = |question: &QuestionParts| {
+            let [full, other] =
+                [ExplanationVariant::Full, kind].map(|kind| question.part(kind).reward(weights));
             if full > other { 1.0 } else { f64::from(u8::from(full == other)) / 2.0 }
         };
         Estimate::of(&self.questions.iter().map(win).collect::<Vec<_>>())
     }
 }
 
-impl Question {
+impl QuestionParts {
     /// The parts of one kind.
-    pub fn part(&self, kind: Kind) -> &Parts {
+    pub fn part(&self, kind: ExplanationVariant) -> &Parts {
         &self.kinds[kind as usize]
     }
 }
@@ -167,7 +170,7 @@ pub fn read(scored: &Path) -> Result<Effects> {
         let index =
             columns.get("index").and_then(Value::as_u64).ok_or_else(|| record.error("has no `index`"))?;
         let name = record.text("kind")?.unwrap_or_default();
-        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        let kind = ExplanationVariant::ALL.into_iter().find(|kind| kind.name() == name);
         let kind = kind.ok_or_else(|| record.error(format!("has the unknown kind {name:?}")))?;
         let key = (source, index);
         if !found.contains_key(&key) {
@@ -179,7 +182,7 @@ pub fn read(scored: &Path) -> Result<Effects> {
     for key in order {
         let kinds: Option<Vec<Parts>> = found[&key].iter().copied().collect();
         match kinds.and_then(|kinds| kinds.try_into().ok()) {
-            Some(kinds) => effects.questions.push(Question { source: key.0, kinds }),
+            Some(kinds) => effects.questions.push(QuestionParts { source: key.0, kinds }),
             None => effects.dropped += 1,
         }
     }
@@ -224,7 +227,7 @@ mod tests {
             full_divergence: &[],
             has_end_tag: true,
         };
-        for Weights { lambda, alpha } in Weights::all() {
+        for RewardWeights { lambda, alpha } in RewardWeights::all() {
             let config =
                 RewardConfig { lambda: lambda as f32, alpha: alpha as f32, ..RewardConfig::default() };
             let score = rlt_reward(&inputs, &config.settings()).unwrap();
@@ -236,7 +239,7 @@ mod tests {
                 kl_max: f64::from(of_training.kl_max),
                 tokens: 2.0,
             };
-            let reward = parts.reward(Weights { lambda, alpha });
+            let reward = parts.reward(RewardWeights { lambda, alpha });
             assert!((reward - f64::from(score.reward)).abs() < 1e-5, "{reward} {}", score.reward);
         }
     }
@@ -246,23 +249,26 @@ mod tests {
         let question = |source: &str, full: f64, other: f64| {
             let mut kinds = [parts(other); 6];
             kinds[0] = parts(full);
-            Question { source: source.into(), kinds }
+            QuestionParts { source: source.into(), kinds }
         };
         let questions = vec![question("a", -1.0, -2.0), question("b", -3.0, -3.0), question("b", -4.0, -1.0)];
         let effects = Effects { questions, dropped: 0 };
         assert_eq!(effects.sources(), ["a", "b"]);
-        assert_eq!(effects.wins(Kind::Cut, Weights::PAPER).mean, 0.5);
-        let lead = effects.lead(Kind::Cut, |parts| parts.reward(Weights::PAPER)).mean;
+        assert_eq!(effects.wins(ExplanationVariant::Cut, RewardWeights::PAPER).mean, 0.5);
+        let lead = effects.lead(ExplanationVariant::Cut, |parts| parts.reward(RewardWeights::PAPER)).mean;
         assert!((lead - (1.0 + 0.0 - 3.0) / 3.0).abs() < 1e-12, "{lead}");
         let of_b = effects.of(Some("b"));
-        assert_eq!((of_b.questions.len(), of_b.wins(Kind::Cut, Weights::PAPER).mean), (2, 0.25));
+        assert_eq!(
+            (of_b.questions.len(), of_b.wins(ExplanationVariant::Cut, RewardWeights::PAPER).mean),
+            (2, 0.25)
+        );
         // -1 - 0.04 - 3 * (0.5 + 0.02)
-        assert!((parts(-1.0).reward(Weights::PAPER) + 2.6).abs() < 1e-12);
+        assert!((parts(-1.0).reward(RewardWeights::PAPER) + 2.6).abs() < 1e-12);
     }
 
     #[test]
     fn a_question_with_an_unscored_kind_is_dropped() {
-        let row = |index: usize, kind: Kind, status: &str| {
+        let row = |index: usize, kind: ExplanationVariant, status: &str| {
             serde_json::json!({
                 "source": "a", "index": index, "kind": kind.name(),
                 "parts": {"status": status, "solution_logprob_mean": -1.0, "solution_logprob_min": -2.0,
@@ -270,14 +276,17 @@ mod tests {
             })
             .to_string()
         };
-        let mut rows: Vec<String> = Kind::ALL.map(|kind| row(0, kind, "ok")).to_vec();
-        rows.extend(Kind::ALL.map(|kind| row(1, kind, if kind == Kind::Cut { "too long" } else { "ok" })));
-        rows.push(row(2, Kind::Full, "ok"));
+        let mut rows: Vec<String> = ExplanationVariant::ALL.map(|kind| row(0, kind, "ok")).to_vec();
+        rows.extend(
+            ExplanationVariant::ALL
+                .map(|kind| row(1, kind, if kind == ExplanationVariant::Cut { "too long" } else { "ok" })),
+        );
+        rows.push(row(2, ExplanationVariant::Full, "ok"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scored.jsonl");
         std::fs::write(&path, rows.join("\n")).unwrap();
         let effects = read(&path).unwrap();
         assert_eq!((effects.questions.len(), effects.dropped), (1, 2));
-        assert_eq!(effects.questions[0].part(Kind::Restated).tokens, 5.0);
+        assert_eq!(effects.questions[0].part(ExplanationVariant::Restated).tokens, 5.0);
     }
 }

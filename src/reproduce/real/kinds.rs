@@ -6,7 +6,7 @@ use crate::random::Stream;
 
 /// A question with its rationale and the solution it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Worked {
+pub struct WorkedQuestion {
     /// The question.
     pub question: String,
     /// Why the solution is right, step by step.
@@ -17,7 +17,7 @@ pub struct Worked {
 
 /// A kind of explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExplanationVariant {
     /// The rationale as it is.
     Full,
     /// Its sentences in another order.
@@ -32,7 +32,7 @@ pub enum Kind {
     Restated,
 }
 
-impl Kind {
+impl ExplanationVariant {
     /// In the order of the tables.
     pub const ALL: [Self; 6] =
         [Self::Full, Self::Shuffled, Self::Altered, Self::Another, Self::Cut, Self::Restated];
@@ -144,19 +144,24 @@ pub fn cut(text: &str) -> Option<String> {
 }
 
 /// The explanation of this kind for question `index` of `all`; `None` where there is none.
-pub fn explanation(kind: Kind, all: &[Worked], index: usize, seed: u64) -> Option<String> {
+pub fn explanation(
+    kind: ExplanationVariant,
+    all: &[WorkedQuestion],
+    index: usize,
+    seed: u64,
+) -> Option<String> {
     let mut stream = Stream::new(seed, kind.name(), index as u64);
     let row = &all[index];
     match kind {
-        Kind::Full => Some(row.rationale.clone()),
-        Kind::Shuffled => shuffled(&row.rationale, &mut stream),
-        Kind::Altered => altered(&row.rationale, &mut stream),
-        Kind::Another => {
+        ExplanationVariant::Full => Some(row.rationale.clone()),
+        ExplanationVariant::Shuffled => shuffled(&row.rationale, &mut stream),
+        ExplanationVariant::Altered => altered(&row.rationale, &mut stream),
+        ExplanationVariant::Another => {
             let other = &all[(index + 1) % all.len()].rationale;
             (*other != row.rationale).then(|| other.clone())
         }
-        Kind::Cut => cut(&row.rationale),
-        Kind::Restated => Some(row.solution.clone()),
+        ExplanationVariant::Cut => cut(&row.rationale),
+        ExplanationVariant::Restated => Some(row.solution.clone()),
     }
 }
 
@@ -220,7 +225,7 @@ mod tests {
 
     #[test]
     fn six_kinds_of_two_questions() {
-        let worked = |question: &str, rationale: &str, solution: &str| Worked {
+        let worked = |question: &str, rationale: &str, solution: &str| WorkedQuestion {
             question: question.into(),
             rationale: rationale.into(),
             solution: solution.into(),
@@ -228,13 +233,17 @@ mod tests {
         let all =
             [worked("1 + 1?", "One more than 1.\nThat is 2.", "2"), worked("2 + 2?", "Twice 2 is 4.", "4")];
         let of = |kind, index| explanation(kind, &all, index, 1);
-        assert_eq!(of(Kind::Full, 0).unwrap(), "One more than 1.\nThat is 2.");
-        assert_eq!(of(Kind::Shuffled, 0).unwrap(), "That is 2.\nOne more than 1.");
-        assert_eq!(of(Kind::Another, 0).unwrap(), "Twice 2 is 4.");
-        assert_eq!(of(Kind::Another, 1).unwrap(), "One more than 1.\nThat is 2.");
-        assert_eq!(of(Kind::Cut, 0).unwrap(), "One more than 1.");
-        assert_eq!(of(Kind::Restated, 0).unwrap(), "2");
-        assert_eq!((of(Kind::Shuffled, 1), of(Kind::Cut, 1)), (None, None));
-        assert_eq!(of(Kind::Altered, 0), of(Kind::Altered, 0), "the same draw every time");
+        assert_eq!(of(ExplanationVariant::Full, 0).unwrap(), "One more than 1.\nThat is 2.");
+        assert_eq!(of(ExplanationVariant::Shuffled, 0).unwrap(), "That is 2.\nOne more than 1.");
+        assert_eq!(of(ExplanationVariant::Another, 0).unwrap(), "Twice 2 is 4.");
+        assert_eq!(of(ExplanationVariant::Another, 1).unwrap(), "One more than 1.\nThat is 2.");
+        assert_eq!(of(ExplanationVariant::Cut, 0).unwrap(), "One more than 1.");
+        assert_eq!(of(ExplanationVariant::Restated, 0).unwrap(), "2");
+        assert_eq!((of(ExplanationVariant::Shuffled, 1), of(ExplanationVariant::Cut, 1)), (None, None));
+        assert_eq!(
+            of(ExplanationVariant::Altered, 0),
+            of(ExplanationVariant::Altered, 0),
+            "the same draw every time"
+        );
     }
 }

@@ -30,7 +30,7 @@ const WORK: &str = "work.json";
 
 /// What is studied.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct RealOptions {
     /// Model folder of teacher and student.
     pub base: PathBuf,
     /// Files of worked questions, one a source.
@@ -47,7 +47,7 @@ pub struct Options {
 /// # Errors
 /// [`Error::Usage`] when the folder holds a study of something else, [`Error::File`] when it is not this program's; what data, model and files report;
 /// [`Error::Interrupted`] after `stop`, with everything saved.
-pub fn run(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Result<Effects> {
+pub fn run(options: &RealOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<Effects> {
     let lines = rows::to_lines(&rows::read(&options.data, options.questions)?);
     let config = Config::default();
     let style = PromptStyle::resolve(&config.prompts)?;

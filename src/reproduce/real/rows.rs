@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::kinds::{Kind, Worked, explanation};
+use super::kinds::{ExplanationVariant, WorkedQuestion, explanation};
 use crate::dataset::{Record, read_records};
 use crate::error::{Error, Result};
 
@@ -16,22 +16,22 @@ const SEED: u64 = 1;
 
 /// Questions of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub struct QuestionFile {
     /// The file's name without its ending.
     pub name: String,
     /// The first rows of it of which all six kinds can be made.
-    pub rows: Vec<Worked>,
+    pub rows: Vec<WorkedQuestion>,
 }
 
 /// The first `n` usable questions of each file.
 ///
 /// # Errors
 /// A file cannot be read, a row has neither shape, or a file has no usable question.
-pub fn read(files: &[PathBuf], n: usize) -> Result<Vec<Source>> {
+pub fn read(files: &[PathBuf], n: usize) -> Result<Vec<QuestionFile>> {
     files.iter().map(|path| read_one(path, n)).collect()
 }
 
-fn read_one(path: &Path, n: usize) -> Result<Source> {
+fn read_one(path: &Path, n: usize) -> Result<QuestionFile> {
     let mut all = Vec::new();
     for record in read_records(path, 0)? {
         all.push(worked(&record)?);
@@ -40,8 +40,10 @@ fn read_one(path: &Path, n: usize) -> Result<Source> {
         // A drawing's program is no sentence.
         row.rationale.chars().count() <= LONGEST_RATIONALE && !row.rationale.contains("[asy]")
     });
-    let usable: Vec<Worked> = (0..all.len())
-        .filter(|&index| Kind::ALL.iter().all(|kind| explanation(*kind, &all, index, SEED).is_some()))
+    let usable: Vec<WorkedQuestion> = (0..all.len())
+        .filter(|&index| {
+            ExplanationVariant::ALL.iter().all(|kind| explanation(*kind, &all, index, SEED).is_some())
+        })
         .take(n)
         .map(|index| all[index].clone())
         .collect();
@@ -54,12 +56,12 @@ fn read_one(path: &Path, n: usize) -> Result<Source> {
         return Err(Error::File { path: path.to_owned(), what });
     }
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Source { name, rows: usable })
+    Ok(QuestionFile { name, rows: usable })
 }
 
 /// A row as GSM8K has it (`answer` ends in `#### solution`), as MATH does (`solution` is the rationale, `answer` the
 /// solution), or as rlt writes it (`reasoning_trace` and `solution`).
-fn worked(record: &Record) -> Result<Worked> {
+fn worked(record: &Record) -> Result<WorkedQuestion> {
     let text = |name: &str| -> Result<Option<String>> {
         Ok(record.text(name)?.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
     };
@@ -81,7 +83,7 @@ fn worked(record: &Record) -> Result<Worked> {
             ));
         }
     };
-    Ok(Worked { question, rationale, solution })
+    Ok(WorkedQuestion { question, rationale, solution })
 }
 
 /// Without GSM8K's notes to a calculator, `<<2*3=6>>`.
@@ -96,11 +98,11 @@ fn without_calculator(text: &str) -> String {
 }
 
 /// Six rows a question as JSON Lines, the kinds of a question beside each other.
-pub fn to_lines(sources: &[Source]) -> String {
+pub fn to_lines(sources: &[QuestionFile]) -> String {
     let mut lines = String::new();
     for source in sources {
         for (index, row) in source.rows.iter().enumerate() {
-            for kind in Kind::ALL {
+            for kind in ExplanationVariant::ALL {
                 let Some(explanation) = explanation(kind, &source.rows, index, SEED) else { continue };
                 let line = json!({
                     "source": source.name,
@@ -122,7 +124,7 @@ pub fn to_lines(sources: &[Source]) -> String {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str, n: usize) -> Result<Vec<Source>> {
+    fn read_text(text: &str, n: usize) -> Result<Vec<QuestionFile>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, text).unwrap();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::effects::{Effects, Estimate, LAMBDAS, Parts, TERMS, Weights};
-use super::kinds::Kind;
+use super::effects::{Effects, Estimate, LAMBDAS, Parts, RewardWeights, TERMS};
+use super::kinds::ExplanationVariant;
 use crate::report::figure::{FigureBar, bars};
 use crate::reproduce::table::Table;
 
@@ -51,11 +51,11 @@ pub fn parts_table(effects: &Effects) -> Table {
         "its maximum",
         "tokens",
     ]);
-    for kind in Kind::ALL {
+    for kind in ExplanationVariant::ALL {
         let cell = |value: fn(&Parts) -> f64| number(effects.estimate(kind, value));
         table.push([
             kind.words().to_owned(),
-            number(effects.estimate(kind, |parts| parts.reward(Weights::PAPER))),
+            number(effects.estimate(kind, |parts| parts.reward(RewardWeights::PAPER))),
             cell(|parts| parts.solution_mean),
             cell(|parts| parts.solution_min),
             cell(|parts| parts.kl_mean),
@@ -68,11 +68,11 @@ pub fn parts_table(effects: &Effects) -> Table {
 
 /// Win rates of the full rationale under every setting.
 fn wins_table(effects: &Effects) -> Table {
-    let others = &Kind::ALL[1..];
+    let others = &ExplanationVariant::ALL[1..];
     let columns: Vec<&str> =
         ["lambda", "alpha"].into_iter().chain(others.iter().map(|kind| kind.words())).collect();
     let mut table = Table::new(&columns);
-    for weights in Weights::all() {
+    for weights in RewardWeights::all() {
         let settings = [weights.lambda.to_string(), weights.alpha.to_string()];
         table.push(settings.into_iter().chain(others.iter().map(|kind| share(effects.wins(*kind, weights)))));
     }
@@ -84,9 +84,10 @@ fn lead_table(effects: &Effects) -> Table {
     let columns: Vec<&str> =
         ["against", "reward"].into_iter().chain(TERMS.iter().map(|(name, _)| *name)).collect();
     let mut table = Table::new(&columns);
-    for kind in &Kind::ALL[1..] {
-        let whole = effects.lead(*kind, |parts| parts.reward(Weights::PAPER));
-        let terms = TERMS.map(|(_, term)| number(effects.lead(*kind, |parts| term(parts, Weights::PAPER))));
+    for kind in &ExplanationVariant::ALL[1..] {
+        let whole = effects.lead(*kind, |parts| parts.reward(RewardWeights::PAPER));
+        let terms =
+            TERMS.map(|(_, term)| number(effects.lead(*kind, |parts| term(parts, RewardWeights::PAPER))));
         table.push([kind.words().to_owned(), number(whole)].into_iter().chain(terms));
     }
     table
@@ -113,8 +114,8 @@ pub fn csv(effects: &Effects) -> String {
     let sources = effects.sources();
     for source in std::iter::once(None).chain(sources.into_iter().map(Some)) {
         let of_source = effects.of(source);
-        for kind in Kind::ALL {
-            for weights in Weights::all() {
+        for kind in ExplanationVariant::ALL {
+            for weights in RewardWeights::all() {
                 let reward = of_source.estimate(kind, |parts| parts.reward(weights));
                 let lead = of_source.lead(kind, |parts| parts.reward(weights));
                 let numbers = [reward, of_source.wins(kind, weights), lead];
@@ -136,15 +137,16 @@ pub fn csv(effects: &Effects) -> String {
 /// Win rates over lambda, kind by kind, at the paper's alpha.
 pub fn figure(effects: &Effects) -> String {
     let mut all = Vec::new();
-    for kind in &Kind::ALL[1..] {
+    for kind in &ExplanationVariant::ALL[1..] {
         for lambda in LAMBDAS {
-            let Estimate { mean, interval } = effects.wins(*kind, Weights { lambda, ..Weights::PAPER });
+            let Estimate { mean, interval } =
+                effects.wins(*kind, RewardWeights { lambda, ..RewardWeights::PAPER });
             all.push(FigureBar {
                 label: format!("{}, lambda {lambda}", kind.words()),
                 share: mean,
                 low: interval.low,
                 high: interval.high,
-                emphasis: lambda == Weights::PAPER.lambda,
+                emphasis: lambda == RewardWeights::PAPER.lambda,
             });
         }
     }
@@ -163,7 +165,7 @@ fn share(estimate: Estimate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::effects::Question;
+    use super::super::effects::QuestionParts;
     use super::*;
 
     #[test]
@@ -175,7 +177,8 @@ mod tests {
             kl_max: 1.0,
             tokens: 10.0,
         };
-        let question = |source: &str| Question { source: source.into(), kinds: std::array::from_fn(parts) };
+        let question =
+            |source: &str| QuestionParts { source: source.into(), kinds: std::array::from_fn(parts) };
         let effects = Effects { questions: vec![question("a"), question("b")], dropped: 1 };
         let text = markdown(&effects);
         assert!(text.contains("2 questions (a: 1, b: 1), 1 dropped"), "{text}");

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::dataset::{DatasetFiles, Mixture, Set, Sizes, question_rows, write_sets};
-use super::super::explanation::Kind;
+use super::super::dataset::{DatasetFiles, Mixture, RowFile, Sizes, question_rows, write_sets};
+use super::super::explanation::ExplanationKind;
 use super::super::lexicon::ModelShape;
 use super::super::story::Side;
-use super::{Solved, explanation};
+use super::{SolvedProblem, explanation};
 use crate::Result;
 use crate::dataset::QuestionRow;
 use crate::random::Stream;
@@ -19,25 +19,27 @@ const QUESTION_NUMBERS: [(usize, u32); 1] = [(3, 1)];
 const TEXTBOOK_NUMBERS: [(usize, u32); 2] = [(2, 3), (3, 7)];
 
 /// Row `index` (from 0) of a set under `seed`: a solved problem and an explanation of it.
-pub fn sample_row(set: Set, seed: u64, index: u64) -> (Solved, Kind, String) {
+pub fn sample_row(set: RowFile, seed: u64, index: u64) -> (SolvedProblem, ExplanationKind, String) {
     let (kinds, numbers) = match set {
-        Set::Textbook => (Mixture::textbook().kinds, &TEXTBOOK_NUMBERS[..]),
-        Set::TeacherSft => (Mixture::teacher_sft().kinds, &QUESTION_NUMBERS[..]),
-        Set::QuestionsTrain | Set::QuestionsHeldout => (Mixture::questions().kinds, &QUESTION_NUMBERS[..]),
+        RowFile::Textbook => (Mixture::textbook().kinds, &TEXTBOOK_NUMBERS[..]),
+        RowFile::TeacherSft => (Mixture::teacher_sft().kinds, &QUESTION_NUMBERS[..]),
+        RowFile::QuestionsTrain | RowFile::QuestionsHeldout => {
+            (Mixture::questions().kinds, &QUESTION_NUMBERS[..])
+        }
     };
-    let side = if set == Set::QuestionsHeldout { Side::HeldOut } else { Side::Train };
+    let side = if set == RowFile::QuestionsHeldout { Side::HeldOut } else { Side::Train };
     let mut stream = Stream::new(seed, &format!("countdown {}", set.name()), index);
     let n_numbers = stream.pick_weighted(numbers);
-    let solved = Solved::sample(n_numbers, side, &mut stream);
+    let solved = SolvedProblem::sample(n_numbers, side, &mut stream);
     let mut kind = stream.pick_weighted(&kinds);
-    if kind == Kind::Skipping && n_numbers == 2 {
-        kind = Kind::Full;
+    if kind == ExplanationKind::Skipping && n_numbers == 2 {
+        kind = ExplanationKind::Full;
     }
     let text = explanation::write(kind, &solved, &mut stream);
     (solved, kind, text)
 }
 
-fn row(set: Set, seed: u64, index: u64) -> Value {
+fn row(set: RowFile, seed: u64, index: u64) -> Value {
     let (solved, kind, explanation) = sample_row(set, seed, index);
     json!({
         "question": solved.problem.question(),
@@ -51,7 +53,7 @@ fn row(set: Set, seed: u64, index: u64) -> Value {
 
 /// The first `n` rows of `questions_heldout.jsonl` under `seed`, without the file.
 pub fn heldout_questions(seed: u64, n: usize) -> Vec<QuestionRow> {
-    question_rows((0..n).map(|index| row(Set::QuestionsHeldout, seed, index as u64)))
+    question_rows((0..n).map(|index| row(RowFile::QuestionsHeldout, seed, index as u64)))
 }
 
 /// As [`super::super::dataset::write_dataset`], of this world.
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_columns_are_those_of_the_paper_s_countdown() {
-        let row = row(Set::QuestionsHeldout, 1, 0);
+        let row = row(RowFile::QuestionsHeldout, 1, 0);
         assert!(row["nums"].as_array().is_some_and(|numbers| numbers.len() == 3));
         assert!(row["target"].is_u64());
     }

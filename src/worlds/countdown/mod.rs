@@ -25,7 +25,7 @@ const MIN_TARGET: u32 = 10;
 
 /// One line of a solution: two numbers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct CountdownStep {
     /// Left operand.
     pub left: u32,
     /// `+`, `-`, `x` or `/`.
@@ -36,7 +36,7 @@ pub struct Step {
     pub result: u32,
 }
 
-impl Step {
+impl CountdownStep {
     /// `left sign right`, or `None` where that leaves the whole numbers from 1 to 99 or changes nothing.
     pub fn new(left: u32, sign: char, right: u32) -> Option<Self> {
         let result = match sign {
@@ -64,7 +64,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for CountdownStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} = {}.", self.left, self.sign, self.right, self.result)
     }
@@ -81,11 +81,11 @@ pub struct Problem {
 
 /// A problem with one way to solve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Solved {
+pub struct SolvedProblem {
     /// The problem.
     pub problem: Problem,
     /// One step less than there are numbers.
-    pub steps: Vec<Step>,
+    pub steps: Vec<CountdownStep>,
     /// The same as one expression.
     pub expression: String,
 }
@@ -131,7 +131,7 @@ fn plain_expression(text: &str) -> String {
     text.trim().trim_end_matches('.').replace('x', "*")
 }
 
-impl Solved {
+impl SolvedProblem {
     /// A random problem of `n_numbers` (at least 2) on the given side.
     pub fn sample(n_numbers: usize, side: Side, stream: &mut Stream) -> Self {
         loop {
@@ -152,7 +152,7 @@ impl Solved {
         while pool.len() > 1 {
             let (left, left_text) = pool.swap_remove(stream.below(pool.len()));
             let (right, right_text) = pool.swap_remove(stream.below(pool.len()));
-            let step = Step::new(left, *stream.pick(&['+', '-', 'x', '/']), right)?;
+            let step = CountdownStep::new(left, *stream.pick(&['+', '-', 'x', '/']), right)?;
             steps.push(step);
             let text = format!("{left_text} {} {right_text}", step.sign);
             pool.push((step.result, if pool.is_empty() { text } else { format!("({text})") }));
@@ -178,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn problems(n: u64, n_numbers: usize, side: Side) -> Vec<Solved> {
-        (0..n).map(|i| Solved::sample(n_numbers, side, &mut Stream::new(9, "problems", i))).collect()
+    fn problems(n: u64, n_numbers: usize, side: Side) -> Vec<SolvedProblem> {
+        (0..n).map(|i| SolvedProblem::sample(n_numbers, side, &mut Stream::new(9, "problems", i))).collect()
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn train_and_held_out_problems_are_disjoint_in_any_order() {
-        let key = |solved: &Solved| {
+        let key = |solved: &SolvedProblem| {
             let mut numbers = solved.problem.numbers.clone();
             numbers.sort_unstable();
             (numbers, solved.problem.target)
@@ -247,8 +247,8 @@ mod tests {
             let numbers = &solved.problem.numbers;
             for first in "+-x/".chars() {
                 for second in "+-x/".chars() {
-                    let made = Step::new(numbers[0], first, numbers[1])
-                        .and_then(|step| Step::new(step.result, second, numbers[2]));
+                    let made = CountdownStep::new(numbers[0], first, numbers[1])
+                        .and_then(|step| CountdownStep::new(step.result, second, numbers[2]));
                     let right = made.is_some_and(|step| step.result == solved.problem.target);
                     *hits.entry((first, second)).or_default() += usize::from(right);
                 }
