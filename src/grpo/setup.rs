@@ -19,7 +19,7 @@ use crate::prompts::{ChatText, PromptStyle};
 use crate::sampler::Sampler;
 use crate::scorer::{Scorer, Stoppable};
 use crate::training::inputs::Checksum;
-use crate::training::{Evaluated, Inputs, RowsSum};
+use crate::training::{HeldOutScore, Inputs, RowsSum};
 
 /// Everything that does not change while a run lasts.
 pub(super) struct Setup<'a> {
@@ -79,7 +79,7 @@ impl<'a> Setup<'a> {
         sampler: &dyn Sampler,
         policy: &Decoder,
         stop: Stop,
-    ) -> Result<Option<Evaluated>> {
+    ) -> Result<Option<HeldOutScore>> {
         let policy = Stoppable(policy, stop);
         let context = self.context(step, &policy, stop);
         self.held_out.as_ref().map(|rows| rows.evaluate(&context, sampler, &*self.reward)).transpose()
