@@ -305,7 +305,10 @@ fn assert_standing(found: &BTreeMap<String, String>, standing: &[&str]) {
 /// Every crate of the workspace: its name and its modules.
 fn crates() -> Vec<(String, Crate)> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut roots = vec![("rlt".to_owned(), workspace.join("src/lib.rs"))];
+    let mut roots = vec![
+        ("rlt".to_owned(), workspace.join("src/lib.rs")),
+        ("the command line".to_owned(), workspace.join("src/main.rs")),
+    ];
     for entry in fs::read_dir(workspace.join("crates")).unwrap() {
         let entry = entry.unwrap();
         roots.push((entry.file_name().into_string().unwrap(), entry.path().join("src/lib.rs")));

@@ -1,4 +1,4 @@
-"""Ten steps of reinforcement learning in PyTorch: the golden numbers of `src/grpo/tests/parity.rs`.
+"""Ten steps of reinforcement learning in PyTorch: the golden numbers of `crates/rlt-method/src/grpo/tests/parity.rs`.
 
     python3 tests/parity/grpo_steps.py tests/golden/grpo_steps.json
 

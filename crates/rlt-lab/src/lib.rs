@@ -1,0 +1,7 @@
+//! The laboratory: synthetic worlds, the method in miniature, and the paper reproduced with both.
+
+pub mod demo;
+pub mod miniature;
+pub mod reproduce;
+pub mod start;
+pub mod worlds;

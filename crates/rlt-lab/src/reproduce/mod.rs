@@ -1,0 +1,133 @@
+//! The paper in miniature: its tables, figures and ablations, each a recipe over what the public commands do.
+//!
+//! A recipe has a `measure`, which runs the stages of one seed, and a `section`, which makes tables, a figure and
+//! findings of all seeds. [`work`] runs a stage once and remembers its result, [`stages`] and [`traces`] are those that
+//! recipes share, [`scale`] says how much of everything. Stages write ordinary run directories under
+//! `RUNS/work/seed-S/`; the sections go to `RUNS/NAME/` and to one page, `RUNS/index.html`.
+//!
+//! Where this differs from the paper: docs/EXPERIMENTS.md.
+
+pub mod ablations;
+pub mod curve;
+pub mod fig4a;
+pub mod fig4b;
+pub mod page;
+pub mod pool;
+pub mod pooled;
+pub mod real;
+pub mod recipe;
+pub mod scale;
+pub mod section;
+pub mod stages;
+pub mod table;
+pub mod table1;
+pub mod table2;
+pub mod traces;
+pub mod work;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use rlt_files::write_atomic;
+
+use crate::miniature::Miniature;
+pub use recipe::{Recipe, ReproduceOptions};
+use rlt_method::error::{Error, Result};
+use rlt_method::progress::Progress;
+use rlt_method::run_dir::open_folder_of_runs;
+use section::Section;
+use table::Table;
+use work::{Ledger, SeedWork, StageTime};
+
+/// The section of a recipe, from every seed.
+fn section_of(recipe: Recipe, works: &[SeedWork]) -> Result<Section> {
+    match recipe {
+        Recipe::Table1 => of_seeds(works, table1::measure, table1::section),
+        Recipe::Table2 => of_seeds(works, table2::measure, table2::section),
+        Recipe::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
+        Recipe::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
+        Recipe::Ablations => of_seeds(works, ablations::measure, ablations::section),
+    }
+}
+
+fn of_seeds<T>(
+    works: &[SeedWork],
+    measure: impl Fn(&SeedWork) -> Result<T>,
+    section: impl Fn(&[(u64, T)]) -> Section,
+) -> Result<Section> {
+    let seeds: Vec<(u64, T)> =
+        works.iter().map(|work| Ok((work.miniature.seed, measure(work)?))).collect::<Result<_>>()?;
+    Ok(section(&seeds))
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct Reproduction {
+    /// One a recipe.
+    pub sections: Vec<Section>,
+    /// Every stage.
+    pub times: Vec<StageTime>,
+    /// The page.
+    pub page: PathBuf,
+}
+
+/// Runs the recipes, each for all seeds, and writes what they come to as soon as it is known. Stages that an earlier
+/// call has completed are not run again.
+///
+/// # Errors
+/// [`Error::Usage`] without a seed or a recipe, or when the folder holds stages of other settings; what the stages
+/// report; [`Error::Interrupted`] after `stop`.
+pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<Reproduction> {
+    if options.seeds == 0 || options.recipes.is_empty() {
+        return Err(Error::Usage("nothing to reproduce: name a recipe and at least one seed".into()));
+    }
+    let _folder = open_folder_of_runs(&options.run_dir, "reproduction")?;
+    let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
+        .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
+        .collect();
+    let ledger = Ledger::default();
+    let works: Vec<SeedWork> = folders
+        .iter()
+        .map(|(seed, dir)| SeedWork {
+            miniature: Miniature { dir, seed: *seed, progress, stop },
+            scale: &options.scale,
+            ledger: &ledger,
+        })
+        .collect();
+    ledger.plan(|| options.recipes.iter().try_for_each(|recipe| section_of(*recipe, &works).map(drop)))?;
+    let mut sections = Vec::new();
+    for recipe in &options.recipes {
+        let section = section_of(*recipe, &works)?;
+        write_section(&options.run_dir.join(section.name), &section)?;
+        sections.push(section);
+    }
+    let times = ledger.times();
+    write_atomic(&options.run_dir.join("times.csv"), times_table(&times).to_csv().as_bytes())?;
+    let page = page::write(&options.run_dir, options, &sections, &times)?;
+    Ok(Reproduction { sections, times, page })
+}
+
+/// `table.csv`, `table.md` and `figure.svg`.
+fn write_section(folder: &Path, section: &Section) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
+    for (name, text) in [
+        ("table.csv", section.data.to_csv()),
+        ("table.md", section.to_markdown()),
+        ("figure.svg", section.figure.clone()),
+    ] {
+        write_atomic(&folder.join(name), text.as_bytes())?;
+    }
+    let json = serde_json::to_string(section).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(write_atomic(&folder.join("section.json"), json.as_bytes())?)
+}
+
+/// Every stage with its time.
+pub fn times_table(times: &[StageTime]) -> Table {
+    let mut table = Table::new(&["stage", "kind", "wall_s", "cpu_s"]);
+    for StageTime { name, kind, wall_s, cpu_s } in times {
+        let kind = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
+        let cpu = cpu_s.map_or_else(String::new, |cpu_s| format!("{cpu_s:.1}"));
+        table.push([name.clone(), kind.unwrap_or_default(), format!("{wall_s:.1}"), cpu]);
+    }
+    table
+}

@@ -1,0 +1,298 @@
+//! The stages that recipes are made of, and those they share: base models, teachers, students, answers.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::work::{SeedWork, StageKind};
+use crate::worlds::lexicon::write_model_folder;
+use crate::worlds::{DatasetFiles, ModelShape, World, WorldContent};
+use rlt_method::config::Config;
+use rlt_method::error::Result;
+use rlt_method::evaluate::metrics::mean;
+use rlt_method::evaluate::task::Task;
+use rlt_method::evaluate::{QuestionRecord, write_report};
+
+const BASE: &str = include_str!("../../../../configs/demo/base.toml");
+const TEACHER_SFT: &str = include_str!("../../../../configs/demo/teacher_sft.toml");
+pub(super) const RLT: &str = include_str!("../../../../configs/demo/rlt.toml");
+const STUDENT: &str = include_str!("../../../../configs/demo/student.toml");
+const CORRECTNESS: &str = include_str!("../../../../configs/reproduce/correctness.toml");
+
+/// Temperature of every answer that is graded.
+const ANSWER_TEMPERATURE: f32 = 0.8;
+/// Longest answer, tokens.
+const ANSWER_TOKENS: usize = 200;
+
+/// A model's answers to held-out questions.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Answers {
+    /// Share of right answers to each question.
+    pub question_means: Vec<f64>,
+    /// Share of answers with both sections.
+    pub format_rate: f64,
+    /// Mean length, tokens.
+    pub mean_tokens: f64,
+}
+
+impl Answers {
+    /// Share of right answers.
+    pub fn accuracy(&self) -> f64 {
+        mean(self.question_means.iter().copied())
+    }
+}
+
+/// Questions that nothing is trained on, and the world that judges answers to them.
+#[derive(Debug, Clone, Copy)]
+pub struct Questions<'a> {
+    /// The world.
+    pub world: World,
+    /// Their file.
+    pub path: &'a Path,
+}
+
+/// What everything begins from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A base model that answers about half of the questions rightly.
+    Usual,
+    /// One that read a part of the same textbook and hardly answers any: where RL on right answers finds few to
+    /// reward, which is where the paper says that a teacher is needed.
+    Scarce,
+}
+
+impl Start {
+    /// The name of a stage from this start.
+    pub fn named(self, stage: &str) -> String {
+        match self {
+            Self::Usual => stage.to_owned(),
+            Self::Scarce => format!("scarce-{stage}"),
+        }
+    }
+}
+
+/// The scarce start reads one row in this many.
+const SCARCE_PART: usize = 3;
+
+impl SeedWork<'_> {
+    /// The market world's files and its model folder.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn market(&self) -> Result<DatasetFiles> {
+        let settings = format!("{:?} {:?}", self.scale.market, self.scale.shape);
+        self.stage(StageKind::Rows, "market", &settings, |folder| {
+            let (seed, scale) = (self.miniature.seed, self.scale);
+            World::Market.write_dataset(folder, seed, &scale.market, &scale.shape).map(drop)
+        })?;
+        Ok(DatasetFiles::new(&self.at("market")))
+    }
+
+    /// A base model of `shape` on a textbook, from random weights.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn base_model(
+        &self,
+        name: &str,
+        shape: &ModelShape,
+        textbook: &Path,
+        overrides: &[String],
+    ) -> Result<PathBuf> {
+        let folder = format!("{name}-shape");
+        self.stage(StageKind::Rows, &folder, &format!("{shape:?}"), |folder| {
+            write_model_folder(&folder.join("model"), shape)
+        })?;
+        self.trained(
+            StageKind::Base,
+            &self.miniature.config(name, BASE, overrides, &self.at(&folder).join("model"), textbook)?,
+        )
+    }
+
+    /// The base model that a start has, the student of its rewards.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn base(&self, start: Start) -> Result<PathBuf> {
+        let textbook = self.market()?.textbook;
+        let (shape, name) = (&self.scale.shape, start.named("base"));
+        match start {
+            Start::Usual => self.base_model(&name, shape, &textbook, &[]),
+            Start::Scarce => {
+                let rows = (self.scale.market.textbook / SCARCE_PART).max(1);
+                self.base_model(&name, shape, &textbook, &[format!("data.max_rows={rows}")])
+            }
+        }
+    }
+
+    /// The larger base model.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn larger_base(&self) -> Result<PathBuf> {
+        self.base_model("larger", &self.scale.larger, &self.market()?.textbook, &[])
+    }
+
+    /// The teacher before RL.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn teacher(&self, start: Start) -> Result<PathBuf> {
+        self.warm_up(&start.named("teacher"), &self.base(start)?, &self.market()?.teacher_sft)
+    }
+
+    /// A base model after its warm-up on explanations of every quality.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn warm_up(&self, name: &str, base: &Path, rows: &Path) -> Result<PathBuf> {
+        self.trained(StageKind::Sft, &self.miniature.config(name, TEACHER_SFT, &[], base, rows)?)
+    }
+
+    /// The RLT teacher.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn rlt_teacher(&self, start: Start) -> Result<PathBuf> {
+        self.rlt(&start.named("rlt"), &self.teacher(start)?, &self.base(start)?, &[])
+    }
+
+    /// A teacher after GRPO with the RLT reward that `student` gives, on the market's training questions.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn rlt(&self, name: &str, teacher: &Path, student: &Path, overrides: &[String]) -> Result<PathBuf> {
+        let mut all = self.rl_size(self.scale.rl_steps);
+        all.extend_from_slice(overrides);
+        let mut config = self.miniature.config(name, RLT, &all, teacher, &self.market()?.questions_train)?;
+        student.clone_into(&mut config.model.student);
+        self.trained(StageKind::Rl, &config)
+    }
+
+    fn rl_size(&self, steps: usize) -> Vec<String> {
+        let scale = self.scale;
+        vec![
+            format!("grpo.steps={steps}"),
+            format!("grpo.questions_per_step={}", scale.questions_per_step),
+            format!("grpo.group_size={}", scale.group_size),
+        ]
+    }
+
+    /// `model` after GRPO on right answers to the questions of `world`; a few of the `held_out` ones are asked on the way.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn correctness_rl(
+        &self,
+        name: &str,
+        model: &Path,
+        world: World,
+        files: &DatasetFiles,
+        steps: usize,
+    ) -> Result<PathBuf> {
+        let questions = &files.questions_train;
+        let mut config = self.miniature.config(name, CORRECTNESS, &self.rl_size(steps), model, questions)?;
+        config.reward.grader = Some(world.answer_rule());
+        config.eval.every = self.scale.watched_every;
+        config.eval.max_rows = self.scale.watched_questions;
+        files.questions_heldout.clone_into(&mut config.eval.data);
+        self.trained(StageKind::Rl, &config)
+    }
+
+    /// The conventional teacher: the base model after as many steps on right answers as the RLT teacher has on its
+    /// reward.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn conventional_teacher(&self, start: Start) -> Result<PathBuf> {
+        let files = self.market()?;
+        self.correctness_rl(
+            &start.named("conventional"),
+            &self.base(start)?,
+            World::Market,
+            &files,
+            self.scale.rl_steps,
+        )
+    }
+
+    fn trained(&self, kind: StageKind, config: &Config) -> Result<PathBuf> {
+        let name = config.run_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.stage(kind, &name, &config.to_toml()?, |_| match kind {
+            StageKind::Rl => self.miniature.reinforce(config).map(drop),
+            _ => self.miniature.fine_tune(config).map(drop),
+        })?;
+        Ok(config.run_dir.join("model"))
+    }
+
+    /// A student of `base` after it has learnt from `rows`.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn student(&self, name: &str, base: &Path, rows: &Path, overrides: &[String]) -> Result<PathBuf> {
+        self.trained(StageKind::Sft, &self.miniature.config(name, STUDENT, overrides, base, rows)?)
+    }
+
+    /// The student `name` of `own` (its base model, with the name of its answers) from `rows`, so many of them, and
+    /// its answers. With nothing to learn from it stays what it was.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn distilled(
+        &self,
+        name: &str,
+        own: (&str, &Path),
+        (rows, n_rows): (&Path, usize),
+        overrides: &[String],
+        held_out: &Questions,
+    ) -> Result<(PathBuf, Answers)> {
+        if n_rows == 0 && !self.is_planning() {
+            return Ok((own.1.to_owned(), self.answers(own.0, own.1, held_out)?));
+        }
+        let model = self.student(&format!("student-{name}"), own.1, rows, overrides)?;
+        let answers = self.answers(name, &model, held_out)?;
+        Ok((model, answers))
+    }
+
+    pub(super) fn answering(&self, name: &str, model: &Path, questions: &Path) -> Result<Config> {
+        let mut config = self.miniature.config(name, STUDENT, &[], model, questions)?;
+        config.sampling.temperature = ANSWER_TEMPERATURE;
+        config.sampling.max_running = 256;
+        config.sampling.max_new_tokens = ANSWER_TOKENS;
+        Ok(config)
+    }
+
+    /// A model's answers to the first of some held-out questions.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn answers(&self, model_name: &str, model: &Path, held_out: &Questions) -> Result<Answers> {
+        let name = format!("answers-{model_name}");
+        let mut config = self.answering(&name, model, held_out.path)?;
+        config.data.max_rows = self.scale.eval_questions;
+        let n_samples = self.scale.eval_samples;
+        let settings = format!("{}\n{n_samples} samples", config.to_toml()?);
+        self.stage(StageKind::Evaluation, &name, &settings, |folder| {
+            let task = Task::world_rows(held_out.world, &config.data)?;
+            let (mut report, records) = self.miniature.evaluate(&config, model_name, &task, n_samples)?;
+            report.per_question_file = "eval_questions.jsonl".into();
+            write_report(&folder.join("eval.json"), &report, &records)?;
+            let share = |record: &QuestionRecord| {
+                mean(record.answers.iter().map(|answer| f64::from(u8::from(answer.correct))))
+            };
+            Ok(Answers {
+                question_means: records.iter().map(share).collect(),
+                format_rate: report.summary.format_rate,
+                mean_tokens: report.summary.mean_tokens,
+            })
+        })
+    }
+
+    /// A model's answers to the market's held-out questions.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn market_answers(&self, model_name: &str, model: &Path) -> Result<Answers> {
+        let path = self.market()?.questions_heldout;
+        self.answers(model_name, model, &Questions { world: World::Market, path: &path })
+    }
+}

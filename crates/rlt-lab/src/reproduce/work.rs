@@ -1,0 +1,275 @@
+//! Stages of one seed: each has a folder, is done once, and says how long it took.
+//!
+//! A stage that is complete has a `stage.json` with its settings, its result and its time. Asked for again it only
+//! reads that; asked for with other settings it refuses. A training stage that was interrupted goes on from its
+//! checkpoint, any other begins again; either way the result is that of an uninterrupted run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rlt_files::{MOST_DESCRIPTION, write_atomic};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::scale::Scale;
+use crate::miniature::Miniature;
+use rlt_method::error::{Error, Result};
+
+/// What a stage does: its kind decides how long others of it are expected to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Writes rows.
+    Rows,
+    /// Trains a base model from random weights.
+    Base,
+    /// Warms up a teacher or distils a student.
+    Sft,
+    /// GRPO.
+    Rl,
+    /// Writes explanations, or scores them.
+    Traces,
+    /// Answers held-out questions.
+    Evaluation,
+}
+
+impl StageKind {
+    /// Seconds that a stage of this kind takes on two cores, until one has been timed.
+    fn guess_s(self) -> f64 {
+        match self {
+            Self::Rows => 1.0,
+            Self::Base => 70.0,
+            Self::Sft => 10.0,
+            Self::Rl => 40.0,
+            Self::Traces => 8.0,
+            Self::Evaluation => 6.0,
+        }
+    }
+}
+
+/// The content of `stage.json`.
+#[derive(Serialize, Deserialize)]
+struct Done<T> {
+    kind: StageKind,
+    /// Everything that decides the result.
+    settings: String,
+    /// Of the last attempt.
+    wall_s: f64,
+    /// Processor time of all threads in the last attempt, where the system tells.
+    cpu_s: Option<f64>,
+    result: T,
+}
+
+/// How long a stage took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageTime {
+    /// `seed-1/base`.
+    pub name: String,
+    /// What it does.
+    pub kind: StageKind,
+    /// Wall time, seconds.
+    pub wall_s: f64,
+    /// Processor time, seconds.
+    pub cpu_s: Option<f64>,
+}
+
+/// Which stages there are, which are done, and how long they took.
+#[derive(Default)]
+pub struct Ledger {
+    /// While true, stages are only listed.
+    planning: Cell<bool>,
+    planned: RefCell<BTreeMap<String, StageKind>>,
+    done: RefCell<BTreeSet<String>>,
+    times: RefCell<Vec<StageTime>>,
+}
+
+impl Ledger {
+    /// Calls `recipes` for the list of their stages; nothing is run, and what they return is made from nothing.
+    ///
+    /// # Errors
+    /// What `recipes` reports.
+    pub fn plan(&self, recipes: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.planning.set(true);
+        let result = recipes();
+        self.planning.set(false);
+        result
+    }
+
+    /// The time of every stage that is done, in the order in which they were asked for.
+    pub fn times(&self) -> Vec<StageTime> {
+        self.times.borrow().clone()
+    }
+
+    /// Stages planned.
+    pub fn n_planned(&self) -> usize {
+        self.planned.borrow().len()
+    }
+
+    /// Seconds that the stages left will take, going by those of the same kind that are done.
+    fn seconds_left(&self) -> f64 {
+        let (planned, done, times) = (self.planned.borrow(), self.done.borrow(), self.times.borrow());
+        let expected = |kind: StageKind| {
+            let of_kind: Vec<f64> = times.iter().filter(|t| t.kind == kind).map(|t| t.wall_s).collect();
+            if of_kind.is_empty() {
+                kind.guess_s()
+            } else {
+                of_kind.iter().sum::<f64>() / of_kind.len() as f64
+            }
+        };
+        planned.iter().filter(|(name, _)| !done.contains(*name)).map(|(_, &kind)| expected(kind)).sum()
+    }
+
+    fn record(&self, timed: StageTime) {
+        if self.done.borrow_mut().insert(timed.name.clone()) {
+            self.times.borrow_mut().push(timed);
+        }
+    }
+}
+
+/// The stages of one seed.
+pub struct SeedWork<'a> {
+    /// The stages' folder, seed and watchers.
+    pub miniature: Miniature<'a>,
+    /// How much of everything.
+    pub scale: &'a Scale,
+    /// What is done.
+    pub ledger: &'a Ledger,
+}
+
+impl SeedWork<'_> {
+    /// The folder of stage `name`.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.miniature.dir.join(name)
+    }
+
+    /// Whether stages are only listed.
+    pub fn is_planning(&self) -> bool {
+        self.ledger.planning.get()
+    }
+
+    /// The result of stage `name`: from its folder when it is complete, else by `run`, which gets the folder.
+    /// `settings` holds everything that decides the result.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the stage is complete with other settings, [`Error::Interrupted`] when the watcher
+    /// asks for an end, and what `run` and the file system report.
+    pub fn stage<T: Default + Serialize + DeserializeOwned>(
+        &self,
+        kind: StageKind,
+        name: &str,
+        settings: &str,
+        run: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let key = format!("seed-{}/{name}", self.miniature.seed);
+        if self.ledger.planning.get() {
+            self.ledger.planned.borrow_mut().insert(key, kind);
+            return Ok(T::default());
+        }
+        let folder = self.at(name);
+        let file = folder.join("stage.json");
+        // A stage means the same wherever the runs are kept.
+        let settings = settings.replace(&*self.miniature.dir.to_string_lossy(), "WORK");
+        if let Some(done) = read_done::<T>(&file)? {
+            if done.settings != settings {
+                return Err(Error::Usage(format!(
+                    "{}: made with other settings ({}); name another --run-dir, or remove it",
+                    folder.display(),
+                    first_difference(&done.settings, &settings)
+                )));
+            }
+            self.ledger.record(StageTime { name: key, kind, wall_s: done.wall_s, cpu_s: done.cpu_s });
+            return Ok(done.result);
+        }
+        if self.miniature.stop.load(Ordering::SeqCst) {
+            return Err(Error::Interrupted("the same command goes on".into()));
+        }
+        let (n_done, n_planned) = (self.ledger.done.borrow().len(), self.ledger.n_planned());
+        let minutes = self.ledger.seconds_left() / 60.0;
+        self.miniature
+            .progress
+            .note(&format!("[{} of {n_planned}] {key}; about {minutes:.0} min left", n_done + 1));
+        fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
+        let (started, cpu) = (Instant::now(), processor_seconds());
+        let result = run(&folder)?;
+        let wall_s = started.elapsed().as_secs_f64();
+        let cpu_s = processor_seconds().zip(cpu).map(|(now, then)| now - then);
+        let done = Done { kind, settings, wall_s, cpu_s, result };
+        let text = serde_json::to_string_pretty(&done).map_err(|e| Error::Failed(e.to_string()))?;
+        write_atomic(&file, text.as_bytes())?;
+        self.ledger.record(StageTime { name: key, kind, wall_s, cpu_s });
+        Ok(done.result)
+    }
+}
+
+fn read_done<T: DeserializeOwned>(file: &Path) -> Result<Option<Done<T>>> {
+    let text = match rlt_files::read_text(file, MOST_DESCRIPTION) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { path: file.to_owned(), source }),
+    };
+    let what = |e| Error::File { path: file.to_owned(), what: format!("not a stage ({e}); remove it") };
+    serde_json::from_str(&text).map(Some).map_err(what)
+}
+
+/// The first line in which two texts differ.
+fn first_difference(was: &str, is: &str) -> String {
+    let pairs = was.lines().zip(is.lines());
+    let differing = pairs.into_iter().find(|(was, is)| was != is);
+    differing.map_or_else(|| "more or fewer of them".into(), |(was, is)| format!("`{was}`, now `{is}`"))
+}
+
+/// Processor time of this process so far, seconds; Linux only.
+fn processor_seconds() -> Option<f64> {
+    /// Of /proc on every common Linux.
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS_PER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use rlt_method::progress::Silent;
+
+    #[test]
+    fn a_stage_runs_once_and_refuses_other_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, ledger, scale) = (AtomicBool::new(false), Ledger::default(), Scale::tiny());
+        let miniature = Miniature { dir: dir.path(), seed: 3, progress: &Silent, stop: &stop };
+        let work = SeedWork { miniature, scale: &scale, ledger: &ledger };
+        let runs = Cell::new(0);
+        let stage = |settings: &str| {
+            work.stage(StageKind::Rows, "a", settings, |_| {
+                runs.set(runs.get() + 1);
+                Ok(7)
+            })
+        };
+        ledger.plan(|| stage("x = 1").map(drop)).unwrap();
+        assert_eq!((runs.get(), ledger.n_planned()), (0, 1));
+        assert_eq!(stage("x = 1").unwrap(), 7);
+        assert_eq!(stage("x = 1").unwrap(), 7);
+        assert_eq!(runs.get(), 1);
+        assert_eq!(ledger.times().len(), 1);
+        let error = stage("x = 2").unwrap_err().to_string();
+        assert!(error.contains("(`x = 1`, now `x = 2`)"), "{error}");
+        stop.store(true, Ordering::SeqCst);
+        let new = work.stage(StageKind::Rows, "b", "", |_| Ok(()));
+        assert!(matches!(new, Err(Error::Interrupted(_))));
+    }
+
+    #[test]
+    fn processor_time_grows() {
+        if let Some(before) = processor_seconds() {
+            assert!(processor_seconds().is_some_and(|after| after >= before));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A run on the device of sizes: it loads, steps, evaluates and saves by the code of the run itself.
+
+use rlt_engine::Device;
+use rlt_model::{Decoder, Gradients};
+
+use super::grpo::GrpoRows;
+use super::record::{Record, Stage};
+use super::sft::SftRows;
+use crate::config::{Config, Idle};
+use crate::error::Result;
+use crate::grpo::{begin_reference, settle_reference};
+use crate::training::run::{Weights, frozen_model_on, initial_model};
+use crate::training::{Optimizer, checkpoint};
+
+/// The rows of a run.
+pub(super) enum Rows {
+    Sft(SftRows),
+    Grpo(Box<GrpoRows>),
+}
+
+impl Rows {
+    /// Steps of the run.
+    pub fn total_steps(&self, config: &Config) -> u64 {
+        match self {
+            Self::Sft(rows) => rows.total_steps,
+            Self::Grpo(_) => config.grpo.steps as u64,
+        }
+    }
+}
+
+/// What a rehearsal came to.
+pub(super) struct Rehearsal {
+    pub record: Record,
+    /// Parameters of the model, and how many of them (or of the adapter beside it) are trained.
+    pub parameters: (usize, usize),
+    /// Steps that were looked at.
+    pub n_steps: usize,
+}
+
+/// The models of a run, as it holds them.
+struct Models {
+    student: Option<Decoder>,
+    weights: Weights,
+    gradients: Gradients,
+}
+
+/// Rehearses the run of `config` with its rows on `device`, beside `base` bytes of memory of other kinds.
+///
+/// # Errors
+/// What the models' files report.
+pub(super) fn rehearse(device: &Device, config: &Config, rows: &Rows, base: u64) -> Result<Rehearsal> {
+    let mut record = Record::of(device, config.memory.idle == Idle::Release);
+    let _program = device.hold(base);
+    record.stays("program, tokenizer, rows");
+    let mut models = load(device, config, rows, &mut record)?;
+    record.end(Stage::Loading, 0.0);
+    let n_steps = match rows {
+        Rows::Sft(rows) => {
+            let mut n_steps = 0;
+            for step in rows.steps() {
+                SftRows::step(config, &step, &mut models.weights, &mut models.gradients, &mut record)?;
+                let evaluated = rows.evaluate(&models.weights, &mut record)?;
+                save(&models.weights, config, evaluated, &mut record);
+                n_steps += 1;
+            }
+            n_steps
+        }
+        Rows::Grpo(rows) => {
+            let Models { student, weights, gradients } = &mut models;
+            for step in 0..rows.n_steps() {
+                rows.step(step, config, student.as_ref(), weights, gradients, &mut record)?;
+                let evaluated = rows.evaluate(config, weights, student.as_ref(), &mut record)?;
+                save(weights, config, evaluated, &mut record);
+            }
+            rows.n_steps()
+        }
+    };
+    device.release_memory();
+    device.take_peak();
+    models.weights.decoder.numbers_to_save().for_each(drop);
+    record.end(Stage::Saving, 0.0);
+    let decoder = &models.weights.decoder;
+    let trained = decoder.trained_tensors().iter().map(|tensor| tensor.len()).sum();
+    Ok(Rehearsal { record, parameters: (decoder.parameters().len(), trained), n_steps })
+}
+
+/// Loads what a run holds, in its order, and names it.
+fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> Result<Models> {
+    let model = &config.model;
+    let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student();
+    let student = is_scored.then(|| frozen_model_on(device, model, &model.student)).transpose()?;
+    record.stays("student");
+    let decoder = initial_model(device, model, &config.lora, config.seed)?;
+    record.stays("weights");
+    let optimizer = Optimizer::new(&decoder, &config.optimizer, 1);
+    record.stays("optimizer moments");
+    let mut weights = Weights { decoder, optimizer, reference: None };
+    if let Rows::Grpo(rows) = rows {
+        begin_reference(&mut weights, config, &rows.chat, 0)?;
+        // Two models of a device of sizes are the same where they are of one folder.
+        let [policy_folder, student_folder] =
+            [&model.path, &model.student].map(|path| path.canonicalize().ok());
+        let is_same = model.reference.as_os_str().is_empty() && policy_folder == student_folder;
+        let same = student.as_ref().filter(|_| is_same);
+        settle_reference(&mut weights, config.reference_sync_every(), same);
+        record.stays("reference");
+    }
+    let gradients = Gradients::zeros(&weights.decoder);
+    record.stays("gradients");
+    Ok(Models { student, weights, gradients })
+}
+
+/// What a step saves: the best model, if it was `evaluated`, and a checkpoint.
+fn save(weights: &Weights, config: &Config, evaluated: bool, record: &mut Record) {
+    if evaluated {
+        weights.decoder.numbers_to_save().for_each(drop);
+    }
+    let Weights { decoder, optimizer, reference } = weights;
+    checkpoint::numbers(decoder, optimizer, reference.as_ref(), config).for_each(drop);
+    record.end(Stage::Saving, 0.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::config::{MomentDtype, Recompute};
+    use crate::progress::Silent;
+    use rlt_lab::worlds::{ModelShape, Sizes, World, WorldContent};
+
+    /// Set in the process that has the processor's memory to itself.
+    const ALONE: &str = "RLT_TEST_REHEARSAL_ALONE";
+
+    /// A run of one step that generates, scores with a student, moves away from a reference, learns, evaluates and saves.
+    fn config(folder: &std::path::Path) -> Config {
+        let sizes = Sizes { textbook: 4, teacher_sft: 4, questions_train: 4, questions_heldout: 2 };
+        let shape =
+            ModelShape { hidden_size: 96, intermediate_size: 224, n_layers: 2, n_heads: 3, context: 384 };
+        let files = World::Market.write_dataset(&folder.join("world"), 5, &sizes, &shape).unwrap();
+        let model = rlt_model::config::ModelConfig::from_dir(&files.model).unwrap();
+        Decoder::random(&model, 3).save(&files.model).unwrap();
+        let mut config = Config::default();
+        config.model.path.clone_from(&files.model);
+        config.model.student.clone_from(&files.model);
+        config.data.path.clone_from(&files.questions_train);
+        config.eval.data.clone_from(&files.questions_heldout);
+        (config.eval.every, config.eval.samples) = (1, 2);
+        config.prompts.teacher_system = Some(String::new());
+        config.prompts.student_system = Some(String::new());
+        (config.grpo.steps, config.grpo.questions_per_step, config.grpo.group_size) = (1, 2, 4);
+        (config.grpo.beta, config.grpo.reference_sync_every) = (0.04, Some(1));
+        config.grpo.tokens_per_microbatch = 1024;
+        (config.sampling.max_new_tokens, config.sampling.max_running) = (96, 6);
+        config
+    }
+
+    #[test]
+    fn a_step_of_grpo_takes_of_the_processor_what_it_takes_of_sizes() {
+        if std::env::var_os(ALONE).is_none() {
+            let name = "plan::rehearsal::tests::a_step_of_grpo_takes_of_the_processor_what_it_takes_of_sizes";
+            let again = Command::new(std::env::current_exe().unwrap())
+                .args([name, "--exact"])
+                .env(ALONE, "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&again.stdout);
+            assert!(again.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let plain = config(folder.path());
+        let mut tight = plain.clone();
+        tight.memory.recompute = Recompute::Blocks;
+        tight.memory.idle = Idle::Release;
+        tight.optimizer.moments = MomentDtype::Bf16;
+        let mut adapted = plain.clone();
+        adapted.lora.rank = 4;
+        adapted.grpo.reference_sync_every = Some(0);
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        for config in [plain, tight, adapted] {
+            let model = rlt_model::config::ModelConfig::from_dir(&config.model.path).unwrap();
+            let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
+            let on = |device: &Device| {
+                device.release_memory();
+                let record = threads.install(|| rehearse(device, &config, &rows, 0)).unwrap().record;
+                (record.stays.clone(), record.peaks())
+            };
+            let (measured, planned) = (on(&Device::Cpu), on(&Device::sizes()));
+            assert_eq!(planned.1.len(), 6, "{planned:?}");
+            assert_eq!(planned, measured);
+        }
+    }
+}
