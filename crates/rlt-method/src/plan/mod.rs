@@ -21,7 +21,7 @@ pub use self::command::Command;
 use self::grpo::GrpoRows;
 pub use self::record::Named;
 use self::record::Stage;
-use self::rehearsal::{Rehearsal, Rows, rehearse};
+use self::rehearsal::{Extent, Rehearsal, Rows, rehearse};
 use self::sft::SftRows;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -92,7 +92,7 @@ pub fn plan(config: &Config, command: Command, progress: &dyn Progress) -> Resul
         Command::Train => Rows::Grpo(Box::new(GrpoRows::read(config, &model, progress)?)),
     };
     let base = machine::resident_bytes();
-    let rehearsal = rehearse(&Device::sizes(), config, &rows, base)?;
+    let rehearsal = rehearse(&Device::sizes(), config, &rows, base, Extent::ChosenSteps)?;
     let stages = rehearsal.record.peaks();
     let peak = stages.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
     let mut savings = savings::savings(config, command, &rows, base)?;

@@ -28,6 +28,25 @@ impl Rows {
     }
 }
 
+/// How much of a run is rehearsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The steps that were chosen.
+    ChosenSteps,
+    /// The heaviest of them.
+    HeaviestStep,
+}
+
+impl Extent {
+    /// How many of `n` steps are left out: the heaviest is the last.
+    fn skipped(self, n: usize) -> usize {
+        match self {
+            Self::ChosenSteps => 0,
+            Self::HeaviestStep => n.saturating_sub(1),
+        }
+    }
+}
+
 /// What a rehearsal came to.
 pub(super) struct Rehearsal {
     pub record: Record,
@@ -48,7 +67,13 @@ struct Models {
 ///
 /// # Errors
 /// What the models' files report.
-pub(super) fn rehearse(device: &Device, config: &Config, rows: &Rows, base: u64) -> Result<Rehearsal> {
+pub(super) fn rehearse(
+    device: &Device,
+    config: &Config,
+    rows: &Rows,
+    base: u64,
+    extent: Extent,
+) -> Result<Rehearsal> {
     let mut record = Record::of(device, config.memory.idle == Idle::Release);
     let _program = device.hold(base);
     record.stays("program, tokenizer, rows");
@@ -57,7 +82,7 @@ pub(super) fn rehearse(device: &Device, config: &Config, rows: &Rows, base: u64)
     let n_steps = match rows {
         Rows::Sft(rows) => {
             let mut n_steps = 0;
-            for step in rows.steps() {
+            for step in rows.steps().skip(extent.skipped(rows.n_steps())) {
                 SftRows::step(config, &step, &mut models.weights, &mut models.gradients, &mut record)?;
                 let evaluated = rows.evaluate(&models.weights, &mut record)?;
                 save(&models.weights, config, evaluated, &mut record);
@@ -67,12 +92,12 @@ pub(super) fn rehearse(device: &Device, config: &Config, rows: &Rows, base: u64)
         }
         Rows::Grpo(rows) => {
             let Models { student, weights, gradients } = &mut models;
-            for step in 0..rows.n_steps() {
+            for step in extent.skipped(rows.n_steps())..rows.n_steps() {
                 rows.step(step, config, student.as_ref(), weights, gradients, &mut record)?;
                 let evaluated = rows.evaluate(config, weights, student.as_ref(), &mut record)?;
                 save(weights, config, evaluated, &mut record);
             }
-            rows.n_steps()
+            rows.n_steps() - extent.skipped(rows.n_steps())
         }
     };
     device.release_memory();
@@ -183,7 +208,10 @@ mod tests {
             let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
             let on = |device: &Device| {
                 device.release_memory();
-                let record = threads.install(|| rehearse(device, &config, &rows, 0)).unwrap().record;
+                let record = threads
+                    .install(|| rehearse(device, &config, &rows, 0, Extent::ChosenSteps))
+                    .unwrap()
+                    .record;
                 (record.stays.clone(), record.peaks())
             };
             let (measured, planned) = (on(&Device::Cpu), on(&Device::sizes()));

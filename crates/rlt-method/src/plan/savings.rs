@@ -3,7 +3,7 @@
 use rlt_engine::Device;
 
 use super::command::Command;
-use super::rehearsal::{Rows, rehearse};
+use super::rehearsal::{Extent, Rows, rehearse};
 use crate::config::{Config, Idle, MomentDtype, Recompute};
 use crate::error::Result;
 
@@ -49,7 +49,7 @@ pub(super) fn savings(
         change(&mut all);
         names.push(name.clone());
         for (name, config) in [(name, &changed), (names.join(" "), &all)] {
-            let peaks = rehearse(&Device::sizes(), config, rows, base)?.record.peaks();
+            let peaks = rehearse(&Device::sizes(), config, rows, base, Extent::HeaviestStep)?.record.peaks();
             found.push((name, peaks.into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)));
         }
     }

@@ -46,6 +46,11 @@ impl SftRows {
         Ok(Self { rows, held_out, steps, total_steps })
     }
 
+    /// The number of steps that are looked at.
+    pub fn n_steps(&self) -> usize {
+        self.steps.len()
+    }
+
     /// The rows of a step that is looked at.
     pub fn steps(&self) -> impl Iterator<Item = Vec<&Row>> {
         self.steps.iter().map(|step| step.iter().map(|&row| &self.rows[row]).collect())
