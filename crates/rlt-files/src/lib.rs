@@ -34,6 +34,8 @@
 mod checksum;
 mod claim;
 mod error;
+#[cfg(test)]
+mod listing;
 mod name;
 mod owned;
 mod place;

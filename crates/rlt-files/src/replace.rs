@@ -84,18 +84,11 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listing::names;
 
     fn fill(folder: &Path, text: &str) -> Result<(), Error> {
         let path = folder.join("weights");
         fs::write(&path, text).map_err(at(&path))
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let entries = fs::read_dir(dir).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //!
 //! - [`grade_math`] looks for the answer anywhere in a completion, [`grade_solution`] in its solution section,
 //!   [`grade_choice`] for a letter, [`grade_countdown`] for an expression of given numbers, [`grade_integer`]
-//!   for a whole number;
+//!   for a whole number, [`grade_expression`] for an expression in the solution section;
 //! - [`extract`] says which words of a text are its answer, and [`Found`] by which rule;
 //! - [`equivalent`] compares two answers without anything around them: LaTeX, plain text or one of each.
 //!

@@ -153,4 +153,17 @@ mod tests {
         assert_eq!(last_integer("1,200"), None);
         assert_eq!(last_integer("none"), None);
     }
+
+    #[test]
+    fn an_expression_must_make_the_target_of_the_gold_equation() {
+        let grade = |solution: &str| {
+            let completion = format!("t<|end_of_thought|><|begin_of_solution|>{solution}<|end_of_solution|>");
+            grade_expression(&completion, "(3 + 7) x 8 = 80.", &SolutionTags::default())
+        };
+        assert!(grade("8 x (7 + 3) = 80.").correct && grade("(3 + 7) * 8").correct);
+        assert!(!grade("8 + 7 + 3 = 80.").correct);
+        assert!(!grade("8 x 8 + 8 + 8 = 80.").correct, "a number is used more than once");
+        let verdict = grade_expression("80", "(3 + 7) x 8 = 80.", &SolutionTags::default());
+        assert!(!verdict.correct && !verdict.formatted);
+    }
 }

@@ -53,8 +53,8 @@ pub struct Imported {
 /// Reads the file and writes the folder.
 ///
 /// # Errors
-/// [`Error::Usage`] when the folder exists and holds something; what is wrong with the file, by the name of the key or
-/// tensor; [`Error::Interrupted`] after `stop`. Nothing is left behind.
+/// [`crate::Error::Usage`] when the folder exists and holds something; what is wrong with the file, by the name of the key or
+/// tensor; [`crate::Error::Interrupted`] after `stop`. Nothing is left behind.
 pub fn import(options: &Options, progress: &dyn Progress, stop: &AtomicBool) -> Result<Imported> {
     folder::check_free(&options.out)?;
     let file = Gguf::open(&options.file)?;

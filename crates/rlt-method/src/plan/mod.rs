@@ -1,6 +1,6 @@
 //! What a configuration will need, before anything is loaded: memory by stage, time by step.
 //!
-//! The run is rehearsed ([`rehearsal`]) on a device that holds sizes and no numbers: it loads, generates, scores, learns,
+//! The run is rehearsed (`rehearsal`) on a device that holds sizes and no numbers: it loads, generates, scores, learns,
 //! evaluates and saves by its own code, and what it asks of memory is written down. Time is work over speed, the work being counted on
 //! the same way, the speed measured for a moment.
 

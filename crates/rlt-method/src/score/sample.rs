@@ -158,7 +158,7 @@ pub struct ScoredSample {
     pub solution_logprobs: Vec<f32>,
     /// The student's without any thought, one per solution token.
     pub solution_logprobs_without: Vec<f32>,
-    /// What the explanation is worth, nats ([`explanation_value`]).
+    /// What the explanation is worth, nats ([`rlt_reward::rlt::explanation_value`]).
     pub explanation_value: Option<f32>,
 }
 
