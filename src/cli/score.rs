@@ -8,7 +8,7 @@ use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt::score::Formats;
-use rlt::traces::scoring::{Detail, Gaps, Tally, check_traces, score_file};
+use rlt::traces::scoring::{Detail, Gaps, Tally, TraceScorer, check_traces, score_file};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use rlt_model::chat_template::TemplateTime;
@@ -100,19 +100,16 @@ impl ScoreArgs {
         let own_student = (student_dir != teacher_dir).then(|| frozen_model(&config.model, student_dir));
         let own_student = own_student.transpose()?;
         let student = own_student.as_ref().unwrap_or(&teacher);
-        let tally = score_file(
-            &data,
-            &checked,
-            &self.out,
-            &work(time),
+        let scorer = TraceScorer {
+            formats,
+            teacher: &teacher,
+            student,
+            config: &config,
             detail,
-            &formats,
-            (&teacher, student),
-            &config,
-            self.tokens_per_batch,
-            &context.progress,
-            stop_flag(),
-        )?;
+            tokens_per_batch: self.tokens_per_batch,
+        };
+        let (progress, stop) = (&context.progress, stop_flag());
+        let tally = score_file(&data, &checked, &self.out, &work(time), &scorer, progress, stop)?;
         self.answer(context, &tally)
     }
 

@@ -5,7 +5,7 @@ use rlt_model::batch::Continuation;
 use rlt_model::batch::ScoringGroup;
 use rlt_model::{Decoder, ScoredStates, Stop};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Gives log-probabilities of given tokens.
 pub trait Scorer {
@@ -29,8 +29,12 @@ pub trait Scorer {
     /// continuation. All of them are held; give it about `tokens_per_batch` tokens at a time.
     ///
     /// # Errors
-    /// As [`Self::token_logprobs`].
-    fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>>;
+    /// As [`Self::token_logprobs`]; [`Error::Usage`] from whatever knows no hidden states.
+    fn scored_states(&self, _groups: &[ScoringGroup], _tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
+        let what = "reward.kl = \"full\" needs hidden states, and what scores here gives log-probabilities only; choose \
+                    another reward.kl";
+        Err(Error::Usage(what.into()))
+    }
 }
 
 /// A model that is asked to stop between the parts of what it scores.

@@ -105,7 +105,7 @@ fn an_empty_text_trace_has_no_think_tokens() {
 fn student_spans_cover_exactly_their_text() {
     let (chat, style) = (test_chat(), style());
     let think =
-        Think::from_sampled(&chat.tokenizer, END, &chat.tokenizer.encode(&format!("ab.{END}")).unwrap());
+        Think::from_sampled(&chat.tokenizer, END, chat.tokenizer.encode(&format!("ab.{END}")).unwrap());
     let sequence = style.student_sequence(&chat, &row("q", "\n\n4."), &think).unwrap();
     assert_eq!(
         chat.tokenizer.decode(&sequence.prefix),
@@ -190,7 +190,7 @@ fn a_thought_that_the_template_opens_is_opened_once() {
             let think = Think::from_sampled(
                 &chat.tokenizer,
                 "</explain>",
-                &chat.tokenizer.encode("why\n</explain>").unwrap(),
+                chat.tokenizer.encode("why\n</explain>").unwrap(),
             );
             let sequence = style.student_sequence(chat, &row, &think).unwrap();
             let text = decode(&sequence.prefix) + &decode(&sequence.continuation());
@@ -317,7 +317,7 @@ proptest! {
         let completion = format!("{thought}{END}");
 
         let (prefix, from_text) = Think::from_text(&chat, END, &prompt, &completion).unwrap();
-        let from_ids = Think::from_sampled(&chat.tokenizer, END, &chat.tokenizer.encode(&completion).unwrap());
+        let from_ids = Think::from_sampled(&chat.tokenizer, END, chat.tokenizer.encode(&completion).unwrap());
         prop_assert_eq!(decode(&prefix), format!("{prompt}{}", from_text.lead));
         for think in [from_text, from_ids] {
             prop_assert_eq!(format!("{}{}{}", think.lead, decode(&think.ids), think.tail), thought.clone());

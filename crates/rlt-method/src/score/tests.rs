@@ -1,5 +1,7 @@
 //! Scoring with tables for models: which tokens are asked for, at which temperature, and what comes out.
 
+use rlt_model::batch::ScoringGroup;
+use rlt_model::ids::TokenIds;
 use serde_json::{Map, Value, json};
 
 use super::*;
@@ -364,4 +366,47 @@ fn an_explanation_that_writes_the_format_s_tags_is_told() {
         }
     }
     assert_eq!(forged(formats.style, &chat, "a plain <b> explanation"), None);
+}
+
+/// A scorer that finds every thought in the memory of one completion, and knows no hidden states.
+struct InMemoryOf(TokenIds);
+
+impl Scorer for InMemoryOf {
+    fn context_tokens(&self) -> usize {
+        1000
+    }
+
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let continuations = groups.iter().flat_map(|group| &group.continuations);
+        let thoughts = continuations.filter(|continuation| !continuation.ids.is_empty());
+        assert!(thoughts.clone().count() > 0);
+        assert!(thoughts.clone().all(|thought| thought.ids.shares_memory_with(&self.0)));
+        student().token_logprobs(groups, temperature, tokens_per_batch)
+    }
+}
+
+#[test]
+fn a_completion_is_scored_in_its_own_memory() {
+    let chat = test_chat();
+    let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
+    let prompt = TokenIds::from([1, 2, 3]);
+    let ids: TokenIds = [97, 98].into_iter().chain(END.bytes().map(u32::from)).collect();
+    let row = trace(1, "q", "4", "").question;
+    let sample =
+        RltSample::from_sampled(&formats, &row, prompt.clone(), ids.clone(), "row 1".into()).unwrap();
+    assert!(sample.teacher_prefix.shares_memory_with(&prompt));
+    assert!(sample.without_thought.suffix.shares_memory_with(&sample.student.suffix));
+    let scorer = InMemoryOf(ids);
+    let score = |reward: &RewardConfig| {
+        score_samples(std::slice::from_ref(&sample), Teacher::Model(&scorer), &scorer, reward, 1000, &Silent)
+    };
+    assert_eq!(score(&RewardConfig::default()).unwrap()[0].student_logprobs.len(), 2);
+    let full = RewardConfig { kl: KlEstimator::Full, ..RewardConfig::default() };
+    let message = score(&full).unwrap_err().to_string();
+    assert!(message.starts_with("reward.kl = \"full\" needs hidden states"), "{message}");
 }

@@ -94,10 +94,27 @@ pub struct Tally {
     pub reward_sum: f64,
 }
 
+/// Who scores traces, and how they are written.
+#[derive(Clone, Copy)]
+pub struct TraceScorer<'a> {
+    /// The text side of both models.
+    pub formats: Formats<'a>,
+    /// Gives the teacher's log-probabilities.
+    pub teacher: &'a dyn Scorer,
+    /// Gives the student's.
+    pub student: &'a dyn Scorer,
+    /// The reward's settings and what is added.
+    pub config: &'a Config,
+    /// How much is written of every trace.
+    pub detail: Detail,
+    /// Tokens computed at a time.
+    pub tokens_per_batch: usize,
+}
+
 /// Scores the rows of `data` into `out`. `work` describes everything that decides the bytes (models, settings,
 /// rows): an attempt with the same words goes on where the last one was stopped or killed.
 ///
-/// Rows are scored in lots whose borders depend on the rows and `tokens_per_batch` alone, so an interrupted
+/// Rows are scored in lots whose borders depend on the rows and the scorer's `tokens_per_batch` alone, so an interrupted
 /// attempt ends in the same bytes.
 ///
 /// # Errors
@@ -107,11 +124,7 @@ pub fn score_file(
     checked: &CheckedTraces,
     out: &Path,
     work: &str,
-    detail: Detail,
-    formats: &Formats,
-    (teacher, student): (&dyn Scorer, &dyn Scorer),
-    config: &Config,
-    tokens_per_batch: usize,
+    scorer: &TraceScorer,
     progress: &dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Tally> {
@@ -123,20 +136,19 @@ pub fn score_file(
     progress.start("score", checked.n_rows - done, "rows");
     let records = RecordStream::open(&data.path, data.max_rows)?.skip(done as usize);
     let (started, mut n_tokens) = (Instant::now(), 0);
-    for lot in lots(records, tokens_per_batch) {
+    for lot in lots(records, scorer.tokens_per_batch) {
         let lot = lot?;
         let mut traces = Vec::new();
         // Each with how many traces stand before it.
         let mut gaps = Vec::new();
         for record in &lot {
-            match traces_of(record, data, formats.style) {
+            match traces_of(record, data, scorer.formats.style) {
                 Err(Error::Gap { what, .. }) => gaps.push((traces.len(), gap_columns(record, &what))),
                 outcome => traces.extend(outcome?),
             }
         }
         let mut tally = writer.state().clone();
-        let (mut rows, n) =
-            scored_rows(&traces, detail, formats, (teacher, student), config, tokens_per_batch, &mut tally)?;
+        let (mut rows, n) = scorer.rows(&traces, &mut tally)?;
         tally.gaps += gaps.len() as u64;
         for (before, columns) in gaps.into_iter().rev() {
             rows.insert(before, columns);
@@ -171,50 +183,45 @@ fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
     columns
 }
 
-/// The written form of `traces`, and how many tokens were scored.
-fn scored_rows(
-    traces: &[TraceRow],
-    detail: Detail,
-    formats: &Formats,
-    (teacher, student): (&dyn Scorer, &dyn Scorer),
-    config: &Config,
-    tokens_per_batch: usize,
-    tally: &mut Tally,
-) -> Result<(Vec<Map<String, Value>>, usize)> {
-    let reward = &config.reward;
-    let results = score_traces(traces, formats, teacher, student, reward, tokens_per_batch, &Silent)?;
-    let adding = Adding::of(config, formats.style);
-    let mut n_tokens = 0;
-    let mut rows = Vec::with_capacity(traces.len());
-    for (trace, (sample, scored)) in traces.iter().zip(&results) {
-        let mut columns = trace.to_columns();
-        columns.extend(score_columns(sample.as_ref(), scored, formats.student));
-        let mut reward = scored.score.reward;
-        if let (Some(adding), Some(sample)) = (&adding, sample) {
-            let n_tokens = match &trace.completion_ids {
-                Some(ids) => ids.len(),
-                None => formats.teacher.tokenizer.encode(&trace.completion)?.len(),
-            };
-            let (row, explanation) = (&trace.question, Some((trace.explanation.as_str(), sample)));
-            let written = Written { row, tokens: sample.think_ids(), n_tokens, explanation };
-            let sum = adding.sum("rlt", reward, &written);
-            reward = sum.reward;
-            columns.insert("reward".into(), number(reward));
-            let parts = sum.parts.into_iter().map(|(name, value)| (name.to_owned(), number(value)));
-            columns.insert("rewards".into(), Value::Object(parts.collect()));
+impl TraceScorer<'_> {
+    /// The written form of `traces`, and how many tokens were scored.
+    fn rows(&self, traces: &[TraceRow], tally: &mut Tally) -> Result<(Vec<Map<String, Value>>, usize)> {
+        let Self { formats, teacher, student, config, detail, tokens_per_batch } = *self;
+        let reward = &config.reward;
+        let results = score_traces(traces, &formats, teacher, student, reward, tokens_per_batch, &Silent)?;
+        let adding = Adding::of(config, formats.style);
+        let mut n_tokens = 0;
+        let mut rows = Vec::with_capacity(traces.len());
+        for (trace, (sample, scored)) in traces.iter().zip(&results) {
+            let mut columns = trace.to_columns();
+            columns.extend(score_columns(sample.as_ref(), scored, formats.student));
+            let mut reward = scored.score.reward;
+            if let (Some(adding), Some(sample)) = (&adding, sample) {
+                let n_tokens = match &trace.completion_ids {
+                    Some(ids) => ids.len(),
+                    None => formats.teacher.tokenizer.encode(&trace.completion)?.len(),
+                };
+                let (row, explanation) = (&trace.question, Some((trace.explanation.as_str(), sample)));
+                let written = Written { row, tokens: sample.think_ids(), n_tokens, explanation };
+                let sum = adding.sum("rlt", reward, &written);
+                reward = sum.reward;
+                columns.insert("reward".into(), number(reward));
+                let parts = sum.parts.into_iter().map(|(name, value)| (name.to_owned(), number(value)));
+                columns.insert("rewards".into(), Value::Object(parts.collect()));
+            }
+            if let (Detail::Ledger, Some(sample)) = (detail, sample) {
+                columns.extend(ledger_columns(sample, scored, formats.student));
+            }
+            rows.push(columns);
+            n_tokens += scored.student_logprobs.len() + scored.solution_logprobs.len();
+            tally.traces += 1;
+            if scored.score.parts.is_ok() {
+                tally.scored += 1;
+                tally.reward_sum += f64::from(reward);
+            }
         }
-        if let (Detail::Ledger, Some(sample)) = (detail, sample) {
-            columns.extend(ledger_columns(sample, scored, formats.student));
-        }
-        rows.push(columns);
-        n_tokens += scored.student_logprobs.len() + scored.solution_logprobs.len();
-        tally.traces += 1;
-        if scored.score.parts.is_ok() {
-            tally.scored += 1;
-            tally.reward_sum += f64::from(reward);
-        }
+        Ok((rows, n_tokens))
     }
-    Ok((rows, n_tokens))
 }
 
 /// Rows in lots of about `tokens` tokens, taken to be three bytes each; one row at least.
@@ -294,9 +301,15 @@ mod tests {
         let checked = check_traces(&data, formats.style, Gaps::Written, &mut TypedCheck::new(&chat)).unwrap();
         assert_eq!(checked.n_rows, 40);
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
-            let (models, config) = ((&table as _, &table as _), Config::default());
-            let detail = Detail::Ledger;
-            score_file(&data, &checked, out, "w", detail, &formats, models, &config, 40, progress, stop)
+            let scorer = TraceScorer {
+                formats,
+                teacher: &table,
+                student: &table,
+                config: &Config::default(),
+                detail: Detail::Ledger,
+                tokens_per_batch: 40,
+            };
+            score_file(&data, &checked, out, "w", &scorer, progress, stop)
         };
         let whole = dir.path().join("whole.jsonl");
         let tally = score(&whole, &Silent, &AtomicBool::new(false)).unwrap();

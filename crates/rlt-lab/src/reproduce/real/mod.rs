@@ -19,7 +19,7 @@ use rlt_method::progress::Progress;
 use rlt_method::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt_method::run_dir::open_folder_of_runs;
 use rlt_method::score::Formats;
-use rlt_method::traces::scoring::{Detail, Gaps, check_traces, score_file};
+use rlt_method::traces::scoring::{Detail, Gaps, TraceScorer, check_traces, score_file};
 use rlt_method::training::run::frozen_model;
 
 /// Tokens computed at a time.
@@ -73,19 +73,15 @@ pub fn run(options: &RealOptions, progress: &dyn Progress, stop: &AtomicBool) ->
         let checked = check_traces(&data, &style, Gaps::Refused, &mut TypedCheck::new(&chat))?;
         let formats = Formats { style: &style, teacher: &chat, student: &chat };
         let model = frozen_model(&config.model, &options.base)?;
-        score_file(
-            &data,
-            &checked,
-            &scored,
-            &work,
-            Detail::Parts,
-            &formats,
-            (&model, &model),
-            &config,
-            TOKENS_PER_BATCH,
-            progress,
-            stop,
-        )?;
+        let scorer = TraceScorer {
+            formats,
+            teacher: &model,
+            student: &model,
+            config: &config,
+            detail: Detail::Parts,
+            tokens_per_batch: TOKENS_PER_BATCH,
+        };
+        score_file(&data, &checked, &scored, &work, &scorer, progress, stop)?;
     }
     let effects = effects::read(&scored)?;
     for (name, text) in [
