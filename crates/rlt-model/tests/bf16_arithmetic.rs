@@ -128,13 +128,13 @@ fn what_is_recorded_while_sampling_is_what_training_computes() {
         stop_token_ids: Vec::new(),
         max_running: 4,
     };
-    let requests = [GenerationRequest { prompt: prompt.clone().into(), n: 4, stream: [0, 0] }];
+    let requests = [GenerationRequest { prompt: prompt.clone(), n: 4, stream: [0, 0] }];
     let groups_of = generate(&decoder, &requests, &params, 11, Stop::never(), &mut |_| ()).unwrap();
     let mut worst = 0.0_f32;
     for completion in &groups_of[0] {
         let all = 0..completion.ids.len();
         let continuation = Continuation { scored: vec![all], ..Continuation::whole(completion.ids.clone()) };
-        let group = ScoringGroup { prefix: prompt.clone().into(), continuations: vec![continuation] };
+        let group = ScoringGroup { prefix: prompt.clone(), continuations: vec![continuation] };
         let again = decoder.token_logprobs(&[group], 0.7, 1 << 20).unwrap();
         for (a, b) in completion.logprobs.iter().zip(&again[0][0]) {
             worst = worst.max((a - b).abs());

@@ -201,7 +201,7 @@ fn a_shared_prefix_changes_neither_logprobs_nor_gradients() {
         let continuations = [rest.to_vec(), rest[3..20].to_vec(), rest[7..9].to_vec()];
         let shared = ScoringGroup {
             prefix: prefix.into(),
-            continuations: continuations.iter().cloned().map(Continuation::whole).collect::<Vec<_>>().into(),
+            continuations: continuations.iter().cloned().map(Continuation::whole).collect::<Vec<_>>(),
         };
         let apart = continuations.iter().map(|own| {
             let scored = prefix.len()..prefix.len() + own.len();
