@@ -2,7 +2,7 @@
 //! computed. What a run takes is found by running it here.
 //!
 //! Whoever runs code on it does so on one thread: what other devices do at the same time is done one after another, in
-//! lanes ([`Sizes::in_lanes`]), each of which keeps what it has handed back until all are done. So their peaks count as
+//! lanes (`Sizes::in_lanes`), each of which keeps what it has handed back until all are done. So their peaks count as
 //! if they came at the same moment, and come out the same every time.
 
 use std::fmt;

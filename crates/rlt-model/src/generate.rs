@@ -188,6 +188,8 @@ pub fn generate_each(
             }
             batch.tell(receiver);
         }
+        // Those that ended with their first token, when nothing else was left to run.
+        batch.tell(receiver);
     });
     stop.check()
 }

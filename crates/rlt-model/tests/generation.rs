@@ -173,6 +173,11 @@ fn limits_and_stops_end_a_completion() {
             Finish::Length => assert!(stops == 0 && completion.ids.len() == 150),
         }
     }
+    // With nothing left to run after the first tokens, too.
+    let shortest = SamplingParams { max_new_tokens: 1, ..params() };
+    for completions in run(&decoder, &requests(), &shortest) {
+        assert!(completions.iter().all(|completion| completion.ids.len() == 1));
+    }
     // The context is a limit too: 400 positions, 390 of them taken by the prompt.
     let long = GenerationRequest { prompt: vec![3; 390].into(), n: 2, stream: [1, 1] };
     let endless = SamplingParams { stop_token_ids: vec![], ..params() };
