@@ -28,6 +28,7 @@ mod bf16;
 mod buffer;
 pub mod device;
 pub mod embedding;
+mod gated;
 pub mod geglu;
 pub mod head;
 pub mod instructions;

@@ -1,74 +1,29 @@
-//! The gated activation of the feed-forward layer: `silu(gate) * up`.
+//! The gated activation of most families' feed-forward layer: `silu(gate) * up`.
 
-use std::array::from_mut;
-
-use crate::device::Device;
-use crate::parallel::{for_row_blocks, for_row_blocks2};
-use crate::simd::{self, LANES};
+use crate::gated::{self, Gate};
+use crate::simd;
 use crate::tensor::Tensor;
+
+/// `x sigmoid(x)`.
+struct Silu;
+
+impl Gate for Silu {
+    /// With s = sigmoid(x), the derivative is `s (1 + x (1 - s))`.
+    #[inline(always)]
+    fn at(x: f32) -> (f32, f32) {
+        let s = simd::sigmoid(x);
+        let value = x * s;
+        (value, s + value * (1.0 - s))
+    }
+}
 
 /// `gate_up` holds gate and up side by side (M x 2F); the result is M x F.
 pub fn swiglu(gate_up: &Tensor) -> Tensor {
-    let f = gate_up.cols() / 2;
-    let mut out = gate_up.beside(gate_up.rows(), f);
-    if let Device::Sizes(sizes) = gate_up.device() {
-        sizes.did_rows(3 * out.len());
-        return out;
-    }
-    for_row_blocks(out.data_mut(), f, |first, rows| {
-        simd::vectorized(
-            #[inline(always)]
-            || {
-                for (i, out) in rows.chunks_exact_mut(f).enumerate() {
-                    let (gate, up) = gate_up.row(first + i).split_at(f);
-                    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                        *o = g * simd::sigmoid(*g) * u;
-                    }
-                }
-            },
-        );
-    });
-    out
+    gated::forward::<Silu>(gate_up)
 }
 
 /// Backward pass of [`swiglu`]: replaces `gate_up` by its gradient, given that of the output in `dout` (M x F), and
-/// `dout` by the output, which the matrix that follows wants for its own gradient: one pass over memory.
-///
-/// With s = sigmoid(gate): `dgate = dout * up * s * (1 + gate * (1 - s))`, `dup = dout * gate * s`.
+/// `dout` by the output, which the matrix that follows wants for its own gradient.
 pub fn swiglu_backward(dout: &mut Tensor, gate_up: &mut Tensor) {
-    let f = dout.cols();
-    if let Device::Sizes(sizes) = dout.device() {
-        return sizes.did_rows(6 * dout.len());
-    }
-    for_row_blocks2(gate_up.data_mut(), 2 * f, dout.data_mut(), f, |_, gate_up, dout| {
-        simd::vectorized(
-            #[inline(always)]
-            || {
-                for (gate_up, dout) in gate_up.chunks_exact_mut(2 * f).zip(dout.chunks_exact_mut(f)) {
-                    let (gate, up) = gate_up.split_at_mut(f);
-                    let ((gates, gate), (ups, up)) = (gate.as_chunks_mut(), up.as_chunks_mut());
-                    let (douts, dout) = dout.as_chunks_mut();
-                    for ((gate, up), dout) in gates.iter_mut().zip(ups).zip(douts) {
-                        backward_block::<LANES>(gate, up, dout);
-                    }
-                    for ((gate, up), dout) in gate.iter_mut().zip(up).zip(dout) {
-                        backward_block(from_mut(gate), from_mut(up), from_mut(dout));
-                    }
-                }
-            },
-        );
-    });
-}
-
-/// Some elements of [`swiglu_backward`]. In arrays, which the compiler knows to be apart.
-#[inline(always)]
-fn backward_block<const N: usize>(gate: &mut [f32; N], up: &mut [f32; N], dout: &mut [f32; N]) {
-    let (g, u, d) = (*gate, *up, *dout);
-    for i in 0..N {
-        let s = simd::sigmoid(g[i]);
-        let gs = g[i] * s;
-        gate[i] = d[i] * u[i] * (s + gs * (1.0 - s));
-        up[i] = d[i] * gs;
-        dout[i] = gs * u[i];
-    }
+    gated::backward::<Silu>(dout, gate_up);
 }
