@@ -2,56 +2,18 @@
 
 #![expect(clippy::print_stdout, reason = "says how close it came")]
 
+mod made_up;
+
 use std::collections::BTreeSet;
 
 use rlt_model::Decoder;
 use rlt_model::Stop;
 use rlt_model::batch::{Continuation, ScoringGroup};
-use rlt_model::config::{
-    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling, Windows,
-};
+use rlt_model::config::{Family, ModelConfig};
 use rlt_model::generate::{Completion, Finish, GenerationRequest, SamplingParams, generate};
 
 fn config(family: Family) -> ModelConfig {
-    let plain = ModelConfig {
-        family,
-        vocab_size: 120,
-        hidden_size: 48,
-        intermediate_size: 80,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 24,
-        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
-        windows: None,
-        score_divisor: 24.0,
-        activation: Activation::Silu,
-        norms: Norms::Before,
-        norm_scale: NormScale::Weight,
-        embedding_scale: EmbeddingScale::One,
-        rms_norm_eps: 1e-6,
-        tie_word_embeddings: family == Family::Qwen2,
-        qkv_bias: family == Family::Qwen2,
-        attention_out_bias: false,
-        qk_norm: family == Family::Qwen3,
-        max_position_embeddings: 400,
-        eos_token_ids: vec![0],
-    };
-    if family != Family::Gemma3 {
-        return plain;
-    }
-    let rope = Some(Rope { theta: 1000.0, scaling: RopeScaling::None });
-    ModelConfig {
-        windows: Some(Windows { tokens: 11, of_block: vec![true, false], rope }),
-        score_divisor: 20.0,
-        activation: Activation::GeluTanh,
-        norms: Norms::BeforeAndAfter,
-        norm_scale: NormScale::OnePlusWeight,
-        embedding_scale: EmbeddingScale::RootOfWidth,
-        qk_norm: true,
-        tie_word_embeddings: true,
-        ..plain
-    }
+    made_up::config(family, 120, 24, 400)
 }
 
 /// Random weights, large enough that the distributions are far from flat.

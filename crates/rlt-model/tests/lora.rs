@@ -1,6 +1,8 @@
 //! LoRA: an adapted decoder is the merged one, its gradients are those of the merged weights by the chain rule,
 //! and its folder is PEFT's.
 
+mod made_up;
+
 use std::convert::Infallible;
 use std::path::Path;
 
@@ -13,9 +15,7 @@ use rlt_model::Stop;
 use rlt_model::adapter::{Adapter, LoraScaling, LoraSettings, Pattern, Target, adapter_slots};
 use rlt_model::adapter_folder::AdapterConfig;
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
-use rlt_model::config::{
-    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling, Windows,
-};
+use rlt_model::config::{Family, ModelConfig};
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::parameters::{BlockWeight, slots};
 use rlt_model::training_pass::Keep;
@@ -25,45 +25,7 @@ use rlt_model::{Decoder, Gradients};
 const FAMILIES: [Family; 4] = [Family::Qwen2, Family::Qwen3, Family::Llama, Family::Gemma3];
 
 fn config(family: Family) -> ModelConfig {
-    let plain = ModelConfig {
-        family,
-        vocab_size: 90,
-        hidden_size: 48,
-        intermediate_size: 80,
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 12,
-        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
-        windows: None,
-        score_divisor: 12.0,
-        activation: Activation::Silu,
-        norms: Norms::Before,
-        norm_scale: NormScale::Weight,
-        embedding_scale: EmbeddingScale::One,
-        rms_norm_eps: 1e-6,
-        tie_word_embeddings: family == Family::Qwen2,
-        qkv_bias: family == Family::Qwen2,
-        attention_out_bias: false,
-        qk_norm: family == Family::Qwen3,
-        max_position_embeddings: 200,
-        eos_token_ids: vec![0],
-    };
-    if family != Family::Gemma3 {
-        return plain;
-    }
-    let rope = Some(Rope { theta: 1000.0, scaling: RopeScaling::None });
-    ModelConfig {
-        windows: Some(Windows { tokens: 11, of_block: vec![true, false], rope }),
-        score_divisor: 20.0,
-        activation: Activation::GeluTanh,
-        norms: Norms::BeforeAndAfter,
-        norm_scale: NormScale::OnePlusWeight,
-        embedding_scale: EmbeddingScale::RootOfWidth,
-        qk_norm: true,
-        tie_word_embeddings: true,
-        ..plain
-    }
+    made_up::config(family, 90, 12, 200)
 }
 
 fn base(family: Family) -> Decoder {
