@@ -26,8 +26,10 @@ mod tests;
 mod train;
 mod update;
 
+pub(crate) use questions::longest_prompt;
 pub(crate) use reference::{begin_reference, settle_reference, sync_reference};
 pub(crate) use replay::{learn_again, rewards_again};
+pub(crate) use rewards::teacher_was_recorded;
 pub(crate) use sample::{Group, Question, certain_group};
 pub use train::train;
 pub(crate) use update::Learner;

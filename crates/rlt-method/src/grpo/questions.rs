@@ -29,9 +29,7 @@ pub(super) fn questions(
         .into_par_iter()
         .map(|row| Ok(Question { prompt: reward.prompt(style, chat, &row)?.into(), row }))
         .collect::<Result<Vec<_>>>()?;
-    let room = model.context() - 1;
-    let limit =
-        if config.data.max_prompt_tokens == 0 { room } else { config.data.max_prompt_tokens.min(room) };
+    let limit = longest_prompt(config, model.context());
     questions.retain(|question| question.prompt.len() <= limit);
     let dropped = n_read - questions.len();
     if questions.is_empty() {
@@ -45,4 +43,10 @@ pub(super) fn questions(
         progress.note(&format!("dropped {dropped} of {n_read} questions: prompts above {limit} tokens"));
     }
     Ok(questions)
+}
+
+/// The longest prompt that a run takes, tokens: one that leaves room in a context of so many.
+pub(crate) fn longest_prompt(config: &Config, context: usize) -> usize {
+    let room = context - 1;
+    if config.data.max_prompt_tokens == 0 { room } else { config.data.max_prompt_tokens.min(room) }
 }

@@ -7,10 +7,12 @@ use rlt_model::{Decoder, Gradients, Stop};
 
 use super::record::{Record, Stage};
 use super::steps::{Part, chosen};
-use crate::config::{Config, KlEstimator};
+use crate::config::Config;
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
-use crate::grpo::{Group, Learner, Question as Asked, certain_group, sync_reference};
+use crate::grpo::{
+    Group, Learner, Question as Asked, certain_group, longest_prompt, sync_reference, teacher_was_recorded,
+};
 use crate::progress::{Progress, Silent};
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::sampling_params;
@@ -173,8 +175,7 @@ impl GrpoRows {
         let longest = samples.iter().map(|sample| sample.think_ids().len()).max().unwrap_or(0);
         let zeros = vec![0.0; longest];
         let recorded: Vec<&[f32]> = samples.iter().map(|sample| &zeros[..sample.think_ids().len()]).collect();
-        let was_recorded =
-            reward.kl != KlEstimator::Full && reward.teacher_temperature == config.sampling.temperature;
+        let was_recorded = teacher_was_recorded(reward, config.sampling.temperature);
         let teacher = if was_recorded { Teacher::Recorded(&recorded) } else { Teacher::Model(policy) };
         score_samples(&samples, teacher, student, reward, tokens, &Silent)?;
         record.end_stage(scoring, counts * part.times);
@@ -190,10 +191,7 @@ fn questions(
     scored: bool,
     context: usize,
 ) -> Result<Vec<Question>> {
-    let mut limit = context - 1;
-    if config.data.max_prompt_tokens > 0 {
-        limit = limit.min(config.data.max_prompt_tokens);
-    }
+    let limit = longest_prompt(config, context);
     let mut questions = Vec::new();
     for row in read_usable_questions(&config.data)?.rows {
         let prompt = if scored {

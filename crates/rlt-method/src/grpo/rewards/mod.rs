@@ -6,6 +6,8 @@ mod rlt;
 
 use rlt_model::chat_template::TemplateTime;
 
+pub(crate) use self::rlt::teacher_was_recorded;
+
 use super::reward::{Answered, Reward, StepContext};
 use super::sample::{Verdict, text_ids};
 use crate::config::{Config, RewardKind};

@@ -91,6 +91,6 @@ pub(super) fn score_explanations(
 }
 
 /// Whether the log-probabilities recorded while sampling are those that r_KL asks for.
-fn teacher_was_recorded(reward: &RewardConfig, sampling_temperature: f32) -> bool {
+pub(crate) fn teacher_was_recorded(reward: &RewardConfig, sampling_temperature: f32) -> bool {
     reward.kl != KlEstimator::Full && reward.teacher_temperature == sampling_temperature
 }
