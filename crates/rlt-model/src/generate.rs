@@ -178,7 +178,13 @@ pub fn generate_each(
     // Inside the pool: a call from outside would wake and await a worker at every operation.
     rayon::scope(|_| {
         let weights = DecodeWeights::new(decoder);
-        while !stop.is_asked() && batch.admit(decoder, &weights) {
+        while !stop.is_asked() {
+            let runs = batch.admit(decoder, &weights);
+            // A completion may end with its first token.
+            batch.tell(receiver);
+            if !runs {
+                break;
+            }
             while !batch.running.is_empty() && !stop.is_asked() {
                 batch.advance(&weights, stop);
                 batch.tell(receiver);
@@ -186,10 +192,7 @@ pub fn generate_each(
                     break;
                 }
             }
-            batch.tell(receiver);
         }
-        // Those that ended with their first token, when nothing else was left to run.
-        batch.tell(receiver);
     });
     stop.check()
 }
