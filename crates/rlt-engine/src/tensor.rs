@@ -227,6 +227,20 @@ impl Tensor {
         for_row_blocks(self.data_mut(), cols, |_, rows| rows.fill(0.0));
     }
 
+    /// `self += other`, element by element.
+    pub fn add(&mut self, other: &Self) {
+        assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a sum");
+        if let Device::Sizes(sizes) = self.device() {
+            return sizes.did_rows(3 * self.len());
+        }
+        let cols = self.cols;
+        for_row_blocks(self.data_mut(), cols, |first, rows| {
+            for (a, b) in rows.iter_mut().zip(&other.data()[first * cols..]) {
+                *a += b;
+            }
+        });
+    }
+
     /// `self = mix * other + (1 - mix) * self`, element by element (reference synchronisation).
     pub fn mix_in(&mut self, other: &Self, mix: f32) {
         assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a mixture");

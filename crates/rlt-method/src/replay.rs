@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::prompts::ChatText;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
-use crate::training::{Optimizer, RestoredRun};
+use crate::training::{Lanes, Optimizer, RestoredRun};
 use crate::{grpo, sft};
 
 /// What a failed batch came to when it was computed again.
@@ -59,7 +59,7 @@ impl Replay {
     pub fn of(file: &Path) -> Result<Self> {
         let batch = FailedBatch::read(file)?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        let (mut weights, time) = weights(&batch, folder)?;
+        let (mut weights, time, lanes) = weights(&batch, folder)?;
         let mut sequences = log_probabilities(&batch, &weights)?;
         if batch.work == "grpo" {
             let rewards = grpo::rewards_again(&weights, &batch, folder, time)?;
@@ -71,7 +71,7 @@ impl Replay {
             }
         }
         let learn_again = if batch.work == "grpo" { grpo::learn_again } else { sft::learn_again };
-        let gradient_norm = learn_again(&mut weights, &batch).map_err(|error| error.to_string());
+        let gradient_norm = learn_again(&mut weights, &batch, lanes).map_err(|error| error.to_string());
         let FailedBatch { work, step, error, .. } = batch;
         Ok(Self { work, step, error, sequences, gradient_norm })
     }
@@ -95,8 +95,8 @@ impl Replay {
     }
 }
 
-/// Models and moments as they were, and what templates told as the date.
-fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime)> {
+/// Models and moments as they were, what templates told as the date, and how gradients were summed.
+fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime, Lanes)> {
     let config = &batch.config;
     let restored = RestoredRun::read(folder, &config.model)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
@@ -109,7 +109,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime)
     if batch.work == "grpo" {
         grpo::begin_reference(&mut weights, config, &ChatText::from_dir_at(folder, time)?, 0)?;
     }
-    Ok((weights, time))
+    Ok((weights, time, state.lanes))
 }
 
 /// Every sequence with its log-probabilities, each group on its own.

@@ -47,6 +47,13 @@ impl Gradients {
         self.tensors_mut().into_iter().for_each(Tensor::fill_zero);
     }
 
+    /// Adds the gradients `other`, of the same decoder.
+    pub fn add(&mut self, other: &Self) {
+        for (own, other) in self.tensors_mut().into_iter().zip(other.tensors()) {
+            own.add(other);
+        }
+    }
+
     /// Gradients of the weights, where these are trained.
     pub(crate) fn weights_mut(&mut self) -> Option<&mut Parameters> {
         match self {

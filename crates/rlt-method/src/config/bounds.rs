@@ -16,6 +16,8 @@ const MOST_TOKENS: usize = 1 << 30;
 const MOST_SEQUENCES: usize = 1 << 20;
 /// Completions of one step: questions times completions of each.
 const MOST_COMPLETIONS: usize = 1 << 24;
+/// Partial sums of a gradient, and so ranks.
+const MOST_LANES: usize = 4096;
 /// Rounds over a batch, or of drawing questions again.
 const MOST_ROUNDS: usize = 1000;
 /// Rows of a made world, which are held in memory as they are made.
@@ -45,7 +47,7 @@ impl Config {
     }
 
     fn check_whole_numbers(&self) -> Result<()> {
-        let Self { data, sampling, sft, grpo, eval, checkpoint, world, .. } = self;
+        let Self { data, sampling, sft, grpo, train, eval, checkpoint, world, .. } = self;
         for (key, value, most) in [
             ("data.max_rows", data.max_rows, MOST_STEPS),
             ("data.max_prompt_tokens", data.max_prompt_tokens, MOST_TOKENS),
@@ -72,6 +74,7 @@ impl Config {
             ("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch, MOST_TOKENS),
             ("grpo.samples_logged", grpo.samples_logged, MOST_STEPS),
             ("grpo.samples_every", grpo.samples_every, MOST_STEPS),
+            ("train.lanes", train.lanes.unwrap_or(1), MOST_LANES),
             ("eval.every", eval.every, MOST_STEPS),
             ("eval.max_rows", eval.max_rows, MOST_STEPS),
             ("eval.samples", eval.samples, MOST_SEQUENCES),

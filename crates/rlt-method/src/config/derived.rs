@@ -41,6 +41,8 @@ impl Config {
         deciding.run_dir = defaults.run_dir;
         deciding.checkpoint = defaults.checkpoint;
         deciding.memory = defaults.memory;
+        // The run's state has them, as they were chosen.
+        deciding.train = defaults.train;
         deciding.grpo.samples_every = defaults.grpo.samples_every;
         deciding.grpo.samples_logged = defaults.grpo.samples_logged;
         deciding

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 
 use super::{
     AddedRewards, AnswerRule, Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale,
+    TrainConfig,
 };
 use crate::{Error, Result};
 
@@ -174,6 +175,7 @@ fn specimen() -> Result<Table> {
             samples_logged: grpo.samples_logged,
             samples_every: grpo.samples_every,
         },
+        train: TrainConfig { lanes: Some(0) },
         ..Config::default()
     };
     Table::try_from(config).map_err(|e| usage("the default configuration", e))

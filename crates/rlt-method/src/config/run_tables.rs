@@ -4,6 +4,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// `[train]`: what both kinds of training share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Partial sums of a batch's gradient (K), which are added up in a fixed tree: K decides the bits of a run, the number of
+    /// ranks that share the lanes does not. Unset, the number of ranks that the run begins with.
+    pub lanes: Option<usize>,
+}
+
 /// `[eval]`: evaluation while training, on rows that are not trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

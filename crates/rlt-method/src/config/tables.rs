@@ -8,7 +8,9 @@ use rlt_reward::settings::RltSettings;
 pub use rlt_reward::settings::{KlEstimator, Reduction};
 use serde::{Deserialize, Serialize};
 
-use super::{AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, WorldConfig};
+use super::{
+    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, TrainConfig, WorldConfig,
+};
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub sft: SftConfig,
     /// GRPO.
     pub grpo: GrpoConfig,
+    /// What both kinds of training share.
+    pub train: TrainConfig,
     /// The optimizer and its schedule.
     pub optimizer: OptimizerConfig,
     /// Low-rank adaptation.

@@ -99,6 +99,7 @@ impl Config {
         grpo.check_composition()?;
         at_least_one("grpo.tokens_per_microbatch", grpo.tokens_per_microbatch)?;
         at_least_one("grpo.samples_every", grpo.samples_every)?;
+        at_least_one("train.lanes", self.train.lanes.unwrap_or(1))?;
 
         let lora = &self.lora;
         if lora.rank > 0 {
@@ -240,6 +241,8 @@ mod tests {
             "grpo.reference_mixup=1.1",
             "grpo.tokens_per_microbatch=0",
             "grpo.samples_every=0",
+            "train.lanes=0",
+            "train.lanes=5000",
             "lora.rank=1000000000000",
             "optimizer.learning_rate=-1e-5",
             "optimizer.warmup=-1",

@@ -1,11 +1,15 @@
 //! The gradient of one optimizer step: the loss of its completions, micro-batch by micro-batch.
 
+use std::ops::Range;
+
 use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 use crate::config::ObjectiveSettings;
 use crate::error::{Error, Result};
+use crate::training::GradientSum;
+use crate::training::lanes::fold;
 use rlt_reward::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 
 /// What one optimizer step learns from.
@@ -15,6 +19,8 @@ pub(super) struct Batch<'a> {
     pub groups: Vec<ScoringGroup>,
     /// What is known of each completion, group by group.
     pub completions: Vec<LossInput<'a>>,
+    /// Which of them belong to each lane, in their order.
+    pub lanes: Vec<LaneOfBatch>,
     pub settings: &'a ObjectiveSettings,
     /// That of sampling.
     pub temperature: f32,
@@ -23,6 +29,15 @@ pub(super) struct Batch<'a> {
     pub tokens_per_microbatch: usize,
     /// What to keep between the passes.
     pub keep: Keep,
+}
+
+/// A lane's share of a batch.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LaneOfBatch {
+    /// Its groups.
+    pub groups: Range<usize>,
+    /// Their completions.
+    pub completions: Range<usize>,
 }
 
 /// What the loss takes of one completion. Log-probabilities are one a token, nats.
@@ -49,6 +64,22 @@ pub(crate) struct StepLoss {
     pub log_ratio_max: f64,
 }
 
+impl StepLoss {
+    /// This and what another lane of the batch came to.
+    fn and(self, other: Self) -> Self {
+        let kl = match (self.kl_to_reference, other.kl_to_reference) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        Self {
+            loss: self.loss + other.loss,
+            kl_to_reference: kl,
+            clipped_share: self.clipped_share + other.clipped_share,
+            log_ratio_max: self.log_ratio_max.max(other.log_ratio_max),
+        }
+    }
+}
+
 /// One completion token, in the order in which they are computed.
 #[derive(Clone, Copy)]
 struct Token {
@@ -59,16 +90,36 @@ struct Token {
 }
 
 impl Batch<'_> {
-    /// Adds the gradient of the loss to `gradients`, micro-batch by micro-batch. A group's prompt is computed once in
+    /// The gradient of the loss into `sum`, lane by lane, micro-batch by micro-batch. A group's prompt is computed once in
     /// every micro-batch that has a part of it.
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming step, row and sample, or that it was asked to stop, which it looks at before every
-    /// micro-batch; `gradients` is incomplete then.
-    pub fn gradient(&self, policy: &Decoder, gradients: &mut Gradients, stop: Stop) -> Result<StepLoss> {
+    /// micro-batch; `sum` is incomplete then.
+    pub fn gradient(&self, policy: &Decoder, sum: &mut GradientSum, stop: Stop) -> Result<StepLoss> {
         let tokens = self.tokens();
-        let (mut done, mut sums) = (0, StepLoss::default());
-        for part in micro_batches(&self.groups, self.tokens_per_microbatch) {
+        let lanes = 0..self.lanes.len();
+        let of_lanes = sum.of_lanes(lanes, |lane, gradients| {
+            self.gradient_of_lane(&self.lanes[lane], &tokens, policy, gradients, stop)
+        })?;
+        let loss = fold(of_lanes, StepLoss::and).unwrap_or_default();
+        let share = 1.0 / (tokens.len().max(1) as f64);
+        Ok(StepLoss { clipped_share: loss.clipped_share * share, ..loss })
+    }
+
+    /// Adds a lane's share of the gradient to `gradients`; `tokens` are those of the whole batch. The share of clipped tokens
+    /// is their number.
+    fn gradient_of_lane(
+        &self,
+        lane: &LaneOfBatch,
+        tokens: &[Token],
+        policy: &Decoder,
+        gradients: &mut Gradients,
+        stop: Stop,
+    ) -> Result<StepLoss> {
+        let first = tokens.partition_point(|token| token.completion < lane.completions.start);
+        let (mut done, mut sums) = (first, StepLoss::default());
+        for part in micro_batches(&self.groups[lane.groups.clone()], self.tokens_per_microbatch) {
             stop.check()?;
             let (batch, temperature, keep) = (PackedBatch::new(&part), self.temperature, self.keep);
             let own = &tokens[done..];
@@ -83,8 +134,7 @@ impl Batch<'_> {
             };
             done += logprobs.len();
         }
-        let share = 1.0 / (tokens.len().max(1) as f64);
-        Ok(StepLoss { clipped_share: sums.clipped_share * share, ..sums })
+        Ok(sums)
     }
 
     fn tokens(&self) -> Vec<Token> {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::{Completion, Finish};
-use rlt_model::{Gradients, Stop};
 
 use super::reward::{Answered, StepContext};
 use super::rewards;
@@ -16,6 +16,7 @@ use crate::prompts::{ChatText, PromptStyle};
 use crate::scorer::Scorer;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
+use crate::training::{GradientSum, Lanes};
 
 fn completions(group: &FailedGroup) -> Vec<Completion> {
     let completion = |kept: &crate::training::failure::FailedContinuation| Completion {
@@ -73,7 +74,7 @@ pub(crate) fn rewards_again(
 ///
 /// # Errors
 /// As the step that it was kept from; [`Error::Failed`] when it did not get as far as this.
-pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<f64> {
+pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lanes) -> Result<f64> {
     // Learning asks for a question's name and prompt only.
     let question = |group: &FailedGroup| Question {
         row: QuestionRow { row: group.row, ..QuestionRow::default() },
@@ -85,9 +86,9 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
         .map(|(group, question)| Ok(Group { question, samples: samples(group)? }))
         .collect::<Result<Vec<Group>>>()?;
     let groups: Vec<&Group> = groups.iter().collect();
-    let mut gradients = Gradients::zeros(&weights.decoder);
-    let update =
-        Learner::new(&batch.config).learn(batch.step, &groups, weights, &mut gradients, Stop::never())?;
+    let mut gradients = GradientSum::new(&weights.decoder, lanes.count());
+    let learner = Learner::new(&batch.config, lanes);
+    let update = learner.learn(batch.step, &groups, weights, &mut gradients, Stop::never())?;
     Ok(update.grad_norms.first().copied().unwrap_or(0.0))
 }
 

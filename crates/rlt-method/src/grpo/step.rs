@@ -4,8 +4,8 @@ use std::ops::{ControlFlow, Range};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use rlt_model::Stop;
 use rlt_model::generate::{Completion, GenerationRequest};
-use rlt_model::{Gradients, Stop};
 
 use super::metrics::{StepSeconds, describe, sample_rows, speeds};
 use super::reference::sync_reference;
@@ -21,7 +21,7 @@ use crate::sampler::SamplingEngine;
 use crate::scorer::Stoppable;
 use crate::training::failure::FailedGroup;
 use crate::training::run::Weights;
-use crate::training::{EpochOrder, Run};
+use crate::training::{EpochOrder, GradientSum, Run};
 
 /// A run in progress: what its steps change, and what they work with.
 pub(super) struct Trainer<'a> {
@@ -34,7 +34,7 @@ pub(super) struct Trainer<'a> {
     pub order: EpochOrder,
     pub learner: Learner,
     /// Where gradients are summed.
-    pub gradients: Gradients,
+    pub gradients: GradientSum,
     /// Whether somebody asks the run to stop.
     pub stop: &'a AtomicBool,
 }

@@ -18,9 +18,9 @@ use crate::config::{
     Scale,
 };
 use crate::dataset::QuestionRow;
-use crate::training::Optimizer;
 use crate::training::run::Weights;
 use crate::training::run::tests::tiny_model;
+use crate::training::{GradientSum, Lanes, Optimizer};
 
 const OBJECTIVES: [Objective; 6] =
     [Objective::Grpo, Objective::DrGrpo, Objective::Dapo, Objective::Gspo, Objective::Cispo, Objective::Rloo];
@@ -280,10 +280,11 @@ fn trained_gradient(
     groups: &[Group],
     weights: &mut Weights,
     keep: Keep,
-) -> (Update, Gradients) {
-    let mut learner = Learner::new(config);
+    lanes: Lanes,
+) -> (Update, GradientSum) {
+    let mut learner = Learner::new(config, lanes);
     learner.keep = keep;
-    let mut gradients = Gradients::zeros(&weights.decoder);
+    let mut gradients = GradientSum::new(&weights.decoder, lanes.count());
     let update = learner.learn(4, &refs(groups), weights, &mut gradients, Stop::never()).unwrap();
     (update, gradients)
 }
@@ -311,9 +312,11 @@ fn weights(policy: Decoder, reference: Option<Decoder>) -> Weights {
 fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
     let configs = whatever_composes();
     assert!(OBJECTIVES.iter().all(|o| configs.iter().any(|config| config.grpo.objective == *o)));
-    let variants: Vec<(usize, Keep)> = [1, 20, 1000]
+    let variants: Vec<(usize, Keep, usize)> = [1, 20, 1000]
         .into_iter()
-        .flat_map(|tokens| [Keep::Activations, Keep::BlockInputs].map(|keep| (tokens, keep)))
+        .flat_map(|tokens| {
+            [(Keep::Activations, 1), (Keep::BlockInputs, 3)].map(|(keep, lanes)| (tokens, keep, lanes))
+        })
         .collect();
     let (mut checked, mut worst) = (0, 0.0_f32);
     for (index, mut config) in configs.into_iter().enumerate() {
@@ -330,9 +333,10 @@ fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
             let mut weights = weights(policy(), (own.beta > 0.0).then(|| tiny_model(2)));
             let chosen =
                 variants.iter().enumerate().filter(|(v, _)| plain_settings || index % variants.len() == *v);
-            for (_, &(tokens, keep)) in chosen {
+            for (_, &(tokens, keep, lanes)) in chosen {
                 config.grpo.tokens_per_microbatch = tokens;
-                let (update, ours) = trained_gradient(&config, &groups, &mut weights, keep);
+                let (update, ours) =
+                    trained_gradient(&config, &groups, &mut weights, keep, Lanes::new(lanes));
                 let adapter = weights.decoder.adapter().is_some();
                 let what = format!("{tokens} tokens a micro-batch, {keep:?}, adapter {adapter}, {own:?}");
                 let of_update = update.losses[0];
@@ -346,7 +350,7 @@ fn every_composition_has_the_gradient_of_one_sequence_at_a_time() {
                 );
                 assert_eq!(of_update.kl_to_reference.is_some(), own.beta > 0.0);
                 assert_eq!(update.masked, usize::from(own.mask_truncated));
-                let distance = distance(&ours, &plain);
+                let distance = distance(ours.total(), &plain);
                 assert!(distance < 1e-5, "{what}: the gradients differ by {distance}");
                 worst = worst.max(distance);
                 checked += 1;
@@ -362,8 +366,8 @@ fn a_loss_that_is_not_finite_names_step_row_and_sample() {
     let config = Config::default();
     let mut groups = sampled(&tiny_model(1), 0.7);
     groups[1].samples[1].completion.logprobs[2] = f32::NEG_INFINITY;
-    let mut gradients = Gradients::zeros(&tiny_model(1));
-    let learner = Learner::new(&config);
+    let mut gradients = GradientSum::new(&tiny_model(1), 1);
+    let learner = Learner::new(&config, Lanes::default());
     let error = learner
         .learn(4, &refs(&groups), &mut weights(tiny_model(1), None), &mut gradients, Stop::never())
         .unwrap_err();
@@ -377,16 +381,18 @@ fn a_batch_is_learnt_from_in_passes_of_minibatches_that_have_losses_of_their_own
     (config.grpo.epochs, config.grpo.minibatches, config.grpo.beta) = (3, 2, 0.0);
     let groups = sampled(&tiny_model(1), config.sampling.temperature);
     let mut weights = weights(tiny_model(1), None);
-    let mut gradients = Gradients::zeros(&weights.decoder);
-    let update =
-        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never()).unwrap();
+    let mut gradients = GradientSum::new(&weights.decoder, 1);
+    let update = Learner::new(&config, Lanes::default())
+        .learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never())
+        .unwrap();
     assert_eq!((update.losses.len(), update.advantages.len()), (6, 6));
     assert_eq!(weights.optimizer.updates_done(), 6);
     // At a learning rate of 0 every pass is the first again, and each half is a batch of its own.
     config.grpo.minibatches = 1;
     for (half, group) in groups.iter().enumerate() {
-        let alone =
-            Learner::new(&config).learn(1, &[group], &mut weights, &mut gradients, Stop::never()).unwrap();
+        let alone = Learner::new(&config, Lanes::default())
+            .learn(1, &[group], &mut weights, &mut gradients, Stop::never())
+            .unwrap();
         assert_eq!(alone.losses[0], update.losses[half]);
         assert_eq!(update.losses[half], update.losses[half + 2]);
         assert_eq!(alone.advantages, update.advantages[3 * half..3 * half + 3]);
@@ -399,11 +405,12 @@ fn learning_that_is_asked_to_stop_leaves_the_weights_as_they_were() {
     let config = Config::default();
     let groups = sampled(&tiny_model(1), config.sampling.temperature);
     let mut weights = weights(tiny_model(1), Some(tiny_model(1)));
-    let mut gradients = Gradients::zeros(&weights.decoder);
+    let mut gradients = GradientSum::new(&weights.decoder, 1);
     let asked = std::sync::atomic::AtomicBool::new(true);
     let stop = Stop::when(&asked);
-    let error =
-        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, stop).unwrap_err();
+    let error = Learner::new(&config, Lanes::default())
+        .learn(1, &refs(&groups), &mut weights, &mut gradients, stop)
+        .unwrap_err();
     assert!(matches!(error, crate::Error::Model(rlt_model::Error::Stopped)), "{error}");
     assert_eq!(weights.optimizer.updates_done(), 0);
 }
@@ -419,9 +426,10 @@ fn a_batch_with_nothing_that_counts_changes_nothing() {
     let settings = OptimizerConfig { weight_decay: 0.1, learning_rate: 0.1, ..OptimizerConfig::default() };
     let mut weights = weights(tiny_model(1), None);
     weights.optimizer = Optimizer::new(&weights.decoder, &settings, 9);
-    let mut gradients = Gradients::zeros(&weights.decoder);
-    let update =
-        Learner::new(&config).learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never()).unwrap();
+    let mut gradients = GradientSum::new(&weights.decoder, 1);
+    let update = Learner::new(&config, Lanes::default())
+        .learn(1, &refs(&groups), &mut weights, &mut gradients, Stop::never())
+        .unwrap();
     assert!(update.losses.is_empty() && update.learning_rate.is_none());
     assert_eq!((update.masked, weights.optimizer.updates_done()), (6, 0));
     for (now, before) in

@@ -17,8 +17,6 @@
 
 use std::path::Path;
 
-use rlt_model::Gradients;
-
 use super::reference::{begin_reference, settle_reference};
 use super::setup::Setup;
 use super::step::Trainer;
@@ -27,7 +25,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::sampler::{OwnEngine, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
-use crate::training::{Earlier, Ending, EpochOrder, Host, Run, Trained, WorldRows};
+use crate::training::{Earlier, Ending, EpochOrder, GradientSum, Host, Run, Trained, WorldRows};
 
 /// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
 /// where an earlier call in the same directory ended. Once `host.stop` is true, saves and ends.
@@ -41,7 +39,6 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let config = &(host.supply_world)(given, run_dir, WorldRows::Questions)?;
     let earlier = Earlier::find(run_dir, progress)?;
     let setup = Setup::load(config, earlier.template_time(), progress)?;
-    let learner = Learner::new(config);
 
     let (run, mut weights) = Run::begin(
         config,
@@ -63,13 +60,14 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     settle_reference(&mut weights, config.reference_sync_every(), student);
 
     progress.start("train", config.grpo.steps as u64 - run.steps_done(), "steps");
+    let lanes = run.lanes();
     let mut trainer = Trainer {
         setup: &setup,
         run,
         engine: Box::new(engine),
         order: EpochOrder::new(config.seed, setup.questions.len()),
-        learner,
-        gradients: Gradients::zeros(&weights.decoder),
+        learner: Learner::new(config, lanes),
+        gradients: GradientSum::new(&weights.decoder, lanes.count()),
         weights,
         stop,
     };

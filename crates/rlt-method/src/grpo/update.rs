@@ -1,14 +1,15 @@
 //! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
+use rlt_model::Stop;
 use rlt_model::training_pass::Keep;
-use rlt_model::{Gradients, Stop};
 
-use super::gradient::{Batch, LossInput, StepLoss};
+use super::gradient::{Batch, LaneOfBatch, LossInput, StepLoss};
 use super::sample::{Group, Sample};
 use crate::config::{Config, KlToReference, ObjectiveSettings};
 use crate::error::Result;
 use crate::training::run::Weights;
+use crate::training::{GradientSum, Lanes};
 use rlt_reward::advantage::advantages;
 use rlt_reward::objective::reward_less_kl;
 
@@ -21,6 +22,8 @@ pub(crate) struct Learner {
     temperature: f32,
     longest: usize,
     tokens_per_microbatch: usize,
+    /// In how many partial sums gradients are added up.
+    lanes: Lanes,
     /// What to keep between the passes of a micro-batch.
     pub keep: Keep,
 }
@@ -43,7 +46,7 @@ pub(crate) struct Update {
 }
 
 impl Learner {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, lanes: Lanes) -> Self {
         Self {
             settings: config.grpo.objective_settings(),
             epochs: config.grpo.epochs,
@@ -51,6 +54,7 @@ impl Learner {
             temperature: config.sampling.temperature,
             longest: config.sampling.max_new_tokens,
             tokens_per_microbatch: config.grpo.tokens_per_microbatch,
+            lanes,
             keep: config.memory.recompute.into(),
         }
     }
@@ -67,7 +71,7 @@ impl Learner {
         step: u64,
         groups: &[&Group],
         weights: &mut Weights,
-        gradients: &mut Gradients,
+        gradients: &mut GradientSum,
         stop: Stop,
     ) -> Result<Update> {
         let reference = self.reference_logprobs(groups, weights, stop)?;
@@ -119,6 +123,7 @@ impl Learner {
                 step,
                 groups: part.iter().filter_map(|group| group.to_score(counts)).collect(),
                 completions: completions.collect(),
+                lanes: self.lanes_of(part, counts),
                 settings: &self.settings,
                 temperature: self.temperature,
                 longest: self.longest,
@@ -128,15 +133,30 @@ impl Learner {
             if batch.completions.is_empty() {
                 continue;
             }
-            gradients.fill_zero();
             let stop = if update.losses.is_empty() { stop } else { Stop::never() };
             let loss = batch.gradient(&weights.decoder, gradients, stop)?;
-            let done = weights.optimizer.update(&mut weights.decoder, gradients)?;
+            let done = weights.optimizer.update(&mut weights.decoder, gradients.total())?;
             update.losses.push(loss);
             update.grad_norms.push(done.grad_norm);
             update.learning_rate = Some(done.learning_rate);
         }
         Ok(update)
+    }
+
+    /// The lanes of a minibatch: each has neighbouring groups by their place, of which only those with a sample that `counts`
+    /// are in the batch.
+    fn lanes_of(&self, part: &[&Group], counts: impl Fn(&Sample) -> bool) -> Vec<LaneOfBatch> {
+        let (mut groups, mut completions) = (0, 0);
+        let of_lane = |lane: usize| {
+            let (first_group, first_completion) = (groups, completions);
+            for group in &part[self.lanes.part(lane, part.len())] {
+                let counted = group.samples.iter().filter(|sample| counts(sample)).count();
+                groups += usize::from(counted > 0);
+                completions += counted;
+            }
+            LaneOfBatch { groups: first_group..groups, completions: first_completion..completions }
+        };
+        (0..self.lanes.count()).map(of_lane).collect()
     }
 
     /// The reference's log-probabilities of all completions, group by group; empty without a reference.

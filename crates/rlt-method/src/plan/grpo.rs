@@ -3,9 +3,10 @@
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::ids::TokenIds;
-use rlt_model::{Decoder, Gradients, Stop};
+use rlt_model::{Decoder, Stop};
 
 use super::record::{Record, Stage};
+use super::rehearsal::lanes;
 use super::steps::{Part, chosen};
 use crate::config::Config;
 use crate::dataset::{QuestionRow, read_usable_questions};
@@ -17,8 +18,8 @@ use crate::progress::{Progress, Silent};
 use crate::prompts::{ChatText, PromptStyle};
 use crate::sampling::sampling_params;
 use crate::score::{Formats, RltSample, Teacher, score_samples};
-use crate::training::EpochOrder;
 use crate::training::run::Weights;
+use crate::training::{EpochOrder, GradientSum};
 
 /// A question, its prompt, and how long a completion may become.
 struct Question {
@@ -89,11 +90,11 @@ impl GrpoRows {
         config: &Config,
         student: Option<&Decoder>,
         weights: &mut Weights,
-        gradients: &mut Gradients,
+        gradients: &mut GradientSum,
         record: &mut Record,
     ) -> Result<()> {
         let questions: Vec<&Question> = self.steps[index].iter().map(|&row| &self.questions[row]).collect();
-        let learner = Learner::new(config);
+        let learner = Learner::new(config, lanes(config));
         let rounds = (0..=learner.settings.resample_rounds).map(|halvings| questions.len() >> halvings);
         for (round, n) in rounds.take_while(|&n| n > 0).enumerate() {
             // How often a run resamples is not known: its time is not counted.

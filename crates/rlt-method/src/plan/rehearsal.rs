@@ -1,7 +1,7 @@
 //! A run on the device of sizes: it loads, steps, evaluates and saves by the code of the run itself.
 
 use rlt_engine::Device;
-use rlt_model::{Decoder, Gradients};
+use rlt_model::Decoder;
 
 use super::grpo::GrpoRows;
 use super::record::{Record, Stage};
@@ -10,7 +10,7 @@ use crate::config::{Config, Idle};
 use crate::error::Result;
 use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
-use crate::training::{Optimizer, checkpoint};
+use crate::training::{GradientSum, Lanes, Optimizer, checkpoint};
 
 /// The rows of a run.
 pub(super) enum Rows {
@@ -60,7 +60,7 @@ pub(super) struct Rehearsal {
 struct Models {
     student: Option<Decoder>,
     weights: Weights,
-    gradients: Gradients,
+    gradients: GradientSum,
 }
 
 /// Rehearses the run of `config` with its rows on `device`, beside `base` bytes of memory of other kinds.
@@ -130,9 +130,14 @@ fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> R
         settle_reference(&mut weights, config.reference_sync_every(), same);
         record.stays("reference");
     }
-    let gradients = Gradients::zeros(&weights.decoder);
+    let gradients = GradientSum::new(&weights.decoder, lanes(config).count());
     record.stays("gradients");
     Ok(Models { student, weights, gradients })
+}
+
+/// Those of a run on one rank.
+pub(super) fn lanes(config: &Config) -> Lanes {
+    Lanes::new(config.train.lanes.unwrap_or(1))
 }
 
 /// What a step saves: the best model, if it was `evaluated`, and a checkpoint.
@@ -203,7 +208,9 @@ mod tests {
         adapted.lora.rank = 4;
         adapted.grpo.reference_sync_every = Some(0);
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        for config in [plain, tight, adapted] {
+        let mut in_lanes = plain.clone();
+        in_lanes.train.lanes = Some(3);
+        for config in [plain, tight, adapted, in_lanes] {
             let model = rlt_model::config::ModelConfig::from_dir(&config.model.path).unwrap();
             let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
             let on = |device: &Device| {

@@ -1,18 +1,19 @@
 //! Fine-tuning, rehearsed.
 
+use rlt_model::Stop;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
-use rlt_model::{Gradients, Stop};
 
 use super::record::{Record, Stage};
+use super::rehearsal::lanes;
 use super::steps::{Part, chosen};
 use crate::config::{Config, SftFormat};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::prompts::ChatText;
-use crate::sft::{HeldOut, Row, batch_gradient, examples};
-use crate::training::EpochOrder;
+use crate::sft::{BatchPass, HeldOut, Row, batch_gradient, examples};
 use crate::training::run::Weights;
+use crate::training::{EpochOrder, GradientSum};
 
 /// The rows of a run of `rlt sft`.
 pub(super) struct SftRows {
@@ -64,17 +65,16 @@ impl SftRows {
         config: &Config,
         rows: &[&Row],
         weights: &mut Weights,
-        gradients: &mut Gradients,
+        gradients: &mut GradientSum,
         record: &mut Record,
     ) -> Result<()> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.example.ids.len()).collect();
         let tokens = config.sft.tokens_per_microbatch;
         let part = Part::of_micro_batches(&lengths, 1, tokens);
         let rows: Vec<&Row> = part.rows.iter().map(|&row| rows[row]).collect();
-        gradients.fill_zero();
-        let keep = config.memory.recompute.into();
-        batch_gradient(&weights.decoder, &rows, tokens, keep, gradients, 1, Stop::never())?;
-        weights.optimizer.update(&mut weights.decoder, gradients)?;
+        let pass = BatchPass::new(config, 1, lanes(config), Stop::never());
+        batch_gradient(&weights.decoder, &rows, &pass, gradients)?;
+        weights.optimizer.update(&mut weights.decoder, gradients.total())?;
         record.end_stage(Stage::Update, part.times);
         Ok(())
     }

@@ -7,4 +7,4 @@ mod train;
 pub(crate) use evaluate::HeldOut;
 pub(crate) use examples::{Row, examples};
 pub use train::train;
-pub(crate) use train::{batch_gradient, learn_again};
+pub(crate) use train::{BatchPass, batch_gradient, learn_again};

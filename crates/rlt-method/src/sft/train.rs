@@ -27,8 +27,11 @@ use crate::prompts::{ChatText, SftExample};
 use crate::sampling::turn_end_token;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::inputs::Checksum;
+use crate::training::lanes::fold;
 use crate::training::run::Weights;
-use crate::training::{Earlier, Ending, EpochOrder, Host, Inputs, RowsSum, Run, Trained, WorldRows};
+use crate::training::{
+    Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, Lanes, RowsSum, Run, Trained, WorldRows,
+};
 use rlt_reward::supervised::{derivative, loss};
 
 /// Fine-tunes `given.model.path` on the rows of `given.data`, writing to `run_dir`. Goes on where an
@@ -77,7 +80,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         held_out.as_ref().map(|rows| rows.evaluate(decoder, Stop::when(stop))).transpose()
     };
     let mut order = EpochOrder::new(config.seed, examples.len());
-    let mut gradients = Gradients::zeros(&weights.decoder);
+    let mut gradients = GradientSum::new(&weights.decoder, run.lanes().count());
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
     let _ = run.end_unevaluated_step(&weights, |_| evaluate(&weights.decoder))?;
@@ -87,17 +90,14 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         let started = Instant::now();
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
-        gradients.fill_zero();
-        let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-        let asked = Stop::when(stop);
-        let batch = batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, step, asked)
-            .map_err(|error| {
-                let kept = run.keep_failed(&weights, error, || failed_groups(&rows));
-                run.stopped(&weights, kept, stop)
-            })?;
+        let pass = BatchPass::new(config, step, run.lanes(), Stop::when(stop));
+        let batch = batch_gradient(&weights.decoder, &rows, &pass, &mut gradients).map_err(|error| {
+            let kept = run.keep_failed(&weights, error, || failed_groups(&rows));
+            run.stopped(&weights, kept, stop)
+        })?;
         let update = weights
             .optimizer
-            .update(&mut weights.decoder, &gradients)
+            .update(&mut weights.decoder, gradients.total())
             .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
         config.memory.end_stage();
 
@@ -163,7 +163,7 @@ fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
 ///
 /// # Errors
 /// As the step that it was kept from.
-pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<f64> {
+pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lanes) -> Result<f64> {
     let rows = batch.groups.iter().flat_map(|group| {
         group.to_scoring().continuations.into_iter().map(|continuation| Row {
             name: group.name.clone(),
@@ -172,11 +172,10 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch) -> Result<
     });
     let rows: Vec<Row> = rows.collect();
     let rows: Vec<&Row> = rows.iter().collect();
-    let config = &batch.config;
-    let (tokens, keep) = (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-    let mut gradients = Gradients::zeros(&weights.decoder);
-    batch_gradient(&weights.decoder, &rows, tokens, keep, &mut gradients, batch.step, Stop::never())?;
-    Ok(weights.optimizer.update(&mut weights.decoder, &gradients)?.grad_norm)
+    let pass = BatchPass::new(&batch.config, batch.step, lanes, Stop::never());
+    let mut gradients = GradientSum::new(&weights.decoder, lanes.count());
+    batch_gradient(&weights.decoder, &rows, &pass, &mut gradients)?;
+    Ok(weights.optimizer.update(&mut weights.decoder, gradients.total())?.grad_norm)
 }
 
 /// What a batch came to.
@@ -187,31 +186,67 @@ pub(crate) struct BatchLoss {
     n_tokens: usize,
 }
 
-/// Adds the gradient of the batch's loss to `gradients`, micro-batch by micro-batch, unless it is asked to stop between
-/// two of them.
+/// How the gradient of a batch is computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchPass<'a> {
+    /// From 1.
+    pub step: u64,
+    pub tokens_per_microbatch: usize,
+    /// What to keep between the passes of a micro-batch.
+    pub keep: Keep,
+    /// In how many partial sums it is added up.
+    pub lanes: Lanes,
+    pub stop: Stop<'a>,
+}
+
+impl<'a> BatchPass<'a> {
+    pub fn new(config: &Config, step: u64, lanes: Lanes, stop: Stop<'a>) -> Self {
+        let (tokens_per_microbatch, keep) =
+            (config.sft.tokens_per_microbatch, config.memory.recompute.into());
+        Self { step, tokens_per_microbatch, keep, lanes, stop }
+    }
+}
+
+/// The gradient of the batch's loss into `sum`, lane by lane, micro-batch by micro-batch, unless it is asked to stop
+/// between two of them.
 pub(crate) fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
-    tokens_per_microbatch: usize,
-    keep: Keep,
-    gradients: &mut Gradients,
-    step: u64,
-    stop: Stop,
+    pass: &BatchPass,
+    sum: &mut GradientSum,
 ) -> Result<BatchLoss> {
     let n_loss: usize = rows.iter().map(|row| n_loss_tokens(&row.example.loss)).sum();
-    let derivative = derivative(n_loss);
     let groups: Vec<ScoringGroup> = rows
         .iter()
         .map(|row| ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone()))
         .collect();
     decoder.check_groups(&groups)?;
+    let of_lanes = sum.of_lanes(0..pass.lanes.count(), |lane, gradients| {
+        let of_lane = pass.lanes.part(lane, rows.len());
+        let (rows, groups) = (&rows[of_lane.clone()], &groups[of_lane]);
+        gradient_of_lane(decoder, rows, groups, derivative(n_loss), pass, gradients)
+    })?;
+    let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
+    Ok(BatchLoss { loss: loss(fold(of_lanes, |a, b| a + b).unwrap_or(0.0), n_loss), n_tokens })
+}
+
+/// Adds a lane's share of the gradient to `gradients`: that of its `rows`, which are `groups` to the model. Returns the sum
+/// of their tokens' log-probabilities.
+fn gradient_of_lane(
+    decoder: &Decoder,
+    rows: &[&Row],
+    groups: &[ScoringGroup],
+    derivative: f32,
+    pass: &BatchPass,
+    gradients: &mut Gradients,
+) -> Result<f64> {
     let (mut done, mut sum) = (0, 0.0);
-    for part in micro_batches(&groups, tokens_per_microbatch) {
-        stop.check()?;
+    for part in micro_batches(groups, pass.tokens_per_microbatch) {
+        pass.stop.check()?;
         let batch = PackedBatch::new(&part);
-        let logprobs = decoder.train_micro_batch(&batch, 1.0, keep, gradients, |first, logprobs| {
+        let logprobs = decoder.train_micro_batch(&batch, 1.0, pass.keep, gradients, |first, logprobs| {
             if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-                let row = row_of_token(rows, done + first + bad);
+                let (step, row) = (pass.step, row_of_token(rows, done + first + bad));
                 return Err(Error::NonFinite(format!(
                     "step {step}, {row}: a token's log-probability is not finite; a lower \
                      optimizer.learning_rate may help"
@@ -222,8 +257,7 @@ pub(crate) fn batch_gradient(
         done += logprobs.len();
         sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
     }
-    let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
-    Ok(BatchLoss { loss: loss(sum, n_loss), n_tokens })
+    Ok(sum)
 }
 
 /// The name of the row that the batch's loss token `index` belongs to.
@@ -252,23 +286,26 @@ mod tests {
             .collect()
     }
 
+    /// The first step, in one piece.
+    fn pass() -> BatchPass<'static> {
+        let (keep, lanes, stop) = (Keep::Activations, Lanes::default(), Stop::never());
+        BatchPass { step: 1, tokens_per_microbatch: 1000, keep, lanes, stop }
+    }
+
     #[test]
-    fn micro_batches_give_the_gradient_of_the_batch() {
+    fn micro_batches_and_lanes_give_the_gradient_of_the_batch() {
         let (decoder, rows) = (tiny_model(3), rows());
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut whole = Gradients::zeros(&decoder);
-        let loss = batch_gradient(&decoder, &rows, 1000, Keep::Activations, &mut whole, 1, Stop::never())
-            .unwrap()
-            .loss;
-        for tokens_per_microbatch in [1, 16, 30] {
-            let mut parts = Gradients::zeros(&decoder);
-            let keep = Keep::BlockInputs;
-            let cut =
-                batch_gradient(&decoder, &rows, tokens_per_microbatch, keep, &mut parts, 1, Stop::never())
-                    .unwrap();
+        let mut whole = GradientSum::new(&decoder, 1);
+        let loss = batch_gradient(&decoder, &rows, &pass(), &mut whole).unwrap().loss;
+        for (tokens_per_microbatch, n_lanes) in [(1, 1), (16, 1), (30, 1), (1000, 2), (16, 3), (30, 8)] {
+            let mut parts = GradientSum::new(&decoder, n_lanes);
+            let (keep, lanes) = (Keep::BlockInputs, Lanes::new(n_lanes));
+            let pass = BatchPass { tokens_per_microbatch, keep, lanes, ..pass() };
+            let cut = batch_gradient(&decoder, &rows, &pass, &mut parts).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);
-            for (a, b) in whole.tensors().iter().zip(parts.tensors()) {
+            for (a, b) in whole.total().tensors().iter().zip(parts.total().tensors()) {
                 for (a, b) in a.to_host().iter().zip(b.to_host().iter()) {
                     assert!((a - b).abs() < 1e-5, "{a} {b}");
                 }
@@ -291,10 +328,9 @@ mod tests {
         data[39 * width] = f32::INFINITY;
         decoder.parameters_mut().embedding = rlt_engine::Tensor::from_vec(data.len() / width, width, data);
         let rows: Vec<&Row> = rows.iter().collect();
-        let mut gradients = Gradients::zeros(&decoder);
-        let keep = Keep::Activations;
-        let error =
-            batch_gradient(&decoder, &rows[3..], 1000, keep, &mut gradients, 7, Stop::never()).err().unwrap();
+        let mut gradients = GradientSum::new(&decoder, 1);
+        let pass = BatchPass { step: 7, ..pass() };
+        let error = batch_gradient(&decoder, &rows[3..], &pass, &mut gradients).err().unwrap();
         assert!(error.to_string().starts_with("step 7, row 11: "), "{error}");
     }
 

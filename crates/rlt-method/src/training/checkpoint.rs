@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::ending::Ending;
 use super::inputs::{Inputs, RowsSum};
-use super::{EvaluationState, Optimizer};
+use super::{EvaluationState, Lanes, Optimizer};
 use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::{Config, ModelPaths};
 use crate::error::{Error, Result, io_error};
@@ -50,6 +50,9 @@ pub struct State {
     /// What templates told as the date when the run began; none where no template asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_time: Option<TemplateTime>,
+    /// Into how many partial sums its gradients are cut; 1 before this was recorded.
+    #[serde(default)]
+    pub lanes: Lanes,
     /// What it began with.
     pub began_with: Inputs,
 }

@@ -18,7 +18,7 @@ use super::checkpoint::{CHECKPOINTS, written_reference};
 use super::evaluation::{self, HeldOutScore};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
-use super::{Ending, Host, Inputs, Optimizer, RestoredRun, Snapshot, State};
+use super::{Ending, Host, Inputs, Lanes, Optimizer, RestoredRun, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
@@ -165,11 +165,13 @@ impl<'a> Run<'a> {
             None => {
                 let decoder = initial_model(&Device::Cpu, &config.model, &config.lora, config.seed)?;
                 let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
-                let state = State { template_time, began_with: inputs, ..State::default() };
+                let lanes = Lanes::choose(config.train.lanes, None, 1)?;
+                let state = State { template_time, lanes, began_with: inputs, ..State::default() };
                 (state, Weights { decoder, optimizer, reference: None })
             }
             Some((checkpoint, state)) => {
                 state.began_with.check(&inputs, &checkpoint.path)?;
+                Lanes::choose(config.train.lanes, Some((state.lanes, &checkpoint.path)), 1)?;
                 let not_recorded = state.began_with.not_recorded();
                 if !not_recorded.is_empty() {
                     progress.warn(&format!(
@@ -225,6 +227,11 @@ impl<'a> Run<'a> {
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// In how many partial sums gradients are added up.
+    pub fn lanes(&self) -> Lanes {
+        self.state.lanes
     }
 
     /// How many rows were drawn: the next position in their order.

@@ -7,7 +7,7 @@ use rlt_engine::Tensor;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{Completion, Finish};
 use rlt_model::parameters::Parameters;
-use rlt_model::{Decoder, Gradients, Stop};
+use rlt_model::{Decoder, Stop};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -17,8 +17,8 @@ use crate::grpo::reference::sync_reference;
 use crate::grpo::sample::{Group, Question, Sample, Verdict};
 use crate::grpo::tests::refs;
 use crate::grpo::update::Learner;
-use crate::training::Optimizer;
 use crate::training::run::Weights;
+use crate::training::{GradientSum, Lanes, Optimizer};
 
 type Named = BTreeMap<String, Vec<f32>>;
 
@@ -120,14 +120,14 @@ fn ten_steps_of_every_objective_follow_pytorch() {
     assert_eq!(golden.runs.len(), 7);
     for run in &golden.runs {
         let config = golden.config(run);
-        let learner = Learner::new(&config);
+        let learner = Learner::new(&config, Lanes::default());
         let decoder = golden.decoder(&golden.first, 1.0);
         let total = run.steps.iter().map(|step| step.losses.len() as u64).sum();
         let optimizer = Optimizer::new(&decoder, &config.optimizer, total);
         let reference =
             (config.grpo.beta > 0.0).then(|| golden.decoder(&golden.first, golden.reference_scale));
         let mut weights = Weights { decoder, optimizer, reference };
-        let mut gradients = Gradients::zeros(&weights.decoder);
+        let mut gradients = GradientSum::new(&weights.decoder, 1);
 
         let (mut worst_loss, mut clipped) = (0.0_f64, false);
         for (number, step) in (1..).zip(&run.steps) {
