@@ -64,14 +64,15 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 
 #[test]
 fn each_crate_knows_those_below_it_and_no_other() {
-    let known: [(&str, &[&str]); 9] = [
+    let known: [(&str, &[&str]); 10] = [
         ("rlt-engine", &[]),
         ("rlt-files", &[]),
         ("rlt-gguf", &[]),
         ("rlt-grade", &[]),
         ("rlt-lab", &["files", "grade", "method", "model", "report", "reward"]),
-        ("rlt-method", &["engine", "files", "gguf", "grade", "model", "reward"]),
+        ("rlt-method", &["engine", "files", "gguf", "grade", "model", "ranks", "reward"]),
         ("rlt-model", &["engine", "files"]),
+        ("rlt-ranks", &[]),
         ("rlt-report", &["files", "method"]),
         ("rlt-reward", &[]),
     ];

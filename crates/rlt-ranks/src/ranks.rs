@@ -1,0 +1,285 @@
+//! The collectives, over whatever carries the bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::fold::fold_in_pairs;
+use crate::transport::{Call, Kind, Transport};
+
+/// Longest message whose length another rank may choose, bytes: what is gathered are rows and settings, never arrays.
+const LONGEST_MESSAGE: u64 = 4 << 30;
+
+/// This process's place among the ranks of a job, and what they do together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ranks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// None where there is one rank.
+    transport: Option<Box<dyn Transport>>,
+    /// Collectives so far.
+    calls: AtomicU64,
+    /// Time spent in them, nanoseconds: what others were waited for and what moved.
+    nanoseconds: AtomicU64,
+}
+
+impl Ranks {
+    /// One rank: every collective is done at once.
+    pub fn alone() -> Self {
+        Self::new(None)
+    }
+
+    pub(crate) fn over(transport: Box<dyn Transport>) -> Self {
+        Self::new(Some(transport))
+    }
+
+    fn new(transport: Option<Box<dyn Transport>>) -> Self {
+        Self(Arc::new(Inner { transport, calls: AtomicU64::new(0), nanoseconds: AtomicU64::new(0) }))
+    }
+
+    /// This process's place, from 0.
+    pub fn rank(&self) -> usize {
+        self.0.transport.as_ref().map_or(0, |transport| transport.rank())
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.0.transport.as_ref().map_or(1, |transport| transport.size())
+    }
+
+    /// Whether this is rank 0, which owns files, log and progress.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// "rank 2 of 4 on node7".
+    pub fn place(&self) -> String {
+        let host = self.0.transport.as_ref().map_or_else(crate::transport::host_name, |t| t.host(t.rank()));
+        format!("rank {} of {} on {host}", self.rank(), self.size())
+    }
+
+    /// Time that collectives took so far, the waiting for others included.
+    pub fn time_in_collectives(&self) -> Duration {
+        Duration::from_nanos(self.0.nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// Waits until every rank is here.
+    ///
+    /// # Errors
+    /// Naming a rank that is gone, failed, late or elsewhere; so in every collective.
+    pub fn barrier(&self) -> Result<()> {
+        self.gather(Kind::Barrier, &[]).map(|_| ())
+    }
+
+    /// Whether any rank says so.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn any(&self, mine: bool) -> Result<bool> {
+        Ok(self.all_gather(&[mine.into()])?.iter().any(|said| said == &[1]))
+    }
+
+    /// The first rank that has an error, and what it says; all ranks learn the same.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn first_error(&self, mine: Option<String>) -> Result<Option<(usize, String)>> {
+        // A byte before the text tells an empty text from none.
+        let mine = mine.map_or_else(Vec::new, |text| [b"!", text.as_bytes()].concat());
+        let said = self.all_gather(&mine)?;
+        let first = said.iter().position(|text| !text.is_empty());
+        Ok(first.map(|rank| (rank, String::from_utf8_lossy(&said[rank][1..]).into_owned())))
+    }
+
+    /// What `root` gave, on every rank.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn broadcast(&self, root: usize, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let Some(transport) = &self.0.transport else { return Ok(bytes) };
+        let nothing: &[u8] = &[];
+        let mine: Vec<&[u8]> = (0..transport.size())
+            .map(|to| if transport.rank() == root && to != root { &bytes } else { nothing })
+            .collect();
+        let mut theirs = self.exchange(Kind::Broadcast, &mine)?;
+        Ok(if transport.rank() == root { bytes } else { std::mem::take(&mut theirs[root]) })
+    }
+
+    /// What every rank gave, in their order; lengths may differ.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.gather(Kind::AllGather, mine)
+    }
+
+    fn gather(&self, kind: Kind, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.exchange(kind, &vec![mine; self.size()])
+    }
+
+    /// Part `p` goes to rank `p`; what every rank had for this one, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn all_to_all(&self, parts: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        self.exchange(Kind::AllToAll, parts)
+    }
+
+    /// The sum over ranks of this rank's part of `full`: shard `r` belongs to rank `r`, and shards lie one after another
+    /// and cover `full`, which is as long on every rank. The sum is folded in pairs of ranks ([`fold_in_pairs`]).
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn reduce_shards(&self, full: &[f32], shards: &[Range<usize>]) -> Result<Vec<f32>> {
+        self.check_shards(full.len(), shards);
+        let Some(transport) = &self.0.transport else { return Ok(full.to_vec()) };
+        let mine = &full[shards[transport.rank()].clone()];
+        let mut parts: Vec<Vec<f32>> = (0..transport.size()).map(|_| vec![0.0; mine.len()]).collect();
+        parts[transport.rank()].copy_from_slice(mine);
+        let outgoing = others(transport.as_ref())
+            .map(|to| (to, bytemuck::cast_slice(&full[shards[to].clone()])))
+            .filter(|(_, bytes): &(usize, &[u8])| !bytes.is_empty());
+        let outgoing: Vec<(usize, &[u8])> = outgoing.collect();
+        let rank = transport.rank();
+        let incoming = parts.iter_mut().enumerate().filter(|(from, part)| *from != rank && !part.is_empty());
+        let mut incoming: Vec<(usize, &mut [u8])> =
+            incoming.map(|(from, part)| (from, bytemuck::cast_slice_mut(part.as_mut_slice()))).collect();
+        self.timed(Kind::ReduceShards, &vec![full.len() as u64; transport.size()], |call, _| {
+            transport.exchange(call, &outgoing, &mut incoming)
+        })?;
+        fold_in_pairs(&mut parts, |into, other| {
+            into.iter_mut().zip(other).for_each(|(into, other)| *into += other);
+        });
+        Ok(parts.swap_remove(0))
+    }
+
+    /// Fills `full` from the shards of all ranks, of which this one has `mine`; see [`Self::reduce_shards`].
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn gather_shards(&self, mine: &[f32], shards: &[Range<usize>], full: &mut [f32]) -> Result<()> {
+        self.check_shards(full.len(), shards);
+        full[shards[self.rank()].clone()].copy_from_slice(mine);
+        let Some(transport) = &self.0.transport else { return Ok(()) };
+        let own: &[u8] = bytemuck::cast_slice(mine);
+        let outgoing: Vec<(usize, &[u8])> =
+            others(transport.as_ref()).map(|to| (to, own)).filter(|(_, own)| !own.is_empty()).collect();
+        let (mut incoming, mut rest): (Vec<(usize, &mut [u8])>, _) = (Vec::new(), &mut *full);
+        let length = rest.len() as u64;
+        for (from, shard) in shards.iter().enumerate() {
+            let (part, after) = rest.split_at_mut(shard.len());
+            rest = after;
+            if from != transport.rank() && !part.is_empty() {
+                incoming.push((from, bytemuck::cast_slice_mut(part)));
+            }
+        }
+        self.timed(Kind::GatherShards, &vec![length; transport.size()], |call, _| {
+            transport.exchange(call, &outgoing, &mut incoming)
+        })
+    }
+
+    /// Tells the others that this rank cannot go on; where the transport can, their processes end.
+    pub fn abort(&self, why: &str) {
+        if let Some(transport) = &self.0.transport {
+            transport.abort(why);
+        }
+    }
+
+    /// This rank has done its work: from here on its end is no loss to the others. All ranks leave together.
+    pub fn leave(&self) {
+        if let Some(transport) = &self.0.transport {
+            transport.leave();
+        }
+    }
+
+    fn check_shards(&self, len: usize, shards: &[Range<usize>]) {
+        let mut end = 0;
+        for shard in shards {
+            assert_eq!(shard.start, end, "shards lie one after another");
+            end = shard.end;
+        }
+        assert_eq!((end, shards.len()), (len, self.size()), "shards cover all, one a rank");
+    }
+
+    /// Part `p` goes to rank `p`, whatever its length.
+    fn exchange(&self, kind: Kind, parts: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        assert_eq!(parts.len(), self.size(), "a part for every rank");
+        let Some(transport) = &self.0.transport else { return Ok(vec![parts[0].to_vec()]) };
+        let lengths: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
+        self.timed(kind, &lengths, |call, theirs| {
+            let mut all = Vec::with_capacity(theirs.len());
+            for (from, &length) in theirs.iter().enumerate() {
+                if length > LONGEST_MESSAGE {
+                    let what = format!("it announces a message of {length} bytes");
+                    return Err(Error::Lost { rank: from, host: transport.host(from), what });
+                }
+                all.push(vec![0; length as usize]);
+            }
+            all[transport.rank()].copy_from_slice(parts[transport.rank()]);
+            let outgoing = others(transport.as_ref()).map(|to| (to, parts[to]));
+            let outgoing: Vec<(usize, &[u8])> = outgoing.filter(|(_, part)| !part.is_empty()).collect();
+            let incoming = all.iter_mut().enumerate().filter(|(from, _)| *from != transport.rank());
+            let mut incoming: Vec<(usize, &mut [u8])> = incoming
+                .filter(|(_, part)| !part.is_empty())
+                .map(|(from, part)| (from, part.as_mut_slice()))
+                .collect();
+            transport.exchange(call, &outgoing, &mut incoming)?;
+            Ok(all)
+        })
+    }
+
+    /// Meets all ranks at a collective, then does its work. `lengths[p]` is told to rank `p`, and what each rank told this
+    /// one is handed to `work`.
+    ///
+    /// # Errors
+    /// [`Error::Elsewhere`] where a rank is at another collective, or at this one with arrays of other lengths.
+    fn timed<T>(
+        &self,
+        kind: Kind,
+        lengths: &[u64],
+        work: impl FnOnce(&Call, &[u64]) -> Result<T>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let call = Call { kind, number: self.0.calls.fetch_add(1, Ordering::Relaxed) + 1 };
+        let done = self.meet(&call, lengths).and_then(|theirs| work(&call, &theirs));
+        self.0.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        done
+    }
+
+    fn meet(&self, call: &Call, lengths: &[u64]) -> Result<Vec<u64>> {
+        let Some(transport) = &self.0.transport else { return Ok(lengths.to_vec()) };
+        let heads: Vec<[u64; 3]> =
+            lengths.iter().map(|&length| [call.kind as u64, call.number, length]).collect();
+        let mut theirs = heads.clone();
+        let rank = transport.rank();
+        let outgoing: Vec<(usize, &[u8])> =
+            others(transport.as_ref()).map(|to| (to, bytemuck::cast_slice(&heads[to][..]))).collect();
+        let incoming = theirs.iter_mut().enumerate().filter(|(from, _)| *from != rank);
+        let mut incoming: Vec<(usize, &mut [u8])> =
+            incoming.map(|(from, head)| (from, bytemuck::cast_slice_mut(&mut head[..]))).collect();
+        transport.exchange(call, &outgoing, &mut incoming)?;
+        for (from, &[kind, number, length]) in theirs.iter().enumerate() {
+            let array = matches!(call.kind, Kind::ReduceShards | Kind::GatherShards);
+            let same =
+                (kind, number) == (call.kind as u64, call.number) && !(array && length != lengths[from]);
+            if !same {
+                let place = |call: &Call, length: u64| {
+                    if array { format!("the {call} of {length} numbers") } else { format!("the {call}") }
+                };
+                let other = Kind::of(kind).map(|kind| Call { kind, number });
+                let theirs = other.map_or_else(|| "no collective".into(), |call| place(&call, length));
+                let ours = place(call, lengths[from]);
+                return Err(Error::Elsewhere { rank: from, host: transport.host(from), theirs, ours });
+            }
+        }
+        Ok(theirs.into_iter().map(|[_, _, length]| length).collect())
+    }
+}
+
+fn others(transport: &dyn Transport) -> impl Iterator<Item = usize> + use<> {
+    let rank = transport.rank();
+    (0..transport.size()).filter(move |other| *other != rank)
+}

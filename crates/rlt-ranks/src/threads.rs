@@ -1,0 +1,177 @@
+//! Ranks that are threads of one process: for tests, and for trying ranks out on one machine.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::launch::Settings;
+use crate::ranks::Ranks;
+use crate::transport::{Call, Transport, host_name, late};
+
+/// Runs `work` once on each of `size` ranks, each a thread with its share of the processor's threads, and returns what they
+/// came to, in their order. A rank that panics, or that ends while others wait for it, is an error to those; the panic is
+/// passed on when all have ended.
+pub fn on_threads<T: Send>(size: usize, work: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
+    on_threads_with(size, Settings::default(), work)
+}
+
+/// As [`on_threads`], with other settings than the environment's.
+pub(crate) fn on_threads_with<T: Send>(
+    size: usize,
+    settings: Settings,
+    work: impl Fn(Ranks) -> T + Sync,
+) -> Vec<T> {
+    let post = Arc::new(Post::new(size));
+    let threads = (rayon::current_num_threads() / size.max(1)).max(1);
+    let work = &work;
+    let outcomes: Vec<Result<T, Box<dyn Any + Send>>> = std::thread::scope(|scope| {
+        let start = |rank: usize| {
+            let post = Arc::clone(&post);
+            scope.spawn(move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let thread = Thread { rank, post: Arc::clone(&post), deadline: settings.deadline };
+                let ranks = Ranks::over(Box::new(thread));
+                // What a rank holds is not looked at again after its panic.
+                let done = catch_unwind(AssertUnwindSafe(|| match pool {
+                    Ok(pool) => pool.install(|| work(ranks)),
+                    // No threads to be had: this one alone.
+                    Err(_) => work(ranks),
+                }));
+                post.ended(rank, done.as_ref().err().map(|panic| said(panic.as_ref())));
+                done
+            })
+        };
+        let started: Vec<_> = (0..size).map(start).collect();
+        started.into_iter().map(|rank| rank.join().unwrap_or_else(Err)).collect()
+    });
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+}
+
+/// A rank that is a thread.
+#[derive(Debug)]
+struct Thread {
+    rank: usize,
+    post: Arc<Post>,
+    deadline: Duration,
+}
+
+/// Where all ranks leave their messages.
+#[derive(Debug)]
+struct Post {
+    size: usize,
+    letters: Mutex<Letters>,
+    arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct Letters {
+    /// Under way from `[from][to]`.
+    under_way: Vec<Vec<VecDeque<Vec<u8>>>>,
+    /// How each rank ended, if it has.
+    ends: Vec<Option<End>>,
+}
+
+#[derive(Debug, Clone)]
+enum End {
+    Done,
+    Failed(String),
+}
+
+impl Post {
+    fn new(size: usize) -> Self {
+        let under_way = (0..size).map(|_| (0..size).map(|_| VecDeque::new()).collect()).collect();
+        let letters = Letters { under_way, ends: vec![None; size] };
+        Self { size, letters: Mutex::new(letters), arrived: Condvar::new() }
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        // Whoever panics does so outside the lock's few lines.
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, rank: usize, failure: Option<String>) {
+        let end = &mut self.letters().ends[rank];
+        if end.is_none() {
+            *end = Some(failure.map_or(End::Done, End::Failed));
+        }
+        self.arrived.notify_all();
+    }
+}
+
+impl Transport for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.post.size
+    }
+
+    fn host(&self, _rank: usize) -> String {
+        host_name()
+    }
+
+    fn exchange(
+        &self,
+        call: &Call,
+        outgoing: &[(usize, &[u8])],
+        incoming: &mut [(usize, &mut [u8])],
+    ) -> Result<()> {
+        for &(to, bytes) in outgoing {
+            let letter = bytes.to_vec();
+            self.post.letters().under_way[self.rank][to].push_back(letter);
+        }
+        self.post.arrived.notify_all();
+        let until = Instant::now() + self.deadline;
+        for (from, buffer) in incoming {
+            let mut letters = self.post.letters();
+            let letter = loop {
+                if let Some(letter) = letters.under_way[*from][self.rank].pop_front() {
+                    break letter;
+                }
+                // A rank that has failed is the cause, whoever is waited for.
+                let failed = letters.ends.iter().enumerate().find_map(|(rank, end)| match end {
+                    Some(End::Failed(why)) => Some((rank, why.clone())),
+                    _ => None,
+                });
+                if let Some((rank, why)) = failed {
+                    return Err(Error::Failed { rank, host: self.host(rank), why });
+                }
+                if letters.ends[*from].is_some() {
+                    let what = "it ended while the others went on".into();
+                    return Err(Error::Lost { rank: *from, host: self.host(*from), what });
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(late(*from, self.host(*from), self.deadline, call));
+                }
+                letters =
+                    self.post.arrived.wait_timeout(letters, left).unwrap_or_else(PoisonError::into_inner).0;
+            };
+            drop(letters);
+            if letter.len() != buffer.len() {
+                let what = format!("it sent {} bytes in place of {}", letter.len(), buffer.len());
+                return Err(Error::Lost { rank: *from, host: self.host(*from), what });
+            }
+            buffer.copy_from_slice(&letter);
+        }
+        Ok(())
+    }
+
+    fn abort(&self, why: &str) {
+        self.post.ended(self.rank, Some(why.into()));
+    }
+
+    fn leave(&self) {
+        self.post.ended(self.rank, None);
+    }
+}
