@@ -24,12 +24,14 @@ mod fold;
 mod launch;
 mod mpi;
 mod ranks;
+mod settings;
 mod tcp;
 mod threads;
 mod transport;
 
 pub use error::{Error, Result};
 pub use fold::{fold_in_pairs, lanes_of};
-pub use launch::{Launch, OnLoss, Settings};
+pub use launch::Launch;
 pub use ranks::Ranks;
+pub use settings::{OnLoss, Settings};
 pub use threads::on_threads;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::launch::{OnLoss, Settings};
+use crate::settings::{OnLoss, Settings};
 use crate::transport::{Call, Kind, Patience, Transport, host_name};
 use abi::{Library, Request};
 

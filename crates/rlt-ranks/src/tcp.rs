@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::launch::{OnLoss, Settings};
+use crate::settings::{OnLoss, Settings};
 use crate::transport::{Call, Patience, Transport};
 use watch::Watch;
 

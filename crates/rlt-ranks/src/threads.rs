@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::launch::Settings;
 use crate::ranks::Ranks;
+use crate::settings::Settings;
 use crate::transport::{Call, Transport, host_name, late};
 
 /// Runs `work` once on each of `size` ranks, each a thread with its share of the processor's threads, and returns what they

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::launch::OnLoss;
+use crate::settings::OnLoss;
 
 /// Longest reason, bytes.
 const LONGEST_REASON: usize = 8 * 1024;
