@@ -95,12 +95,18 @@ impl Context {
     /// As [`Self::answer`], for a text in which only the program's own colours drive the terminal.
     pub fn answer_painted(&self, text: &str, json: &Value) -> Result<()> {
         let answer = if self.json { visible_json(&json.to_string()) } else { text.trim_end().to_owned() };
-        match writeln!(std::io::stdout(), "{answer}") {
-            // The reader has seen enough (`| head`).
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-            Err(source) => Err(Error::Io { path: "standard output".into(), source }),
-            Ok(()) => Ok(()),
-        }
+        print_bytes(format!("{answer}\n").as_bytes())
+    }
+}
+
+/// Writes to standard output what is no answer of a work but a text to keep (a script, a page).
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        // The reader has seen enough (`| head`).
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(source) => Err(Error::Io { path: "standard output".into(), source }),
+        Ok(()) => Ok(()),
     }
 }
 

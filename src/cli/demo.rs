@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::Result;
-use rlt::demo::{DemoOptions, DemoResult, ExplanationFigures, run, to_json};
+use rlt::demo::{DemoOptions, DemoResult, DemoScale, ExplanationFigures, run, to_json};
+use rlt::report::Sample;
 
 use super::common::Context;
 use super::interrupt::stop_flag;
@@ -16,10 +17,13 @@ use super::interrupt::stop_flag;
 /// and both answer held-out questions. An interrupted demo goes on with the same command.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    /// Every stage in some twenty seconds: too little of each to show what the method is worth
+    #[arg(long)]
+    tiny: bool,
     /// Seed of everything
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where it writes; without it runs/demo, or runs/demo-2 .. where that one is finished
+    /// Where it writes; without it runs/demo (runs/demo-tiny), or runs/demo-2 .. where that one is finished
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Changes to the RL stage (configs/demo/rlt.toml), for example reward.lambda=0
@@ -30,16 +34,19 @@ pub struct DemoArgs {
 impl DemoArgs {
     /// Runs the stages and closes with the table.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let run_dir = self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs")));
-        let options = DemoOptions { run_dir, seed: self.seed, overrides: self.overrides.clone() };
+        let scale = if self.tiny { DemoScale::Tiny } else { DemoScale::Full };
+        let run_dir =
+            self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs"), scale.default_name()));
+        let options = DemoOptions { run_dir, scale, seed: self.seed, overrides: self.overrides.clone() };
         let result = run(&options, &context.progress, stop_flag())?;
-        context.answer(&table(&result), &to_json(&result))
+        let text = format!("{}\n\n{}", table(&result), next_steps(&options.run_dir, &result));
+        context.answer(&text, &to_json(&result))
     }
 }
 
-/// The first of `demo`, `demo-2`, `demo-3` .. that holds no finished demo.
-fn free_run_dir(runs: &Path) -> PathBuf {
-    let names = std::iter::once("demo".to_owned()).chain((2..).map(|n| format!("demo-{n}")));
+/// The first of `NAME`, `NAME-2`, `NAME-3` .. that holds no finished demo.
+fn free_run_dir(runs: &Path, name: &str) -> PathBuf {
+    let names = std::iter::once(name.to_owned()).chain((2..).map(|n| format!("{name}-{n}")));
     let mut dirs = names.map(|name| runs.join(name));
     dirs.find(|dir| !dir.join("demo.json").exists()).expect("an endless list")
 }
@@ -64,8 +71,35 @@ fn table(result: &DemoResult) -> String {
     let _ = writeln!(text, "explanations after RL:  {}", figures(&result.after));
     let seconds: f64 = result.summary.stages.iter().map(|stage| stage.seconds).sum();
     let _ = writeln!(text, "took {:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0);
-    let _ = write!(text, "report: {}", result.report.display());
+    if let Some((best, worst)) = result.best_and_worst() {
+        let _ = write!(text, "\n{}\n{}", example("best", best), example("worst", worst));
+    }
     text
+}
+
+/// A shown explanation, to be read.
+fn example(which: &str, sample: &Sample) -> String {
+    let indented = |text: &str| {
+        let lines = text.trim().lines().filter(|line| !line.trim().is_empty());
+        lines.map(|line| format!("    {line}\n")).collect::<String>()
+    };
+    format!(
+        "the {which} explanation shown of the teacher after RL, reward {:.2}:\n  question\n{}  solution\n{}  explanation\n{}",
+        sample.reward.unwrap_or(f64::NAN),
+        indented(&sample.question),
+        indented(&sample.solution),
+        indented(&sample.explanation)
+    )
+}
+
+/// The page, and what to type for one's own data.
+fn next_steps(run_dir: &Path, result: &DemoResult) -> String {
+    format!(
+        "report: {}\n\nnext, on your own rows:\n  rlt new my-project --demo {}           # with these models\n  \
+         rlt new my-project --teacher DIR --student DIR   # with models of your own",
+        result.report.display(),
+        run_dir.display()
+    )
 }
 
 fn figures(figures: &ExplanationFigures) -> String {

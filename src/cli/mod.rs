@@ -6,6 +6,8 @@
 
 mod common;
 mod compare;
+mod completions;
+mod config;
 mod demo;
 mod eval;
 mod explain;
@@ -15,6 +17,8 @@ mod inspect;
 mod interrupt;
 mod last_line;
 mod logprobs;
+mod man;
+mod new;
 mod plan;
 mod render;
 mod replay;
@@ -31,7 +35,7 @@ mod visible;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use rlt::{Error, Result};
 use rlt_engine::instructions::InstructionSet;
 
@@ -56,6 +60,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compare(compare::CompareArgs),
+    Completions(completions::CompletionsArgs),
+    Config(config::ConfigCommandArgs),
     Demo(demo::DemoArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
@@ -63,6 +69,8 @@ enum Command {
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Logprobs(logprobs::LogprobsArgs),
+    Man(man::ManArgs),
+    New(new::NewArgs),
     Plan(plan::PlanArgs),
     Render(render::RenderArgs),
     Replay(replay::ReplayArgs),
@@ -92,6 +100,8 @@ impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Self::Compare(args) => args.run(context),
+            Self::Completions(args) => args.run(context, Cli::command()),
+            Self::Config(args) => args.run(context),
             Self::Demo(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
@@ -99,6 +109,8 @@ impl Command {
             Self::Import(args) => args.run(context),
             Self::Inspect(args) => args.run(context),
             Self::Logprobs(args) => args.run(context),
+            Self::Man(args) => args.run(context, Cli::command()),
+            Self::New(args) => args.run(context),
             Self::Plan(args) => args.run(context),
             Self::Render(args) => args.run(context),
             Self::Replay(args) => args.run(context),
@@ -172,13 +184,48 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The page of the documentation about every command: what `--help` says.
+    fn commands_page() -> String {
+        let mut program = Cli::command().term_width(100);
+        program.build();
+        let mut page = String::from(
+            "# Commands\n\nWhat `rlt COMMAND --help` says, for every command. This page is generated.\n",
+        );
+        let mut section = |title: &str, help: String| {
+            let help: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+            page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n")));
+        };
+        section("rlt", program.clone().render_long_help().to_string());
+        for command in program.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            section(&format!("rlt {}", command.get_name()), command.render_long_help().to_string());
+        }
+        page
+    }
+
+    /// The pages that are generated are what the code says; `RLT_WRITE_REFERENCE=1` writes them.
+    #[test]
+    fn the_reference_of_commands_and_keys_is_that_of_the_code() {
+        let pages =
+            [("COMMANDS.md", commands_page()), ("KEYS.md", rlt::config::Config::reference_page().unwrap())];
+        for (name, page) in pages {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+            if std::env::var_os("RLT_WRITE_REFERENCE").is_some() {
+                std::fs::write(&path, &page).unwrap();
+            }
+            let written = std::fs::read_to_string(&path).unwrap_or_default();
+            let differs = written.lines().zip(page.lines()).find(|(was, is)| was != is);
+            assert!(
+                written == page,
+                "docs/{name} is behind the code ({differs:?}): RLT_WRITE_REFERENCE=1 cargo test --workspace --bin rlt"
+            );
+        }
     }
 
     #[test]

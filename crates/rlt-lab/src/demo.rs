@@ -8,6 +8,9 @@
 //! 5. A student is distilled from each set of explanations.
 //! 6. Base model and students answer held-out questions.
 
+mod forecast;
+mod scale;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -17,7 +20,9 @@ use serde_json::{Map, Value, json};
 
 pub use crate::miniature::ExplanationFigures;
 use crate::miniature::{Miniature, TeacherTraces, figures, write_student_rows};
-use crate::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
+use crate::worlds::lexicon::write_model_folder;
+use crate::worlds::{DatasetFiles, World, WorldContent};
+use forecast::{Forecast, probe, roughly};
 use rlt_method::config::Config;
 use rlt_method::dataset::TraceRow;
 use rlt_method::error::{Error, Result};
@@ -29,27 +34,24 @@ use rlt_method::run_dir::open_folder_of_runs;
 use rlt_method::score::{Formats, RltSample, ScoredSample, ledger_columns, score_columns, score_traces};
 use rlt_method::training::run::frozen_model;
 use rlt_report::{self as report, DemoSummary, Explanations, Sample, Stage, Student};
+use scale::Amounts;
+pub use scale::DemoScale;
 
 const BASE: &str = include_str!("../../../configs/demo/base.toml");
 const TEACHER_SFT: &str = include_str!("../../../configs/demo/teacher_sft.toml");
 const RLT: &str = include_str!("../../../configs/demo/rlt.toml");
 const STUDENT: &str = include_str!("../../../configs/demo/student.toml");
 
-/// Held-out questions that base model and students answer, and answers to each.
-const EVAL_QUESTIONS: usize = 300;
-const EVAL_SAMPLES: usize = 2;
 /// Temperature of the answers.
 const EVAL_TEMPERATURE: f32 = 0.8;
-/// Training questions that both teachers explain, for the students.
-const EXPLAINED_QUESTIONS: usize = 1500;
-/// Held-out questions that both teachers explain, for the report.
-const SHOWN_QUESTIONS: usize = 6;
 
 /// What a demo is made with.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
     /// Where it writes.
     pub run_dir: PathBuf,
+    /// How much of everything.
+    pub scale: DemoScale,
     /// Seed of everything.
     pub seed: u64,
     /// `key=value` changes of the RL stage's configuration (`reward.lambda=0`).
@@ -78,12 +80,16 @@ pub struct DemoResult {
 /// `stop`.
 pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<DemoResult> {
     let _folder = open_folder_of_runs(&options.run_dir, "demo")?;
-    let demo = Demo { options, progress, stop, world: World::Market };
-    let mut stages = Stages { progress, done: Vec::new() };
+    let amounts = options.scale.amounts();
+    let demo = Demo { options, amounts: &amounts, progress, stop, world: World::Market };
     let at = |name: &str| options.run_dir.join(name);
+    let weightless = at("world/model");
+    write_model_folder(&weightless, &amounts.shape)?;
+    let forecast = Forecast::new(&amounts.stage_seconds, probe(&weightless)?);
+    let mut stages = Stages { progress, done: Vec::new(), forecast };
 
     let files = stages.time("World: stories, textbook, tokenizer", || {
-        demo.world.write_dataset(&at("world"), options.seed, &Sizes::default(), &ModelShape::default())
+        demo.world.write_dataset(&at("world"), options.seed, &amounts.sizes, &amounts.shape)
     })?;
     let base = stages.time("Base model: the textbook, from random weights", || {
         demo.fine_tune("base", BASE, &files.model, &files.textbook)
@@ -141,20 +147,25 @@ pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) ->
 struct Stages<'a> {
     progress: &'a dyn Progress,
     done: Vec<Stage>,
+    forecast: Forecast<'a>,
 }
 
 impl Stages<'_> {
     fn time<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.progress.note(&format!("{}. {name}", self.done.len() + 1));
+        let left = roughly(self.forecast.left());
+        self.progress.note(&format!("{}. {name} (about {left} left in all)", self.done.len() + 1));
         let started = Instant::now();
         let result = work()?;
-        self.done.push(Stage { name: name.into(), seconds: started.elapsed().as_secs_f64() });
+        let seconds = started.elapsed().as_secs_f64();
+        self.forecast.end_stage(seconds);
+        self.done.push(Stage { name: name.into(), seconds });
         Ok(result)
     }
 }
 
 struct Demo<'a> {
     options: &'a DemoOptions,
+    amounts: &'a Amounts,
     progress: &'a dyn Progress,
     stop: &'a AtomicBool,
     world: World,
@@ -179,6 +190,7 @@ impl Demo<'_> {
     fn reinforce(&self, name: &str, teacher: &Path, student: &Path, questions: &Path) -> Result<PathBuf> {
         let mut config = self.config(name, RLT, teacher, questions)?;
         student.clone_into(&mut config.model.student);
+        config.grpo.steps = self.amounts.rl_steps.unwrap_or(config.grpo.steps);
         self.miniature().reinforce(&config)
     }
 
@@ -200,7 +212,7 @@ impl Demo<'_> {
 
     /// Writes the rows that a student learns from, and says what they are like.
     fn explain(&self, file: &str, teacher: &Path, files: &DatasetFiles) -> Result<ExplanationFigures> {
-        let explained = self.traces(teacher, &files.questions_train, EXPLAINED_QUESTIONS)?;
+        let explained = self.traces(teacher, &files.questions_train, self.amounts.explained_questions)?;
         let traces = &explained.traces;
         let n =
             write_student_rows(&self.options.run_dir.join(file), traces, &explained.style, &explained.chat)?;
@@ -215,7 +227,7 @@ impl Demo<'_> {
     /// A few explanations with everything the report shows of them.
     fn shown(&self, teacher: &Path, student: &Path, files: &DatasetFiles) -> Result<Vec<Sample>> {
         let TeacherTraces { traces, style, chat } =
-            self.traces(teacher, &files.questions_heldout, SHOWN_QUESTIONS)?;
+            self.traces(teacher, &files.questions_heldout, self.amounts.shown_questions)?;
         let config = self.config("rlt", RLT, teacher, &files.questions_heldout)?;
         let student_chat = ChatText::from_dir(student)?;
         let formats = Formats { style: &style, teacher: &chat, student: &student_chat };
@@ -239,9 +251,10 @@ impl Demo<'_> {
         config.sampling.temperature = EVAL_TEMPERATURE;
         config.sampling.max_running = 256;
         config.sampling.max_new_tokens = 200;
-        config.data.max_rows = EVAL_QUESTIONS;
+        config.data.max_rows = self.amounts.eval_questions;
         let task = Task::world_rows(self.world, &config.data)?;
-        let (mut report, records) = self.miniature().evaluate(&config, label, &task, EVAL_SAMPLES)?;
+        let (mut report, records) =
+            self.miniature().evaluate(&config, label, &task, self.amounts.eval_samples)?;
         let summary = &report.summary;
         let student = Student {
             name: name.into(),
@@ -259,6 +272,17 @@ impl Demo<'_> {
             &records,
         )?;
         Ok(student)
+    }
+}
+
+impl DemoResult {
+    /// The shown explanations of the trained teacher with the highest and the lowest reward; none where none has one.
+    pub fn best_and_worst(&self) -> Option<(&Sample, &Sample)> {
+        let reward = |sample: &&Sample| sample.reward.filter(|reward| reward.is_finite());
+        let scored = || self.summary.after.samples.iter().filter(|sample| reward(sample).is_some());
+        let by_reward =
+            |a: &&Sample, b: &&Sample| a.reward.unwrap_or(0.0).total_cmp(&b.reward.unwrap_or(0.0));
+        Some((scored().max_by(by_reward)?, scored().min_by(by_reward)?))
     }
 }
 

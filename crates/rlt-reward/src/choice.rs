@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// `grpo.objective`: what is maximised. Each sets defaults for the keys after it ([`ObjectiveSettings::of`]).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     /// Group relative policy optimisation (arXiv 2402.03300): the paper's.
@@ -24,6 +25,7 @@ pub enum Objective {
 
 /// `grpo.baseline`: what is subtracted from a completion's reward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Baseline {
     /// The mean of its group.
@@ -38,6 +40,7 @@ pub enum Baseline {
 
 /// `grpo.scale`: what the difference to the baseline is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
     /// The standard deviation of its group's rewards.
@@ -50,6 +53,7 @@ pub enum Scale {
 
 /// `grpo.loss_mean`: how the losses of the tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LossMean {
     /// The mean over the tokens of each completion, then over completions.
@@ -65,6 +69,7 @@ pub enum LossMean {
 
 /// `grpo.kl`: the estimator of the divergence from the reference model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KlToReference {
     /// The log-ratio, summed over a completion and subtracted from its reward. (As a term of the loss its gradient

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What D_j is (`reward.kl`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
     /// The sampled token's log-ratio (the official code's).
@@ -18,6 +19,7 @@ pub enum KlEstimator {
 
 /// How the values of the tokens become one (`reward.solution_reduction`, `reward.kl_reduction`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// Their mean (the paper's).

@@ -1,9 +1,10 @@
 //! `reward.grader`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `reward.grader`: what makes an answer right. It is the same rule for every row, whatever its question reads like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerRule {
     /// The solution section says what the row's solution says (as `rlt eval` grades a file of rows).

@@ -1,12 +1,13 @@
 //! `[grpo]`: the loop, the objective with its defaults, and which settings compose.
 
 pub use rlt_reward::choice::{Baseline, KlToReference, LossMean, Objective, ObjectiveSettings, Scale};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// `[grpo]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpoConfig {
     /// Batches of completions; each is learnt from in `epochs` times `minibatches` optimizer steps.
@@ -40,7 +41,7 @@ pub struct GrpoConfig {
     /// Estimator of the KL term.
     pub kl: KlToReference,
     /// Every this many steps the reference moves towards the policy; 0 never. Unset, 32, and 0 where the reference cannot
-    /// move ([`super::Config::reference_sync_every`]).
+    /// move (with `lora.rank`).
     pub reference_sync_every: Option<usize>,
     /// Share of the policy in the synchronised reference.
     pub reference_mixup: f32,

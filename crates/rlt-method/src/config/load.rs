@@ -254,15 +254,19 @@ fn unknown_key(origin: &str, path: &str, specimen: &Table) -> Error {
     usage(origin, format_args!("unknown key {}; the nearest known key is `{nearest}`", place(path)))
 }
 
+fn nearest_key(path: &str, specimen: &Table) -> String {
+    nearest(path, known_keys(specimen, "").into_iter())
+}
+
 /// The known key with the smallest edit distance to `path`. The last part counts most, because a
 /// right key in the wrong table is a common slip.
-fn nearest_key(path: &str, specimen: &Table) -> String {
+pub(super) fn nearest(path: &str, known: impl Iterator<Item = String>) -> String {
     let distance = |known: &String| {
         let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
         let of_key = strsim::damerau_levenshtein(&last(path), &last(known));
         (4 * of_key + strsim::damerau_levenshtein(path, known), known.len())
     };
-    known_keys(specimen, "").into_iter().min_by_key(distance).unwrap_or_default()
+    known.min_by_key(distance).unwrap_or_default()
 }
 
 fn known_keys(table: &Table, prefix: &str) -> Vec<String> {
@@ -275,6 +279,14 @@ fn known_keys(table: &Table, prefix: &str) -> Vec<String> {
         keys.push(path);
     }
     keys
+}
+
+/// Every key that a file may hold, without the tables.
+#[cfg(test)]
+pub(super) fn known_settings() -> Result<Vec<String>> {
+    let specimen = specimen()?;
+    let is_key = |key: &String| lookup(&specimen, key).is_some_and(|value| !value.is_table());
+    Ok(known_keys(&specimen, "").into_iter().filter(is_key).collect())
 }
 
 /// Splits `key=value` and reads the value as the key wants it.

@@ -2,10 +2,11 @@
 
 use rlt_model::adapter::{LoraSettings, Target};
 use rlt_model::training_pass::Keep;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// An entry of `lora.targets`, named as the module of the Hugging Face layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraTarget {
     /// Queries.
@@ -39,7 +40,7 @@ impl From<LoraTarget> for Target {
 }
 
 /// `[lora]`: train low-rank terms beside the frozen weights (arXiv 2106.09685).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
     /// Rank of each term; 0 trains the weights themselves.
@@ -69,7 +70,7 @@ impl Default for LoraConfig {
 }
 
 /// `memory.recompute`: what of a forward pass the backward pass computes again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
     /// Nothing: all activations are held. Fastest.
@@ -89,7 +90,7 @@ impl From<Recompute> for Keep {
 }
 
 /// `memory.idle`: what becomes of memory that a stage of a step has done with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Idle {
     /// It is kept for the same stage of the next step: faster, mostly for small models.
@@ -100,7 +101,7 @@ pub enum Idle {
 }
 
 /// `[memory]`: what training holds in memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryConfig {
     /// What of the forward pass is computed again instead of held.

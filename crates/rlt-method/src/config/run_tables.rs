@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[train]`: what both kinds of training share.
@@ -14,7 +15,7 @@ pub struct TrainConfig {
 }
 
 /// `[eval]`: evaluation while training, on rows that are not trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
     /// Evaluate every this many steps, and after the last one; 0 never does.
@@ -38,7 +39,7 @@ impl Default for EvalConfig {
 }
 
 /// `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointConfig {
     /// Save every this many steps; 0 saves only at the end.

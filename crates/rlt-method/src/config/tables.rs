@@ -6,6 +6,7 @@ use rlt_engine::arithmetic::Arithmetic;
 use rlt_model::weights::Dtype;
 use rlt_reward::settings::RltSettings;
 pub use rlt_reward::settings::{KlEstimator, Reduction};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,10 +14,11 @@ use super::{
 };
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Name of the run; also the default folder under `runs/`.
+    /// Name of the run; also the default folder under `runs/`. Empty means the configuration file's name without its
+    /// ending, else `run`.
     pub name: String,
     /// Where the run writes; empty means `runs/NAME`.
     pub run_dir: PathBuf,
@@ -30,7 +32,7 @@ pub struct Config {
     pub world: WorldConfig,
     /// Training rows.
     pub data: DataConfig,
-    /// Wording and tags.
+    /// Wording and tags. Parts that are unset are those of the style.
     pub prompts: PromptsConfig,
     /// The reward.
     pub reward: RewardConfig,
@@ -55,7 +57,7 @@ pub struct Config {
 }
 
 /// `[model]`: folders in the Hugging Face layout.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelPaths {
     /// The model to train.
@@ -73,7 +75,7 @@ pub struct ModelPaths {
 }
 
 /// `model.save_dtype`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SaveDtype {
     /// Exactly what was trained. The default, also after a bf16 checkpoint: a step of RL is often smaller
@@ -97,7 +99,7 @@ impl From<SaveDtype> for Dtype {
 }
 
 /// `model.arithmetic`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Products {
     /// Nothing is rounded.
@@ -118,7 +120,7 @@ impl From<Products> for Arithmetic {
 }
 
 /// `[data]`: rows and their columns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
     /// A .jsonl, .json, .csv or .parquet file, a folder of them, or a data set of the Hugging Face hub
@@ -141,7 +143,7 @@ pub struct DataConfig {
 }
 
 /// `data.special_tokens`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TypedTokens {
     /// What they are, as in transformers: a row can end and begin turns. Told with a count.
@@ -169,7 +171,7 @@ impl Default for DataConfig {
 }
 
 /// `[prompts]`: a named style, each part of which can be replaced.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PromptsConfig {
     /// `stratos` (default when empty), `r1`, `think` (as `r1`, without solution tags), or a path to a TOML file with the keys below.
@@ -197,7 +199,7 @@ pub struct PromptsConfig {
 }
 
 /// `reward.kind`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardKind {
     /// The dense reward of the paper, from a student's log-probabilities.
@@ -217,7 +219,7 @@ impl RewardKind {
 }
 
 /// `[reward]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardConfig {
     /// Which reward.
@@ -227,9 +229,9 @@ pub struct RewardConfig {
     pub grader: Option<AnswerRule>,
     /// Weight of the minimum (r_SS) and the maximum (r_KL) against the mean.
     pub alpha: f32,
-    /// Weight of the minimum in r_SS where it is not [`Self::alpha`].
+    /// Weight of the minimum in r_SS where it is not `alpha`.
     pub alpha_min: Option<f32>,
-    /// Weight of the maximum in r_KL where it is not [`Self::alpha`].
+    /// Weight of the maximum in r_KL where it is not `alpha`.
     pub alpha_max: Option<f32>,
     /// Weight of r_SS.
     pub solution_weight: f32,
@@ -254,7 +256,7 @@ pub struct RewardConfig {
     /// Added when the end tag is missing.
     pub format_penalty: f32,
     /// The reward of what cannot be scored (an empty thought, a sequence beyond the context) where it is not
-    /// [`Self::format_penalty`]. It must lie below ordinary rewards, or training learns to write nothing.
+    /// `format_penalty`. It must lie below ordinary rewards, or training learns to write nothing.
     pub unscorable_reward: Option<f32>,
     /// What training adds to it.
     pub add: AddedRewards,
@@ -262,7 +264,7 @@ pub struct RewardConfig {
 
 /// `[reward.add]`: values that are added to the reward of a completion in training, each times its weight here; 0 adds
 /// nothing. Each is logged apart.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AddedRewards {
     /// 1 where the explanation's answer is right, graded as a solution would be, else 0 (`reward.kind = "rlt"`).
@@ -273,7 +275,7 @@ pub struct AddedRewards {
     pub repetition: f32,
     /// Length as a share of `sampling.max_new_tokens`, 0 to 1.
     pub length: f32,
-    /// How far the length reaches into the last [`Self::overlong_cache`] tokens before `sampling.max_new_tokens`, 0 to 1
+    /// How far the length reaches into the last `overlong_cache` tokens before `sampling.max_new_tokens`, 0 to 1
     /// (DAPO's soft overlong punishment, arXiv 2503.14476: -1).
     pub overlong: f32,
     /// Those tokens; unset, a fifth of `sampling.max_new_tokens` (DAPO's 4,096 of 20,480).
@@ -348,7 +350,7 @@ impl Default for RewardConfig {
 }
 
 /// `[sampling]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingConfig {
     /// Softmax temperature; 0 takes the most likely token.
@@ -382,7 +384,7 @@ impl Default for SamplingConfig {
 }
 
 /// `sft.format`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SftFormat {
     /// Question and solution in the prompt; the loss counts the explanation.
@@ -395,7 +397,7 @@ pub enum SftFormat {
 }
 
 /// `[sft]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SftConfig {
     /// What a row becomes.
@@ -423,7 +425,7 @@ impl Default for SftConfig {
 }
 
 /// `optimizer.schedule`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Half a cosine down to zero.
@@ -436,7 +438,7 @@ pub enum Schedule {
 }
 
 /// `[optimizer]`: AdamW with decoupled decay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// Peak learning rate.
@@ -460,7 +462,7 @@ pub struct OptimizerConfig {
 }
 
 /// `optimizer.moments`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MomentDtype {
     /// 8 bytes a parameter for both.

@@ -1,6 +1,7 @@
 //! `[world]`: rows and a model that a run makes itself. Here are the names and sizes; who starts a run brings what makes
 //! them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::answer_rule::AnswerRule;
@@ -49,7 +50,7 @@ impl World {
 
 /// `[world]`: rows and a model of random weights that the run makes itself, in `RUN/world`. They stand in for
 /// whatever of `model.path`, `model.student` and `data.path` is not set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorldConfig {
     /// Which world (`market`); empty for a run on rows and models of your own.
