@@ -39,7 +39,7 @@ impl DemoArgs {
             self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs"), scale.default_name()));
         let options = DemoOptions { run_dir, scale, seed: self.seed, overrides: self.overrides.clone() };
         let result = run(&options, &context.progress, stop_flag())?;
-        let text = format!("{}\n\n{}", table(&result), next_steps(&options.run_dir, &result));
+        let text = format!("{}\n{}", table(&result), next_steps(&options.run_dir, &result));
         context.answer(&text, &to_json(&result))
     }
 }
@@ -95,8 +95,8 @@ fn example(which: &str, sample: &Sample) -> String {
 /// The page, and what to type for one's own data.
 fn next_steps(run_dir: &Path, result: &DemoResult) -> String {
     format!(
-        "report: {}\n\nnext, on your own rows:\n  rlt new my-project --demo {}           # with these models\n  \
-         rlt new my-project --teacher DIR --student DIR   # with models of your own",
+        "report: {}\n\nnext, on your own rows:\n  rlt new my-project --demo {}    # with these models\n  \
+         rlt new my-project --teacher DIR --student DIR    # with models of your own",
         result.report.display(),
         run_dir.display()
     )

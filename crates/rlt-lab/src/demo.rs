@@ -153,7 +153,7 @@ struct Stages<'a> {
 impl Stages<'_> {
     fn time<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let left = roughly(self.forecast.left());
-        self.progress.note(&format!("{}. {name} (about {left} left in all)", self.done.len() + 1));
+        self.progress.note(&format!("{}. {name} ({left} left in all)", self.done.len() + 1));
         let started = Instant::now();
         let result = work()?;
         let seconds = started.elapsed().as_secs_f64();
