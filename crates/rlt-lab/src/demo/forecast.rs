@@ -10,7 +10,7 @@ use rlt_model::config::ModelConfig;
 use std::path::Path;
 
 /// What [`probe`] takes on the machine on which the stages were timed: two cores of an Intel Xeon with AVX-512.
-pub(super) const PROBE_SECONDS: f64 = 0.1;
+pub(super) const PROBE_SECONDS: f64 = 0.03;
 /// How often the probe runs.
 const PROBES: u32 = 8;
 /// The probe counts as much as this many seconds of stages: it is short, and only like what they do.

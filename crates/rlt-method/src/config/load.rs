@@ -9,6 +9,7 @@ use rlt_files::MOST_SETTINGS;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::nearest::nearest;
 use super::{
     AddedRewards, AnswerRule, Baseline, Config, GrpoConfig, LossMean, PromptsConfig, RewardConfig, Scale,
     TrainConfig,
@@ -256,17 +257,6 @@ fn unknown_key(origin: &str, path: &str, specimen: &Table) -> Error {
 
 fn nearest_key(path: &str, specimen: &Table) -> String {
     nearest(path, known_keys(specimen, "").into_iter())
-}
-
-/// The known key with the smallest edit distance to `path`. The last part counts most, because a
-/// right key in the wrong table is a common slip.
-pub(super) fn nearest(path: &str, known: impl Iterator<Item = String>) -> String {
-    let distance = |known: &String| {
-        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
-        let of_key = strsim::damerau_levenshtein(&last(path), &last(known));
-        (4 * of_key + strsim::damerau_levenshtein(path, known), known.len())
-    };
-    known.min_by_key(distance).unwrap_or_default()
 }
 
 fn known_keys(table: &Table, prefix: &str) -> Vec<String> {

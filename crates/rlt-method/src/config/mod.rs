@@ -11,6 +11,7 @@ mod derived;
 mod grpo;
 mod load;
 mod memory;
+mod nearest;
 mod reference;
 mod run_tables;
 mod tables;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Config;
-use super::load::nearest;
+use super::nearest::nearest;
 use crate::{Error, Result};
 
 /// One key of a configuration.
