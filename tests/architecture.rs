@@ -75,6 +75,7 @@ fn each_crate_knows_those_below_it_and_no_other() {
         ("rlt-ranks", &[]),
         ("rlt-report", &["files", "method"]),
         ("rlt-reward", &[]),
+        ("rlt-serve", &["model"]),
     ];
     assert_eq!(crates(), known.map(|(name, _)| name));
     for (name, below) in known {
