@@ -46,7 +46,7 @@ struct Fields {
     #[serde(default)]
     seed: Number,
     #[serde(default)]
-    rlt_draws: Option<Draws>,
+    rlt_draw: Option<DrawKeys>,
     #[serde(default)]
     stop_token_ids: Option<Vec<u32>>,
     #[serde(default)]
@@ -105,10 +105,10 @@ fn neutral() -> Neutral {
     Neutral(true)
 }
 
-/// Keys of the draws as the engine has them when it is asked directly, instead of one seed.
+/// Keys of the draws as the engine has them when it is asked directly: more than one seed, and in its place.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Draws {
+struct DrawKeys {
     seed: u64,
     stream: [u64; 2],
 }
@@ -210,13 +210,10 @@ impl Asked {
             max_running,
         };
         let seed = fields.seed.whole("seed", -1, i128::from(i64::MIN), i128::from(u64::MAX))?;
-        let draws = match (fields.rlt_draws, fields.seed) {
-            (Some(_), Number::Whole(_) | Number::Other(_)) => {
-                return Err(Refusal::field("rlt_draws", "takes the place of a seed: send one of the two"));
-            }
+        let draws = match (fields.rlt_draw, fields.seed) {
             (Some(draws), _) => draws,
-            (None, Number::None) => Draws { seed: 0, stream: [any_seed(), SERVED] },
-            (None, _) => Draws { seed: 0, stream: [seed as u64, SERVED] },
+            (None, Number::None) => DrawKeys { seed: 0, stream: [any_seed(), SERVED] },
+            (None, _) => DrawKeys { seed: 0, stream: [seed as u64, SERVED] },
         };
         let request =
             |prompt: &TokenIds| GenerationRequest { prompt: prompt.clone(), n, stream: draws.stream };

@@ -70,7 +70,7 @@ impl Service {
         let body = || -> Result<Value, Refusal> { small_body(&request.body) };
         let json = match (request.method.as_str(), request.path.as_str()) {
             ("GET", "/health") => return Ok(Vec::new()),
-            ("GET", "/version") => json!({ "version": concat!("rlt-", env!("CARGO_PKG_VERSION")) }),
+            ("GET", "/version") => json!({ "version": env!("CARGO_PKG_VERSION") }),
             ("GET", "/v1/models") => self.models(),
             ("GET", "/weight_info") => json!({ "weight_version": self.weights.label() }),
             ("GET", "/is_paused") => json!({ "is_paused": self.queue.is_paused() }),
