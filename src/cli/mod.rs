@@ -26,7 +26,6 @@ mod report;
 mod reproduce;
 mod score;
 mod select;
-mod serve;
 mod sft;
 mod terminal;
 mod threads;
@@ -79,7 +78,6 @@ enum Command {
     Reproduce(reproduce::ReproduceArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
-    Serve(serve::ServeArgs),
     Sft(sft::SftArgs),
     Train(train::TrainArgs),
 }
@@ -120,7 +118,6 @@ impl Command {
             Self::Reproduce(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
-            Self::Serve(args) => args.run(context),
             Self::Sft(args) => args.run(context),
             Self::Train(args) => args.run(context),
         }

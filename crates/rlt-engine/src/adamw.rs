@@ -22,17 +22,22 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
-/// Elements handled at a time; fixed, so sums have a fixed shape.
-const BLOCK: usize = 1 << 14;
+/// Elements handled at a time; fixed, so sums have a fixed shape. Parts of a tensor that begin and end at its multiples are
+/// updated, and their squares summed, as in the whole tensor.
+pub const BLOCK: usize = 1 << 14;
 
 /// Sum of squares of all elements, in f64 over blocks in order; 0 without numbers.
 pub fn sum_of_squares(x: &Tensor) -> f64 {
+    squares_of_blocks(x).iter().sum()
+}
+
+/// The sums that [`sum_of_squares`] adds up: of every [`BLOCK`] elements, in order; none without numbers.
+pub fn squares_of_blocks(x: &Tensor) -> Vec<f64> {
     if let Device::Sizes(sizes) = x.device() {
         sizes.did_rows(x.len());
-        return 0.0;
+        return Vec::new();
     }
-    let blocks: Vec<f64> = x
-        .data()
+    x.data()
         .par_chunks(BLOCK)
         .map(|block| {
             f64::from(simd::vectorized(
@@ -40,8 +45,7 @@ pub fn sum_of_squares(x: &Tensor) -> f64 {
                 || simd::dot(block, block),
             ))
         })
-        .collect();
-    blocks.iter().sum()
+        .collect()
 }
 
 /// A step's factors, in the precision of the arithmetic.
@@ -108,12 +112,33 @@ impl AdamW {
         decay: bool,
         index: usize,
     ) {
+        self.update_from(0, value, gradient, first, second, gradient_scale, step, decay, index);
+    }
+
+    /// As [`Self::update`], of the part of `value` that begins at its element `from`, a multiple of [`BLOCK`], and is as long
+    /// as `gradient` and the moments: to the bit what it is when the whole is updated.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn update_from(
+        &self,
+        from: usize,
+        value: &mut Tensor,
+        gradient: &Tensor,
+        first: &mut Moment,
+        second: &mut Moment,
+        gradient_scale: f32,
+        step: u64,
+        decay: bool,
+        index: usize,
+    ) {
         if let Device::Sizes(sizes) = value.device() {
             // Value, moments and gradient are read, all but the last are written.
-            return sizes.did_rows(7 * value.len());
+            return sizes.did_rows(7 * gradient.len());
         }
         let factors = self.factors(step, decay);
-        let blocks = value.data_mut().par_chunks_mut(BLOCK).zip(gradient.data().par_chunks(BLOCK));
+        let part = &mut value.data_mut()[from..from + gradient.len()];
+        let blocks = part.par_chunks_mut(BLOCK).zip(gradient.data().par_chunks(BLOCK));
         match (first, second) {
             (Moment::F32(first), Moment::F32(second)) => {
                 let moments =
@@ -133,7 +158,7 @@ impl AdamW {
                 let key = random_bits(step as u32, index as u32);
                 let moments = first.numbers.par_chunks_mut(BLOCK).zip(second.numbers.par_chunks_mut(BLOCK));
                 blocks.zip(moments).enumerate().for_each(|(block, ((value, gradient), (first, second)))| {
-                    let start = (block * BLOCK) as u32;
+                    let start = (from + block * BLOCK) as u32;
                     simd::vectorized(
                         #[inline(always)]
                         || {

@@ -192,6 +192,14 @@ impl Tensor {
         }
     }
 
+    /// Lets `change` change the numbers as the host sees them, row by row. A device without numbers has none to change.
+    pub fn change_on_host<T>(&mut self, change: impl FnOnce(&mut [f32]) -> T) -> T {
+        match self.device() {
+            Device::Cpu => change(self.data_mut()),
+            Device::Sizes(_) => change(&mut []),
+        }
+    }
+
     /// As [`Self::to_host`], in memory of the host's own.
     pub fn into_host(self) -> Vec<f32> {
         drop(self.device().hold(4 * self.len() as u64));

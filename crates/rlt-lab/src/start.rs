@@ -7,13 +7,14 @@ use crate::worlds::supply::supply_world;
 use rlt_method::config::Config;
 use rlt_method::error::Result;
 use rlt_method::progress::Progress;
+use rlt_method::ranks::Ranks;
 use rlt_method::training::{Host, Trained};
 use rlt_method::{grpo, sft};
 use rlt_report::write_report;
 
-/// Everything that a training run is lent.
+/// Everything that a training run is lent, on one rank; `Host { ranks, ..host(progress, stop) }` is that of several.
 pub fn host<'a>(progress: &'a dyn Progress, stop: &'a AtomicBool) -> Host<'a> {
-    Host { progress, stop, supply_world, write_report }
+    Host { progress, stop, ranks: Ranks::alone(), supply_world, write_report }
 }
 
 /// As [`sft::train`].

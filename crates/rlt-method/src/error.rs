@@ -49,6 +49,9 @@ pub enum Error {
     /// The model, its tokenizer or its folder.
     #[error(transparent)]
     Model(#[from] rlt_model::Error),
+    /// Another rank.
+    #[error(transparent)]
+    Ranks(#[from] rlt_ranks::Error),
     /// A GGUF file.
     #[error(transparent)]
     Gguf(#[from] rlt_gguf::Error),

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod progress;
 pub mod prompts;
 pub mod random;
+pub mod ranks;
 pub mod replay;
 pub mod run_dir;
 pub mod run_log;

@@ -7,6 +7,7 @@ pub(crate) mod added;
 mod columns;
 mod jobs;
 mod sample;
+mod wire;
 
 use rayon::prelude::*;
 
@@ -19,6 +20,7 @@ use crate::scorer::Scorer;
 use jobs::{Job, full_scores, job_logprobs};
 use rlt_reward::rlt::{RltInputs, Unscorable, check_finite, explanation_value, rlt_reward};
 
+pub(crate) use added::PartName;
 pub(crate) use columns::number;
 pub use columns::{NGRAM_TOKENS, ledger_columns, score_columns};
 pub use sample::{Formats, RltSample, ScoredSample, forged};

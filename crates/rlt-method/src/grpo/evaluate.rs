@@ -11,6 +11,7 @@ use super::rewards::verdicts;
 use super::sample::{Question, groups};
 use crate::error::{Error, Result};
 use crate::metrics::{EVAL_S, EVALUATED, REWARD};
+use crate::ranks::{Ranks, agree, dealt, gather};
 use crate::sampler::Sampler;
 use crate::training::inputs::Checksum;
 use crate::training::{HeldOutScore, RowsSum};
@@ -41,7 +42,8 @@ impl HeldOut {
         RowsSum { n: self.questions.len(), checksum: sum.finish() }
     }
 
-    /// Samples completions of each question, as training does, and rewards them. The score is the mean reward.
+    /// Samples completions of each question, as training does, and rewards them, each rank those of its questions. The score is
+    /// the mean reward.
     ///
     /// # Errors
     /// As a step of training, which also looks at the context's stop.
@@ -50,6 +52,7 @@ impl HeldOut {
         context: &StepContext,
         sampler: &dyn Sampler,
         reward: &dyn Reward,
+        ranks: &Ranks,
     ) -> Result<HeldOutScore> {
         let started = Instant::now();
         let request = |(index, question): (u64, &Question)| GenerationRequest {
@@ -58,7 +61,9 @@ impl HeldOut {
             stream: [STREAM, index],
         };
         let requests: Vec<GenerationRequest> = (0..).zip(&self.questions).map(request).collect();
-        let completions = sampler.sample(&requests, context.stop)?;
+        let own = dealt(ranks, requests.len());
+        let completions = agree(ranks, sampler.sample(&requests[own.clone()], context.stop))?;
+        let completions = gather(ranks, completions)?;
         context.config.memory.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
         let answered: Vec<Answered> = questions
@@ -66,10 +71,11 @@ impl HeldOut {
             .zip(&completions)
             .map(|(question, completions)| Answered { question, completions })
             .collect();
-        let verdicts = verdicts(reward, context, &answered).map_err(|error| match error {
+        let verdicts = verdicts(reward, context, &answered[own]).map_err(|error| match error {
             Error::NonFinite(what) => Error::NonFinite(format!("on the held-out rows: {what}")),
             other => other,
-        })?;
+        });
+        let verdicts = gather(ranks, agree(ranks, verdicts)?)?;
         context.config.memory.end_stage();
         let all = describe(&groups(&questions, completions, verdicts));
         let score = REWARD.mean.of(&all).unwrap_or(f64::NAN);

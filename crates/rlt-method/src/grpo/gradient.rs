@@ -8,8 +8,8 @@ use rlt_model::{Decoder, Gradients, Stop};
 
 use crate::config::ObjectiveSettings;
 use crate::error::{Error, Result};
-use crate::training::GradientSum;
-use crate::training::lanes::fold;
+use crate::ranks::{agree, wire_fields};
+use crate::training::{GradientSum, SharedLanes};
 use rlt_reward::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 
 /// What one optimizer step learns from.
@@ -64,9 +64,11 @@ pub(crate) struct StepLoss {
     pub log_ratio_max: f64,
 }
 
+wire_fields!(StepLoss { loss, kl_to_reference, clipped_share, log_ratio_max });
+
 impl StepLoss {
     /// This and what another lane of the batch came to.
-    fn and(self, other: Self) -> Self {
+    fn and(&self, other: &Self) -> Self {
         let kl = match (self.kl_to_reference, other.kl_to_reference) {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
@@ -90,19 +92,24 @@ struct Token {
 }
 
 impl Batch<'_> {
-    /// The gradient of the loss into `sum`, lane by lane, micro-batch by micro-batch. A group's prompt is computed once in
-    /// every micro-batch that has a part of it.
+    /// The gradient of this rank's lanes into `sum`, lane by lane, micro-batch by micro-batch, and the loss of all ranks'. A
+    /// group's prompt is computed once in every micro-batch that has a part of it.
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming step, row and sample, or that it was asked to stop, which it looks at before every
-    /// micro-batch; `sum` is incomplete then.
-    pub fn gradient(&self, policy: &Decoder, sum: &mut GradientSum, stop: Stop) -> Result<StepLoss> {
+    /// micro-batch, on all ranks where it is so on one; `sum` is incomplete then.
+    pub fn gradient(
+        &self,
+        policy: &Decoder,
+        lanes: &SharedLanes,
+        sum: &mut GradientSum,
+        stop: Stop,
+    ) -> Result<StepLoss> {
         let tokens = self.tokens();
-        let lanes = 0..self.lanes.len();
-        let of_lanes = sum.of_lanes(lanes, |lane, gradients| {
+        let of_lanes = sum.of_lanes(lanes.own(), |lane, gradients| {
             self.gradient_of_lane(&self.lanes[lane], &tokens, policy, gradients, stop)
-        })?;
-        let loss = fold(of_lanes, StepLoss::and).unwrap_or_default();
+        });
+        let loss = lanes.fold(agree(lanes.ranks(), of_lanes)?, |sum, other| *sum = sum.and(other))?;
         let share = 1.0 / (tokens.len().max(1) as f64);
         Ok(StepLoss { clipped_share: loss.clipped_share * share, ..loss })
     }

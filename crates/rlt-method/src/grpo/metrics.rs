@@ -155,7 +155,7 @@ pub(super) fn sample_rows(
             ("advantage".to_owned(), advantages[group * group_size + index].into()),
         ]);
         if !verdict.parts.is_empty() {
-            let rewards = verdict.parts.iter().map(|&(name, value)| (name.to_owned(), value.into()));
+            let rewards = verdict.parts.iter().map(|(name, value)| (name.to_string(), (*value).into()));
             columns.insert("rewards".into(), Value::Object(rewards.collect()));
         }
         if let Some(system) = &question.system {

@@ -6,7 +6,8 @@ use rlt_model::ids::TokenIds;
 use rlt_reward::advantage::has_zero_variance;
 
 use crate::dataset::QuestionRow;
-use crate::score::{RltSample, ScoredSample};
+use crate::ranks::wire_fields;
+use crate::score::{PartName, RltSample, ScoredSample};
 use crate::training::failure::FailedGroup;
 use crate::training::inputs::Checksum;
 
@@ -54,7 +55,7 @@ impl Sample {
 pub(crate) struct Verdict {
     pub reward: f32,
     /// What the reward is the weighted sum of, by name: that of `reward.kind` first. Empty where that is all.
-    pub parts: Vec<(&'static str, f32)>,
+    pub parts: Vec<(PartName, f32)>,
     /// Whether the completion has the asked sections: the explanation's end tag, or thought and solution.
     pub is_formatted: bool,
     /// Whether its answer is right, where an answer was graded.
@@ -62,6 +63,8 @@ pub(crate) struct Verdict {
     /// The sequences that models were asked about with their log-probabilities, where the reward is made from these.
     pub scored: Option<Box<(RltSample, ScoredSample)>>,
 }
+
+wire_fields!(Verdict { reward, parts, is_formatted, is_correct, scored });
 
 /// The ids of a completion's text, in its own memory: all but the stop token that ended it.
 pub(super) fn text_ids(completion: &Completion) -> TokenIds {

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::model_files::{Deciding, ModelFiles};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::ranks::Ranks;
 use crate::sampler::Sampler;
 use crate::scorer::{Scorer, Stoppable};
 use crate::training::inputs::Checksum;
@@ -78,11 +79,12 @@ impl<'a> Setup<'a> {
         step: u64,
         sampler: &dyn Sampler,
         policy: &Decoder,
+        ranks: &Ranks,
         stop: Stop,
     ) -> Result<Option<HeldOutScore>> {
         let policy = Stoppable(policy, stop);
         let context = self.context(step, &policy, stop);
-        self.held_out.as_ref().map(|rows| rows.evaluate(&context, sampler, &*self.reward)).transpose()
+        self.held_out.as_ref().map(|rows| rows.evaluate(&context, sampler, &*self.reward, ranks)).transpose()
     }
 
     /// What the run must find unchanged to go on.

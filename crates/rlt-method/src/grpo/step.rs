@@ -17,6 +17,7 @@ use super::setup::Setup;
 use super::update::{Learner, Update};
 use crate::error::{Error, Result};
 use crate::metrics::{GROUPS_SAMPLED, REWARD};
+use crate::ranks::{Ranks, agree, dealt, gather};
 use crate::sampler::SamplingEngine;
 use crate::scorer::Stoppable;
 use crate::training::failure::FailedGroup;
@@ -37,6 +38,8 @@ pub(super) struct Trainer<'a> {
     pub gradients: GradientSum,
     /// Whether somebody asks the run to stop.
     pub stop: &'a AtomicBool,
+    /// Who shares the run: all do the same steps, each with its part of their work.
+    pub ranks: Ranks,
 }
 
 /// What a step tells whoever watches.
@@ -87,7 +90,7 @@ impl<'a> Trainer<'a> {
         self.order.rows(positions).into_iter().map(|row| &self.setup.questions[row]).collect()
     }
 
-    /// A group of completions for each question, keyed by step and position.
+    /// A group of completions for each question, keyed by step and position; each rank draws those of its questions.
     fn sample(
         &mut self,
         step: u64,
@@ -102,12 +105,15 @@ impl<'a> Trainer<'a> {
         };
         let requests: Vec<GenerationRequest> = positions.zip(questions).map(request).collect();
         let sampler = self.engine.sampler(&self.weights.decoder);
-        let completions = sampler.sample(&requests, Stop::when(self.stop));
+        let completions =
+            sampler.sample(&requests[dealt(&self.ranks, requests.len())], Stop::when(self.stop));
+        drop(sampler);
         self.setup.config.memory.end_stage();
-        completions.map_err(|error| self.run.stopped(&self.weights, error, self.stop))
+        let own = agree(&self.ranks, completions).map_err(|error| self.run.stopped(&self.weights, error))?;
+        gather(&self.ranks, own)
     }
 
-    /// What the completions earn.
+    /// What the completions earn; each rank rewards those of its questions.
     fn reward(
         &mut self,
         step: u64,
@@ -122,8 +128,9 @@ impl<'a> Trainer<'a> {
             .zip(&completions)
             .map(|(question, completions)| Answered { question, completions })
             .collect();
-        let verdicts = match verdicts(&*self.setup.reward, &context, &answered) {
-            Ok(verdicts) => verdicts,
+        let own = &answered[dealt(&self.ranks, answered.len())];
+        let verdicts = match agree(&self.ranks, verdicts(&*self.setup.reward, &context, own)) {
+            Ok(verdicts) => gather(&self.ranks, verdicts)?,
             Err(error) => {
                 let keep = |group: &Answered| failed_group(group.question, group.completions.iter());
                 return Err(self.failed(error, || answered.iter().map(keep).collect()));
@@ -172,13 +179,15 @@ impl<'a> Trainer<'a> {
         let speeds = speeds(&row);
         let is_due = step == 1 || step.is_multiple_of(grpo.samples_every as u64) || step == grpo.steps as u64;
         if grpo.samples_logged > 0 && is_due {
-            let rows = sample_rows(grpo.samples_logged, step, learnt_from, &update.advantages, style, chat);
-            self.run.log_mut().samples(step, &rows)?;
+            let n = grpo.samples_logged;
+            let rows = || sample_rows(n, step, learnt_from, &update.advantages, style, chat);
+            self.run.write_samples(step, rows)?;
         }
-        let Self { setup, run, weights, engine, stop, .. } = self;
+        let Self { setup, run, weights, engine, stop, ranks, .. } = self;
         let weights = &*weights;
         let flow = run.end_step(weights, next, row, |step| {
-            setup.evaluate(step, &*engine.sampler(&weights.decoder), &weights.decoder, Stop::when(stop))
+            let sampler = engine.sampler(&weights.decoder);
+            setup.evaluate(step, &*sampler, &weights.decoder, ranks, Stop::when(stop))
         })?;
         Ok(StepNews { reward, speeds, flow })
     }
@@ -188,10 +197,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`Self::step`].
     pub fn make_up_for_evaluation(&mut self) -> Result<()> {
-        let Self { setup, run, weights, engine, stop, .. } = self;
+        let Self { setup, run, weights, engine, stop, ranks, .. } = self;
         let weights = &*weights;
         let _ = run.end_unevaluated_step(weights, |step| {
-            setup.evaluate(step, &*engine.sampler(&weights.decoder), &weights.decoder, Stop::when(stop))
+            let sampler = engine.sampler(&weights.decoder);
+            setup.evaluate(step, &*sampler, &weights.decoder, ranks, Stop::when(stop))
         })?;
         Ok(())
     }
@@ -200,7 +210,7 @@ impl<'a> Trainer<'a> {
     /// where it was asked to stop.
     fn failed(&mut self, error: Error, groups: impl FnOnce() -> Vec<FailedGroup>) -> Error {
         let kept = self.run.keep_failed(&self.weights, error, groups);
-        self.run.stopped(&self.weights, kept, self.stop)
+        self.run.stopped(&self.weights, kept)
     }
 }
 

@@ -23,22 +23,25 @@ use super::step::Trainer;
 use super::update::Learner;
 use crate::config::Config;
 use crate::error::Result;
+use crate::ranks::agree;
 use crate::sampler::{OwnEngine, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
 use crate::training::{Earlier, Ending, EpochOrder, GradientSum, Host, Run, Trained, WorldRows};
 
 /// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
-/// where an earlier call in the same directory ended. Once `host.stop` is true, saves and ends.
+/// where an earlier call in the same directory ended. Once `host.stop` is true, saves and ends. All of `host.ranks` call it
+/// alike, each with its own progress and flag, and see the same files under the same names.
 ///
 /// # Errors
 /// [`crate::Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`crate::Error::NonFinite`] naming step, row and sample, [`crate::Error::Interrupted`] after it.
 pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
-    let &Host { progress, stop, .. } = host;
     given.validate_for_grpo()?;
-    let config = &(host.supply_world)(given, run_dir, WorldRows::Questions)?;
-    let earlier = Earlier::find(run_dir, progress)?;
-    let setup = Setup::load(config, earlier.template_time(), progress)?;
+    let host = &host.of_rank();
+    let &Host { progress, stop, ref ranks, .. } = host;
+    let config = &host.supply(given, run_dir, WorldRows::Questions)?;
+    let earlier = Earlier::find(run_dir, host)?;
+    let setup = agree(ranks, Setup::load(config, earlier.template_time(), progress))?;
 
     let (run, mut weights) = Run::begin(
         config,
@@ -46,7 +49,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         &setup.chat.tokenizer,
         Ending::of(&config.model.path, turn_end_token(&setup.chat)?)?,
         earlier,
-        setup.inputs(given, progress)?,
+        agree(ranks, setup.inputs(given, progress))?,
         setup.time_told(),
         config.grpo.steps as u64,
         config.grpo.updates_per_step() as u64,
@@ -55,21 +58,22 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &setup.chat)?);
     let mut engine = OwnEngine::new(sampling, config.seed);
     engine.refresh(&weights.decoder, run.steps_done())?;
-    begin_reference(&mut weights, config, &setup.chat, run.steps_done())?;
+    agree(ranks, begin_reference(&mut weights, config, &setup.chat, run.steps_done()))?;
     let student = setup.reward.student().map(|student| &student.decoder);
     settle_reference(&mut weights, config.reference_sync_every(), student);
 
     progress.start("train", config.grpo.steps as u64 - run.steps_done(), "steps");
-    let lanes = run.lanes();
+    let lanes = run.lanes().clone();
     let mut trainer = Trainer {
         setup: &setup,
         run,
         engine: Box::new(engine),
         order: EpochOrder::new(config.seed, setup.questions.len()),
+        gradients: GradientSum::new(&weights.decoder, lanes.own().len()),
         learner: Learner::new(config, lanes),
-        gradients: GradientSum::new(&weights.decoder, lanes.count()),
         weights,
         stop,
+        ranks: ranks.clone(),
     };
     trainer.make_up_for_evaluation()?;
     let mut last_reward = String::new();

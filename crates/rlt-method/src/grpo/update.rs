@@ -7,9 +7,10 @@ use rlt_model::training_pass::Keep;
 use super::gradient::{Batch, LaneOfBatch, LossInput, StepLoss};
 use super::sample::{Group, Sample};
 use crate::config::{Config, KlToReference, ObjectiveSettings};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ranks::{agree, dealt, gather};
 use crate::training::run::Weights;
-use crate::training::{GradientSum, Lanes};
+use crate::training::{GradientSum, SharedLanes};
 use rlt_reward::advantage::advantages;
 use rlt_reward::objective::reward_less_kl;
 
@@ -22,8 +23,8 @@ pub(crate) struct Learner {
     temperature: f32,
     longest: usize,
     tokens_per_microbatch: usize,
-    /// In how many partial sums gradients are added up.
-    lanes: Lanes,
+    /// In which partial sums gradients are added up.
+    lanes: SharedLanes,
     /// What to keep between the passes of a micro-batch.
     pub keep: Keep,
 }
@@ -46,7 +47,7 @@ pub(crate) struct Update {
 }
 
 impl Learner {
-    pub fn new(config: &Config, lanes: Lanes) -> Self {
+    pub fn new(config: &Config, lanes: impl Into<SharedLanes>) -> Self {
         Self {
             settings: config.grpo.objective_settings(),
             epochs: config.grpo.epochs,
@@ -54,12 +55,12 @@ impl Learner {
             temperature: config.sampling.temperature,
             longest: config.sampling.max_new_tokens,
             tokens_per_microbatch: config.grpo.tokens_per_microbatch,
-            lanes,
+            lanes: lanes.into(),
             keep: config.memory.recompute.into(),
         }
     }
 
-    /// Learns from the groups of a step, all of the same size. `gradients` is where they are summed. `stop` is looked
+    /// Learns from the groups of a step, all of the same size, which all ranks have. `gradients` is where they are summed. `stop` is looked
     /// at before every micro-batch of the first optimizer step; from then on the weights are no longer those of the step
     /// before, and it is done to its end.
     ///
@@ -134,7 +135,7 @@ impl Learner {
                 continue;
             }
             let stop = if update.losses.is_empty() { stop } else { Stop::never() };
-            let loss = batch.gradient(&weights.decoder, gradients, stop)?;
+            let loss = batch.gradient(&weights.decoder, &self.lanes, gradients, stop)?;
             let done = weights.optimizer.update(&mut weights.decoder, gradients.total())?;
             update.losses.push(loss);
             update.grad_norms.push(done.grad_norm);
@@ -163,8 +164,11 @@ impl Learner {
     fn reference_logprobs(&self, groups: &[&Group], weights: &Weights, stop: Stop) -> Result<Vec<Vec<f32>>> {
         let Some(reference) = &weights.reference else { return Ok(Vec::new()) };
         let groups: Vec<_> = groups.iter().filter_map(|group| group.to_score(|_| true)).collect();
+        let ranks = self.lanes.ranks();
+        let own = &groups[dealt(ranks, groups.len())];
         let logprobs =
-            reference.token_logprobs_unless(stop, &groups, self.temperature, self.tokens_per_microbatch)?;
-        Ok(logprobs.into_iter().flatten().collect())
+            reference.token_logprobs_unless(stop, own, self.temperature, self.tokens_per_microbatch);
+        let logprobs = agree(ranks, logprobs.map_err(Error::from))?;
+        gather(ranks, logprobs.into_iter().flatten().collect())
     }
 }

@@ -6,8 +6,7 @@ use rlt_model::ids::TokenIds;
 use rlt_model::{Decoder, Stop};
 
 use super::record::{Record, Stage};
-use super::rehearsal::lanes;
-use super::steps::{Part, chosen};
+use super::steps::{Part, chosen, lanes};
 use crate::config::Config;
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};

@@ -6,11 +6,12 @@ use rlt_model::Decoder;
 use super::grpo::GrpoRows;
 use super::record::{Record, Stage};
 use super::sft::SftRows;
+use super::steps::lanes;
 use crate::config::{Config, Idle};
 use crate::error::Result;
 use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
-use crate::training::{GradientSum, Lanes, Optimizer, checkpoint};
+use crate::training::{GradientSum, Optimizer, checkpoint};
 
 /// The rows of a run.
 pub(super) enum Rows {
@@ -133,11 +134,6 @@ fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> R
     let gradients = GradientSum::new(&weights.decoder, lanes(config).count());
     record.stays("gradients");
     Ok(Models { student, weights, gradients })
-}
-
-/// Those of a run on one rank.
-pub(super) fn lanes(config: &Config) -> Lanes {
-    Lanes::new(config.train.lanes.unwrap_or(1))
 }
 
 /// What a step saves: the best model, if it was `evaluated`, and a checkpoint.

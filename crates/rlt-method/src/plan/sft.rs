@@ -5,12 +5,12 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 
 use super::record::{Record, Stage};
-use super::rehearsal::lanes;
-use super::steps::{Part, chosen};
+use super::steps::{Part, chosen, lanes};
 use crate::config::{Config, SftFormat};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::prompts::ChatText;
+use crate::ranks::Ranks;
 use crate::sft::{BatchPass, HeldOut, Row, batch_gradient, examples};
 use crate::training::run::Weights;
 use crate::training::{EpochOrder, GradientSum};
@@ -72,7 +72,8 @@ impl SftRows {
         let tokens = config.sft.tokens_per_microbatch;
         let part = Part::of_micro_batches(&lengths, 1, tokens);
         let rows: Vec<&Row> = part.rows.iter().map(|&row| rows[row]).collect();
-        let pass = BatchPass::new(config, 1, lanes(config), Stop::never());
+        let lanes = lanes(config).into();
+        let pass = BatchPass::new(config, 1, &lanes, Stop::never());
         batch_gradient(&weights.decoder, &rows, &pass, gradients)?;
         weights.optimizer.update(&mut weights.decoder, gradients.total())?;
         record.end_stage(Stage::Update, part.times);
@@ -85,7 +86,7 @@ impl SftRows {
     /// As the run's.
     pub fn evaluate(&self, weights: &Weights, record: &mut Record) -> Result<bool> {
         let Some(held_out) = &self.held_out else { return Ok(false) };
-        held_out.evaluate(&weights.decoder, Stop::never())?;
+        held_out.evaluate(&weights.decoder, &Ranks::alone(), Stop::never())?;
         record.end_stage(Stage::Evaluation, 1.0);
         Ok(true)
     }

@@ -1,5 +1,7 @@
 //! What `[reward.add]` adds to the reward of a completion, in training and in `rlt score`.
 
+use std::borrow::Cow;
+
 use super::{NGRAM_TOKENS, RltSample};
 use crate::config::{AddedRewards, AnswerRule, Config, World};
 use crate::dataset::QuestionRow;
@@ -21,13 +23,16 @@ pub(crate) struct Written<'a> {
     pub explanation: Option<(&'a str, &'a RltSample)>,
 }
 
+/// What a value is called that is a part of a reward.
+pub(crate) type PartName = Cow<'static, str>;
+
 /// A reward that is a weighted sum, and what it is the sum of.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sum {
     /// `main + sum_k weight_k value_k`.
     pub reward: f32,
     /// The main reward first, then each added value before its weight, by name.
-    pub parts: Vec<(&'static str, f32)>,
+    pub parts: Vec<(PartName, f32)>,
 }
 
 /// What is added to rewards, and by which measures.
@@ -60,10 +65,10 @@ impl<'a> Adding<'a> {
             }
         }
         let weighted: Vec<(f32, f32)> = added.iter().map(|&(_, weight, value)| (weight, value)).collect();
-        let values = added.into_iter().map(|(name, _, value)| (name, value));
+        let values = added.into_iter().map(|(name, _, value)| (name.into(), value));
         Sum {
             reward: weighted_sum(main, &weighted),
-            parts: std::iter::once((name, main)).chain(values).collect(),
+            parts: std::iter::once((name.into(), main)).chain(values).collect(),
         }
     }
 }
@@ -178,10 +183,12 @@ mod tests {
             adding.sum("correctness", 1.0, &written)
         };
         // 5 of 20 tokens; then 19, which is 3 into the last fifth.
-        let short =
-            Sum { reward: 0.5, parts: vec![("correctness", 1.0), ("length", 0.25), ("overlong", 0.0)] };
+        let short = Sum {
+            reward: 0.5,
+            parts: vec![("correctness".into(), 1.0), ("length".into(), 0.25), ("overlong".into(), 0.0)],
+        };
         assert_eq!(sum(5), short);
-        assert_eq!(sum(19).parts[2], ("overlong", 0.75));
+        assert_eq!(sum(19).parts[2], ("overlong".into(), 0.75));
         assert!((sum(19).reward - (1.0 - 2.0 * 0.95 - 0.75)).abs() < 1e-6);
     }
 }

@@ -10,10 +10,11 @@ use serde_json::Map;
 
 use super::examples::{examples, n_loss_tokens};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{EVAL_LOSS, EVAL_S};
 use crate::progress::Progress;
 use crate::prompts::ChatText;
+use crate::ranks::{Ranks, agree, dealt, gather};
 use crate::training::inputs::Checksum;
 use crate::training::{HeldOutScore, RowsSum};
 use rlt_reward::supervised::loss;
@@ -58,14 +59,17 @@ impl HeldOut {
         RowsSum { n: self.groups.len(), checksum: sum.finish() }
     }
 
-    /// `eval_loss`: the loss of training over all held-out tokens that count, nats.
+    /// `eval_loss`: the loss of training over all held-out tokens that count, nats; each rank asks for its rows.
     ///
     /// # Errors
     /// [`rlt_model::Error::Stopped`] when it was asked to stop, which it looks at before every micro-batch.
-    pub fn evaluate(&self, decoder: &Decoder, stop: Stop) -> Result<HeldOutScore> {
+    pub fn evaluate(&self, decoder: &Decoder, ranks: &Ranks, stop: Stop) -> Result<HeldOutScore> {
         let started = Instant::now();
-        let logprobs = decoder.token_logprobs_unless(stop, &self.groups, 1.0, self.tokens_per_batch)?;
-        let sum: f64 = logprobs.iter().flatten().flatten().map(|&logprob| f64::from(logprob)).sum();
+        let own = &self.groups[dealt(ranks, self.groups.len())];
+        let logprobs = decoder.token_logprobs_unless(stop, own, 1.0, self.tokens_per_batch);
+        let logprobs = agree(ranks, logprobs.map_err(Error::from))?;
+        let logprobs: Vec<f32> = gather(ranks, logprobs.into_iter().flatten().flatten().collect())?;
+        let sum: f64 = logprobs.iter().map(|&logprob| f64::from(logprob)).sum();
         let loss = loss(sum, self.n_loss_tokens);
         let mut metrics = Map::new();
         EVAL_LOSS.put(&mut metrics, loss);

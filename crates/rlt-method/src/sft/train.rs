@@ -24,35 +24,38 @@ use crate::config::{Config, SftFormat};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::prompts::{ChatText, SftExample};
+use crate::ranks::agree;
 use crate::sampling::turn_end_token;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::inputs::Checksum;
-use crate::training::lanes::fold;
 use crate::training::run::Weights;
 use crate::training::{
-    Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, Lanes, RowsSum, Run, Trained, WorldRows,
+    Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, Lanes, RowsSum, Run, SharedLanes, Trained,
+    WorldRows,
 };
 use rlt_reward::supervised::{derivative, loss};
 
 /// Fine-tunes `given.model.path` on the rows of `given.data`, writing to `run_dir`. Goes on where an
-/// earlier call in the same directory ended. Once `host.stop` is true, saves and ends.
+/// earlier call in the same directory ended. Once `host.stop` is true, saves and ends. All of `host.ranks` call it alike, each
+/// with its own progress and flag, and see the same files under the same names.
 ///
 /// # Errors
 /// [`Error::Usage`] for a configuration that lacks something, what files and rows report,
 /// [`Error::NonFinite`] naming step and row, [`Error::Interrupted`] after it.
 pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
-    let &Host { progress, stop, .. } = host;
     given.validate_for_sft()?;
-    let config = &(host.supply_world)(given, run_dir, WorldRows::Textbook)?;
-    let earlier = Earlier::find(run_dir, progress)?;
+    let host = &host.of_rank();
+    let &Host { progress, stop, ref ranks, .. } = host;
+    let config = &host.supply(given, run_dir, WorldRows::Textbook)?;
+    let earlier = Earlier::find(run_dir, host)?;
     let tokenizer = Tokenizer::from_dir(&config.model.path)?;
     let text = TextSide::load(config, earlier.template_time())?;
     let model = ModelConfig::from_dir(&config.model.path)?;
-    let examples = examples(config, &model, &tokenizer, text.chat.as_ref(), progress)?;
+    let examples = agree(ranks, examples(config, &model, &tokenizer, text.chat.as_ref(), progress))?;
     let batch_rows = config.sft.batch_rows as u64;
     let total_rows = ((config.sft.epochs * examples.len() as f64).round() as u64).max(1);
     let total_steps = total_rows.div_ceil(batch_rows);
-    let held_out = HeldOut::load(config, &tokenizer, text.chat.as_ref(), progress)?;
+    let held_out = agree(ranks, HeldOut::load(config, &tokenizer, text.chat.as_ref(), progress))?;
 
     let mut counted = Checksum::default();
     for span in examples.iter().flat_map(|row| &row.example.loss) {
@@ -62,7 +65,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         rows: Some(RowsSum::of_ids(examples.iter().map(|row| row.example.ids.as_slice()))),
         answers: Some(counted.finish()),
         held_out: Some(held_out.as_ref().map(HeldOut::fingerprint).unwrap_or_default()),
-        ..Inputs::of("sft", given, config, progress)?
+        ..agree(ranks, Inputs::of("sft", given, config, progress))?
     };
     let (mut run, mut weights) = Run::begin(
         config,
@@ -77,10 +80,11 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         host,
     )?;
     let evaluate = |decoder: &Decoder| {
-        held_out.as_ref().map(|rows| rows.evaluate(decoder, Stop::when(stop))).transpose()
+        held_out.as_ref().map(|rows| rows.evaluate(decoder, ranks, Stop::when(stop))).transpose()
     };
     let mut order = EpochOrder::new(config.seed, examples.len());
-    let mut gradients = GradientSum::new(&weights.decoder, run.lanes().count());
+    let lanes = run.lanes().clone();
+    let mut gradients = GradientSum::new(&weights.decoder, lanes.own().len());
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
     let _ = run.end_unevaluated_step(&weights, |_| evaluate(&weights.decoder))?;
@@ -90,10 +94,10 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         let started = Instant::now();
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();
-        let pass = BatchPass::new(config, step, run.lanes(), Stop::when(stop));
+        let pass = BatchPass::new(config, step, &lanes, Stop::when(stop));
         let batch = batch_gradient(&weights.decoder, &rows, &pass, &mut gradients).map_err(|error| {
             let kept = run.keep_failed(&weights, error, || failed_groups(&rows));
-            run.stopped(&weights, kept, stop)
+            run.stopped(&weights, kept)
         })?;
         let update = weights
             .optimizer
@@ -172,7 +176,8 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lan
     });
     let rows: Vec<Row> = rows.collect();
     let rows: Vec<&Row> = rows.iter().collect();
-    let pass = BatchPass::new(&batch.config, batch.step, lanes, Stop::never());
+    let lanes = SharedLanes::from(lanes);
+    let pass = BatchPass::new(&batch.config, batch.step, &lanes, Stop::never());
     let mut gradients = GradientSum::new(&weights.decoder, lanes.count());
     batch_gradient(&weights.decoder, &rows, &pass, &mut gradients)?;
     Ok(weights.optimizer.update(&mut weights.decoder, gradients.total())?.grad_norm)
@@ -194,21 +199,21 @@ pub(crate) struct BatchPass<'a> {
     pub tokens_per_microbatch: usize,
     /// What to keep between the passes of a micro-batch.
     pub keep: Keep,
-    /// In how many partial sums it is added up.
-    pub lanes: Lanes,
+    /// In which partial sums it is added up.
+    pub lanes: &'a SharedLanes,
     pub stop: Stop<'a>,
 }
 
 impl<'a> BatchPass<'a> {
-    pub fn new(config: &Config, step: u64, lanes: Lanes, stop: Stop<'a>) -> Self {
+    pub fn new(config: &Config, step: u64, lanes: &'a SharedLanes, stop: Stop<'a>) -> Self {
         let (tokens_per_microbatch, keep) =
             (config.sft.tokens_per_microbatch, config.memory.recompute.into());
         Self { step, tokens_per_microbatch, keep, lanes, stop }
     }
 }
 
-/// The gradient of the batch's loss into `sum`, lane by lane, micro-batch by micro-batch, unless it is asked to stop
-/// between two of them.
+/// The gradient of this rank's lanes of a batch into `sum`, lane by lane, micro-batch by micro-batch, unless it is asked to
+/// stop between two of them; and what the whole batch came to.
 pub(crate) fn batch_gradient(
     decoder: &Decoder,
     rows: &[&Row],
@@ -221,13 +226,14 @@ pub(crate) fn batch_gradient(
         .map(|row| ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone()))
         .collect();
     decoder.check_groups(&groups)?;
-    let of_lanes = sum.of_lanes(0..pass.lanes.count(), |lane, gradients| {
+    let of_lanes = sum.of_lanes(pass.lanes.own(), |lane, gradients| {
         let of_lane = pass.lanes.part(lane, rows.len());
         let (rows, groups) = (&rows[of_lane.clone()], &groups[of_lane]);
         gradient_of_lane(decoder, rows, groups, derivative(n_loss), pass, gradients)
-    })?;
+    });
+    let sum = pass.lanes.fold(agree(pass.lanes.ranks(), of_lanes)?, |sum: &mut f64, other| *sum += other)?;
     let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
-    Ok(BatchLoss { loss: loss(fold(of_lanes, |a, b| a + b).unwrap_or(0.0), n_loss), n_tokens })
+    Ok(BatchLoss { loss: loss(sum, n_loss), n_tokens })
 }
 
 /// Adds a lane's share of the gradient to `gradients`: that of its `rows`, which are `groups` to the model. Returns the sum
@@ -272,6 +278,8 @@ fn row_of_token<'a>(rows: &[&'a Row], index: usize) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::training::run::tests::tiny_model;
 
@@ -288,8 +296,9 @@ mod tests {
 
     /// The first step, in one piece.
     fn pass() -> BatchPass<'static> {
-        let (keep, lanes, stop) = (Keep::Activations, Lanes::default(), Stop::never());
-        BatchPass { step: 1, tokens_per_microbatch: 1000, keep, lanes, stop }
+        static ONE: LazyLock<SharedLanes> = LazyLock::new(|| Lanes::default().into());
+        let (keep, stop) = (Keep::Activations, Stop::never());
+        BatchPass { step: 1, tokens_per_microbatch: 1000, keep, lanes: &ONE, stop }
     }
 
     #[test]
@@ -300,8 +309,8 @@ mod tests {
         let loss = batch_gradient(&decoder, &rows, &pass(), &mut whole).unwrap().loss;
         for (tokens_per_microbatch, n_lanes) in [(1, 1), (16, 1), (30, 1), (1000, 2), (16, 3), (30, 8)] {
             let mut parts = GradientSum::new(&decoder, n_lanes);
-            let (keep, lanes) = (Keep::BlockInputs, Lanes::new(n_lanes));
-            let pass = BatchPass { tokens_per_microbatch, keep, lanes, ..pass() };
+            let (keep, lanes) = (Keep::BlockInputs, Lanes::new(n_lanes).into());
+            let pass = BatchPass { tokens_per_microbatch, keep, lanes: &lanes, ..pass() };
             let cut = batch_gradient(&decoder, &rows, &pass, &mut parts).unwrap();
             assert!((cut.loss - loss).abs() < 1e-6);
             assert_eq!(cut.n_tokens, 50);

@@ -206,7 +206,7 @@ impl TraceScorer<'_> {
                 let sum = adding.sum("rlt", reward, &written);
                 reward = sum.reward;
                 columns.insert("reward".into(), number(reward));
-                let parts = sum.parts.into_iter().map(|(name, value)| (name.to_owned(), number(value)));
+                let parts = sum.parts.into_iter().map(|(name, value)| (name.to_string(), number(value)));
                 columns.insert("rewards".into(), Value::Object(parts.collect()));
             }
             if let (Detail::Ledger, Some(sample)) = (detail, sample) {

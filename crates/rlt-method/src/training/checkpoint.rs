@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 
 use super::ending::Ending;
 use super::inputs::{Inputs, RowsSum};
+use super::optimizer::WholeMoments;
 use super::{EvaluationState, Lanes, Optimizer};
 use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::{Config, ModelPaths};
@@ -133,11 +134,11 @@ pub struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Writes all files into `folder`.
+    /// Writes all files into `folder`; `moments` are the optimizer's.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Path, moments: &mut WholeMoments) -> Result<()> {
         let model = self.decoder.config();
         match self.decoder.adapter() {
             Some(adapter) => adapter.save(folder, model, self.base)?,
@@ -145,7 +146,7 @@ impl Snapshot<'_> {
         }
         self.tokenizer.save(folder)?;
         self.ending.save(folder)?;
-        self.optimizer.write(&folder.join(OPTIMIZER))?;
+        self.optimizer.write(&folder.join(OPTIMIZER), moments)?;
         if let Some(reference) = self.reference {
             reference.write(model, &folder.join(REFERENCE), Dtype::F32)?;
         }
@@ -167,7 +168,7 @@ pub(crate) fn numbers<'a>(
         .trained_tensors()
         .into_iter()
         .map(Tensor::to_host)
-        .chain(optimizer.numbers())
+        .chain(optimizer.whole_moments())
         .chain(reference.map(Tensor::to_host))
 }
 

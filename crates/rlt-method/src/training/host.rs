@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
+use crate::ranks::{Ranks, agree};
 
 /// Which of a world's rows a run trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +19,37 @@ pub enum WorldRows {
 
 /// Who runs a training. The method knows worlds by name and its files by their content; what makes the one and draws the
 /// other is the host's.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Host<'a> {
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
-    /// Once true, the run saves and ends.
+    /// Once true on any rank, the run saves and ends.
     pub stop: &'a AtomicBool,
+    /// The processes that share the run, which all do the same; the first alone writes and tells.
+    pub ranks: Ranks,
     /// A configuration with the paths of the world that it asks for (`[world]`) in the place of those that are not set,
     /// after the world has been made in the run directory; one that asks for none as it is.
     pub supply_world: fn(&Config, &Path, WorldRows) -> Result<Config>,
     /// Makes a page of the files in a run directory, and returns its path.
     pub write_report: fn(&Path) -> Result<PathBuf>,
+}
+
+impl Host<'_> {
+    /// As this rank sees it: only the first tells how far it is.
+    pub(crate) fn of_rank(&self) -> Self {
+        let progress = if self.ranks.is_first() { self.progress } else { &Silent };
+        Self { progress, ..self.clone() }
+    }
+
+    /// `given` with the world's paths; the first rank makes the world.
+    ///
+    /// # Errors
+    /// As `supply_world`.
+    pub(crate) fn supply(&self, given: &Config, run_dir: &Path, rows: WorldRows) -> Result<Config> {
+        let supply = || (self.supply_world)(given, run_dir, rows).map(Some);
+        let made = agree(&self.ranks, if self.ranks.is_first() { supply() } else { Ok(None) })?;
+        // It is there now.
+        agree(&self.ranks, if made.is_some() { Ok(made) } else { supply() })
+            .map(|config| config.unwrap_or_default())
+    }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use rlt_files::checksum;
+use rlt_ranks::Ranks;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, PromptsConfig};
@@ -167,6 +168,56 @@ impl Inputs {
         Ok(refusals.into_iter().flatten().next())
     }
 
+    /// Refuses to begin where a rank reads other things than the first: they would not do the same work.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] on all ranks, naming the first rank that does, and what differs.
+    pub fn check_same_on(&self, ranks: &Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let own = serde_json::to_vec(self).map_err(|e| Error::Failed(e.to_string()))?;
+        let of_first = ranks.broadcast(0, own)?;
+        let difference = match serde_json::from_slice::<Self>(&of_first) {
+            Ok(of_first) => of_first.difference(self)?,
+            Err(e) => Some(e.to_string()),
+        };
+        let refused =
+            difference.map(|what| format!("{} reads other things than rank 0: {what}", ranks.place()));
+        match ranks.first_error(refused)? {
+            Some((_, line)) => {
+                Err(Error::Usage(format!("{line}; give all ranks the same files and settings")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The first part in which another rank's differs.
+    fn difference(&self, theirs: &Self) -> Result<Option<String>> {
+        let Self { work, seed, config, style, rows, answers, held_out, model, student, reference } = self;
+        let config = match (config, &theirs.config) {
+            (Some(ours), Some(theirs)) => ours.first_change(theirs)?,
+            _ => None,
+        };
+        let of_model = |key: &str, ours: &Option<ModelFiles>, theirs: &Option<ModelFiles>| {
+            Some(format!("{key}: {}", ours.as_ref()?.first_change(theirs.as_ref()?)?))
+        };
+        let name = |differs: bool, name: &str| differs.then(|| name.to_owned());
+        let differences = [
+            name(*work != theirs.work, "the command"),
+            config.map(|change| change.replacen(" was ", " is ", 1).replacen(", now ", " there, here ", 1)),
+            name(*seed != theirs.seed, "seed"),
+            name(*style != theirs.style, "the file of prompts.style"),
+            of_model("model.path", model, &theirs.model),
+            of_model("model.student", student, &theirs.student),
+            of_model("model.reference", reference, &theirs.reference),
+            name(*rows != theirs.rows, "the rows of data.path"),
+            name(*answers != theirs.answers, "the answers in data.path"),
+            name(*held_out != theirs.held_out, "the rows of eval.data"),
+        ];
+        Ok(differences.into_iter().flatten().next())
+    }
+
     /// The parts that the checkpoint of an earlier version did not record.
     pub fn not_recorded(&self) -> Vec<&'static str> {
         let Self { work: _, seed: _, config, style, rows, answers, held_out, model, student, reference } =
@@ -279,6 +330,36 @@ mod tests {
         earlier.check(&all_changed, Path::new("")).unwrap();
         assert_eq!(earlier.not_recorded().len(), lines.len() - 2);
         assert_eq!(began.not_recorded(), [""; 0]);
+    }
+
+    #[test]
+    fn a_rank_that_reads_other_things_is_named_on_all() {
+        let refused = |change: fn(&mut Inputs)| {
+            rlt_ranks::on_threads(3, |ranks| {
+                let config = Some(Box::default());
+                let mut inputs =
+                    Inputs { work: "sft".into(), config, style: Some("1".into()), ..Inputs::default() };
+                if ranks.rank() == 2 {
+                    change(&mut inputs);
+                }
+                inputs.check_same_on(&ranks).map_err(|error| error.to_string())
+            })
+        };
+        assert!(refused(|_| ()).into_iter().all(|checked| checked.is_ok()));
+        let changes: [(fn(&mut Inputs), &str); 3] = [
+            (|inputs| inputs.seed = 4, "seed;"),
+            (|inputs| inputs.style = Some("2".into()), "the file of prompts.style;"),
+            (
+                |inputs| inputs.config.as_mut().unwrap().sft.batch_rows = 7,
+                "sft.batch_rows is 16 there, here 7; give all ranks the same",
+            ),
+        ];
+        for (change, what) in changes {
+            for line in refused(change) {
+                let line = line.unwrap_err();
+                assert!(line.starts_with("rank 2 of 3 on ") && line.contains(what), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -10,9 +10,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use rlt_model::{Decoder, Gradients};
+use rlt_ranks::{Ranks, fold_in_pairs, lanes_of};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::ranks::{Wire, block, gather};
 
 /// The number of lanes of a run (`train.lanes`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +55,7 @@ impl Lanes {
             (None, None) => Self::new(ranks),
         };
         let n = lanes.count();
-        let of_each = n / ranks;
-        if ranks > 1 && (!n.is_multiple_of(ranks) || !of_each.is_power_of_two()) {
+        if lanes_of(0, ranks, n).is_none() {
             let of = if from.is_some() { "the run has" } else { "train.lanes is" };
             return Err(Error::Usage(format!(
                 "{of} {n}, and {ranks} ranks cannot share so many lanes: each takes 1, 2, 4, 8 .. of them; start it on \
@@ -68,35 +69,65 @@ impl Lanes {
     pub fn count(self) -> usize {
         self.0.get()
     }
+}
+
+/// The lanes of a run, and the ranks that share them.
+#[derive(Debug, Clone)]
+pub struct SharedLanes {
+    lanes: Lanes,
+    ranks: Ranks,
+    own: Range<usize>,
+}
+
+impl From<Lanes> for SharedLanes {
+    /// All lanes on one rank.
+    fn from(lanes: Lanes) -> Self {
+        Self { lanes, ranks: Ranks::alone(), own: 0..lanes.count() }
+    }
+}
+
+impl SharedLanes {
+    /// Lanes that these ranks can share, as [`Lanes::choose`] makes sure.
+    ///
+    /// # Panics
+    /// If they cannot.
+    pub fn new(lanes: Lanes, ranks: &Ranks) -> Self {
+        let own = lanes_of(ranks.rank(), ranks.size(), lanes.count()).expect("lanes that ranks can share");
+        Self { lanes, ranks: ranks.clone(), own }
+    }
+
+    /// How many there are in all.
+    pub fn count(&self) -> usize {
+        self.lanes.count()
+    }
+
+    /// Those of this rank.
+    pub fn own(&self) -> Range<usize> {
+        self.own.clone()
+    }
 
     /// Which of `n` items in order belong to `lane`: blocks of equal size, but for one item.
-    pub fn part(self, lane: usize, n: usize) -> Range<usize> {
+    pub fn part(&self, lane: usize, n: usize) -> Range<usize> {
         block(lane, self.count(), n)
     }
-}
 
-/// Block `index` of `n` items that are cut into `blocks` blocks as evenly as it can be.
-pub fn block(index: usize, blocks: usize, n: usize) -> Range<usize> {
-    index * n / blocks..(index + 1) * n / blocks
-}
-
-/// The sum of what lanes came to, in their tree; none of none.
-pub fn fold<T>(mut of_lanes: Vec<T>, add: impl Fn(T, T) -> T) -> Option<T> {
-    while of_lanes.len() > 1 {
-        let mut lanes = of_lanes.into_iter();
-        let mut pairs = Vec::with_capacity(lanes.len().div_ceil(2));
-        while let Some(first) = lanes.next() {
-            pairs.push(match lanes.next() {
-                Some(second) => add(first, second),
-                None => first,
-            });
-        }
-        of_lanes = pairs;
+    /// Who shares them.
+    pub fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
-    of_lanes.pop()
+
+    /// The sum, in the lanes' tree, of what the lanes of all ranks came to; `own` is what this rank's did.
+    ///
+    /// # Errors
+    /// As [`gather`].
+    pub(crate) fn fold<T: Wire>(&self, own: Vec<T>, add: impl FnMut(&mut T, &T)) -> Result<T> {
+        let mut of_lanes = gather(&self.ranks, own)?;
+        fold_in_pairs(&mut of_lanes, add);
+        Ok(of_lanes.swap_remove(0))
+    }
 }
 
-/// Where the gradients of lanes are summed, in the tree of [`fold`]. What is complete is added up at once, so that no more
+/// Where the gradients of lanes are summed, in the tree of [`SharedLanes::fold`]. What is complete is added up at once, so that no more
 /// buffers are held than the tree has levels.
 #[derive(Debug)]
 pub struct GradientSum {
@@ -166,35 +197,6 @@ mod tests {
     use crate::training::run::tests::tiny_model;
 
     #[test]
-    fn blocks_cover_everything_once_and_are_as_even_as_can_be() {
-        for n in [0, 1, 5, 8, 13] {
-            for lanes in 1..=9 {
-                let blocks: Vec<Range<usize>> =
-                    (0..lanes).map(|lane| Lanes::new(lanes).part(lane, n)).collect();
-                assert!(blocks.iter().flat_map(Clone::clone).eq(0..n));
-                assert!(
-                    blocks.iter().all(|block| block.len() == n / lanes || block.len() == n.div_ceil(lanes))
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn the_tree_is_that_of_neighbours_and_blocks_of_it_are_subtrees() {
-        let tree = |lanes: Range<usize>| {
-            fold(lanes.map(|lane| lane.to_string()).collect(), |a, b| format!("({a}{b})")).unwrap()
-        };
-        assert_eq!(tree(0..6), "(((01)(23))(45))");
-        assert_eq!(tree(0..7), "(((01)(23))((45)6))");
-        for (ranks, lanes) in [(2, 8), (4, 8), (8, 8), (3, 12), (5, 5)] {
-            let of_each = lanes / ranks;
-            let tops = (0..ranks).map(|rank| tree(rank * of_each..(rank + 1) * of_each)).collect();
-            assert_eq!(fold(tops, |a, b| format!("({a}{b})")).unwrap(), tree(0..lanes));
-        }
-        assert_eq!(fold(Vec::<f64>::new(), |a, b| a + b), None);
-    }
-
-    #[test]
     fn gradients_are_summed_in_the_tree() {
         let decoder = tiny_model(1);
         let value = |lane: usize| 1.0 + 0.37 * (lane as f32).powi(7);
@@ -209,7 +211,9 @@ mod tests {
             };
             assert!(sum.of_lanes(lanes.clone(), lane).unwrap().into_iter().eq(lanes.clone()));
             assert_eq!(sum.buffers.len(), n_buffers);
-            let expected = fold(lanes.map(value).collect(), |a, b| a + b).unwrap();
+            let mut values: Vec<f32> = lanes.map(value).collect();
+            fold_in_pairs(&mut values, |a, b| *a += b);
+            let expected = values[0];
             for tensor in sum.total().tensors() {
                 assert!(tensor.to_host().iter().all(|&x| x == expected));
             }

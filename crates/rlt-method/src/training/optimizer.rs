@@ -1,18 +1,25 @@
 //! AdamW over what is trained of a model (all weights, or an adapter): moments, schedule, clipping.
+//!
+//! Ranks share it: each has the moments of its shard of every weight, is handed the sum of all ranks' gradients of that shard,
+//! updates it, and hands it to the others (ZeRO-2, arXiv 1910.02054). Shards end at multiples of [`BLOCK`] elements, so that
+//! all bits are those of one rank.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
-use rlt_engine::Device;
-use rlt_engine::adamw::{AdamW, sum_of_squares};
+use rlt_engine::adamw::{AdamW, BLOCK, squares_of_blocks};
 use rlt_engine::moment::Moment;
+use rlt_engine::{Device, Tensor};
 use rlt_model::parameters::Slot;
 use rlt_model::weights::{Dtype, Weights, write_each};
 use rlt_model::{Decoder, Gradients};
+use rlt_ranks::Ranks;
 
 use super::schedule::learning_rate;
 use crate::config::{MomentDtype, OptimizerConfig};
 use crate::error::{Error, Result};
+use crate::ranks::{block, gather};
 
 /// Names of the two moments in `optimizer.safetensors`, before the weight's own name.
 const MOMENTS: [&str; 2] = ["first", "second"];
@@ -25,7 +32,10 @@ pub struct Optimizer {
     steps_done: u64,
     /// What is trained, by name and shape.
     slots: Vec<Slot>,
-    /// One a slot.
+    ranks: Ranks,
+    /// Of each slot, one a rank.
+    shards: Vec<Vec<Range<usize>>>,
+    /// Of this rank's shard, one a slot.
     first: Vec<Moment>,
     second: Vec<Moment>,
 }
@@ -40,16 +50,24 @@ pub struct OptimizerUpdate {
 }
 
 impl Optimizer {
-    /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps.
+    /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps, on one rank.
     pub fn new(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64) -> Self {
+        Self::shared(decoder, settings, total_steps, &Ranks::alone())
+    }
+
+    /// As [`Self::new`], shared by `ranks`. All of them call the same functions of it, in the same order.
+    pub fn shared(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64, ranks: &Ranks) -> Self {
         let slots = decoder.trained_slots();
+        let shards: Vec<_> = slots.iter().map(|slot| shards(slot.rows * slot.cols, ranks.size())).collect();
         let zeros: fn(&Device, usize, usize) -> Moment = match settings.moments {
             MomentDtype::F32 => Moment::zeros_f32,
             MomentDtype::Bf16 => Moment::zeros_bf16,
         };
-        let zeros = || slots.iter().map(|slot| zeros(decoder.device(), slot.rows, slot.cols)).collect();
+        let own = |shards: &Vec<Range<usize>>| zeros(decoder.device(), 1, shards[ranks.rank()].len());
+        let zeros = || shards.iter().map(own).collect();
         let (first, second) = (zeros(), zeros());
-        Self { settings: settings.clone(), total_steps, steps_done: 0, slots, first, second }
+        let (settings, ranks) = (settings.clone(), ranks.clone());
+        Self { settings, total_steps, steps_done: 0, slots, ranks, shards, first, second }
     }
 
     /// Updates done.
@@ -57,18 +75,20 @@ impl Optimizer {
         self.steps_done
     }
 
-    /// Updates what is trained of `decoder` with `gradients`, scaled down to the clipping norm. Weight
+    /// Updates what is trained of `decoder` with `gradients`, summed over ranks and scaled down to the clipping norm. Weight
     /// decay applies to matrices only.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming the step and the first weight whose gradient is not finite; nothing
-    /// has changed then.
+    /// [`Error::NonFinite`] naming the step and the first weight whose gradient is not finite, and the rank that it comes
+    /// from; nothing has changed then. That a rank is gone.
     pub fn update(&mut self, decoder: &mut Decoder, gradients: &Gradients) -> Result<OptimizerUpdate> {
         let step = self.steps_done + 1;
-        let squares: Vec<f64> = gradients.tensors().into_iter().map(sum_of_squares).collect();
+        let of_shard = self.summed(gradients)?;
+        let squares = self.squares(&of_shard)?;
         if let Some(bad) = squares.iter().position(|square| !square.is_finite()) {
+            let from = self.rank_of_not_finite(gradients.tensors()[bad])?;
             return Err(Error::NonFinite(format!(
-                "step {step}: the gradient of {} is not finite; a lower optimizer.learning_rate may help",
+                "step {step}: the gradient of {} is not finite{from}; a lower optimizer.learning_rate may help",
                 self.slots[bad].parts[0].name
             )));
         }
@@ -80,19 +100,65 @@ impl Optimizer {
         let moments = self.first.iter_mut().zip(&mut self.second);
         let weights = decoder.trained_tensors_mut();
         for (index, (((weight, gradient), (first, second)), slot)) in
-            weights.into_iter().zip(gradients.tensors()).zip(moments).zip(&self.slots).enumerate()
+            weights.into_iter().zip(&of_shard).zip(moments).zip(&self.slots).enumerate()
         {
-            adamw.update(weight, gradient, first, second, scale, step, slot.decay, index);
+            let (shards, own) = (&self.shards[index], self.shards[index][self.ranks.rank()].clone());
+            adamw.update_from(own.start, weight, gradient, first, second, scale, step, slot.decay, index);
+            if self.ranks.size() > 1 {
+                let updated = weight.to_host()[own].to_vec();
+                weight.change_on_host(|numbers| self.ranks.gather_shards(&updated, shards, numbers))?;
+            }
         }
         self.steps_done = step;
         Ok(OptimizerUpdate { learning_rate, grad_norm })
     }
 
-    /// Writes the moments as one safetensors file: `first.NAME` and `second.NAME` for every weight.
+    /// The gradients of this rank's shards, summed over ranks, a slot at a time: no rank holds a second copy of all.
+    fn summed<'g>(&self, gradients: &'g Gradients) -> Result<Vec<Cow<'g, Tensor>>> {
+        let tensors = gradients.tensors().into_iter();
+        if self.ranks.size() == 1 {
+            return Ok(tensors.map(Cow::Borrowed).collect());
+        }
+        let sum = |(gradient, shards): (&Tensor, &Vec<Range<usize>>)| {
+            let sum = self.ranks.reduce_shards(&gradient.to_host(), shards)?;
+            Ok(Cow::Owned(Tensor::made_on(gradient.device(), 1, sum.len(), || sum)))
+        };
+        tensors.zip(&self.shards).map(sum).collect()
+    }
+
+    /// The sum of squares of every slot's gradient, of which this rank has `of_shard`: blocks are added up in their order,
+    /// whoever has them.
+    fn squares(&self, of_shard: &[Cow<Tensor>]) -> Result<Vec<f64>> {
+        let own: Vec<Vec<f64>> = of_shard.iter().map(|gradient| squares_of_blocks(gradient)).collect();
+        if self.ranks.size() == 1 {
+            return Ok(own.iter().map(|blocks| blocks.iter().sum()).collect());
+        }
+        // One list a rank, a slot's blocks after another's.
+        let of_ranks: Vec<Vec<f64>> = gather(&self.ranks, vec![own.concat()])?;
+        let mut of_ranks: Vec<_> = of_ranks.into_iter().map(Vec::into_iter).collect();
+        let of_slot = |shards: &Vec<Range<usize>>| {
+            let blocks = shards.iter().zip(&mut of_ranks);
+            blocks.flat_map(|(shard, blocks)| blocks.take(shard.len().div_ceil(BLOCK))).sum()
+        };
+        Ok(self.shards.iter().map(of_slot).collect())
+    }
+
+    /// The place of the first rank whose own gradient is not finite, in words; nothing on one rank, or where only the sum is
+    /// not.
+    fn rank_of_not_finite(&self, own: &Tensor) -> Result<String> {
+        if self.ranks.size() == 1 {
+            return Ok(String::new());
+        }
+        let place = (!own.is_finite()).then(|| format!(" ({})", self.ranks.place()));
+        Ok(self.ranks.first_error(place)?.map(|(_, place)| place).unwrap_or_default())
+    }
+
+    /// The moments as one safetensors file: `first.NAME` and `second.NAME` for every weight. `moments` brings them here from
+    /// all ranks.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path, moments: &mut WholeMoments) -> Result<()> {
         let mut names = Vec::new();
         for moment in MOMENTS {
             let parts = self.slots.iter().flat_map(|slot| &slot.parts);
@@ -103,32 +169,88 @@ impl Optimizer {
             MomentDtype::F32 => Dtype::F32,
             MomentDtype::Bf16 => Dtype::Bf16,
         };
-        Ok(write_each(path, &names, dtype, self.numbers())?)
+        Ok(write_each(path, &names, dtype, moments)?)
     }
 
-    /// The moments as the host sees them, one at a time: those kept in bf16 are widened for it.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = Cow<'_, [f32]>> {
-        self.first.iter().chain(&self.second).map(Moment::to_host)
+    /// The moments, whole, as the host of the first rank sees them.
+    pub(crate) fn whole_moments(&self) -> WholeMoments<'_> {
+        WholeMoments { optimizer: self, next: 0, failure: None }
     }
 
-    /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote.
+    /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote; each rank reads its shards.
     ///
     /// # Errors
     /// The file is missing, damaged or of another model.
     pub fn restore(&mut self, path: &Path, steps_done: u64) -> Result<()> {
         let weights = Weights::open_file(path)?;
         for (name, moments) in MOMENTS.into_iter().zip([&mut self.first, &mut self.second]) {
-            for (slot, moment) in self.slots.iter().zip(moments) {
+            for ((slot, shards), moment) in self.slots.iter().zip(&self.shards).zip(moments) {
                 let mut data = Vec::with_capacity(slot.rows * slot.cols);
                 for part in &slot.parts {
                     data.extend(weights.read_f32(&format!("{name}.{}", part.name), &part.shape)?);
                 }
-                moment.set(&data);
+                moment.set(&data[shards[self.ranks.rank()].clone()]);
             }
         }
         self.steps_done = steps_done;
         Ok(())
     }
+}
+
+/// The moments of an optimizer one after another, the first moment of every slot, then the second: whole on the first rank,
+/// nothing on the others, which have to ask for each all the same. Those kept in bf16 are widened.
+pub(crate) struct WholeMoments<'a> {
+    optimizer: &'a Optimizer,
+    /// How many were asked for.
+    next: usize,
+    failure: Option<rlt_ranks::Error>,
+}
+
+impl<'a> Iterator for WholeMoments<'a> {
+    type Item = Cow<'a, [f32]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Optimizer { ranks, first, second, .. } = self.optimizer;
+        let own = first.iter().chain(second).nth(self.next).filter(|_| self.failure.is_none())?.to_host();
+        self.next += 1;
+        if ranks.size() == 1 {
+            return Some(own);
+        }
+        let own: Vec<u8> = own.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let nothing: &[u8] = &[];
+        let mut parts = vec![nothing; ranks.size()];
+        parts[0] = &own;
+        match ranks.all_to_all(&parts) {
+            Ok(of_ranks) => {
+                let bytes = of_ranks.iter().flat_map(|bytes| bytes.as_chunks::<4>().0);
+                Some(bytes.map(|number| f32::from_le_bytes(*number)).collect())
+            }
+            Err(failure) => {
+                self.failure = Some(failure);
+                None
+            }
+        }
+    }
+}
+
+impl WholeMoments<'_> {
+    /// Asks for those that nobody asked for, so that ranks stay together whatever became of a file.
+    ///
+    /// # Errors
+    /// That a rank is gone, now or before.
+    pub fn end(mut self) -> Result<()> {
+        self.by_ref().for_each(drop);
+        self.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}
+
+/// One shard a rank of `len` elements that lie one after another: as many whole blocks as can be.
+fn shards(len: usize, ranks: usize) -> Vec<Range<usize>> {
+    let end = |blocks: usize| (blocks * BLOCK).min(len);
+    (0..ranks)
+        .map(|rank| block(rank, ranks, len.div_ceil(BLOCK)))
+        .map(|blocks| end(blocks.start)..end(blocks.end))
+        .collect()
 }
 
 /// What gradients of global norm `norm` are multiplied by, so that the norm is at most `limit`; a limit

@@ -18,12 +18,13 @@ use super::checkpoint::{CHECKPOINTS, written_reference};
 use super::evaluation::{self, HeldOutScore};
 use super::failure::{self, FailedBatch, FailedGroup};
 use super::spikes::SpikeWatch;
-use super::{Ending, Host, Inputs, Lanes, Optimizer, RestoredRun, Snapshot, State};
+use super::{Ending, Host, Inputs, Lanes, Optimizer, RestoredRun, SharedLanes, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
 use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::progress::Progress;
+use crate::ranks::{Ranks, agree, on_first};
 use crate::run_log::RunLog;
 
 /// What a finished run leaves.
@@ -35,7 +36,7 @@ pub struct Trained {
     pub model: PathBuf,
     /// Folder of the best model by evaluation, where there was one.
     pub best: Option<PathBuf>,
-    /// The report.
+    /// The report; empty on ranks that did not write it.
     pub report: PathBuf,
 }
 
@@ -81,11 +82,32 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Looks for the newest good checkpoint in `run_dir`; damaged ones are noted.
+    /// Looks for the newest good checkpoint in `run_dir`; damaged ones are noted. The first rank looks, and all go on from
+    /// what it finds.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
-    pub fn find(run_dir: &Path, progress: &dyn Progress) -> Result<Self> {
+    pub fn find(run_dir: &Path, host: &Host) -> Result<Self> {
+        let Host { progress, ranks, .. } = host;
+        let found = ranks.is_first().then(|| Self::find_here(run_dir, *progress)).transpose();
+        let found = agree(ranks, found)?;
+        if ranks.size() == 1 {
+            return Ok(found.expect("the first rank looked"));
+        }
+        let told = found.map(|Self { checkpoint, template_time }| {
+            (checkpoint.map(|(checkpoint, state)| (checkpoint.step, state)), template_time)
+        });
+        let json = serde_json::to_vec(&told).map_err(|e| Error::Failed(e.to_string()))?;
+        let json = ranks.broadcast(0, json)?;
+        let told: Option<(Option<(u64, State)>, TemplateTime)> =
+            serde_json::from_slice(&json).map_err(|e| Error::Failed(format!("rank 0 sent no state: {e}")))?;
+        let (checkpoint, template_time) = told.ok_or_else(|| Error::Failed("rank 0 sent no state".into()))?;
+        let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), Keep::last(0));
+        let here = |(step, state)| (Checkpoint { step, path: store.path_of(step) }, state);
+        Ok(Self { checkpoint: checkpoint.map(here), template_time })
+    }
+
+    fn find_here(run_dir: &Path, progress: &dyn Progress) -> Result<Self> {
         let latest = CheckpointStore::new(run_dir.join(CHECKPOINTS), Keep::last(0)).latest_good()?;
         for warning in &latest.warnings {
             progress.warn(warning);
@@ -118,11 +140,14 @@ pub struct Run<'a> {
     evaluation: EvalConfig,
     /// The best model so far.
     best: CheckpointStore,
-    log: RunLog,
+    /// On the first rank.
+    log: Option<RunLog>,
     spikes: SpikeWatch,
     progress: &'a dyn Progress,
     write_report: fn(&Path) -> Result<PathBuf>,
     state: State,
+    ranks: Ranks,
+    lanes: SharedLanes,
     total_steps: u64,
     started: Instant,
 }
@@ -156,52 +181,27 @@ impl<'a> Run<'a> {
         updates_per_step: u64,
         host: &Host<'a>,
     ) -> Result<(Self, Weights)> {
-        let &Host { progress, write_report, .. } = host;
+        let &Host { progress, write_report, ref ranks, .. } = host;
+        inputs.check_same_on(ranks)?;
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
         let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), keep);
         let total_updates = total_steps * updates_per_step;
         let saved = earlier.checkpoint.as_ref().map(|(checkpoint, state)| (checkpoint.step, state.clone()));
-        let (state, mut weights) = match earlier.checkpoint {
-            None => {
-                let decoder = initial_model(&Device::Cpu, &config.model, &config.lora, config.seed)?;
-                let optimizer = Optimizer::new(&decoder, &config.optimizer, total_updates);
-                let lanes = Lanes::choose(config.train.lanes, None, 1)?;
-                let state = State { template_time, lanes, began_with: inputs, ..State::default() };
-                (state, Weights { decoder, optimizer, reference: None })
-            }
-            Some((checkpoint, state)) => {
-                state.began_with.check(&inputs, &checkpoint.path)?;
-                Lanes::choose(config.train.lanes, Some((state.lanes, &checkpoint.path)), 1)?;
-                let not_recorded = state.began_with.not_recorded();
-                if !not_recorded.is_empty() {
-                    progress.warn(&format!(
-                        "{} is of an earlier version, which did not record {}: whether they changed is not known",
-                        checkpoint.path.display(),
-                        not_recorded.join(", ")
-                    ));
-                }
-                RunLog::check_rows(run_dir, state.rows_logged())?;
-                let restored = RestoredRun::read(&checkpoint.path, &config.model)?;
-                let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, total_updates);
-                restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
-                progress.note(&format!("going on from {}", checkpoint.path.display()));
-                let RestoredRun { mut state, decoder, reference } = restored;
-                let reference = reference.map(|weights| decoder.with_weights(weights));
-                // What was not recorded is from here on.
-                state.began_with = inputs;
-                state.template_time = template_time;
-                (state, Weights { decoder, optimizer, reference })
-            }
-        };
+        let begun = Self::first_state(config, run_dir, earlier, inputs, template_time, total_updates, host);
+        let (state, mut weights) = agree(ranks, begun)?;
         weights.decoder = ending.given_to(weights.decoder);
         let saved_step =
             saved.as_ref().filter(|(_, state)| state.unevaluated.is_none()).map(|(step, _)| *step);
         let best = CheckpointStore::new(run_dir.join("best"), Keep::last(1));
-        store.tidy(state.step)?;
-        best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
-        let log = RunLog::open(run_dir, state.rows_logged(), state.step)?;
+        let mut log = None;
+        on_first(ranks, || {
+            store.tidy(state.step)?;
+            best.tidy(state.evaluation.best.map_or(0, |best| best.step))?;
+            log = Some(RunLog::open(run_dir, state.rows_logged(), state.step)?);
+            Ok(())
+        })?;
         let mut spikes = SpikeWatch::default();
-        log.kept().iter().for_each(|row| drop(spikes.look(row)));
+        log.iter().flat_map(RunLog::kept).for_each(|row| drop(spikes.look(row)));
         let run = Self {
             config,
             dir: run_dir,
@@ -217,11 +217,56 @@ impl<'a> Run<'a> {
             spikes,
             progress,
             write_report,
+            lanes: SharedLanes::new(state.lanes, ranks),
+            ranks: ranks.clone(),
             state,
             total_steps,
             started: Instant::now(),
         };
         Ok((run, weights))
+    }
+
+    /// Where a run begins, or goes on, and what it works with.
+    fn first_state(
+        config: &Config,
+        run_dir: &Path,
+        earlier: Earlier,
+        inputs: Inputs,
+        template_time: Option<TemplateTime>,
+        total_updates: u64,
+        host: &Host,
+    ) -> Result<(State, Weights)> {
+        let Host { progress, ranks, .. } = host;
+        let Some((checkpoint, state)) = earlier.checkpoint else {
+            let lanes = Lanes::choose(config.train.lanes, None, ranks.size())?;
+            let decoder = initial_model(&Device::Cpu, &config.model, &config.lora, config.seed)?;
+            let optimizer = Optimizer::shared(&decoder, &config.optimizer, total_updates, ranks);
+            let state = State { template_time, lanes, began_with: inputs, ..State::default() };
+            return Ok((state, Weights { decoder, optimizer, reference: None }));
+        };
+        state.began_with.check(&inputs, &checkpoint.path)?;
+        Lanes::choose(config.train.lanes, Some((state.lanes, &checkpoint.path)), ranks.size())?;
+        let not_recorded = state.began_with.not_recorded();
+        if !not_recorded.is_empty() {
+            progress.warn(&format!(
+                "{} is of an earlier version, which did not record {}: whether they changed is not known",
+                checkpoint.path.display(),
+                not_recorded.join(", ")
+            ));
+        }
+        if ranks.is_first() {
+            RunLog::check_rows(run_dir, state.rows_logged())?;
+        }
+        let restored = RestoredRun::read(&checkpoint.path, &config.model)?;
+        let mut optimizer = Optimizer::shared(&restored.decoder, &config.optimizer, total_updates, ranks);
+        restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
+        progress.note(&format!("going on from {}", checkpoint.path.display()));
+        let RestoredRun { mut state, decoder, reference } = restored;
+        let reference = reference.map(|weights| decoder.with_weights(weights));
+        // What was not recorded is from here on.
+        state.began_with = inputs;
+        state.template_time = template_time;
+        Ok((state, Weights { decoder, optimizer, reference }))
     }
 
     /// Steps done.
@@ -230,8 +275,8 @@ impl<'a> Run<'a> {
     }
 
     /// In how many partial sums gradients are added up.
-    pub fn lanes(&self) -> Lanes {
-        self.state.lanes
+    pub fn lanes(&self) -> &SharedLanes {
+        &self.lanes
     }
 
     /// How many rows were drawn: the next position in their order.
@@ -245,26 +290,35 @@ impl<'a> Run<'a> {
         self.state.step + 1..=last
     }
 
-    /// The records, for samples.
-    pub fn log_mut(&mut self) -> &mut RunLog {
-        &mut self.log
+    /// Writes the samples of a step, which the first rank makes.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_samples(&mut self, step: u64, rows: impl FnOnce() -> Vec<Value>) -> Result<()> {
+        let Self { log, ranks, .. } = self;
+        on_first(ranks, || log.as_mut().map_or(Ok(()), |log| log.samples(step, &rows())))
     }
 
-    /// Stops the run where `stop` is set, with the state after the last whole step saved. A step that has not
+    /// Stops the run where `stop` is set on any rank, with the state after the last whole step saved. A step that has not
     /// changed the weights yet may be left at any moment: its draws are keyed by its number, so the run goes on
     /// with the same ones.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after the state was saved; what the files report.
     pub fn stop_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) -> Result<()> {
-        if !stop.load(Ordering::SeqCst) {
+        if !self.ranks.any(stop.load(Ordering::SeqCst))? {
             return Ok(());
         }
+        Err(self.stop(weights)?)
+    }
+
+    /// Saves the state after the last whole step, if there is one; the interruption that says so.
+    fn stop(&mut self, weights: &Weights) -> Result<Error> {
         if self.state.step == 0 {
             let what = "before the first step was done; the same command begins again";
-            return Err(Error::Interrupted(what.into()));
+            return Ok(Error::Interrupted(what.into()));
         }
-        Err(self.interrupted(weights, "")?)
+        self.interrupted(weights, "")
     }
 
     /// Saves the state after the last whole step; the interruption that says so.
@@ -278,14 +332,11 @@ impl<'a> Run<'a> {
         )))
     }
 
-    /// The error of a step in hand: where it was only asked to stop, which leaves the weights as they were, that of
-    /// [`Self::stop_if_asked`].
-    pub fn stopped(&mut self, weights: &Weights, error: Error, stop: &AtomicBool) -> Error {
+    /// The error of a step in hand, which all ranks have agreed on: where it was only asked to stop, which leaves the weights
+    /// as they were, that of [`Self::stop_if_asked`].
+    pub fn stopped(&mut self, weights: &Weights, error: Error) -> Error {
         match error {
-            Error::Model(rlt_model::Error::Stopped) => match self.stop_if_asked(weights, stop) {
-                Err(interrupted) => interrupted,
-                Ok(()) => error,
-            },
+            Error::Model(rlt_model::Error::Stopped) => self.stop(weights).unwrap_or_else(|error| error),
             other => other,
         }
     }
@@ -348,14 +399,13 @@ impl<'a> Run<'a> {
         if let Some(HeldOutScore { metrics: more, score }) = evaluated {
             metrics.extend(more);
             if self.state.evaluation.take(step, score, &self.evaluation) {
-                self.best.save(step, |folder| self.save_model(&weights.decoder, folder))?;
+                on_first(&self.ranks, || {
+                    self.best.save(step, |folder| self.save_model(&weights.decoder, folder)).map(drop)
+                })?;
             }
         }
-        let mut row = Map::new();
-        metrics::WALL_S.put(&mut row, self.log.wall_s() + self.started.elapsed().as_secs_f64());
-        row.extend(metrics);
-        self.tell_spikes(step, &mut row);
-        self.log.log(step, &row)?;
+        let logged = self.log_row(step, metrics);
+        agree(&self.ranks, logged)?;
         let ended_early = self.state.evaluation.ended_early;
         let due = self.save_every > 0 && step.is_multiple_of(self.save_every);
         if due || ended_early || step >= self.total_steps {
@@ -368,6 +418,16 @@ impl<'a> Run<'a> {
         self.progress
             .note(&format!("step {step}: no gain in {n} evaluations (eval.patience); the run ends here"));
         Ok(ControlFlow::Break(()))
+    }
+
+    /// Writes the step's row, on the first rank.
+    fn log_row(&mut self, step: u64, metrics: Map<String, Value>) -> Result<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let mut row = Map::new();
+        metrics::WALL_S.put(&mut row, log.wall_s() + self.started.elapsed().as_secs_f64());
+        row.extend(metrics);
+        self.tell_spikes(step, &mut row);
+        self.log.as_mut().map_or(Ok(()), |log| log.log(step, &row))
     }
 
     /// Names what jumped in the row, and to whoever watches.
@@ -386,16 +446,28 @@ impl<'a> Run<'a> {
         metrics::SPIKES.put(row, names);
     }
 
-    /// The error of the step in hand, after its batch was kept for `rlt replay` when a number was not finite.
+    /// The error of the step in hand, which all ranks have agreed on, after its batch was kept for `rlt replay` when a number
+    /// was not finite.
     pub fn keep_failed(
         &self,
         weights: &Weights,
         error: Error,
         groups: impl FnOnce() -> Vec<FailedGroup>,
     ) -> Error {
-        let (work, step) = (self.state.began_with.work.clone(), self.state.step + 1);
-        let batch = |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
-        failure::keep_failed(self.dir, batch, |folder| self.snapshot(weights).write(folder), error)
+        if !matches!(error, Error::NonFinite(_)) {
+            return error;
+        }
+        let mut moments = weights.optimizer.whole_moments();
+        let kept = if self.ranks.is_first() {
+            let (work, step) = (self.state.began_with.work.clone(), self.state.step + 1);
+            let batch =
+                |error| FailedBatch { work, step, error, config: self.config.clone(), groups: groups() };
+            let write_state = |folder: &Path| self.snapshot(weights).write(folder, &mut moments);
+            failure::keep_failed(self.dir, batch, write_state, error)
+        } else {
+            error
+        };
+        moments.end().err().unwrap_or(kept)
     }
 
     /// Saves the state after the last whole step, unless that is saved already.
@@ -404,9 +476,17 @@ impl<'a> Run<'a> {
         if self.saved_step == Some(step) {
             return Ok(());
         }
+        let mut moments = weights.optimizer.whole_moments();
         // No checkpoint outlives the rows it stands on.
-        self.log.sync()?;
-        self.store.save(step, |folder| self.snapshot(weights).write(folder))?;
+        let synced = self.log.as_mut().map(RunLog::sync).transpose();
+        let saved = synced.and_then(|on_first| match on_first {
+            Some(()) => {
+                self.store.save(step, |folder| self.snapshot(weights).write(folder, &mut moments)).map(drop)
+            }
+            None => Ok(()),
+        });
+        let ended = moments.end();
+        agree(&self.ranks, saved.and(ended))?;
         self.saved_step = self.state.unevaluated.is_none().then_some(step);
         Ok(())
     }
@@ -427,15 +507,19 @@ impl<'a> Run<'a> {
         // Merged or widened matrices need memory that training has done with.
         decoder.device().release_memory();
         let model = self.dir.join("model");
-        replace_folder(&model, |folder| self.save_model(decoder, folder))?;
-        if let Some(adapter) = decoder.adapter() {
-            replace_folder(&self.dir.join("adapter"), |folder| -> Result<()> {
-                adapter.save(folder, decoder.config(), &self.config.model.path)?;
-                self.save_text_side(folder)
-            })?;
-        }
+        let mut report = PathBuf::new();
+        on_first(&self.ranks, || {
+            replace_folder(&model, |folder| self.save_model(decoder, folder))?;
+            if let Some(adapter) = decoder.adapter() {
+                replace_folder(&self.dir.join("adapter"), |folder| -> Result<()> {
+                    adapter.save(folder, decoder.config(), &self.config.model.path)?;
+                    self.save_text_side(folder)
+                })?;
+            }
+            report = (self.write_report)(self.dir)?;
+            Ok(())
+        })?;
         let best = self.state.evaluation.best.map(|best| self.best.path_of(best.step));
-        let report = (self.write_report)(self.dir)?;
         Ok(Trained { steps: self.state.step, model, best, report })
     }
 
@@ -495,7 +579,7 @@ pub(crate) mod tests {
             optimizer.update(&mut decoder, &gradients).unwrap();
         }
         let path = dir.path().join("optimizer.safetensors");
-        optimizer.write(&path).unwrap();
+        optimizer.write(&path, &mut optimizer.whole_moments()).unwrap();
         let mut again = Optimizer::new(&decoder, &settings, 9);
         again.restore(&path, 3).unwrap();
         let mut copy = decoder.with_weights(decoder.parameters().clone());
