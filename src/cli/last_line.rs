@@ -58,17 +58,32 @@ fn end_without_memory(bytes: usize) -> ! {
     end(&mut line)
 }
 
+/// Whether the process goes on after a fault.
+static OUTLIVES: AtomicBool = AtomicBool::new(false);
+
+/// From here on a panic is a line, and ends the work that it happened in, but not the process: for a command that catches
+/// it and has others to serve.
+pub fn outlive_faults() {
+    OUTLIVES.store(true, Ordering::SeqCst);
+}
+
 /// Makes every panic one line and exit code 1, on whatever thread it happens.
 pub fn install() {
     std::panic::set_hook(Box::new(|panic| {
         // A library's fault over a stranger's file becomes an error about that file.
-        if !rlt_model::guarded::is_guarded() {
-            end_of_panic(panic);
+        if rlt_model::guarded::is_guarded() {
+            return;
+        }
+        let mut line = line_of_panic(panic);
+        if OUTLIVES.load(Ordering::SeqCst) {
+            write(line.finished());
+        } else {
+            end(&mut line);
         }
     }));
 }
 
-fn end_of_panic(panic: &PanicHookInfo) -> ! {
+fn line_of_panic(panic: &PanicHookInfo) -> Line {
     let mut line = Line::new();
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -77,7 +92,7 @@ fn end_of_panic(panic: &PanicHookInfo) -> ! {
     // What the standard library says where a thread cannot be started: a limit, not a fault.
     if message.starts_with("failed to spawn thread") {
         line.push(b"error: the system refused another thread; raise its limit (ulimit -u, ulimit -v), or ask for less (--threads)");
-        end(&mut line)
+        return line;
     }
     line.push(b"error: a fault in rlt itself: ");
     line.push_text(message, MESSAGE_BYTES);
@@ -91,7 +106,7 @@ fn end_of_panic(panic: &PanicHookInfo) -> ! {
     line.push(b"; please report it with the command that led here (");
     line.push(env!("CARGO_PKG_REPOSITORY").as_bytes());
     line.push(b"/issues)");
-    end(&mut line)
+    line
 }
 
 /// Most bytes of a message that is passed on.
@@ -126,6 +141,13 @@ impl Line {
         }
     }
 
+    /// The line with its end, for which the newest byte gives way where it is full.
+    fn finished(&mut self) -> &[u8] {
+        self.used = self.used.min(self.bytes.len() - 1);
+        self.push(b"\n");
+        &self.bytes[..self.used]
+    }
+
     fn push_number(&mut self, mut number: usize) {
         let mut digits = [0; 20];
         let mut first = digits.len();
@@ -141,32 +163,37 @@ impl Line {
     }
 }
 
+/// Without the standard library's streams, whose locks another thread may hold.
+#[cfg(unix)]
+fn write(line: &[u8]) {
+    // SAFETY: the bytes are readable; a closed standard error is nobody's concern any more.
+    let _ = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+}
+
+#[cfg(not(unix))]
+fn write(line: &[u8]) {
+    use std::io::Write;
+    drop(std::io::stderr().write_all(line));
+}
+
 /// Writes the line and ends the process. Only the first thread that comes here does: the others are about to end with it.
 fn end(line: &mut Line) -> ! {
     static ENDING: AtomicBool = AtomicBool::new(false);
     while ENDING.swap(true, Ordering::SeqCst) {
         std::thread::sleep(Duration::from_secs(1));
     }
-    // The newest byte gives way where the line is full.
-    line.used = line.used.min(line.bytes.len() - 1);
-    line.push(b"\n");
-    write_and_exit(&line.bytes[..line.used])
+    write_and_exit(line.finished())
 }
 
-/// Without the standard library's streams, whose locks another thread may hold, and without what is to be done at exit.
-#[cfg(unix)]
+/// Without what is to be done at exit.
 fn write_and_exit(line: &[u8]) -> ! {
-    // SAFETY: the bytes are readable; a closed standard error is nobody's concern any more.
+    write(line);
+    #[cfg(unix)]
+    // SAFETY: it takes a number, and runs nothing of ours.
     unsafe {
-        let _ = libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
         libc::_exit(EXIT_FAILED)
     }
-}
-
-#[cfg(not(unix))]
-fn write_and_exit(line: &[u8]) -> ! {
-    use std::io::Write;
-    drop(std::io::stderr().write_all(line));
+    #[cfg(not(unix))]
     std::process::exit(EXIT_FAILED)
 }
 

@@ -39,7 +39,7 @@ pub struct LogprobsArgs {
 }
 
 /// As `model.arithmetic` has it.
-fn products() -> impl TypedValueParser<Value = Products> {
+pub fn products() -> impl TypedValueParser<Value = Products> {
     PossibleValuesParser::new(["f32", "bf16"]).try_map(|name| serde_json::from_value(json!(name)))
 }
 

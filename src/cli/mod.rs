@@ -26,6 +26,7 @@ mod report;
 mod reproduce;
 mod score;
 mod select;
+mod serve;
 mod sft;
 mod terminal;
 mod threads;
@@ -78,6 +79,7 @@ enum Command {
     Reproduce(reproduce::ReproduceArgs),
     Score(score::ScoreArgs),
     Select(select::SelectArgs),
+    Serve(serve::ServeArgs),
     Sft(sft::SftArgs),
     Train(train::TrainArgs),
 }
@@ -118,6 +120,7 @@ impl Command {
             Self::Reproduce(args) => args.run(context),
             Self::Score(args) => args.run(context),
             Self::Select(args) => args.run(context),
+            Self::Serve(args) => args.run(context),
             Self::Sft(args) => args.run(context),
             Self::Train(args) => args.run(context),
         }
