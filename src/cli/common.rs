@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::config::Config;
+use rlt::located::LocatedModel;
 use rlt::training::Trained;
 use rlt::{Error, Result};
 use rlt_files::Inputs;
@@ -149,6 +150,25 @@ pub fn check_output(inputs: &Inputs, out: &Path) -> Result<()> {
         rlt_files::Error::Refused { .. } => Error::Usage(error.to_string()),
         error @ rlt_files::Error::Io { .. } => error.into(),
     })
+}
+
+/// Tokens that are scored at a time here.
+const TOKENS_PER_BATCH: usize = 16384;
+
+/// Tokens that are scored at a time for every request that servers may have under way: so many that they seldom wait.
+const TOKENS_OF_REQUEST: usize = 8192;
+
+/// What `--tokens-per-batch` says of itself.
+pub const TOKENS_HELP: &str = "Tokens computed at a time; more is faster up to a point and takes more memory [default: \
+                               16384, or 8192 for every request that a server may have under way]";
+
+/// Tokens to score at a time: as `given`, else as many as keep `models` busy.
+pub fn tokens_per_batch<'a>(
+    given: Option<usize>,
+    models: impl IntoIterator<Item = &'a LocatedModel>,
+) -> usize {
+    let served = models.into_iter().filter_map(|model| Some(model.served()?.in_flight() * TOKENS_OF_REQUEST));
+    given.unwrap_or_else(|| served.fold(TOKENS_PER_BATCH, usize::max))
 }
 
 /// For clap: a whole number from 1, of rows, tokens or completions.

@@ -12,17 +12,19 @@ use rlt::evaluate::page::render;
 use rlt::evaluate::partial::PartialRecords;
 use rlt::evaluate::task::{Task, resume_task};
 use rlt::evaluate::{EvalOptions, EvalReport, QuestionRecord, Thought, write_report};
+use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
-use rlt::sampler::DecoderSampler;
-use rlt::sampling::{Author, decoder_sampler};
-use rlt::training::run::frozen_model;
+use rlt::sampling::Author;
+use rlt::server::Wanted;
 use rlt::worlds::task::find_task;
 use rlt::{Error, Result};
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_files::{Inputs, MOST_DESCRIPTION, write_atomic};
 use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
+use rlt_model::generate::SamplingParams;
 use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
@@ -100,16 +102,23 @@ impl EvalArgs {
         if let Some(warning) = style.thought_in_thought(&chat) {
             context.progress.warn(&warning);
         }
-        let decoder = frozen_model(&config.model, model)?;
-        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
-
-        Author::new(&sampler, &chat, &style)?;
+        let located =
+            LocatedModel::find(config.server_of_teacher(), &config.model, model, &context.progress)?;
+        let params = located.params(&config.sampling, &chat)?;
+        let wanted = Wanted { sampling: Some(&params), ..Wanted::default() };
+        located.check(&chat.tokenizer, &wanted, &context.progress)?;
+        let sampler = located.sampler(params.clone(), config.seed);
+        let sampler = &*sampler;
+        Author::new(sampler, &chat, &style)?;
 
         // A place that cannot be written, or that another process writes, is found before the work, not after it.
-        let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
+        let deciding =
+            if located.served().is_some() { Deciding::WithoutWeights } else { Deciding::WithWeights };
+        let files = ModelFiles::of(model, deciding, &context.progress)?;
+        let decides = (&params, &located, &config);
         let mut begun = Vec::with_capacity(tasks.len());
         for (task, path) in &tasks {
-            let settings = |time| self.settings((&sampler, &style, &chat), task, &files, model, time);
+            let settings = |time| self.settings(decides, (&style, &chat), task, &files, model, time);
             let unfinished = rlt_files::unfinished_work(path);
             let time = template_time(unfinished, |time, earlier| {
                 let same = settings(time).to_string();
@@ -128,7 +137,7 @@ impl EvalArgs {
                 .transpose()?
                 .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
-            let student = Author::new(&sampler, chat, &style)?;
+            let student = Author::new(sampler, chat, &style)?;
             reports.push(self.evaluate(context, (&student, &config), task, path, model, partial, done)?);
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
@@ -232,7 +241,8 @@ impl EvalArgs {
     /// What answers depend on: records made with other settings are not gone on with.
     fn settings(
         &self,
-        (sampler, style, chat): (&DecoderSampler, &PromptStyle, &ChatText),
+        (params, located, config): (&SamplingParams, &LocatedModel, &Config),
+        (style, chat): (&PromptStyle, &ChatText),
         task: &Task,
         files: &ModelFiles,
         model: &Path,
@@ -243,7 +253,7 @@ impl EvalArgs {
             let text = json!([row.row, row.question, row.solution]).to_string();
             crc = crc32c::crc32c_append(crc, text.as_bytes());
         }
-        json!({
+        let mut settings = json!({
             "model": model,
             "files": files,
             "template_time": time,
@@ -253,12 +263,16 @@ impl EvalArgs {
             "n": self.n,
             "rows": [task.rows.len() as u64, u64::from(crc)],
             "thought": self.thought(),
-            "seed": sampler.seed,
-            "sampling": format!("{:?}", sampler.params),
-            "arithmetic": format!("{:?}", sampler.decoder.arithmetic()),
+            "seed": config.seed,
+            "sampling": format!("{params:?}"),
+            "arithmetic": format!("{:?}", Arithmetic::from(config.model.arithmetic)),
             "style": format!("{style:?}"),
             "special_tokens": chat.typed(),
-        })
+        });
+        if let Some(served) = located.served() {
+            settings["server"] = served.deciding();
+        }
+        settings
     }
 }
 

@@ -7,12 +7,13 @@ use clap::{Args, ValueEnum};
 use rlt::config::{Config, DataConfig};
 use rlt::dataset::{GapRow, QuestionRow, RowWriter, UsableQuestions, read_questions, read_usable_questions};
 use rlt::explain::{ExplainSummary, explain_each};
+use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle};
-use rlt::sampling::{Author, decoder_sampler};
+use rlt::sampling::Author;
+use rlt::server::Wanted;
 use rlt::traces::{Flaw, conversation_columns, distillation_columns, flaw};
-use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
 use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
@@ -82,14 +83,26 @@ impl ExplainArgs {
         } else {
             read_usable_questions(&data)?
         };
-        let files = ModelFiles::of(model, Deciding::WithWeights, &context.progress)?;
-        let work = |time| self.work(&config, &style, &files, &rows, &gaps, time);
+        let server = config.server_of_teacher();
+        let deciding = if server.is_some() { Deciding::WithoutWeights } else { Deciding::WithWeights };
+        let files = ModelFiles::of(model, deciding, &context.progress)?;
+        let served =
+            server.map(|server| LocatedModel::find(Some(server), &config.model, model, &context.progress));
+        let served = served.transpose()?;
+        let deciding = served.as_ref().and_then(LocatedModel::served).map(|served| served.deciding());
+        let work = |time| self.work(&config, &style, &files, deciding.as_ref(), &rows, &gaps, time);
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
         let chat = ChatText::from_dir_at(model, time)?.reading(config.data.special_tokens);
-        let decoder = frozen_model(&config.model, model)?;
-        let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
-        let teacher = Author::new(&sampler, &chat, &style)?;
+        let located = match served {
+            Some(served) => served,
+            None => LocatedModel::find(None, &config.model, model, &context.progress)?,
+        };
+        let params = located.params(&config.sampling, &chat)?;
+        let wanted = Wanted { sampling: Some(&params), ..Wanted::default() };
+        located.check(&chat.tokenizer, &wanted, &context.progress)?;
+        let sampler = located.sampler(params, config.seed);
+        let teacher = Author::new(&*sampler, &chat, &style)?;
 
         let mut out = RowWriter::<Done>::begin(&self.out, &work(time))?;
         let done = out.state().summary;
@@ -131,6 +144,13 @@ impl ExplainArgs {
         let summary = match explained {
             Err(Error::Interrupted(what)) => {
                 return Err(Error::Interrupted(format!("{what}; {}", out.suspend()?)));
+            }
+            // A server may be back later.
+            Err(Error::Stopped { source, left }) if located.served().is_some() => {
+                return Err(Error::Stopped { source, left: format!("{left}; {}", out.suspend()?) });
+            }
+            Err(error) if located.served().is_some() && out.n_rows() > 0 => {
+                return Err(Error::Stopped { source: Box::new(error), left: out.suspend()?.into() });
             }
             explained => explained?,
         };
@@ -177,6 +197,7 @@ impl ExplainArgs {
         config: &Config,
         style: &PromptStyle,
         files: &ModelFiles,
+        server: Option<&Value>,
         rows: &[QuestionRow],
         gaps: &[GapRow],
         time: TemplateTime,
@@ -190,7 +211,7 @@ impl ExplainArgs {
             let text = json!([gap.record.row, gap.position, gap.record.columns]).to_string();
             crc = crc32c::crc32c_append(crc, text.as_bytes());
         }
-        let work = json!({
+        let mut work = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "model": files,
             "template_time": time,
@@ -203,6 +224,9 @@ impl ExplainArgs {
             "n": self.n,
             "format": self.format,
         });
+        if let Some(server) = server {
+            work["server"] = server.clone();
+        }
         work.to_string()
     }
 }

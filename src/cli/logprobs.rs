@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rlt::Result;
-use rlt::config::Products;
+use rlt::config::{ModelPaths, Products};
 use rlt::dataset::{JsonlWriter, read_records};
+use rlt::located::LocatedModel;
 use rlt::logprobs::{logprobs_each, row_ids};
-use rlt_files::Inputs;
-use rlt_model::Decoder;
+use rlt::server::Wanted;
+use rlt::{Error, Result};
+use rlt_model::Stop;
+use rlt_model::tokenizer::Tokenizer;
 use serde_json::json;
 
-use super::common::{Context, check_output, model_folder, parse_positive};
+use super::common::{
+    ConfigArgs, Context, TOKENS_HELP, check_output, inputs, model_folder, parse_positive, tokens_per_batch,
+};
 
 /// Per-token log-probabilities (nats) of given text or ids
 #[derive(Debug, Args)]
@@ -29,13 +33,15 @@ pub struct LogprobsArgs {
     /// Softmax temperature
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = parse_temperature)]
     temperature: f32,
-    /// Tokens computed at a time; more is faster up to a point and takes more memory
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
-    tokens_per_batch: usize,
+    #[arg(long, value_name = "N", value_parser = parse_positive, help = TOKENS_HELP)]
+    tokens_per_batch: Option<usize>,
     /// Number format of the matrix products: bf16 is faster where the processor has AMX or AVX-512 BF16, and right to
     /// about three digits
     #[arg(long, default_value = "f32", value_parser = products())]
     arithmetic: Products,
+    /// Of a configuration, `[server]` is read: who serves the model, where that is not computed here
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// As `model.arithmetic` has it.
@@ -46,15 +52,32 @@ pub fn products() -> impl TypedValueParser<Value = Products> {
 impl LogprobsArgs {
     /// Scores every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
+        let config = context.load_config(&self.config)?;
         let model = model_folder(&self.model)?;
-        check_output(&Inputs::new().with("--model", model).with("--data", &self.data), &self.out)?;
+        let inputs = inputs(&self.config, &config).with("--model", model).with("--data", &self.data);
+        check_output(&inputs, &self.out)?;
         let records = read_records(&self.data, 0)?;
-        let decoder = Decoder::load_frozen(model)?.in_arithmetic(self.arithmetic.into());
-        let rows = row_ids(&records, model, &decoder)?;
+        let server = config.server_of_teacher();
+        if let (Some((table, _)), true) = (server, self.temperature != 1.0) {
+            return Err(Error::Usage(format!(
+                "--temperature is {}, and {table}.url is set: servers give log-probabilities of given tokens at temperature 1 \
+                 only; leave one of the two out",
+                self.temperature
+            )));
+        }
+        let paths = ModelPaths { arithmetic: self.arithmetic, ..ModelPaths::default() };
+        let located = LocatedModel::find(server, &paths, model, &context.progress)?;
+        if located.served().is_some() {
+            let wanted = Wanted { scoring: true, ..Wanted::default() };
+            located.check(&Tokenizer::from_dir(model)?, &wanted, &context.progress)?;
+        }
+        let scorer = located.scorer(Stop::never());
+        let rows = row_ids(&records, model, located.config(), scorer.context_tokens())?;
+        let tokens_per_batch = tokens_per_batch(self.tokens_per_batch, [&located]);
 
         let mut out = JsonlWriter::create(&self.out)?;
         let (mut tokens, mut sum, mut scored) = (0, 0.0, 0_usize);
-        logprobs_each(&decoder, &rows, self.temperature, self.tokens_per_batch, &context.progress, |row| {
+        logprobs_each(&*scorer, &rows, self.temperature, tokens_per_batch, &context.progress, |row| {
             tokens += row.ids.len();
             for logprob in row.logprobs.iter().flatten() {
                 sum += f64::from(*logprob);

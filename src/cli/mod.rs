@@ -92,6 +92,7 @@ impl Command {
             Self::Eval(_)
                 | Self::Explain(_)
                 | Self::Inspect(_)
+                | Self::Logprobs(_)
                 | Self::Plan(_)
                 | Self::Score(_)
                 | Self::Sft(_)

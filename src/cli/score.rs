@@ -4,17 +4,22 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::config::{AddedRewards, Config, DataConfig};
+use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt::score::Formats;
+use rlt::server::Wanted;
 use rlt::traces::scoring::{Detail, Gaps, Tally, TraceScorer, check_traces, score_file};
-use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
+use rlt_model::Stop;
 use rlt_model::chat_template::TemplateTime;
 use serde_json::json;
 
-use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
+use super::common::{
+    ConfigArgs, Context, TOKENS_HELP, check_output, inputs, model_folder, parse_positive, template_time,
+    tokens_per_batch,
+};
 use super::interrupt::stop_flag;
 
 /// Score traces with the RLT reward, part by part
@@ -41,9 +46,8 @@ pub struct ScoreArgs {
     /// Stop at the first row without a question or a solution; else such rows are written with the reason
     #[arg(long)]
     strict: bool,
-    /// Tokens computed at a time; more is faster up to a point and takes more memory
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = parse_positive)]
-    tokens_per_batch: usize,
+    #[arg(long, value_name = "N", value_parser = parse_positive, help = TOKENS_HELP)]
+    tokens_per_batch: Option<usize>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -55,6 +59,10 @@ impl ScoreArgs {
         let (teacher_dir, student_dir) = self.models(&config)?;
         let inputs = inputs(&self.config, &config).with("--data", &self.data);
         check_output(&inputs.with("--teacher", teacher_dir).with("--student", student_dir), &self.out)?;
+        let (server_of_teacher, server_of_student) = (config.server_of_teacher(), config.server_of_student());
+        let is_one = student_dir == teacher_dir && server_of_student.is_none();
+        let student_is_served = server_of_student.is_some() || (is_one && server_of_teacher.is_some());
+        config.check_scored_by_servers(server_of_teacher.is_some(), student_is_served)?;
         let style = PromptStyle::resolve(&config.prompts)?;
         let data = DataConfig { path: self.data.clone(), ..config.data.clone() };
         let gaps = if self.strict { Gaps::Refused } else { Gaps::Written };
@@ -70,12 +78,25 @@ impl ScoreArgs {
             context.progress.warn(&warning);
         }
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
-        let files = |folder| ModelFiles::of(folder, Deciding::WithWeights, &context.progress);
-        let of_teacher = files(teacher_dir)?;
-        let of_student = if student_dir == teacher_dir { of_teacher.clone() } else { files(student_dir)? };
+        let find = |server, folder| LocatedModel::find(server, &config.model, folder, &context.progress);
+        let served_teacher = server_of_teacher.map(|server| find(Some(server), teacher_dir)).transpose()?;
+        let served_student = server_of_student.map(|server| find(Some(server), student_dir)).transpose()?;
+        let files = |folder, is_served| {
+            let deciding = if is_served { Deciding::WithoutWeights } else { Deciding::WithWeights };
+            ModelFiles::of(folder, deciding, &context.progress)
+        };
+        let of_teacher = files(teacher_dir, served_teacher.is_some())?;
+        let of_student =
+            if is_one { of_teacher.clone() } else { files(student_dir, served_student.is_some())? };
         let models = [of_teacher, of_student];
+        let servers: Vec<_> = [&served_teacher, &served_student]
+            .into_iter()
+            .map(|model| model.as_ref().and_then(LocatedModel::served).map(|served| served.deciding()))
+            .collect();
+        let located = [&served_teacher, &served_student].into_iter().flatten();
+        let tokens_per_batch = tokens_per_batch(self.tokens_per_batch, located);
         let work = |time: TemplateTime| {
-            json!({
+            let mut work = json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "models": &models,
                 "template_time": time,
@@ -87,28 +108,37 @@ impl ScoreArgs {
                 "arithmetic": config.model.arithmetic,
                 "longest": (config.reward.add != AddedRewards::default()).then_some(config.sampling.max_new_tokens),
                 "detail": detail,
-                "tokens_per_batch": self.tokens_per_batch,
-            })
-            .to_string()
+                "tokens_per_batch": tokens_per_batch,
+            });
+            if servers.iter().any(Option::is_some) {
+                work["servers"] = json!(servers);
+            }
+            work.to_string()
         };
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
         let (teacher_chat, student_chat) = (teacher_chat.at(time), student_chat.at(time));
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
-        let teacher = frozen_model(&config.model, teacher_dir)?;
-        let own_student = (student_dir != teacher_dir).then(|| frozen_model(&config.model, student_dir));
-        let own_student = own_student.transpose()?;
-        let student = own_student.as_ref().unwrap_or(&teacher);
+        let (progress, stop) = (&context.progress, stop_flag());
+        let or_here = |served: Option<LocatedModel>, folder| served.map_or_else(|| find(None, folder), Ok);
+        let teacher = or_here(served_teacher, teacher_dir)?;
+        let own_student = if is_one { None } else { Some(or_here(served_student, student_dir)?) };
+        let wanted = Wanted { scoring: true, ..Wanted::default() };
+        teacher.check(&teacher_chat.tokenizer, &wanted, progress)?;
+        if let Some(student) = &own_student {
+            student.check(&student_chat.tokenizer, &wanted, progress)?;
+        }
+        let teacher_scorer = teacher.scorer(Stop::when(stop));
+        let own_scorer = own_student.as_ref().map(|student| student.scorer(Stop::when(stop)));
         let scorer = TraceScorer {
             formats,
-            teacher: &teacher,
-            student,
+            teacher: &*teacher_scorer,
+            student: own_scorer.as_deref().unwrap_or(&*teacher_scorer),
             config: &config,
             detail,
-            tokens_per_batch: self.tokens_per_batch,
+            tokens_per_batch,
         };
-        let (progress, stop) = (&context.progress, stop_flag());
         let tally = score_file(&data, &checked, &self.out, &work(time), &scorer, progress, stop)?;
         self.answer(context, &tally)
     }

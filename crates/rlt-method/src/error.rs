@@ -74,6 +74,16 @@ pub enum Error {
     Interrupted(String),
 }
 
+impl Error {
+    /// Of work that did not come to its end because of this error, of which `what` is done and kept.
+    pub(crate) fn of_unfinished(self, what: String) -> Self {
+        match self {
+            Self::Model(rlt_model::Error::Stopped) => Self::Interrupted(what),
+            other => Self::Stopped { source: Box::new(other), left: what },
+        }
+    }
+}
+
 impl From<rlt_reward::rlt::NonFinite> for Error {
     fn from(error: rlt_reward::rlt::NonFinite) -> Self {
         Self::NonFinite(error.to_string())

@@ -3,6 +3,7 @@
 use std::ops::AddAssign;
 
 use rlt_model::Stop;
+use rlt_model::generate::GenerationProgress;
 use rlt_model::ids::TokenIds;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,8 +69,8 @@ pub fn explain(
 
 /// Explains every row `n` times and hands the traces of each batch to `write` as soon as it is done, in the
 /// order of the rows and then of the samples, with the counts up to then. A trace's column `sample` counts from 0.
-/// `done` is what an earlier call counted last; its rows are not explained again. Once it is asked to stop, the rows that
-/// are done are written.
+/// `done` is what an earlier call counted last; its rows are not explained again. Once it is asked to stop, or no more
+/// completions come, the rows that are done are written.
 ///
 /// Every prompt is checked before the first token is sampled. A trace depends on the seed, the row's
 /// place in `rows` and the sample alone.
@@ -101,9 +102,9 @@ pub fn explain_each(
         let prompt = |row| Ok(teacher.style.teacher_prompt(teacher.chat, row)?.into());
         let prompts = batch.iter().map(prompt).collect::<Result<Vec<TokenIds>>>()?;
         let mut finished = 0;
-        let SampledGroups { completions, is_stopped } =
+        let SampledGroups { completions, unfinished } =
             teacher.write(STREAM, summary.questions, prompts, n, stop, &mut |now| {
-                progress.advance((now.finished - finished) as u64, &rate.text(now.tokens));
+                progress.advance((now.finished - finished) as u64, &rate.text(now));
                 finished = now.finished;
             })?;
         let mut traces = Vec::with_capacity(batch.len() * n);
@@ -134,12 +135,12 @@ pub fn explain_each(
         rate.add(of_batch.tokens);
         summary += of_batch;
         write(traces, summary)?;
-        if is_stopped {
-            let (done, all) = (summary.questions, rows.len());
-            return Err(Error::Interrupted(format!("{done} of {all} questions are explained")));
+        if let Some(error) = unfinished {
+            let what = format!("{} of {} questions are explained", summary.questions, rows.len());
+            return Err(error.of_unfinished(what));
         }
     }
-    progress.finish(&rate.text(0));
+    progress.finish(&rate.text(GenerationProgress::default()));
     Ok(summary)
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rlt_model::Decoder;
 use rlt_model::batch::{Continuation, ScoringGroup};
+use rlt_model::config::ModelConfig;
 use rlt_model::ids::TokenIds;
 use rlt_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::dataset::Record;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::scorer::Scorer;
 
 /// One sequence with the log-probability of each of its tokens.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,7 +29,12 @@ pub struct TokenLogprobs {
 /// # Errors
 /// [`Error::Row`] for a row with neither or both columns, malformed ids, a token that the model does not
 /// have and a sequence longer than its context; what the tokenizer reports.
-pub fn row_ids(records: &[Record], model_dir: &Path, decoder: &Decoder) -> Result<Vec<Vec<u32>>> {
+pub fn row_ids(
+    records: &[Record],
+    model_dir: &Path,
+    model: &ModelConfig,
+    context: usize,
+) -> Result<Vec<Vec<u32>>> {
     let mut tokenizer = None;
     let mut rows = Vec::with_capacity(records.len());
     for record in records {
@@ -51,7 +57,7 @@ pub fn row_ids(records: &[Record], model_dir: &Path, decoder: &Decoder) -> Resul
                 return Err(record.error("has both `text` and `ids`; keep the one to score"));
             }
         };
-        decoder.check_ids(ids.iter().copied()).map_err(of_row)?;
+        model.check_ids(ids.iter().copied(), context).map_err(of_row)?;
         rows.push(ids);
     }
     Ok(rows)
@@ -64,7 +70,7 @@ pub fn row_ids(records: &[Record], model_dir: &Path, decoder: &Decoder) -> Resul
 /// [`Error::NonFinite`] for a log-probability that is not finite, with the row (from 1) and the token;
 /// what model and `write` report.
 pub fn logprobs_each(
-    decoder: &Decoder,
+    model: &dyn Scorer,
     rows: &[Vec<u32>],
     temperature: f32,
     tokens_per_batch: usize,
@@ -80,7 +86,7 @@ pub fn logprobs_each(
             tokens <= tokens_per_batch
         });
         let batch = &rows[first..first + fits.count().max(1)];
-        let results = batch_logprobs(decoder, batch, temperature, tokens_per_batch)?;
+        let results = batch_logprobs(model, batch, temperature, tokens_per_batch)?;
         for (i, (ids, scored)) in batch.iter().zip(results).enumerate() {
             if let Some(at) = scored.iter().position(|logprob| !logprob.is_finite()) {
                 let (row, value, token) = (first + i + 1, scored[at], at + 2);
@@ -104,7 +110,7 @@ pub fn logprobs_each(
 /// Log-probabilities of every token after the first of each sequence; rows without one ask the model
 /// nothing.
 fn batch_logprobs(
-    decoder: &Decoder,
+    model: &dyn Scorer,
     rows: &[Vec<u32>],
     temperature: f32,
     tokens_per_batch: usize,
@@ -119,7 +125,7 @@ fn batch_logprobs(
     let scored = if groups.is_empty() {
         Vec::new()
     } else {
-        decoder.token_logprobs(&groups, temperature, tokens_per_batch)?
+        model.token_logprobs(&groups, temperature, tokens_per_batch)?
     };
     let mut scored = scored.into_iter();
     let of_row = |ids: &Vec<u32>| match ids.len() {

@@ -26,6 +26,12 @@ pub trait Sampler {
     /// How many completions it works on at the same time.
     fn n_running(&self) -> usize;
 
+    /// Prompts to hand over at once when each is completed `n` times: enough that finished sequences are
+    /// replaced by waiting ones most of the time.
+    fn prompts_at_once(&self, n: usize) -> usize {
+        (8 * self.n_running()).div_ceil(n.max(1))
+    }
+
     /// Which policy draws: how many steps it has learnt from.
     fn version(&self) -> u64;
 

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use rlt_model::config::ModelConfig;
 use rlt_model::generate::{
     AllCompletions, Completion, GenerationProgress, GenerationRequest, SamplingParams,
 };
@@ -28,10 +29,11 @@ pub struct Author<'a> {
 /// What one call of [`Author::write`] came to.
 #[derive(Debug)]
 pub struct SampledGroups {
-    /// Completions of the prompts, in their order: `[prompt][sample]`. Of the first prompts only, where it was stopped.
+    /// Completions of the prompts, in their order: `[prompt][sample]`. Of the first prompts only, where it was not done to
+    /// its end.
     pub completions: Vec<Vec<Completion>>,
-    /// Whether it was asked to stop before all were there.
-    pub is_stopped: bool,
+    /// Why it was not: it was asked to stop, or no more completions came.
+    pub unfinished: Option<Error>,
 }
 
 impl<'a> Author<'a> {
@@ -60,8 +62,8 @@ impl<'a> Author<'a> {
     }
 
     /// `n` completions of every prompt. The draws of prompt `i` depend on the seed, `stream`, `first + i` and the
-    /// sample's index alone, so that cutting a list of prompts into batches changes nothing. Once it is asked to stop, the
-    /// prompts that are done are kept.
+    /// sample's index alone, so that cutting a list of prompts into batches changes nothing. Once it is asked to stop, or
+    /// no more completions come, the prompts that are done are kept.
     ///
     /// # Errors
     /// What the sampler reports.
@@ -81,18 +83,21 @@ impl<'a> Author<'a> {
             .collect();
         let mut all = AllCompletions::of(&requests, on_progress);
         match self.sampler.sample_each(&requests, stop, &mut all) {
-            Ok(()) => Ok(SampledGroups { completions: all.into_completions(), is_stopped: false }),
-            Err(Error::Model(rlt_model::Error::Stopped)) => {
-                Ok(SampledGroups { completions: all.into_complete(), is_stopped: true })
+            Ok(()) => Ok(SampledGroups { completions: all.into_completions(), unfinished: None }),
+            Err(error) => {
+                let completions = all.into_complete();
+                let is_stopped = matches!(error, Error::Model(rlt_model::Error::Stopped));
+                if completions.is_empty() && !is_stopped {
+                    return Err(error);
+                }
+                Ok(SampledGroups { completions, unfinished: Some(error) })
             }
-            Err(error) => Err(error),
         }
     }
 
-    /// Prompts to hand over at once when each is completed `n` times: enough that finished sequences are
-    /// replaced by waiting ones most of the time.
+    /// See [`Sampler::prompts_at_once`].
     pub fn prompts_at_once(&self, n: usize) -> usize {
-        (8 * self.sampler.n_running()).div_ceil(n.max(1))
+        self.sampler.prompts_at_once(n)
     }
 }
 
@@ -106,7 +111,7 @@ pub fn decoder_sampler<'a>(
     sampling: &SamplingConfig,
     seed: u64,
 ) -> Result<DecoderSampler<'a>> {
-    let params = sampling_params(sampling, stop_tokens(decoder, chat)?);
+    let params = sampling_params(sampling, stop_tokens(decoder.config(), chat)?);
     Ok(DecoderSampler { decoder, params, seed, version: 0 })
 }
 
@@ -131,8 +136,8 @@ pub fn sampling_params(sampling: &SamplingConfig, stop_token_ids: Vec<u32>) -> S
 ///
 /// # Errors
 /// [`Error::Failed`] when there is neither: no completion would ever end.
-pub fn stop_tokens(decoder: &Decoder, chat: &ChatText) -> Result<Vec<u32>> {
-    let mut ids = decoder.config().eos_token_ids.clone();
+pub fn stop_tokens(model: &ModelConfig, chat: &ChatText) -> Result<Vec<u32>> {
+    let mut ids = model.eos_token_ids.clone();
     ids.extend(turn_end_token(chat)?);
     ids.sort_unstable();
     ids.dedup();
@@ -187,10 +192,14 @@ impl TokenRate {
         self.done += tokens;
     }
 
-    /// "1234 tokens/s" with `running` more from a call that is not over.
-    pub(crate) fn text(&self, running: usize) -> String {
+    /// "1234 tokens/s", with those of a call that is not over, and how many requests are under way where servers draw.
+    pub(crate) fn text(&self, running: GenerationProgress) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        format!("{:.0} tokens/s", (self.done + running) as f64 / seconds)
+        let under_way = match running.under_way {
+            0 => String::new(),
+            n => format!(", {n} requests under way"),
+        };
+        format!("{:.0} tokens/s{under_way}", (self.done + running.tokens) as f64 / seconds)
     }
 }
 
@@ -199,7 +208,6 @@ mod tests {
     use super::*;
     use crate::prompts::test_chat::test_chat_with;
     use crate::training::run::tests::tiny_config;
-    use rlt_model::config::ModelConfig;
 
     /// A model of random weights whose configuration names `eos`, with the text side of the tests.
     fn model(eos: &[u32], template: &str) -> (Decoder, ChatText) {
@@ -217,13 +225,13 @@ mod tests {
     fn completions_end_with_the_turn_or_the_text() {
         let (decoder, chat) = model(&[7], CHAT_ML);
         let turn_end = chat.tokenizer.token_to_id("<|im_end|>").unwrap();
-        assert_eq!(stop_tokens(&decoder, &chat).unwrap(), [7, turn_end]);
+        assert_eq!(stop_tokens(decoder.config(), &chat).unwrap(), [7, turn_end]);
         let (decoder, chat) = model(&[turn_end], CHAT_ML);
-        assert_eq!(stop_tokens(&decoder, &chat).unwrap(), [turn_end]);
+        assert_eq!(stop_tokens(decoder.config(), &chat).unwrap(), [turn_end]);
         // A blank line ends nothing.
         let (decoder, chat) = model(&[7], PLAIN);
-        assert_eq!(stop_tokens(&decoder, &chat).unwrap(), [7]);
+        assert_eq!(stop_tokens(decoder.config(), &chat).unwrap(), [7]);
         let (decoder, chat) = model(&[], PLAIN);
-        assert!(stop_tokens(&decoder, &chat).unwrap_err().to_string().contains("add eos_token_id"));
+        assert!(stop_tokens(decoder.config(), &chat).unwrap_err().to_string().contains("add eos_token_id"));
     }
 }

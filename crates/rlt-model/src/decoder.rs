@@ -241,22 +241,6 @@ impl Decoder {
     /// # Errors
     /// [`crate::Error::Invalid`] naming the token or the lengths.
     pub fn check_ids(&self, ids: impl Iterator<Item = u32>) -> crate::Result<()> {
-        let mut n = 0;
-        for id in ids {
-            n += 1;
-            if id as usize >= self.config.vocab_size {
-                let vocab = self.config.vocab_size;
-                return Err(crate::Error::Invalid(format!(
-                    "token {id} is beyond the model's {vocab} tokens; is this the model's tokenizer?"
-                )));
-            }
-        }
-        let context = self.config.context();
-        if n > context {
-            return Err(crate::Error::Invalid(format!(
-                "a sequence of {n} tokens is longer than the model's context of {context}; shorten or drop it"
-            )));
-        }
-        Ok(())
+        self.config.check_ids(ids, self.config.context())
     }
 }

@@ -88,6 +88,8 @@ pub struct GenerationProgress {
     pub finished: usize,
     /// Tokens drawn so far.
     pub tokens: usize,
+    /// Requests under way where another program draws; none where this one does.
+    pub under_way: usize,
 }
 
 /// Samples `n` completions for every request: `[request][sample]`, as [`generate_each`] does.

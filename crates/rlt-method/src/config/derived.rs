@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Config, DataConfig};
+use super::{Config, DataConfig, ServerConfig};
 use crate::error::Result;
 
 /// `grpo.reference_sync_every` where it is not set (TR-DPO, arXiv 2404.09656; the paper's).
@@ -45,6 +45,11 @@ impl Config {
         deciding.train = defaults.train;
         deciding.grpo.samples_every = defaults.grpo.samples_every;
         deciding.grpo.samples_logged = defaults.grpo.samples_logged;
+        for server in [&mut deciding.server, &mut deciding.teacher_server, &mut deciding.student_server] {
+            // That a model is served changes its numbers a little; where and how it is asked changes none.
+            let url = if server.is_set() { "served".into() } else { String::new() };
+            *server = ServerConfig { url, ..ServerConfig::default() };
+        }
         deciding
     }
 

@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, TrainConfig, WorldConfig,
+    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, ServerConfig,
+    TrainConfig, WorldConfig,
 };
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
@@ -54,6 +55,12 @@ pub struct Config {
     pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+    /// Who serves the model that writes and is trained.
+    pub server: ServerConfig,
+    /// Who serves the teacher, where that is another server.
+    pub teacher_server: ServerConfig,
+    /// Who serves the reward's student.
+    pub student_server: ServerConfig,
 }
 
 /// `[model]`: folders in the Hugging Face layout.

@@ -25,6 +25,7 @@ impl Config {
         )?;
 
         self.check_bounds()?;
+        self.check_servers()?;
 
         let world = &self.world;
         if self.makes_its_world() {

@@ -48,6 +48,15 @@ pub struct Answer {
     pub truncated: bool,
 }
 
+/// The answers to a batch of questions.
+#[derive(Debug)]
+pub struct AnsweredBatch {
+    /// In the order of the questions, each with as many as were asked for; of the first questions only, where no more came.
+    pub answers: Vec<Vec<Answer>>,
+    /// Why no more came.
+    pub unfinished: Option<Error>,
+}
+
 /// What the student writes before its solution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -173,7 +182,7 @@ pub struct EvalReport {
 /// `generate` gets the index of the first question of a batch and the batch, and returns
 /// `n_samples` answers for each question, in order. Random streams keyed by question and sample
 /// make the result independent of `batch_questions`. `done` are records of an earlier call: the first
-/// questions, not asked again. Every batch of new records goes to `save`.
+/// questions, not asked again. Every batch of new records goes to `save`, also where it says that no more will come.
 ///
 /// # Errors
 /// [`Error::Usage`] when there is no question or no sample to draw, [`Error::Failed`] when the
@@ -182,7 +191,7 @@ pub fn evaluate(
     questions: &[EvalQuestion],
     options: &EvalOptions,
     done: Vec<QuestionRecord>,
-    mut generate: impl FnMut(usize, &[EvalQuestion]) -> Result<Vec<Vec<Answer>>>,
+    mut generate: impl FnMut(usize, &[EvalQuestion]) -> Result<AnsweredBatch>,
     grade: impl Fn(&EvalQuestion, &str) -> Verdict,
     save: &mut dyn FnMut(&[QuestionRecord]) -> Result<()>,
     progress: &dyn Progress,
@@ -203,8 +212,10 @@ pub fn evaluate(
     progress.advance(n_done as u64, "");
     for (batch_index, batch) in questions[n_done..].chunks(options.batch_questions).enumerate() {
         let first = n_done + batch_index * options.batch_questions;
-        let answers = generate(first, batch)?;
-        if answers.len() != batch.len() || answers.iter().any(|list| list.len() != options.n_samples) {
+        let AnsweredBatch { answers, unfinished } = generate(first, batch)?;
+        if (answers.len() != batch.len() && unfinished.is_none())
+            || answers.iter().any(|list| list.len() != options.n_samples)
+        {
             return Err(Error::Failed(format!(
                 "the generator answered {} of {} questions from question {} on, or not {} times each",
                 answers.len(),
@@ -219,6 +230,9 @@ pub fn evaluate(
             records.push(record);
         }
         save(&records[first..])?;
+        if let Some(error) = unfinished {
+            return Err(error);
+        }
         let share = n_correct as f64 / (records.len() * options.n_samples) as f64;
         progress.advance(batch.len() as u64, &format!("accuracy {:.1} %", 100.0 * share));
     }
@@ -344,7 +358,8 @@ mod tests {
     fn run(n: usize, n_samples: usize, batch_questions: usize) -> (EvalSummary, Vec<QuestionRecord>) {
         let options = EvalOptions { n_samples, batch_questions, pass_ks: vec![1, 2, 9], seed: 3 };
         let generate = |first: usize, batch: &[EvalQuestion]| {
-            Ok((first..first + batch.len()).map(|q| (0..n_samples).map(|s| answer(q, s)).collect()).collect())
+            let of = |q| (0..n_samples).map(|s| answer(q, s)).collect();
+            Ok(AnsweredBatch { answers: (first..first + batch.len()).map(of).collect(), unfinished: None })
         };
         let grade = |question: &EvalQuestion, text: &str| {
             grade_integer(text, &question.gold, &SolutionTags::default())
@@ -384,7 +399,8 @@ mod tests {
     #[test]
     fn nothing_to_evaluate_and_missing_answers_are_errors() {
         let grade = |_: &EvalQuestion, _: &str| Verdict::default();
-        let nothing = |_: usize, _: &[EvalQuestion]| Ok(Vec::new());
+        let nothing =
+            |_: usize, _: &[EvalQuestion]| Ok(AnsweredBatch { answers: Vec::new(), unfinished: None });
         let options = EvalOptions::default();
         let empty = evaluate(&[], &options, Vec::new(), nothing, grade, &mut |_| Ok(()), &Silent)
             .expect_err("no questions");

@@ -6,7 +6,10 @@ use rlt_grade::{SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdow
 use rlt_model::Stop;
 use rlt_model::ids::TokenIds;
 
-use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate};
+use super::{
+    Answer, AnsweredBatch, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate,
+};
+use crate::Result;
 use crate::config::{AnswerRule, DataConfig, World};
 use crate::dataset::{Finish, QuestionRow, read_questions};
 use crate::grading::{grade, solution_tags};
@@ -14,7 +17,6 @@ use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, TypedCheck};
 use crate::sampling::{Author, SampledGroups, TokenRate};
 use crate::traces::text_ids;
-use crate::{Error, Result};
 
 /// What keys this work's random draws.
 const STREAM: u64 = u64::from_be_bytes(*b"evaluate");
@@ -162,16 +164,14 @@ pub fn resume_task(
     let mut rate = TokenRate::new();
     let generate = |first: usize, batch: &[EvalQuestion]| {
         let prompts = prompts[first..first + batch.len()].iter().cloned();
-        let SampledGroups { completions, is_stopped } =
+        let SampledGroups { completions, unfinished } =
             student.write(STREAM, first, prompts, options.n_samples, stop, &mut |now| {
-                progress.advance(0, &rate.text(now.tokens));
+                progress.advance(0, &rate.text(now));
             })?;
-        if is_stopped {
-            let all = task.rows.len();
-            return Err(Error::Interrupted(format!(
-                "{first} of {all} questions are answered; the same command goes on"
-            )));
-        }
+        let unfinished = unfinished.map(|error| {
+            let (done, all) = (first + completions.len(), task.rows.len());
+            error.of_unfinished(format!("{done} of {all} questions are answered; the same command goes on"))
+        });
         rate.add(completions.iter().flatten().map(|completion| completion.ids.len()).sum());
         let answer = |completion: &rlt_model::generate::Completion| {
             let finish = Finish::from(completion.finish);
@@ -182,7 +182,8 @@ pub fn resume_task(
                 truncated: finish == Finish::Length,
             }
         };
-        Ok(completions.iter().map(|samples| samples.iter().map(answer).collect()).collect())
+        let answers = completions.iter().map(|samples| samples.iter().map(answer).collect()).collect();
+        Ok(AnsweredBatch { answers, unfinished })
     };
     let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);
     evaluate(&questions, &options, done, generate, grade, save, progress)

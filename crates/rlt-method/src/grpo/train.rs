@@ -55,7 +55,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         config.grpo.updates_per_step() as u64,
         host,
     )?;
-    let sampling = sampling_params(&config.sampling, stop_tokens(&weights.decoder, &setup.chat)?);
+    let sampling = sampling_params(&config.sampling, stop_tokens(weights.decoder.config(), &setup.chat)?);
     let mut engine = OwnEngine::new(sampling, config.seed);
     engine.refresh(&weights.decoder, run.steps_done())?;
     agree(ranks, begin_reference(&mut weights, config, &setup.chat, run.steps_done()))?;

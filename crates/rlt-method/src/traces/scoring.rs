@@ -148,7 +148,17 @@ pub fn score_file(
             }
         }
         let mut tally = writer.state().clone();
-        let (mut rows, n) = scorer.rows(&traces, &mut tally)?;
+        let (mut rows, n) = match scorer.rows(&traces, &mut tally) {
+            Err(Error::Model(rlt_model::Error::Stopped)) => return Err(interrupted(writer, checked)?),
+            Err(error) => {
+                // Whoever scores may be back later: what it has scored is made safe.
+                if writer.state().rows > 0 {
+                    writer.commit()?;
+                }
+                return Err(with_rows_kept(error, writer.has_committed()));
+            }
+            Ok(scored) => scored,
+        };
         tally.gaps += gaps.len() as u64;
         for (before, columns) in gaps.into_iter().rev() {
             rows.insert(before, columns);
@@ -161,18 +171,22 @@ pub fn score_file(
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
-            let resumable = writer.is_resumable();
-            let tally = writer.suspend()?;
-            let next = if resumable { "goes on" } else { "begins again: its rows went to no file" };
-            let what =
-                format!("{} of {} rows are scored; the same command {next}", tally.rows, checked.n_rows);
-            return Err(Error::Interrupted(what));
+            return Err(interrupted(writer, checked)?);
         }
     }
     let kept = writer.has_committed();
     let tally = writer.finish().map_err(|error| with_rows_kept(error, kept))?;
     progress.finish("");
     Ok(tally)
+}
+
+/// Makes what is scored safe; the interruption that says how much it is.
+fn interrupted(writer: ResumableWriter<Tally>, checked: &CheckedTraces) -> Result<Error> {
+    let resumable = writer.is_resumable();
+    let tally = writer.suspend()?;
+    let next = if resumable { "goes on" } else { "begins again: its rows went to no file" };
+    let what = format!("{} of {} rows are scored; the same command {next}", tally.rows, checked.n_rows);
+    Ok(Error::Interrupted(what))
 }
 
 /// The written form of a row that lacks its question or its solution: no reward, and the reason.

@@ -175,4 +175,27 @@ impl ModelConfig {
             self.max_position_embeddings
         }
     }
+
+    /// Checks that the ids of one sequence are tokens of this model and that it is no longer than `context`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] naming the token or the lengths.
+    pub fn check_ids(&self, ids: impl Iterator<Item = u32>, context: usize) -> crate::Result<()> {
+        let mut n = 0;
+        for id in ids {
+            n += 1;
+            if id as usize >= self.vocab_size {
+                let vocab = self.vocab_size;
+                return Err(crate::Error::Invalid(format!(
+                    "token {id} is beyond the model's {vocab} tokens; is this the model's tokenizer?"
+                )));
+            }
+        }
+        if n > context {
+            return Err(crate::Error::Invalid(format!(
+                "a sequence of {n} tokens is longer than the model's context of {context}; shorten or drop it"
+            )));
+        }
+        Ok(())
+    }
 }

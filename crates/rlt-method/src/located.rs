@@ -1,0 +1,97 @@
+//! A model that is computed here, or served elsewhere: what commands that sample or score need of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rlt_model::config::ModelConfig;
+use rlt_model::generate::SamplingParams;
+use rlt_model::tokenizer::Tokenizer;
+use rlt_model::{Decoder, Stop};
+
+use crate::config::{ModelPaths, SamplingConfig, ServerConfig};
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::prompts::ChatText;
+use crate::sampler::{DecoderSampler, Sampler};
+use crate::sampling::{sampling_params, stop_tokens};
+use crate::scorer::{Scorer, Stoppable};
+use crate::server::{Served, ServerSampler, ServerScorer, Wanted};
+use crate::training::run::frozen_model;
+
+/// A model and where it is.
+pub enum LocatedModel {
+    /// Its weights are in this process.
+    Here(Box<Decoder>),
+    /// Servers have them; of its folder, `config.json` and the tokenizer are read.
+    Served(Arc<Served>),
+}
+
+impl LocatedModel {
+    /// Loads the model in `folder`, or asks the servers of `server`, where the configuration names any, who they are.
+    ///
+    /// # Errors
+    /// What the folder's files report; as [`Served::connect`].
+    pub fn find(
+        server: Option<(&'static str, &ServerConfig)>,
+        model: &ModelPaths,
+        folder: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        match server {
+            Some((table, server)) => {
+                Ok(Self::Served(Served::connect(table, server, folder, progress)?.into()))
+            }
+            None => Ok(Self::Here(frozen_model(model, folder)?.into())),
+        }
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Self::Here(decoder) => decoder.config(),
+            Self::Served(served) => served.config(),
+        }
+    }
+
+    /// The servers, where there are any.
+    pub fn served(&self) -> Option<&Arc<Served>> {
+        match self {
+            Self::Here(_) => None,
+            Self::Served(served) => Some(served),
+        }
+    }
+
+    /// What scores under it. Servers are looked at first ([`Served::check`]), and `stop` while their answers are waited for.
+    pub fn scorer<'a>(&'a self, stop: Stop<'a>) -> Box<dyn Scorer + 'a> {
+        match self {
+            Self::Here(decoder) => Box::new(Stoppable(decoder, Stop::never())),
+            Self::Served(served) => Box::new(ServerScorer { served: served.clone(), stop }),
+        }
+    }
+
+    /// What samples from it with `params`. Servers are looked at first.
+    pub fn sampler(&self, params: SamplingParams, seed: u64) -> Box<dyn Sampler + '_> {
+        match self {
+            Self::Here(decoder) => Box::new(DecoderSampler { decoder, params, seed, version: 0 }),
+            Self::Served(served) => {
+                Box::new(ServerSampler { served: served.clone(), params, seed, version: 0 })
+            }
+        }
+    }
+
+    /// Refuses servers that cannot do what is `wanted`, or that speak other tokens than `tokenizer`.
+    ///
+    /// # Errors
+    /// As [`Served::check`].
+    pub fn check(&self, tokenizer: &Tokenizer, wanted: &Wanted, progress: &dyn Progress) -> Result<()> {
+        self.served().map_or(Ok(()), |served| served.check(tokenizer, wanted, progress))
+    }
+
+    /// How `[sampling]` has it drawn from: completions end with its own tokens.
+    ///
+    /// # Errors
+    /// As [`stop_tokens`].
+    pub fn params(&self, sampling: &SamplingConfig, chat: &ChatText) -> Result<SamplingParams> {
+        Ok(sampling_params(sampling, stop_tokens(self.config(), chat)?))
+    }
+}

@@ -1,0 +1,27 @@
+//! Models that other programs serve: a sampler and a scorer behind vLLM, SGLang, `rlt serve` and what answers like them.
+//!
+//! Token ids go out and come in, never text that is encoded again; and nothing that comes in is taken on trust.
+//!
+//! - `connect`: who is there; `check`: whether it does what it is wanted for, asked before work begins;
+//! - `request`, `answer` (`sglang`): what is said, and what of an answer is believed;
+//! - `wire`: one request; `fault`: why it failed; `retry`, `pool`: how often and how many at a time;
+//! - `sampler`, `scorer`: the two seams.
+
+mod answer;
+mod check;
+mod connect;
+mod fault;
+mod pool;
+mod request;
+mod retry;
+mod sampler;
+mod scorer;
+mod sglang;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use check::Wanted;
+pub use connect::Served;
+pub use sampler::ServerSampler;
+pub use scorer::ServerScorer;
