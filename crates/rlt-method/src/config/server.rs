@@ -1,5 +1,6 @@
 //! `[server]`, `[teacher_server]` and `[student_server]`: models that another program serves.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::validate::require;
@@ -7,7 +8,7 @@ use super::{Config, KlEstimator, RewardKind};
 use crate::error::{Error, Result};
 
 /// What answers at an address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerKind {
     /// It is asked.
@@ -24,7 +25,7 @@ pub enum ServerKind {
 }
 
 /// A server, or several that serve the same model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Its address, `http://HOST:PORT`; empty where the model is computed here.
