@@ -14,6 +14,7 @@ mod memory;
 mod nearest;
 mod reference;
 mod run_tables;
+mod served;
 mod server;
 mod tables;
 mod validate;
