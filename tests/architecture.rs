@@ -268,3 +268,40 @@ fn the_paper_map_names_settings_that_exist_and_all_that_change_the_method() {
         );
     }
 }
+
+/// Name to versions of every package in a lock file.
+fn locked(file: &str) -> std::collections::BTreeMap<String, BTreeSet<String>> {
+    let lock: toml::Table = fs::read_to_string(root().join(file)).unwrap().parse().unwrap();
+    let mut versions = std::collections::BTreeMap::new();
+    for package in lock["package"].as_array().unwrap() {
+        let text = |key: &str| package[key].as_str().unwrap().to_owned();
+        versions.entry(text("name")).or_insert_with(BTreeSet::new).insert(text("version"));
+    }
+    versions
+}
+
+/// The wheel is built of the same sources: its manifest stands outside the workspace and repeats what it cannot inherit.
+#[test]
+fn the_python_package_follows_the_workspace() {
+    let table =
+        |file: &str| -> toml::Table { fs::read_to_string(root().join(file)).unwrap().parse().unwrap() };
+    let (workspace, python) = (table("Cargo.toml"), table("python/Cargo.toml"));
+    for key in ["version", "edition", "rust-version", "license", "repository"] {
+        assert_eq!(
+            python["package"][key], workspace["workspace"]["package"][key],
+            "python/Cargo.toml: {key}"
+        );
+    }
+    assert_eq!(python["profile"], workspace["profile"], "the profiles");
+    let (ours, theirs) = (locked("Cargo.lock"), locked("python/Cargo.lock"));
+    for (name, versions) in &theirs {
+        let Some(known) = ours.get(name) else { continue };
+        assert!(
+            versions.is_subset(known),
+            "python/Cargo.lock has {name} {versions:?}, Cargo.lock {known:?}: cp Cargo.lock python/ && cargo metadata \
+             --manifest-path python/Cargo.toml >/dev/null"
+        );
+    }
+    let needed = ["rlt-engine", "rlt-grade", "rlt-method", "rlt-model", "pyo3"];
+    assert!(needed.iter().all(|name| theirs.contains_key(*name)), "{:?}", theirs.keys());
+}

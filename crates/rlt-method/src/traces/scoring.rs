@@ -1,5 +1,7 @@
 //! What `rlt score` does: a file of traces to a file of scored traces, in bounded memory, going on after a kill.
 
+mod memory;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -16,6 +18,8 @@ use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
 use crate::scorer::Scorer;
+
+pub use memory::score_records;
 
 /// How much is written of every trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -274,6 +278,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+    use crate::dataset::read_records;
     use crate::prompts::test_chat::test_chat;
     use crate::scorer::TokenTable;
 
@@ -314,15 +319,15 @@ mod tests {
         let formats = Formats { style: PromptStyle::stratos(), teacher: &chat, student: &chat };
         let checked = check_traces(&data, formats.style, Gaps::Written, &mut TypedCheck::new(&chat)).unwrap();
         assert_eq!(checked.n_rows, 40);
+        let scorer = TraceScorer {
+            formats,
+            teacher: &table,
+            student: &table,
+            config: &Config::default(),
+            detail: Detail::Ledger,
+            tokens_per_batch: 40,
+        };
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
-            let scorer = TraceScorer {
-                formats,
-                teacher: &table,
-                student: &table,
-                config: &Config::default(),
-                detail: Detail::Ledger,
-                tokens_per_batch: 40,
-            };
             score_file(&data, &checked, out, "w", &scorer, progress, stop)
         };
         let whole = dir.path().join("whole.jsonl");
@@ -355,5 +360,21 @@ mod tests {
         }
         assert!(attempts > 3, "{attempts} attempts");
         assert_eq!(fs::read(&out).unwrap(), fs::read(&whole).unwrap());
+
+        // Without a file it is the same, and the caller may end it before any lot.
+        let records = || read_records(&data.path, 0).unwrap();
+        let in_memory = score_records(records(), &data, Gaps::Written, &scorer, &mut || Ok(())).unwrap();
+        let text = |rows: &[Map<String, Value>]| {
+            rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect::<String>()
+        };
+        assert_eq!(text(&in_memory), lines);
+        let refused = score_records(records(), &data, Gaps::Refused, &scorer, &mut || Ok(()));
+        assert!(matches!(refused, Err(Error::Gap { row: 5, .. })), "{refused:?}");
+        let mut lots = 0;
+        let ended = score_records(records(), &data, Gaps::Written, &scorer, &mut || {
+            lots += 1;
+            if lots < 3 { Ok(()) } else { Err(Error::Interrupted("enough".into())) }
+        });
+        assert!(matches!(ended, Err(Error::Interrupted(_))) && lots == 3, "{ended:?}");
     }
 }
