@@ -110,6 +110,26 @@ fn the_demo_shows_students_curves_and_explanations_side_by_side() {
     assert_eq!(html.matches(r#"data-label="min "#).count(), 8);
 }
 
+/// While the run goes on the page is loaded again and again, by itself; when it is over, not any more.
+#[test]
+fn the_page_of_a_run_that_goes_on_reloads_itself() {
+    let dir = run_dir("alive");
+    made_up::rlt_training(&dir);
+    let alive = report_of(&dir);
+    assert!(alive.contains(r#"<meta http-equiv="refresh" content="20">"#), "{}", &alive[..600]);
+    assert!(
+        visible_text(&alive)
+            .contains("The run is not finished: this page loads itself again every 20 seconds.")
+    );
+    fs::create_dir(dir.join("model")).unwrap();
+    let ended = report_of(&dir);
+    assert!(!ended.contains("http-equiv") && !visible_text(&ended).contains("not finished"));
+    // Neither does the page of a demo, or of an evaluation alone.
+    let dir = run_dir("alive-demo");
+    made_up::demo(&dir);
+    assert!(!report_of(&dir).contains("http-equiv"));
+}
+
 #[test]
 fn the_parts_of_a_sample_add_up_on_the_page() {
     let dir = run_dir("parts");

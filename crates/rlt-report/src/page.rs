@@ -14,12 +14,17 @@ use super::trend::first_and_last;
 use rlt_method::config::{Config, KlEstimator, RewardKind};
 use rlt_method::metrics::{self, Metric};
 
+/// How often the page of a run that goes on is loaded again, seconds: about as often as it is written.
+const RELOAD_S: u32 = 20;
+
 /// The whole page.
 #[derive(Serialize)]
 pub(super) struct Page {
     style: &'static str,
     title: String,
     kind: RunKind,
+    /// The page loads itself again every so many seconds; none where the run is over.
+    reload_s: Option<u32>,
     /// Short facts under the title.
     facts: Vec<String>,
     /// The demo's own words about its questions.
@@ -102,6 +107,7 @@ impl Page {
             style: crate::STYLE,
             title: title(files, &config),
             kind,
+            reload_s: files.is_going_on.then_some(RELOAD_S),
             facts: facts(files, &config, &demo),
             world: demo.world.clone(),
             headline: headline(files, kind),

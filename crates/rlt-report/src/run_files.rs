@@ -13,6 +13,9 @@ use rlt_method::config::Config;
 use rlt_method::error::{Error, Result, io_error};
 use rlt_method::run_log::{read_rows, sample_files};
 
+/// The folder of a run's final model, which is written when it ends.
+const FINAL_MODEL: &str = "model";
+
 /// `demo.json`: what the stages of `rlt demo` came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -120,6 +123,8 @@ pub(super) struct RunFiles {
     /// By file name.
     pub evaluations: Vec<Evaluation>,
     pub demo: Option<DemoSummary>,
+    /// Whether more is to come: a training run without its final model.
+    pub is_going_on: bool,
 }
 
 impl RunFiles {
@@ -146,6 +151,9 @@ impl RunFiles {
             ..Self::default()
         };
         files.read_training(&training_dir)?;
+        let has_model = training_dir.join(FINAL_MODEL).is_dir();
+        let is_training = files.demo.is_none() && files.config.is_some() && !files.metrics.is_empty();
+        files.is_going_on = is_training && !has_model;
         if files.metrics.is_empty() && files.evaluations.is_empty() && files.demo.is_none() {
             let what = "nothing to report yet: no metrics.jsonl, eval*.json or demo.json with content".into();
             return Err(Error::File { path: run_dir.to_path_buf(), what });

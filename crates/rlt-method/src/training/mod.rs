@@ -8,6 +8,7 @@ pub mod failure;
 pub mod host;
 pub mod inputs;
 pub mod lanes;
+pub mod live_report;
 pub mod optimizer;
 pub mod order;
 pub mod run;

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use super::checkpoint::{CHECKPOINTS, written_reference};
 use super::evaluation::{self, HeldOutScore};
 use super::failure::{self, FailedBatch, FailedGroup};
+use super::live_report::LiveReport;
 use super::spikes::SpikeWatch;
 use super::{Ending, Host, Inputs, Lanes, Optimizer, RestoredRun, SharedLanes, Snapshot, State};
 use crate::checkpoint::{Checkpoint, CheckpointStore, Keep};
@@ -145,6 +146,7 @@ pub struct Run<'a> {
     spikes: SpikeWatch,
     progress: &'a dyn Progress,
     write_report: fn(&Path) -> Result<PathBuf>,
+    live_report: LiveReport,
     state: State,
     ranks: Ranks,
     lanes: SharedLanes,
@@ -217,6 +219,7 @@ impl<'a> Run<'a> {
             spikes,
             progress,
             write_report,
+            live_report: LiveReport::new(Instant::now()),
             lanes: SharedLanes::new(state.lanes, ranks),
             ranks: ranks.clone(),
             state,
@@ -427,7 +430,11 @@ impl<'a> Run<'a> {
         metrics::WALL_S.put(&mut row, log.wall_s() + self.started.elapsed().as_secs_f64());
         row.extend(metrics);
         self.tell_spikes(step, &mut row);
-        self.log.as_mut().map_or(Ok(()), |log| log.log(step, &row))
+        self.log.as_mut().map_or(Ok(()), |log| log.log(step, &row))?;
+        if step < self.total_steps {
+            self.live_report.after_step(self.dir, self.write_report, self.progress, Instant::now());
+        }
+        Ok(())
     }
 
     /// Names what jumped in the row, and to whoever watches.
