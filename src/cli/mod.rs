@@ -9,6 +9,7 @@ mod compare;
 mod completions;
 mod config;
 mod demo;
+mod doctor;
 mod eval;
 mod explain;
 mod grade;
@@ -64,6 +65,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Config(config::ConfigCommandArgs),
     Demo(demo::DemoArgs),
+    Doctor(doctor::DoctorArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
     Grade(grade::GradeArgs),
@@ -89,7 +91,8 @@ impl Command {
     fn reads_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Eval(_)
+            Self::Doctor(_)
+                | Self::Eval(_)
                 | Self::Explain(_)
                 | Self::Inspect(_)
                 | Self::Logprobs(_)
@@ -106,6 +109,7 @@ impl Command {
             Self::Completions(args) => args.run(context, Cli::command()),
             Self::Config(args) => args.run(context),
             Self::Demo(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),
             Self::Grade(args) => args.run(context),

@@ -129,8 +129,11 @@ impl ScoreArgs {
         if let Some(student) = &own_student {
             student.check(&student_chat.tokenizer, &wanted, progress)?;
         }
-        let teacher_scorer = teacher.scorer(Stop::when(stop));
-        let own_scorer = own_student.as_ref().map(|student| student.scorer(Stop::when(stop)));
+        // What is computed here is done to the end of a lot.
+        let stop_of =
+            |model: &LocatedModel| if model.served().is_some() { Stop::when(stop) } else { Stop::never() };
+        let teacher_scorer = teacher.scorer(stop_of(&teacher));
+        let own_scorer = own_student.as_ref().map(|student| student.scorer(stop_of(student)));
         let scorer = TraceScorer {
             formats,
             teacher: &*teacher_scorer,

@@ -53,6 +53,14 @@ impl LocatedModel {
         }
     }
 
+    /// The model in this process, where it is here.
+    pub fn here(&self) -> Option<&Decoder> {
+        match self {
+            Self::Here(decoder) => Some(decoder),
+            Self::Served(_) => None,
+        }
+    }
+
     /// The servers, where there are any.
     pub fn served(&self) -> Option<&Arc<Served>> {
         match self {
@@ -61,10 +69,11 @@ impl LocatedModel {
         }
     }
 
-    /// What scores under it. Servers are looked at first ([`Served::check`]), and `stop` while their answers are waited for.
+    /// What scores under it, looking at `stop` between its parts, or while answers are waited for. Servers are to be looked at
+    /// first ([`Self::check`]).
     pub fn scorer<'a>(&'a self, stop: Stop<'a>) -> Box<dyn Scorer + 'a> {
         match self {
-            Self::Here(decoder) => Box::new(Stoppable(decoder, Stop::never())),
+            Self::Here(decoder) => Box::new(Stoppable(decoder, stop)),
             Self::Served(served) => Box::new(ServerScorer { served: served.clone(), stop }),
         }
     }
@@ -74,7 +83,7 @@ impl LocatedModel {
         match self {
             Self::Here(decoder) => Box::new(DecoderSampler { decoder, params, seed, version: 0 }),
             Self::Served(served) => {
-                Box::new(ServerSampler { served: served.clone(), params, seed, version: 0 })
+                Box::new(ServerSampler { served: served.clone(), params, seed, version: 0, label: None })
             }
         }
     }

@@ -249,6 +249,18 @@ metrics! { OF_UPDATES:
     UPDATE_TOKENS_PER_S = "update_tokens_per_s", TokensPerSecond, "Completion tokens in a second of learning.";
 }
 
+metrics! { OF_SERVED_POLICIES:
+    MISMATCH_MEAN = "mismatch_mean", Nats,
+        "Where servers draw: mean distance of a token's log-probability there from the policy's own.";
+    MISMATCH_MAX = "mismatch_max", Nats, "The largest such distance.";
+    MISMATCH_OUTSIDE_SHARE = "mismatch_outside_share", Share,
+        "Tokens whose ratio of the policy's probability to the server's is further from 1 than `rollout.band`.";
+    CORRECTED_SHARE = "corrected_share", Share, "Tokens whose ratio `rollout.correction` cut or left out.";
+    VERSION_LAG_MAX = "version_lag_max", Count, "Steps that the weights which drew lie behind the policy, at most.";
+    SERVER_RETRIES = "server_retries", Count, "Requests that servers were asked again.";
+    SYNC_S = "sync_s", Seconds, "Seconds until every server had the new weights, and proved it.";
+}
+
 metrics! { OF_EVALUATIONS:
     EVAL_REWARD_MEAN = "eval_reward_mean", Nats, "`reward_mean` on the held-out questions.";
     EVAL_R_SS_MEAN = "eval_r_ss_mean", Nats, "`r_ss_mean` on the held-out questions.";
@@ -289,6 +301,7 @@ pub fn all() -> impl Iterator<Item = Metric> {
         .chain(DISTRIBUTIONS.iter().flat_map(Distribution::all))
         .chain(single(OF_REWARDS))
         .chain(single(OF_UPDATES))
+        .chain(single(OF_SERVED_POLICIES))
         .chain(single(OF_EVALUATIONS))
 }
 
@@ -339,7 +352,7 @@ mod tests {
         assert_eq!(row.len(), 7);
         assert!(row.keys().all(|name| find(name) == Some(REWARD_PART)));
         assert_eq!(find("reward_overlong"), None);
-        let times = ["wall_s", "tokens_per_s", "generate_s", "score_s", "update_s", "eval_s"];
+        let times = ["wall_s", "tokens_per_s", "generate_s", "score_s", "update_s", "eval_s", "sync_s"];
         let rates = ["generate_tokens_per_s", "score_tokens_per_s", "update_tokens_per_s"];
         let found: Vec<&str> = all().filter(Metric::is_time).map(|metric| metric.name).collect();
         assert_eq!(found.len(), times.len() + rates.len());

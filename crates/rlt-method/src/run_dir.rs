@@ -9,8 +9,12 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::training::checkpoint::recorded_config;
 
+/// Where weights go that servers load.
+pub(crate) const SERVED: &str = "served";
+
 /// Folders of a run directory in which rlt writes, replaces and deletes.
-const FOLDERS: [&str; 8] = ["adapter", "best", "checkpoints", "failed", "model", "samples", "tb", "world"];
+const FOLDERS: [&str; 9] =
+    ["adapter", "best", "checkpoints", "failed", "model", "samples", SERVED, "tb", "world"];
 
 /// Its files.
 const FILES: [&str; 4] = ["config.toml", "demo.json", "metrics.jsonl", "report.html"];

@@ -11,6 +11,7 @@ use rlt_model::generate::{
 use rlt_model::{Decoder, Stop};
 
 use crate::error::Result;
+use crate::progress::Progress;
 
 /// Draws completions of one policy.
 pub trait Sampler {
@@ -71,8 +72,46 @@ pub trait SamplingEngine {
     /// The weights did not arrive where sampling happens.
     fn refresh(&mut self, policy: &Decoder, version: u64) -> Result<()>;
 
+    /// Looked at once, after the first refresh: whether what is drawn is what training needs.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn begin(&self, _progress: &dyn Progress) -> Result<()> {
+        Ok(())
+    }
+
     /// The sampler of the policy as it was at the last refresh; `policy` is that policy, for whoever computes here.
     fn sampler<'a>(&'a self, policy: &'a Decoder) -> Box<dyn Sampler + 'a>;
+
+    /// Begins to draw completions of `requests` by the weights of the last refresh, while the policy learns. Whoever cannot
+    /// do both at a time leaves it.
+    fn draw_ahead(&mut self, _requests: Vec<GenerationRequest>) {}
+
+    /// What was drawn ahead for these very `requests`, waited for; none where nothing was.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample_each`].
+    fn drawn_ahead(
+        &mut self,
+        _requests: &[GenerationRequest],
+        _stop: Stop,
+    ) -> Option<Result<Vec<Vec<Completion>>>> {
+        None
+    }
+
+    /// What the last refresh came to, where others draw: their log-probabilities are not those that the policy computes here.
+    fn followers(&self) -> Option<Followers> {
+        None
+    }
+}
+
+/// Servers that follow a policy.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Followers {
+    /// Seconds until the last had the weights of the last refresh, and proved it.
+    pub sync_s: f64,
+    /// Requests that were asked again since they were first asked anything.
+    pub n_retries: usize,
 }
 
 /// The own engine with a model's weights.

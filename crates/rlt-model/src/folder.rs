@@ -264,11 +264,37 @@ impl Decoder {
     /// # Errors
     /// The folder or a file cannot be written.
     pub fn save_as(&self, dir: &Path, dtype: Dtype) -> Result<()> {
+        self.save_config(dir, dtype, self.config())?;
+        let slots = slots(self.config());
+        write_slots(&dir.join("model.safetensors"), &slots, dtype, self.numbers_to_save())
+    }
+
+    /// As [`Self::save_as`], with an output matrix of its own, and a `config.json` that says so, where the model's is tied to
+    /// the embedding: for programs that load new weights into a model that runs, some of which pass a tied one over.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save_untied(&self, dir: &Path, dtype: Dtype) -> Result<()> {
+        if !self.config().tie_word_embeddings {
+            return self.save_as(dir, dtype);
+        }
+        let untied = ModelConfig { tie_word_embeddings: false, ..self.config().clone() };
+        self.save_config(dir, dtype, &untied)?;
+        let slots = slots(self.config());
+        let parts = slots.iter().flat_map(|slot| &slot.parts);
+        let mut names: Vec<_> = parts.map(|part| (part.name.as_str(), part.shape.as_slice())).collect();
+        let shape = [untied.vocab_size, untied.hidden_size];
+        names.push(("lm_head.weight", &shape));
+        let head = std::iter::once_with(|| self.parameters().embedding.to_host());
+        write_each(&dir.join("model.safetensors"), &names, dtype, self.numbers_to_save().chain(head))
+    }
+
+    fn save_config(&self, dir: &Path, dtype: Dtype, config: &ModelConfig) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|source| crate::Error::Io { path: dir.to_owned(), source })?;
         let write_json = |name: &str, value: &serde_json::Value| {
             replace_file(&dir.join(name), |out| Ok(serde_json::to_writer_pretty(out, value)?))
         };
-        let mut config = self.config().to_json();
+        let mut config = config.to_json();
         for key in ["dtype", "torch_dtype"] {
             config[key] = dtype.torch_name().into();
         }
@@ -276,9 +302,7 @@ impl Decoder {
         write_json(
             "generation_config.json",
             &serde_json::json!({ "eos_token_id": self.config().eos_token_ids }),
-        )?;
-        let slots = slots(self.config());
-        write_slots(&dir.join("model.safetensors"), &slots, dtype, self.numbers_to_save())
+        )
     }
 
     /// The weights as [`Self::save_as`] writes them, made one tensor at a time.

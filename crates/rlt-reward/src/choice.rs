@@ -137,3 +137,22 @@ impl ObjectiveSettings {
         }
     }
 }
+
+/// How the loss makes up for a sampler that is not the policy which learns: another program's arithmetic, or earlier weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Correction {
+    /// Not at all.
+    None,
+    /// Each token counts its importance ratio, no more than `cap`.
+    Truncate {
+        /// 1 or more.
+        cap: f32,
+    },
+    /// Each token counts its importance ratio where that is within a band, and nothing outside.
+    Mask {
+        /// Lower end, at most 1.
+        low: f32,
+        /// Upper end, at least 1.
+        high: f32,
+    },
+}

@@ -4,7 +4,7 @@
 //! log-ratio is `logp - old`. A loss is minimised. At a ratio of 1, where each batch is learnt from once, nothing is
 //! clipped and every objective is the policy gradient, differing in advantage and weights only.
 
-use crate::choice::{KlToReference, LossMean, Objective, ObjectiveSettings};
+use crate::choice::{Correction, KlToReference, LossMean, Objective, ObjectiveSettings};
 
 /// What one token adds to the loss before it is weighted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +65,49 @@ pub fn policy_terms(
             let term = clipped_term(total_log_ratio(log_ratios()), advantage, low, high);
             vec![Term { loss: term.loss / n as f64, ..term }; n]
         }
+    }
+}
+
+impl Term {
+    /// What it is where its token counts `weight`, a constant to the gradient.
+    pub fn counted(self, weight: f64) -> Self {
+        Self { loss: weight * self.loss, derivative: weight * self.derivative, ..self }
+    }
+}
+
+/// `min(exp(log_ratio), cap)`: what a token counts that another program sampled, or earlier weights, where `log_ratio` is the
+/// trainer's own log-probability of it less the sampler's (truncated importance sampling, TIS: Yao et al., "Your Efficient RL
+/// Framework Secretly Brings You Off-Policy RL Training", 2025, with a cap of 2; the truncation is that of IMPALA, arXiv
+/// 1802.01561, section 4.1).
+pub fn truncated_weight(log_ratio: f64, cap: f64) -> f64 {
+    log_ratio.exp().min(cap)
+}
+
+/// `exp(log_ratio)` within `low ..= high`, and 0 outside: a token on which sampler and trainer disagree teaches nothing (IcePop:
+/// arXiv 2510.18855, section 3.1, with a band of 0.5 to 5).
+pub fn masked_weight(log_ratio: f64, low: f64, high: f64) -> f64 {
+    let ratio = log_ratio.exp();
+    if (low..=high).contains(&ratio) { ratio } else { 0.0 }
+}
+
+/// What each token of a completion counts, from the trainer's own log-probabilities (`old`) and the sampler's: by its own
+/// ratio, or, for the objectives with one ratio a completion, by that of the completion.
+pub fn importance_weights(
+    objective: Objective,
+    correction: Correction,
+    old: &[f32],
+    behaviour: &[f32],
+) -> Vec<f32> {
+    let log_ratios = || old.iter().zip(behaviour).map(|(&old, &drawn)| f64::from(old) - f64::from(drawn));
+    let weight = |log_ratio: f64| match correction {
+        Correction::None => 1.0,
+        Correction::Truncate { cap } => truncated_weight(log_ratio, cap.into()) as f32,
+        Correction::Mask { low, high } => masked_weight(log_ratio, low.into(), high.into()) as f32,
+    };
+    match objective {
+        Objective::Gspo => vec![weight(mean_log_ratio(log_ratios())); old.len()],
+        Objective::Rloo => vec![weight(total_log_ratio(log_ratios())); old.len()],
+        _ => log_ratios().map(weight).collect(),
     }
 }
 
@@ -216,6 +259,32 @@ mod tests {
             assert_eq!((term.derivative, term.clipped), (0.0, true));
             assert_close(term.loss, -0.5 * 1.0004, 1e-6);
         }
+    }
+
+    #[test]
+    fn importance_weights_by_hand() {
+        // The trainer finds the tokens as likely as the sampler, half as likely, four times and ten times as likely.
+        let behaviour = [-1.0_f32, -1.0, -3.0, -4.0];
+        let old = [-1.0, -1.0 - LN_2, -3.0 + 2.0 * LN_2, -4.0 + 10_f32.ln()];
+        let weights = |objective, correction| importance_weights(objective, correction, &old, &behaviour);
+        let check = |ours: Vec<f32>, expected: [f64; 4]| {
+            ours.into_iter()
+                .zip(expected)
+                .for_each(|(ours, expected)| assert_close(ours.into(), expected, 1e-5));
+        };
+        check(weights(Objective::Grpo, Correction::Truncate { cap: 2.0 }), [1.0, 0.5, 2.0, 2.0]);
+        check(weights(Objective::Cispo, Correction::Mask { low: 0.5, high: 5.0 }), [1.0, 0.5, 4.0, 0.0]);
+        check(weights(Objective::Dapo, Correction::Mask { low: 0.6, high: 5.0 }), [1.0, 0.0, 4.0, 0.0]);
+        check(weights(Objective::Grpo, Correction::None), [1.0; 4]);
+        // Product 0.5 * 4 * 10 = 20, geometric mean 20^(1/4).
+        check(weights(Objective::Gspo, Correction::Truncate { cap: 3.0 }), [20_f64.powf(0.25); 4]);
+        check(weights(Objective::Rloo, Correction::Truncate { cap: 3.0 }), [3.0; 4]);
+        check(weights(Objective::Rloo, Correction::Mask { low: 0.5, high: 5.0 }), [0.0; 4]);
+        assert_close(truncated_weight(0.5_f64.ln(), 2.0), 0.5, 1e-12);
+        assert_close(masked_weight(5_f64.ln() - 1e-9, 0.5, 5.0), 5.0, 1e-6);
+        // The loss and its derivative count alike.
+        let term = clipped_term(0.0, 2.0, 0.2, 0.2).counted(0.5);
+        assert_eq!((term.loss, term.derivative, term.clipped), (-1.0, -1.0, false));
     }
 
     #[test]

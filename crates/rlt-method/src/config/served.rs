@@ -1,8 +1,9 @@
 //! Which models are served, and what cannot be asked of them.
 
+use super::rollout::RolloutConfig;
 use super::server::ServerConfig;
 use super::validate::require;
-use super::{Config, KlEstimator, RewardKind};
+use super::{Config, KlEstimator, RewardKind, SamplingConfig};
 use crate::error::{Error, Result};
 
 /// Most requests under way at one address: each has a thread.
@@ -52,11 +53,59 @@ impl Config {
         Ok(())
     }
 
+    /// Refuses what a policy that servers draw from cannot be trained with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the key and the reason.
+    pub fn check_served_training(&self) -> Result<()> {
+        self.check_scored_by_servers(
+            false,
+            self.server_of_student().is_some() && self.reward.kind.asks_student(),
+        )?;
+        let Some((table, _)) = self.server_of_teacher() else {
+            let range = "0 where no server draws: the own engine draws by the very weights that are trained";
+            return require(
+                self.rollout.steps_ahead == 0,
+                "rollout.steps_ahead",
+                self.rollout.steps_ahead,
+                range,
+            );
+        };
+        let SamplingConfig { top_k, top_p, min_p, repetition_penalty, .. } = self.sampling;
+        for (key, is_set) in [
+            ("sampling.top_k", top_k > 0),
+            ("sampling.top_p", top_p != 1.0),
+            ("sampling.min_p", min_p > 0.0),
+            ("sampling.repetition_penalty", repetition_penalty != 1.0),
+        ] {
+            if is_set {
+                return Err(Error::Usage(format!(
+                    "{key} does not go with {table} in training: a server gives log-probabilities of what is left of the \
+                     distribution, which would bias every ratio; leave it out"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check_servers(&self) -> Result<()> {
         check_server("server", &self.server)?;
         check_server("teacher_server", &self.teacher_server)?;
-        check_server("student_server", &self.student_server)
+        check_server("student_server", &self.student_server)?;
+        check_rollout(&self.rollout)
     }
+}
+
+fn check_rollout(rollout: &RolloutConfig) -> Result<()> {
+    let between = |key: &str, value: f32, low: f32, high: f32| {
+        let range = format!("between {low:?} and {high:?}");
+        require((low..=high).contains(&value), key, value, &range)
+    };
+    between("rollout.cap", rollout.cap, 1.0, 1e6)?;
+    between("rollout.mask_low", rollout.mask_low, 0.0, 1.0)?;
+    between("rollout.mask_high", rollout.mask_high, 1.0, 1e6)?;
+    between("rollout.band", rollout.band, 1e-6, 1.0)?;
+    require(rollout.steps_ahead <= 1, "rollout.steps_ahead", rollout.steps_ahead, "0 or 1")
 }
 
 /// Refuses what is no address, what a file must not hold, and numbers out of range. `table` names it.
@@ -178,12 +227,42 @@ mod tests {
     }
 
     #[test]
+    fn what_would_bias_ratios_is_refused_while_training() {
+        let url = "server.url=http://127.0.0.1:1";
+        for argument in [
+            "sampling.top_k=5",
+            "sampling.top_p=0.9",
+            "sampling.min_p=0.1",
+            "sampling.repetition_penalty=1.1",
+        ] {
+            let key = argument.split('=').next().unwrap();
+            let message = load(&[url, argument]).unwrap().check_served_training().unwrap_err().to_string();
+            assert!(message.starts_with(key) && message.contains("bias every ratio"), "{message}");
+            load(&[argument]).unwrap().check_served_training().unwrap();
+        }
+        load(&[url, "rollout.steps_ahead=1"]).unwrap().check_served_training().unwrap();
+        let message =
+            load(&["rollout.steps_ahead=1"]).unwrap().check_served_training().unwrap_err().to_string();
+        assert!(
+            message.starts_with("rollout.steps_ahead is 1; it must be 0 where no server draws"),
+            "{message}"
+        );
+        let student = "student_server.url=http://127.0.0.1:1";
+        assert!(load(&[student]).unwrap().check_served_training().is_err(), "at 0.7");
+        load(&[student, "reward.student_temperature=1"]).unwrap().check_served_training().unwrap();
+    }
+
+    #[test]
     fn numbers_are_bounded() {
         for argument in [
             "server.in_flight=0",
             "server.timeout_s=0",
             "student_server.retries=100000",
             "server.tolerance=nan",
+            "rollout.cap=0.5",
+            "rollout.mask_low=2",
+            "rollout.mask_high=0.5",
+            "rollout.steps_ahead=2",
         ] {
             let key = argument.split('=').next().unwrap();
             let message = load(&[argument]).unwrap_err().to_string();

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, ServerConfig,
-    TrainConfig, WorldConfig,
+    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, RolloutConfig,
+    ServerConfig, TrainConfig, WorldConfig,
 };
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
@@ -55,6 +55,8 @@ pub struct Config {
     pub eval: EvalConfig,
     /// Checkpoints.
     pub checkpoint: CheckpointConfig,
+    /// What is drawn by servers while a policy learns.
+    pub rollout: RolloutConfig,
     /// Who serves the model that writes and is trained.
     pub server: ServerConfig,
     /// Who serves the teacher, where that is another server.

@@ -153,6 +153,7 @@ impl Config {
                 "0 or unset with lora.rank above 0: the reference is the base model, which does not move";
             require(every == 0, "grpo.reference_sync_every", every, range)?;
         }
+        self.check_served_training()?;
         let temperature = self.sampling.temperature;
         let range = "above 0 for training: greedy completions of one question are all the same";
         require(temperature > 0.0, "sampling.temperature", temperature, range)

@@ -50,6 +50,8 @@ pub(super) struct LossInput<'a> {
     pub old: &'a [f32],
     /// The reference model's, where there is a KL term.
     pub reference: Option<&'a [f32]>,
+    /// What each token's policy term counts, where another drew it.
+    pub weights: Option<&'a [f32]>,
 }
 
 /// What a loss came to.
@@ -167,7 +169,11 @@ impl Batch<'_> {
                 let reference = completion.reference.map(|reference| reference[places.start + i]);
                 reference.map_or((0.0, 0.0), |reference| kl_term(self.settings.kl, logprobs[i], reference))
             };
-            terms.extend(policy.into_iter().enumerate().map(|(i, term)| (term, kl(i))));
+            let counted = |(i, term): (usize, Term)| match completion.weights {
+                Some(weights) => term.counted(weights[places.start + i].into()),
+                None => term,
+            };
+            terms.extend(policy.into_iter().enumerate().map(|(i, term)| (counted((i, term)), kl(i))));
         }
         terms
     }

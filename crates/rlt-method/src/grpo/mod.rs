@@ -7,11 +7,13 @@
 //! - `reward`: what a reward is; `rewards/`: those that there are, a file each;
 //! - `update`: what a batch does to the weights; `gradient`: the gradient of one optimizer step; `reference`: the
 //!   reference model;
-//! - `evaluate`: the reward on held-out questions; `metrics`: what a step says about itself; `replay`: a failed step again.
+//! - `evaluate`: the reward on held-out questions; `metrics`: what a step says about itself; `mismatch`: how far
+//!   whoever draws is from the policy; `replay`: a failed step again.
 
 mod evaluate;
 mod gradient;
 mod metrics;
+mod mismatch;
 mod questions;
 mod reference;
 mod replay;

@@ -98,7 +98,7 @@ fn samples(group: &FailedGroup) -> Result<Vec<Sample>> {
     let sample = |(completion, reward): (Completion, Option<f32>)| {
         let reward =
             reward.ok_or_else(|| Error::Failed("the step did not get as far: a reward is missing".into()))?;
-        Ok(Sample { completion, verdict: Verdict { reward, ..Verdict::default() } })
+        Ok(Sample { completion, behaviour: Vec::new(), verdict: Verdict { reward, ..Verdict::default() } })
     };
     completions(group).into_iter().zip(rewards).map(sample).collect()
 }

@@ -2,13 +2,14 @@
 //!
 //! Each reward is a file of `rewards/` and a value of `reward.kind`.
 
+use rlt_model::Stop;
 use rlt_model::generate::Completion;
-use rlt_model::{Decoder, Stop};
 
 use super::sample::{Question, Verdict};
 use crate::config::Config;
 use crate::dataset::QuestionRow;
 use crate::error::Result;
+use crate::located::LocatedModel;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::scorer::Scorer;
 
@@ -44,7 +45,7 @@ impl<'a> Answered<'a> {
 
 /// The frozen model of a reward that asks one, with its text side; it shares the policy's vocabulary.
 pub(super) struct Student {
-    pub decoder: Decoder,
+    pub model: LocatedModel,
     pub chat: ChatText,
 }
 

@@ -38,12 +38,19 @@ impl Question {
 /// batches to learn from share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// As the sampler handed it over.
+    /// As the sampler handed it over; where others draw, with the policy's own log-probabilities.
     pub completion: Completion,
+    /// The sampler's log-probabilities, nats, where they are not the policy's own; else empty.
+    pub behaviour: Vec<f32>,
     pub verdict: Verdict,
 }
 
 impl Sample {
+    /// Gives it the policy's own log-probabilities in the place of the sampler's, which are kept apart.
+    pub fn take_own(&mut self, own: Vec<f32>) {
+        self.behaviour = std::mem::replace(&mut self.completion.logprobs, own);
+    }
+
     /// Whether it was cut at the length limit.
     pub fn is_truncated(&self) -> bool {
         self.completion.finish == Finish::Length
@@ -117,7 +124,7 @@ pub(super) fn groups<'q>(
         samples: completions
             .into_iter()
             .zip(verdicts.by_ref())
-            .map(|(completion, verdict)| Sample { completion, verdict })
+            .map(|(completion, verdict)| Sample { completion, behaviour: Vec::new(), verdict })
             .collect(),
     };
     questions.iter().zip(completions).map(group).collect()
@@ -127,7 +134,10 @@ pub(super) fn groups<'q>(
 pub(crate) fn certain_group(question: &Question, ids: TokenIds, n: usize) -> Group<'_> {
     let (logprobs, finish) = (vec![0.0; ids.len()], Finish::Length);
     let completion = Completion { ids, logprobs, finish, version: 0 };
-    Group { question, samples: vec![Sample { completion, verdict: Verdict::default() }; n] }
+    Group {
+        question,
+        samples: vec![Sample { completion, behaviour: Vec::new(), verdict: Verdict::default() }; n],
+    }
 }
 
 /// A question with completions as a failed step keeps them, before any reward.
@@ -155,7 +165,11 @@ pub(super) mod tests {
         let completion =
             Completion { logprobs: vec![-0.5; ids.len()], ids: ids.into(), finish: Finish::Stop, version: 0 };
         let (is_formatted, is_correct) = (reward > -1.0, Some(reward > 0.0));
-        Sample { completion, verdict: Verdict { reward, is_formatted, is_correct, ..Verdict::default() } }
+        Sample {
+            completion,
+            behaviour: Vec::new(),
+            verdict: Verdict { reward, is_formatted, is_correct, ..Verdict::default() },
+        }
     }
 
     /// The question of row 1.

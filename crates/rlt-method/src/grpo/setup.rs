@@ -100,6 +100,9 @@ impl<'a> Setup<'a> {
             _ => ModelFiles::of(folder, Deciding::WithWeights, progress),
         };
         let student = match self.reward.student() {
+            Some(student) if student.model.served().is_some() => {
+                ModelFiles::of(&config.model.student, Deciding::WithoutWeights, progress)?
+            }
             Some(_) => files(&config.model.student)?,
             None => ModelFiles::default(),
         };

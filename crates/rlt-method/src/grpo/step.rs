@@ -5,18 +5,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use rlt_model::Stop;
+use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::generate::{Completion, GenerationRequest};
 
 use super::metrics::{StepSeconds, describe, sample_rows, speeds};
+use super::mismatch::describe_mismatch;
 use super::reference::sync_reference;
 use super::reward::Answered;
 use super::rewards::verdicts;
 use super::rollout::Rollout;
-use super::sample::{Group, Question, failed_group, groups};
+use super::sample::{Group, Question, Sample, failed_group, groups};
 use super::setup::Setup;
 use super::update::{Learner, Update};
 use crate::error::{Error, Result};
-use crate::metrics::{GROUPS_SAMPLED, REWARD};
+use crate::metrics::{GROUPS_SAMPLED, REWARD, SERVER_RETRIES, SYNC_S};
 use crate::ranks::{Ranks, agree, dealt, gather};
 use crate::sampler::SamplingEngine;
 use crate::scorer::Stoppable;
@@ -36,6 +38,8 @@ pub(super) struct Trainer<'a> {
     pub learner: Learner,
     /// Where gradients are summed.
     pub gradients: GradientSum,
+    /// Requests that servers were asked again, by the last step.
+    pub n_retries: usize,
     /// Whether somebody asks the run to stop.
     pub stop: &'a AtomicBool,
     /// Who shares the run: all do the same steps, each with its part of their work.
@@ -75,9 +79,17 @@ impl<'a> Trainer<'a> {
             let questions = self.draw(positions.clone());
             let (completions, taken) = timed(|| self.sample(step, positions, &questions))?;
             seconds.generate += taken;
-            let (groups, taken) = timed(|| self.reward(step, &questions, completions))?;
+            let (own, taken) = timed(|| self.own_logprobs(&questions, &completions))?;
             seconds.score += taken;
+            let (mut groups, taken) = timed(|| self.reward(step, &questions, completions))?;
+            seconds.score += taken;
+            let samples = groups.iter_mut().flat_map(|group| &mut group.samples);
+            samples.zip(own.into_iter().flatten()).for_each(|(sample, own)| sample.take_own(own));
             rollout.add(groups);
+        }
+        if self.setup.config.rollout.steps_ahead > 0 && step < self.setup.config.grpo.steps as u64 {
+            let requests = self.requests(step + 1, next..next + wanted as u64);
+            self.engine.draw_ahead(requests);
         }
         let learnt_from = rollout.chosen(wanted);
         let update = self.learn(step, &learnt_from)?;
@@ -97,20 +109,58 @@ impl<'a> Trainer<'a> {
         positions: Range<u64>,
         questions: &[&Question],
     ) -> Result<Vec<Vec<Completion>>> {
+        let requests = self.requests_for(step, positions, questions);
+        let (own, stop) = (&requests[dealt(&self.ranks, requests.len())], Stop::when(self.stop));
+        let completions = match self.engine.drawn_ahead(own, stop) {
+            Some(drawn) => drawn,
+            None => self.engine.sampler(&self.weights.decoder).sample(own, stop),
+        };
+        self.setup.config.memory.end_stage();
+        let own = agree(&self.ranks, completions).map_err(|error| self.run.stopped(&self.weights, error))?;
+        gather(&self.ranks, own)
+    }
+
+    /// What a step asks for whose questions are at `positions`.
+    fn requests(&mut self, step: u64, positions: Range<u64>) -> Vec<GenerationRequest> {
+        let questions = self.draw(positions.clone());
+        self.requests_for(step, positions, &questions)
+    }
+
+    fn requests_for(
+        &self,
+        step: u64,
+        positions: Range<u64>,
+        questions: &[&Question],
+    ) -> Vec<GenerationRequest> {
         let n = self.setup.config.grpo.group_size;
         let request = |(position, question): (u64, &&Question)| GenerationRequest {
             prompt: question.prompt.clone(),
             n,
             stream: [step, position],
         };
-        let requests: Vec<GenerationRequest> = positions.zip(questions).map(request).collect();
-        let sampler = self.engine.sampler(&self.weights.decoder);
-        let completions =
-            sampler.sample(&requests[dealt(&self.ranks, requests.len())], Stop::when(self.stop));
-        drop(sampler);
-        self.setup.config.memory.end_stage();
-        let own = agree(&self.ranks, completions).map_err(|error| self.run.stopped(&self.weights, error))?;
-        gather(&self.ranks, own)
+        positions.zip(questions).map(request).collect()
+    }
+
+    /// Log-probabilities of completions by the policy itself, question by question, where others drew them: those that the
+    /// ratios of the update are taken against, whatever the sampler said.
+    fn own_logprobs(
+        &mut self,
+        questions: &[&Question],
+        completions: &[Vec<Completion>],
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        if self.engine.followers().is_none() {
+            return Ok(Vec::new());
+        }
+        let group = |(question, completions): (&&Question, &Vec<Completion>)| ScoringGroup {
+            prefix: question.prompt.clone(),
+            continuations: completions.iter().map(|c| Continuation::whole(c.ids.clone())).collect(),
+        };
+        let groups: Vec<ScoringGroup> = questions.iter().zip(completions).map(group).collect();
+        let (config, stop) = (self.setup.config, Stop::when(self.stop));
+        let (temperature, tokens) = (config.sampling.temperature, config.grpo.tokens_per_microbatch);
+        let own = self.weights.decoder.token_logprobs_unless(stop, &groups, temperature, tokens);
+        config.memory.end_stage();
+        own.map_err(|error| self.run.stopped(&self.weights, error.into()))
     }
 
     /// What the completions earn; each rank rewards those of its questions.
@@ -173,6 +223,13 @@ impl<'a> Trainer<'a> {
         row.extend(update.describe());
         if self.learner.settings.resample_rounds > 0 {
             GROUPS_SAMPLED.put(&mut row, rollout.groups.len());
+        }
+        if let Some(followers) = self.engine.followers() {
+            let weights = |sample: &Sample| self.learner.importance_weights(sample);
+            row.extend(describe_mismatch(&rollout.groups, step, config.rollout.band, weights));
+            SYNC_S.put(&mut row, followers.sync_s);
+            SERVER_RETRIES.put(&mut row, followers.n_retries - self.n_retries);
+            self.n_retries = followers.n_retries;
         }
         seconds.put(&mut row, rollout.n_tokens());
         let reward = format!("reward {:.4}", REWARD.mean.of(&row).unwrap_or(f64::NAN));

@@ -111,7 +111,7 @@ fn sampled(policy: &Decoder, temperature: f32) -> Vec<Group<'static>> {
             });
             let finish = if group == 0 && index == 1 { Finish::Length } else { Finish::Stop };
             let completion = Completion { logprobs: old.collect(), ids: ids.into(), finish, version: 0 };
-            Sample { completion, verdict: Verdict { reward, ..Verdict::default() } }
+            Sample { completion, behaviour: Vec::new(), verdict: Verdict { reward, ..Verdict::default() } }
         });
         let samples = samples.collect();
         let question =

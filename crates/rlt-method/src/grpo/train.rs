@@ -17,15 +17,21 @@
 
 use std::path::Path;
 
+use rlt_model::config::ModelConfig;
+use rlt_model::tokenizer::Tokenizer;
+
 use super::reference::{begin_reference, settle_reference};
 use super::setup::Setup;
 use super::step::Trainer;
 use super::update::Learner;
 use crate::config::Config;
-use crate::error::Result;
-use crate::ranks::agree;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::ranks::{Ranks, agree};
+use crate::run_dir::SERVED;
 use crate::sampler::{OwnEngine, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
+use crate::server::{Served, ServedPolicy};
 use crate::training::{Earlier, Ending, EpochOrder, GradientSum, Host, Run, Trained, WorldRows};
 
 /// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
@@ -40,6 +46,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let host = &host.of_rank();
     let &Host { progress, stop, ref ranks, .. } = host;
     let config = &host.supply(given, run_dir, WorldRows::Questions)?;
+    let served = agree(ranks, find_servers(config, ranks, progress))?;
     let earlier = Earlier::find(run_dir, host)?;
     let setup = agree(ranks, Setup::load(config, earlier.template_time(), progress))?;
 
@@ -55,11 +62,11 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         config.grpo.updates_per_step() as u64,
         host,
     )?;
-    let sampling = sampling_params(&config.sampling, stop_tokens(weights.decoder.config(), &setup.chat)?);
-    let mut engine = OwnEngine::new(sampling, config.seed);
+    let mut engine = engine(config, run_dir, served, &setup)?;
     engine.refresh(&weights.decoder, run.steps_done())?;
+    engine.begin(progress)?;
     agree(ranks, begin_reference(&mut weights, config, &setup.chat, run.steps_done()))?;
-    let student = setup.reward.student().map(|student| &student.decoder);
+    let student = setup.reward.student().and_then(|student| student.model.here());
     settle_reference(&mut weights, config.reference_sync_every(), student);
 
     progress.start("train", config.grpo.steps as u64 - run.steps_done(), "steps");
@@ -67,11 +74,12 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let mut trainer = Trainer {
         setup: &setup,
         run,
-        engine: Box::new(engine),
+        engine,
         order: EpochOrder::new(config.seed, setup.questions.len()),
         gradients: GradientSum::new(&weights.decoder, lanes.own().len()),
         learner: Learner::new(config, lanes),
         weights,
+        n_retries: 0,
         stop,
         ranks: ranks.clone(),
     };
@@ -88,4 +96,31 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     progress.finish(&last_reward);
     let Trainer { run, weights, .. } = trainer;
     run.finish(&weights.decoder)
+}
+
+/// The servers that are to draw completions, where the configuration names any.
+fn find_servers(config: &Config, ranks: &Ranks, progress: &dyn Progress) -> Result<Option<Served>> {
+    let Some((table, server)) = config.server_of_teacher() else { return Ok(None) };
+    if ranks.size() > 1 {
+        return Err(Error::Usage(format!(
+            "{table}.url does not go with {} ranks: the servers draw for all, and one rank gives them weights; start one",
+            ranks.size()
+        )));
+    }
+    Served::connect(table, server, &config.model.path, progress).map(Some)
+}
+
+/// Who draws completions: the own engine, or the servers that were found, which follow the policy.
+fn engine(
+    config: &Config,
+    run_dir: &Path,
+    served: Option<Served>,
+    setup: &Setup,
+) -> Result<Box<dyn SamplingEngine>> {
+    let model = ModelConfig::from_dir(&config.model.path)?;
+    let params = sampling_params(&config.sampling, stop_tokens(&model, &setup.chat)?);
+    let Some(served) = served else { return Ok(Box::new(OwnEngine::new(params, config.seed))) };
+    let (exports, dtype) = (run_dir.join(SERVED), config.model.save_dtype.into());
+    let tokenizer = Tokenizer::from_dir(&config.model.path)?;
+    Ok(Box::new(ServedPolicy::new(served.into(), params, config.seed, &exports, dtype, tokenizer)?))
 }

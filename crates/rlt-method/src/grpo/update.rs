@@ -12,7 +12,8 @@ use crate::ranks::{agree, dealt, gather};
 use crate::training::run::Weights;
 use crate::training::{GradientSum, SharedLanes};
 use rlt_reward::advantage::advantages;
-use rlt_reward::objective::reward_less_kl;
+use rlt_reward::choice::Correction;
+use rlt_reward::objective::{importance_weights, reward_less_kl};
 
 /// How batches are learnt from.
 #[derive(Debug, Clone)]
@@ -21,6 +22,7 @@ pub(crate) struct Learner {
     epochs: usize,
     minibatches: usize,
     temperature: f32,
+    correction: Correction,
     longest: usize,
     tokens_per_microbatch: usize,
     /// In which partial sums gradients are added up.
@@ -53,6 +55,7 @@ impl Learner {
             epochs: config.grpo.epochs,
             minibatches: config.grpo.minibatches,
             temperature: config.sampling.temperature,
+            correction: config.rollout.correction(),
             longest: config.sampling.max_new_tokens,
             tokens_per_microbatch: config.grpo.tokens_per_microbatch,
             lanes: lanes.into(),
@@ -94,6 +97,9 @@ impl Learner {
             kl_penalty = Some(taken.sum::<f64>() / rewards.len() as f64);
             rewards = less_kl;
         }
+        let importance: Vec<Vec<f32>> = samples().map(|sample| self.importance_weights(sample)).collect();
+        let weights_of =
+            |place: usize| Some(importance[place].as_slice()).filter(|weights| !weights.is_empty());
         let group_size = groups.first().map_or(1, |group| group.samples.len());
         let advantages = advantages(&rewards, group_size, &self.settings);
 
@@ -118,6 +124,7 @@ impl Learner {
                     advantage: update.advantages[first + place],
                     old: &sample.completion.logprobs,
                     reference: reference_of(first + place),
+                    weights: weights_of(first + place),
                 },
             );
             let batch = Batch {
@@ -158,6 +165,19 @@ impl Learner {
             LaneOfBatch { groups: first_group..groups, completions: first_completion..completions }
         };
         (0..self.lanes.count()).map(of_lane).collect()
+    }
+
+    /// What the tokens of a completion count whose sampler was not the policy itself; empty where it was.
+    pub fn importance_weights(&self, sample: &Sample) -> Vec<f32> {
+        if sample.behaviour.is_empty() {
+            return Vec::new();
+        }
+        importance_weights(
+            self.settings.objective,
+            self.correction,
+            &sample.completion.logprobs,
+            &sample.behaviour,
+        )
     }
 
     /// The reference's log-probabilities of all completions, group by group; empty without a reference.

@@ -1,5 +1,6 @@
 //! GRPO, rehearsed: completions of made-up tokens, as long as they may become.
 
+use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
 use rlt_model::ids::TokenIds;
@@ -159,8 +160,14 @@ impl GrpoRows {
         // Nothing stops a completion before its length does.
         let params =
             SamplingParams { stop_token_ids: Vec::new(), ..sampling_params(&config.sampling, Vec::new()) };
-        generate(policy, &requests, &params, config.seed, Stop::never(), &mut |_| ())?;
-        record.end_stage(generation, counts * part.times);
+        if config.server_of_teacher().is_some() {
+            // Servers draw; the policy scores what they have drawn.
+            self.score_drawn(questions, n, config, policy)?;
+            record.end_stage(scoring, counts * part.times);
+        } else {
+            generate(policy, &requests, &params, config.seed, Stop::never(), &mut |_| ())?;
+            record.end_stage(generation, counts * part.times);
+        }
 
         let (Some(student), Some(chat)) = (student, &self.student_chat) else { return Ok(()) };
         let (reward, tokens) = (&config.reward, config.grpo.tokens_per_microbatch);
@@ -179,6 +186,28 @@ impl GrpoRows {
         let teacher = if was_recorded { Teacher::Recorded(&recorded) } else { Teacher::Model(policy) };
         score_samples(&samples, teacher, student, reward, tokens, &Silent)?;
         record.end_stage(scoring, counts * part.times);
+        Ok(())
+    }
+}
+
+impl GrpoRows {
+    /// Log-probabilities of completions that servers drew, by the policy.
+    fn score_drawn(
+        &self,
+        questions: &[&Question],
+        n: usize,
+        config: &Config,
+        policy: &Decoder,
+    ) -> Result<()> {
+        let longest: Vec<usize> = questions.iter().map(|question| question.longest).collect();
+        let tokens = config.grpo.tokens_per_microbatch;
+        let part = Part::of_micro_batches(&longest, n, tokens);
+        let group = |question: &&Question| ScoringGroup {
+            prefix: question.prompt.clone(),
+            continuations: vec![Continuation::whole(question.completion(self.token)); part.n],
+        };
+        let groups: Vec<ScoringGroup> = part.rows.iter().map(|&row| group(&questions[row])).collect();
+        policy.token_logprobs(&groups, config.sampling.temperature, tokens)?;
         Ok(())
     }
 }

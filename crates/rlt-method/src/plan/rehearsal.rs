@@ -113,7 +113,8 @@ pub(super) fn rehearse(
 /// Loads what a run holds, in its order, and names it.
 fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> Result<Models> {
     let model = &config.model;
-    let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student();
+    let is_here = config.server_of_student().is_none();
+    let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student() && is_here;
     let student = is_scored.then(|| frozen_model_on(device, model, &model.student)).transpose()?;
     record.stays("student");
     let decoder = initial_model(device, model, &config.lora, config.seed)?;

@@ -48,6 +48,7 @@ impl Served {
     /// # Errors
     /// [`Error::Usage`] with the reason; [`Error::Failed`] where it does not answer.
     pub fn check(&self, tokenizer: &Tokenizer, wanted: &Wanted, progress: &dyn Progress) -> Result<()> {
+        self.check_not_paused()?;
         for wire in self.pool.wires() {
             let tokens_compared = self.check_tokens(wire, tokenizer)?;
             let prompt = self.probe_prompt(tokenizer)?;

@@ -5,13 +5,18 @@
 //! - `connect`: who is there; `check`: whether it does what it is wanted for, asked before work begins;
 //! - `request`, `answer` (`sglang`): what is said, and what of an answer is believed;
 //! - `wire`: one request; `fault`: why it failed; `retry`, `pool`: how often and how many at a time;
-//! - `sampler`, `scorer`: the two seams.
+//! - `sampler`, `scorer`: the two seams;
+//! - `policy`: a policy in training that servers draw from; `weights`: how they get them; `probe`: whether they have them;
+//! - `doctor`: what a server can do, for a person.
 
 mod answer;
 mod check;
 mod connect;
+pub mod doctor;
 mod fault;
+mod policy;
 mod pool;
+mod probe;
 mod request;
 mod retry;
 mod sampler;
@@ -19,9 +24,12 @@ mod scorer;
 mod sglang;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod wire;
 
 pub use check::Wanted;
 pub use connect::Served;
+pub use policy::ServedPolicy;
+pub use probe::Agreement;
 pub use sampler::ServerSampler;
 pub use scorer::ServerScorer;

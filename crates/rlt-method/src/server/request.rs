@@ -88,6 +88,7 @@ pub(super) fn sampling(
     if let Some(body) = body.as_object_mut() {
         truncation(kind, params, body);
         if kind == ServerKind::Rlt {
+            // Its draws are ours by the very keys.
             body.insert("rlt_draw".into(), json!({ "seed": draw.seed, "stream": draw.stream }));
         }
     }
@@ -153,7 +154,8 @@ pub(super) fn scoring(kind: ServerKind, model: &str, ids: &[u32]) -> Ask {
             let body = json!({
                 "model": model,
                 "prompt": ids,
-                "max_tokens": 1,
+                // To others a prompt that fills the context leaves no room for the token that they insist on.
+                "max_tokens": usize::from(kind != ServerKind::Rlt),
                 "temperature": 1.0,
                 "prompt_logprobs": 0,
                 "return_token_ids": true,
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!((&vllm["top_k"], &vllm["min_p"], &vllm["top_p"]), (&json!(-1), &json!(0.0), &json!(1.0)));
         assert_eq!(vllm["repetition_penalty"], 1.0);
         assert_eq!(vllm["prompt"], json!([5, 6]));
-        assert!(vllm.get("rlt_draw").is_none());
+        assert!(vllm.get("rlt_draw").is_none() && vllm["seed"].is_u64());
         assert!(body(ServerKind::Openai).get("top_k").is_none());
         assert_eq!(body(ServerKind::Rlt)["rlt_draw"], json!({"seed": 7, "stream": [1, 2]}));
         let sglang = body(ServerKind::Sglang);

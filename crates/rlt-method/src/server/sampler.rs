@@ -28,6 +28,8 @@ pub struct ServerSampler {
     pub seed: u64,
     /// See [`Sampler::version`].
     pub version: u64,
+    /// What servers call the weights of that version, where they were given them: it is looked at before and after a call.
+    pub label: Option<String>,
 }
 
 /// What one request of the servers is for.
@@ -94,6 +96,8 @@ impl Sampler for ServerSampler {
         receiver: &mut dyn Receiver,
     ) -> Result<()> {
         let pieces = Arc::new(self.pieces(requests)?);
+        let check_label = || self.label.as_deref().map_or(Ok(()), |label| self.served.check_label(label));
+        check_label()?;
         let (kind, model) = (self.served.kind, self.served.model.as_str());
         let ask =
             |piece: &Piece| sampling(kind, model, &piece.prompt, &self.params, piece.longest, piece.draw);
@@ -125,6 +129,7 @@ impl Sampler for ServerSampler {
             }
             progress.under_way = pool.n_under_way();
             receiver.progress(progress);
-        })
+        })?;
+        check_label()
     }
 }

@@ -18,7 +18,7 @@ use super::*;
 use crate::config::{ServerConfig, ServerKind};
 use crate::error::{Error, Result};
 use crate::progress::Silent;
-use crate::sampler::{DecoderSampler, Sampler};
+use crate::sampler::{DecoderSampler, Sampler, SamplingEngine};
 use crate::scorer::Scorer;
 use crate::training::run::tests::{tiny_config, tiny_model};
 
@@ -244,7 +244,7 @@ fn requests(n: usize) -> Vec<GenerationRequest> {
 }
 
 fn sampler(served: &Arc<Served>) -> ServerSampler {
-    ServerSampler { served: served.clone(), params: params(), seed: 3, version: 0 }
+    ServerSampler { served: served.clone(), params: params(), seed: 3, version: 0, label: None }
 }
 
 fn groups() -> Vec<ScoringGroup> {
@@ -411,4 +411,170 @@ fn sixty_four_under_way_keep_a_server_busy() {
     sampler.sample(&requests, Stop::never()).unwrap();
     println!("640 requests of 50 ms, 64 under way: {:?} where 500 ms is the least", started.elapsed());
     assert_eq!(server.most_at_once.load(Ordering::SeqCst), 64);
+}
+
+/// What a server does with weights that it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trap {
+    None,
+    /// The output matrix stays the old one, and it says 200.
+    OldHead,
+    /// It answers as before, and says 200: a cache that was not reset.
+    Stale,
+    /// It cannot see the folder.
+    Missing,
+    /// Somebody else labels the weights.
+    OtherLabel,
+    /// It is paused, healthy and silent.
+    Paused,
+}
+
+/// A server of the model of seed 1 that takes weights, or seems to. The requests that it was asked, in order.
+fn start_taker(trap: Trap) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let state = Arc::new(Mutex::new((wide_model(1), String::from("default"))));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(std::result::Result::ok) {
+            let (state, log) = (state.clone(), log.clone());
+            thread::spawn(move || {
+                while let Some((path, body)) = request(&stream) {
+                    log.lock().unwrap().push(path.clone());
+                    let mut state = state.lock().unwrap();
+                    let ok = json!({});
+                    let answer = match path.as_str() {
+                        "/v1/models" => {
+                            json!({"data": [{"id": "policy", "owned_by": "vllm", "max_model_len": 400}]})
+                        }
+                        "/v1/completions" => completions(&state.0, &body),
+                        "/is_paused" => json!({ "is_paused": trap == Trap::Paused }),
+                        "/weight_info" if trap == Trap::OtherLabel => json!({"weight_version": "step-999"}),
+                        "/weight_info" => json!({ "weight_version": state.1 }),
+                        "/update_weight_version" => {
+                            state.1 = body["new_version"].as_str().unwrap().into();
+                            ok
+                        }
+                        "/collective_rpc" if trap == Trap::Missing => {
+                            let what = r#"{"error":{"message":"Worker failed: no such folder"}}"#;
+                            respond(&stream, 500, what);
+                            continue;
+                        }
+                        "/collective_rpc" => {
+                            let folder = body["kwargs"]["weights_path"].as_str().unwrap();
+                            let mut loaded = Decoder::load(folder.as_ref()).unwrap();
+                            let first = state.1 == "default";
+                            if trap == Trap::OldHead && !first {
+                                loaded.parameters_mut().head.clone_from(&state.0.parameters().head);
+                            }
+                            if trap != Trap::Stale || first {
+                                state.0 = loaded;
+                            }
+                            ok
+                        }
+                        "/pause?mode=wait" | "/resume" | "/reset_prefix_cache" => ok,
+                        _ => {
+                            respond(&stream, 404, r#"{"detail":"Not Found"}"#);
+                            continue;
+                        }
+                    };
+                    drop(state);
+                    respond(&stream, 200, &answer.to_string());
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+/// A tiny model with a token for every one of the tests' tokenizer.
+fn wide_model(seed: u64) -> Decoder {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), wide_config().to_string()).unwrap();
+    let model = rlt_model::config::ModelConfig::from_dir(dir.path()).unwrap();
+    let mut decoder = Decoder::random(&model, seed);
+    // Not as even as random weights are.
+    for (tensor, other) in decoder
+        .parameters_mut()
+        .tensors_mut()
+        .into_iter()
+        .zip(Decoder::random(&model, 9).parameters().tensors())
+    {
+        tensor.mix_in(other, -4.0);
+    }
+    decoder
+}
+
+fn wide_config() -> Value {
+    let mut config = tiny_config();
+    (config["vocab_size"], config["max_position_embeddings"]) = (310.into(), 400.into());
+    config
+}
+
+/// A policy at two steps, given to a server with this trap.
+fn push_twice(trap: Trap) -> (Result<()>, Vec<String>, Vec<String>) {
+    let (address, asked) = start_taker(trap);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), wide_config().to_string()).unwrap();
+    let config = ServerConfig { url: address, timeout_s: 5.0, retries: 1, ..ServerConfig::default() };
+    let served = Arc::new(Served::connect("server", &config, dir.path(), &Silent).unwrap());
+    let exports = dir.path().join("served");
+    let push = || -> Result<()> {
+        let tokenizer = crate::prompts::test_chat::test_chat().tokenizer;
+        let dtype = rlt_model::weights::Dtype::F32;
+        let mut engine = ServedPolicy::new(served, params(), 3, &exports, dtype, tokenizer)?;
+        let mut policy = wide_model(1);
+        engine.refresh(&policy, 0)?;
+        engine.begin(&Silent)?;
+        // One step of training, which moves log-probabilities by far less than the tolerance.
+        for (tensor, other) in
+            policy.parameters_mut().tensors_mut().into_iter().zip(wide_model(2).parameters().tensors())
+        {
+            tensor.mix_in(other, 1e-3);
+        }
+        engine.refresh(&policy, 1)
+    };
+    let outcome = push();
+    let left = std::fs::read_dir(&exports).map(|entries| {
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    });
+    let mut left = left.unwrap_or_default();
+    left.sort();
+    let asked = asked.lock().unwrap().clone();
+    (outcome, left, asked)
+}
+
+#[test]
+fn weights_arrive_and_only_the_last_are_kept() {
+    let (outcome, left, asked) = push_twice(Trap::None);
+    outcome.unwrap();
+    assert_eq!(left, ["step-000001"]);
+    let order =
+        ["/pause?mode=wait", "/collective_rpc", "/reset_prefix_cache", "/update_weight_version", "/resume"];
+    let pushes: Vec<&String> = asked.iter().filter(|path| order.contains(&path.as_str())).collect();
+    assert_eq!(pushes, [order, order].concat().iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn weights_that_have_not_arrived_end_the_run() {
+    for (trap, what) in [
+        (Trap::OldHead, "neither the new nor the old ones; a head that is tied"),
+        (Trap::Stale, "those of the step before; its cache was not reset"),
+        (
+            Trap::Missing,
+            "500 Internal Server Error: Worker failed: no such folder; new weights have not arrived",
+        ),
+        (Trap::OtherLabel, "labelled \"step-999\", not \"step-000000\""),
+        (Trap::Paused, "is paused and would answer nothing; make it go on: curl -X POST"),
+    ] {
+        let (outcome, left, asked) = push_twice(trap);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains(what), "{trap:?}: {error}");
+        // What a server may still need is kept.
+        assert!(trap == Trap::Paused || !left.is_empty(), "{trap:?}");
+        // One that broke on a request is not asked it again.
+        let reloads = asked.iter().filter(|path| *path == "/collective_rpc").count();
+        assert!(trap != Trap::Missing || reloads == 1, "{reloads}");
+    }
 }

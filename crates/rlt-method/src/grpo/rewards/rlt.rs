@@ -7,11 +7,11 @@ use crate::dataset::QuestionRow;
 use crate::error::Result;
 use crate::grpo::reward::{Answered, Reward, StepContext, Student};
 use crate::grpo::sample::{Verdict, text_ids};
+use crate::located::LocatedModel;
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
-use crate::scorer::Stoppable;
-use crate::training::run::frozen_model;
+use crate::server::Wanted;
 
 /// r_SS - lambda r_KL of explanations.
 pub(super) struct Rlt(Student);
@@ -29,7 +29,10 @@ impl Rlt {
 pub(super) fn student(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Student> {
     let chat = ChatText::from_dir_at(&config.model.student, time)?.reading(config.data.special_tokens);
     ChatText::check_same_vocabulary(policy_chat, &chat)?;
-    Ok(Student { decoder: frozen_model(&config.model, &config.model.student)?, chat })
+    let model =
+        LocatedModel::find(config.server_of_student(), &config.model, &config.model.student, &Silent)?;
+    model.check(&chat.tokenizer, &Wanted { scoring: true, ..Wanted::default() }, &Silent)?;
+    Ok(Student { model, chat })
 }
 
 impl Reward for Rlt {
@@ -84,9 +87,9 @@ pub(super) fn score_explanations(
     } else {
         Teacher::Model(policy)
     };
-    let student = Stoppable(&student.decoder, stop);
+    let student = student.model.scorer(stop);
     let tokens_per_batch = config.grpo.tokens_per_microbatch;
-    let scored = score_samples(&samples, teacher, &student, reward, tokens_per_batch, &Silent)?;
+    let scored = score_samples(&samples, teacher, &*student, reward, tokens_per_batch, &Silent)?;
     Ok(samples.into_iter().zip(scored).collect())
 }
 

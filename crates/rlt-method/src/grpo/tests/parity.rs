@@ -96,6 +96,7 @@ impl Golden {
 
 fn to_learn(step: &GoldenStep) -> Vec<Group<'static>> {
     let sample = |sample: &GoldenSample| Sample {
+        behaviour: Vec::new(),
         completion: Completion {
             ids: sample.ids.clone().into(),
             logprobs: sample.logprobs.clone(),
