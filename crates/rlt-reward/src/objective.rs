@@ -273,7 +273,7 @@ mod tests {
                 .for_each(|(ours, expected)| assert_close(ours.into(), expected, 1e-5));
         };
         check(weights(Objective::Grpo, Correction::Truncate { cap: 2.0 }), [1.0, 0.5, 2.0, 2.0]);
-        check(weights(Objective::Cispo, Correction::Mask { low: 0.5, high: 5.0 }), [1.0, 0.5, 4.0, 0.0]);
+        check(weights(Objective::Cispo, Correction::Mask { low: 0.4, high: 5.0 }), [1.0, 0.5, 4.0, 0.0]);
         check(weights(Objective::Dapo, Correction::Mask { low: 0.6, high: 5.0 }), [1.0, 0.0, 4.0, 0.0]);
         check(weights(Objective::Grpo, Correction::None), [1.0; 4]);
         // Product 0.5 * 4 * 10 = 20, geometric mean 20^(1/4).
