@@ -174,3 +174,39 @@ fn a_plan_has_to_know_its_command() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--for sft or --for train"));
 }
+
+#[test]
+fn a_rank_of_several_has_its_share_and_sends_the_rest() {
+    let made = made();
+    let plan = |more: &[&str]| -> Value {
+        let arguments = made.arguments(&["plan"], more);
+        let output = assert_cmd::Command::cargo_bin("rlt").unwrap().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (one, four) = (plan(&[]), plan(&["--ranks=4", "--bandwidth=2", "train.lanes=8"]));
+    let number = |plan: &Value, path: &str| plan.pointer(path).and_then(Value::as_f64).unwrap();
+    let moments = |plan| number(plan, "/stays_bytes/optimizer moments");
+    let share = moments(&four) / moments(&one);
+    assert!((0.25..0.27).contains(&share), "{share}");
+    // Two lanes of each rank: one sum while the other's gradient is made.
+    let gradients = |plan| number(plan, "/stays_bytes/gradients");
+    assert_eq!(gradients(&four), 2.0 * gradients(&one));
+    assert!(number(&four, "/step_s/update") < 0.6 * number(&one, "/step_s/update"));
+    let trained = number(&four, "/trained");
+    assert_eq!(
+        (number(&four, "/sent_bytes/gradients"), number(&four, "/sent_bytes/weights")),
+        (3.0 * trained, 3.0 * trained)
+    );
+    assert_eq!(number(&four, "/network_s"), 6.0 * trained / 2e9);
+    assert_eq!(one["sent_bytes"], serde_json::json!({}));
+
+    for (more, line) in [
+        (&["--ranks=3", "train.lanes=8"][..], "train.lanes is 8, and 3 ranks cannot share"),
+        (&["--bandwidth=0"], "--bandwidth is 0"),
+    ] {
+        let output = made.plan(more);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(line), "{said}");
+    }
+}

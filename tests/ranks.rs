@@ -248,3 +248,27 @@ fn ranks_that_read_other_things_are_named_before_anything_is_written() {
     }
     assert!(!run_dir.exists());
 }
+
+#[test]
+fn what_is_not_finite_ends_all_ranks_and_keeps_the_batch_with_the_whole_state() {
+    let made = made();
+    let mut model = Decoder::load(&made.files.model).unwrap();
+    let norm = &mut model.parameters_mut().final_norm;
+    *norm = rlt_engine::Tensor::full(norm.rows(), norm.cols(), f32::INFINITY);
+    model.save(&made.files.model).unwrap();
+    let config = made.config(Work::Sft, &["optimizer.moments=bf16"]);
+    let kept = |ranks: usize| {
+        let run_dir = made.run_dir(&ranks.to_string());
+        for outcome in train(Work::Sft, &config, &run_dir, ranks, &Silent, &AtomicBool::new(false)) {
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::NonFinite(_)), "{error}");
+            let place = if ranks > 1 { "rank 0 of 4 on " } else { "step 1, row " };
+            assert!(error.to_string().starts_with(place), "{error}");
+        }
+        let folder = run_dir.join("failed/step-000001");
+        rlt::replay::Replay::of(&folder.join("batch.json")).unwrap();
+        ["model.safetensors", "optimizer.safetensors", "state.json"]
+            .map(|file| std::fs::read(folder.join(file)).unwrap())
+    };
+    assert!(kept(1) == kept(4));
+}

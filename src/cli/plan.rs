@@ -1,5 +1,7 @@
 //! `rlt plan`: what a configuration will need.
 
+use std::num::NonZeroUsize;
+
 use clap::{Args, ValueEnum};
 use rlt::plan::{Command, Plan, plan};
 use rlt::{Error, Result};
@@ -21,6 +23,12 @@ pub struct PlanArgs {
     /// Plan for this much memory instead of this machine's
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
+    /// Plan for one of so many ranks
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    ranks: NonZeroUsize,
+    /// What a rank sends, and receives at the same time, gigabytes a second
+    #[arg(long, value_name = "GB/S", default_value_t = 12.5)]
+    bandwidth: f64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -35,13 +43,18 @@ impl PlanArgs {
     /// Plans, prints, and fails where the run would not fit.
     pub fn run(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
+        if !(self.bandwidth > 0.0 && self.bandwidth.is_finite()) {
+            let what = format!("--bandwidth is {}; it must be above 0", self.bandwidth);
+            return Err(Error::Usage(what));
+        }
         let command = self.command()?;
         model_folder(&config.model.path)?;
-        let mut plan = plan(&config, command, &context.progress)?;
+        let mut plan = plan(&config, command, self.ranks.get(), &context.progress)?;
         if let Some(gib) = self.memory {
             plan.memory = Some((gib * GIB) as u64);
         }
-        context.answer(&text(&plan), &as_json(&plan))?;
+        let network_s = plan.network_s(self.bandwidth * 1e9);
+        context.answer(&text(&plan, self.bandwidth), &as_json(&plan, network_s))?;
         plan.check()
     }
 
@@ -64,11 +77,14 @@ impl PlanArgs {
 
 const GIB: f64 = (1 << 30) as f64;
 
-fn text(plan: &Plan) -> String {
+fn text(plan: &Plan, bandwidth: f64) -> String {
     let gib = |bytes: u64| bytes as f64 / GIB;
     let (all, trained) = plan.parameters;
     let mut lines =
         vec![format!("{:.1} M parameters, {:.1} M trained", all as f64 / 1e6, trained as f64 / 1e6)];
+    if plan.ranks > 1 {
+        lines.push(format!("of each of {} ranks, at most:", plan.ranks));
+    }
     lines.push(String::new());
     lines.push(format!("{:<28}{:>8}", "stays in memory", "GiB"));
     lines.extend(plan.stays.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
@@ -86,6 +102,19 @@ fn text(plan: &Plan) -> String {
         duration(step_s * plan.steps as f64),
         plan.steps
     ));
+    if plan.ranks > 1 {
+        let sent: Vec<String> =
+            plan.sent.iter().map(|(name, bytes)| format!("{name} {:.2} GiB", gib(*bytes))).collect();
+        let network_s = plan.network_s(bandwidth * 1e9);
+        let total: u64 = plan.sent.iter().map(|(_, bytes)| bytes).sum();
+        lines.push(format!(
+            "network: each rank sends {:.2} GiB a step ({}), {} at {bandwidth} GB/s, which nothing hides: {} a step in all",
+            gib(total),
+            sent.join(", "),
+            duration(network_s),
+            duration(step_s + network_s)
+        ));
+    }
     if !plan.savings.is_empty() {
         lines.push(String::new());
         lines.push("lower peaks".into());
@@ -103,7 +132,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-fn as_json(plan: &Plan) -> Value {
+fn as_json(plan: &Plan, network_s: f64) -> Value {
     let object = |pairs: Vec<(String, Value)>| Value::Object(pairs.into_iter().collect::<Map<_, _>>());
     let bytes = |named: &[(&'static str, u64)]| {
         object(named.iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect())
@@ -119,6 +148,9 @@ fn as_json(plan: &Plan) -> Value {
         "fits": plan.memory.is_none_or(|memory| plan.peak() <= memory),
         "step_s": object(seconds),
         "steps": plan.steps,
+        "ranks": plan.ranks,
+        "sent_bytes": bytes(&plan.sent),
+        "network_s": network_s,
         "lower_peaks": plan.savings.iter().map(|(keys, bytes)| json!([keys, bytes])).collect::<Vec<_>>(),
     })
 }

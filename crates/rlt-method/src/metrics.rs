@@ -197,6 +197,7 @@ metrics! { OF_EVERY_RUN:
         "Tokens of the batch (GRPO: of its completions) in a second of the whole step.";
     SPIKES = "spikes", Names, "The metrics that jumped away from those of the steps before.";
     EVAL_S = "eval_s", Seconds, "Seconds of the evaluation.";
+    RANKS_S = "ranks_s", Seconds, "Seconds of the step in which rank 0 waited for others or sent to them (on several ranks).";
 }
 
 metrics! { OF_FINE_TUNING:
@@ -352,7 +353,8 @@ mod tests {
         assert_eq!(row.len(), 7);
         assert!(row.keys().all(|name| find(name) == Some(REWARD_PART)));
         assert_eq!(find("reward_overlong"), None);
-        let times = ["wall_s", "tokens_per_s", "generate_s", "score_s", "update_s", "eval_s", "sync_s"];
+        let times =
+            ["wall_s", "tokens_per_s", "generate_s", "score_s", "update_s", "eval_s", "ranks_s", "sync_s"];
         let rates = ["generate_tokens_per_s", "score_tokens_per_s", "update_tokens_per_s"];
         let found: Vec<&str> = all().filter(Metric::is_time).map(|metric| metric.name).collect();
         assert_eq!(found.len(), times.len() + rates.len());

@@ -7,7 +7,8 @@ use rlt_model::ids::TokenIds;
 use rlt_model::{Decoder, Stop};
 
 use super::record::{Record, Stage};
-use super::steps::{Part, chosen, lanes};
+use super::share::Share;
+use super::steps::{Part, chosen};
 use crate::config::Config;
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
@@ -29,6 +30,11 @@ struct Question {
 }
 
 impl Question {
+    /// Of its prompt and a completion.
+    fn n_tokens(&self) -> usize {
+        self.prompt.len() + self.longest
+    }
+
     /// A completion: the same token, which spells no tag, again and again.
     fn completion(&self, token: u32) -> TokenIds {
         vec![token; self.longest].into()
@@ -70,7 +76,7 @@ impl GrpoRows {
         let steps = chosen(
             config.grpo.steps as u64,
             |step| order.rows(step * n..(step + 1) * n),
-            |step| step.iter().map(|&row| questions[row].prompt.len() + questions[row].longest).sum(),
+            |step| step.iter().map(|&row| questions[row].n_tokens()).sum(),
         );
         Ok(Self { style, chat, student_chat, token, questions, held_out, steps })
     }
@@ -80,7 +86,7 @@ impl GrpoRows {
         self.steps.len()
     }
 
-    /// One step, with as few groups of equal rewards as leave half of them in each round of resampling.
+    /// A rank's share of one step, with as few groups of equal rewards as leave half of them in each round of resampling.
     ///
     /// # Errors
     /// As a step of the run.
@@ -88,13 +94,14 @@ impl GrpoRows {
         &self,
         index: usize,
         config: &Config,
+        share: Share,
         student: Option<&Decoder>,
         weights: &mut Weights,
         gradients: &mut GradientSum,
         record: &mut Record,
     ) -> Result<()> {
-        let questions: Vec<&Question> = self.steps[index].iter().map(|&row| &self.questions[row]).collect();
-        let learner = Learner::new(config, lanes(config));
+        let questions = self.share_of_step(index, share);
+        let learner = Learner::new(config, share.lanes());
         let rounds = (0..=learner.settings.resample_rounds).map(|halvings| questions.len() >> halvings);
         for (round, n) in rounds.take_while(|&n| n > 0).enumerate() {
             // How often a run resamples is not known: its time is not counted.
@@ -117,19 +124,34 @@ impl GrpoRows {
         Ok(())
     }
 
-    /// An evaluation, where there is one.
+    /// A rank's questions of a step that is looked at.
+    fn share_of_step(&self, index: usize, share: Share) -> Vec<&Question> {
+        let rows = share.heaviest(&self.steps[index], |&row| self.questions[row].n_tokens());
+        rows.iter().map(|&row| &self.questions[row]).collect()
+    }
+
+    /// Tokens of a rank's completions in the heaviest step.
+    pub fn completion_tokens(&self, config: &Config, share: Share) -> usize {
+        let questions = self.steps.len().checked_sub(1).map(|last| self.share_of_step(last, share));
+        let longest = questions.into_iter().flatten().map(|question| question.longest);
+        config.grpo.group_size * longest.sum::<usize>()
+    }
+
+    /// A rank's share of an evaluation, where there is one.
     ///
     /// # Errors
     /// As the run's.
     pub fn evaluate(
         &self,
         config: &Config,
+        share: Share,
         weights: &Weights,
         student: Option<&Decoder>,
         record: &mut Record,
     ) -> Result<bool> {
         let Some(held_out) = &self.held_out else { return Ok(false) };
-        let (questions, stages): (Vec<&Question>, _) = (held_out.iter().collect(), [Stage::Evaluation; 2]);
+        let own = share.heaviest(held_out, Question::n_tokens);
+        let (questions, stages): (Vec<&Question>, _) = (own.iter().collect(), [Stage::Evaluation; 2]);
         let n = config.eval.samples;
         self.sample(&questions, n, config, &weights.decoder, student, stages, 1.0, record)?;
         Ok(true)

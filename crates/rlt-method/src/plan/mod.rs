@@ -11,6 +11,7 @@ mod record;
 mod rehearsal;
 mod savings;
 mod sft;
+mod share;
 mod speed;
 mod steps;
 
@@ -23,6 +24,7 @@ pub use self::record::Named;
 use self::record::Stage;
 use self::rehearsal::{Extent, Rehearsal, Rows, rehearse};
 use self::sft::SftRows;
+use self::share::Share;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -36,7 +38,11 @@ pub struct Plan {
     pub stays: Vec<Named<u64>>,
     /// The peak of each stage, bytes in all.
     pub stages: Vec<Named<u64>>,
-    /// Seconds of each part of an average step.
+    /// The ranks that share it: all other numbers are of one of them, the one with the most.
+    pub ranks: usize,
+    /// Bytes that a rank sends the others in a step, and receives; nothing of one.
+    pub sent: Vec<Named<u64>>,
+    /// Seconds of each part of an average step, without what ranks send.
     pub step_s: Vec<Named<f64>>,
     /// Steps of the run.
     pub steps: u64,
@@ -50,6 +56,12 @@ impl Plan {
     /// The most memory that will be held, bytes.
     pub fn peak(&self) -> u64 {
         self.stages.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0)
+    }
+
+    /// Seconds of a step that sending takes, at so many bytes a second of one rank in each direction: nothing else is done
+    /// meanwhile.
+    pub fn network_s(&self, bandwidth: f64) -> f64 {
+        self.sent.iter().map(|(_, bytes)| *bytes as f64).sum::<f64>() / bandwidth
     }
 
     /// Refuses what does not fit.
@@ -73,11 +85,12 @@ impl Plan {
     }
 }
 
-/// Plans `command` with `config`. The weights' headers, the tokenizers and the rows are read; weights are not.
+/// Plans `command` with `config` for one of `ranks` ranks. The weights' headers, the tokenizers and the rows are read; weights
+/// are not.
 ///
 /// # Errors
 /// What configuration, files and rows report.
-pub fn plan(config: &Config, command: Command, progress: &dyn Progress) -> Result<Plan> {
+pub fn plan(config: &Config, command: Command, ranks: usize, progress: &dyn Progress) -> Result<Plan> {
     match command {
         Command::Sft => config.validate_for_sft()?,
         Command::Train => config.validate_for_grpo()?,
@@ -86,23 +99,26 @@ pub fn plan(config: &Config, command: Command, progress: &dyn Progress) -> Resul
         let what = "a run that makes its own world is small and needs no plan; set model.path and data.path";
         return Err(Error::Usage(what.into()));
     }
+    let share = Share::of(config, ranks)?;
     let model = ModelConfig::from_dir(&config.model.path)?;
     let rows = match command {
         Command::Sft => Rows::Sft(SftRows::read(config, &model, progress)?),
         Command::Train => Rows::Grpo(Box::new(GrpoRows::read(config, &model, progress)?)),
     };
     let base = machine::resident_bytes();
-    let rehearsal = rehearse(&Device::sizes(), config, &rows, base, Extent::ChosenSteps)?;
+    let rehearsal = rehearse(&Device::sizes(), config, &rows, base, Extent::ChosenSteps, share)?;
     let stages = rehearsal.record.peaks();
     let peak = stages.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-    let mut savings = savings::savings(config, command, &rows, base)?;
+    let mut savings = savings::savings(config, command, &rows, base, share)?;
     savings.retain(|(_, bytes)| *bytes < peak);
     savings.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     Ok(Plan {
         parameters: rehearsal.parameters,
         stays: rehearsal.record.stays.clone(),
         stages,
-        step_s: step_seconds(config, command, &model, &rehearsal),
+        step_s: step_seconds(config, command, &model, &rehearsal, share),
+        ranks,
+        sent: rehearsal.sent.clone(),
         steps: rows.total_steps(config),
         memory: machine::memory_bytes(),
         savings,
@@ -115,12 +131,13 @@ fn step_seconds(
     command: Command,
     model: &ModelConfig,
     rehearsal: &Rehearsal,
+    share: Share,
 ) -> Vec<Named<f64>> {
     let drawn = match command {
         Command::Sft => 1,
         Command::Train => config.grpo.questions_per_step * config.grpo.group_size,
     };
-    let running = drawn.clamp(1, config.sampling.max_running);
+    let running = drawn.div_ceil(share.ranks).clamp(1, config.sampling.max_running);
     let speed = speed::measure(config, model, rehearsal.parameters.0, running);
     let seconds = |stage: Stage| {
         let work = rehearsal.record.work(stage);

@@ -4,9 +4,9 @@ use rlt_engine::Device;
 use rlt_model::Decoder;
 
 use super::grpo::GrpoRows;
-use super::record::{Record, Stage};
+use super::record::{Named, Record, Stage};
 use super::sft::SftRows;
-use super::steps::lanes;
+use super::share::Share;
 use crate::config::{Config, Idle};
 use crate::error::Result;
 use crate::grpo::{begin_reference, settle_reference};
@@ -55,6 +55,8 @@ pub(super) struct Rehearsal {
     pub parameters: (usize, usize),
     /// Steps that were looked at.
     pub n_steps: usize,
+    /// Bytes that a rank sends the others in a step.
+    pub sent: Vec<Named<u64>>,
 }
 
 /// The models of a run, as it holds them.
@@ -64,7 +66,7 @@ struct Models {
     gradients: GradientSum,
 }
 
-/// Rehearses the run of `config` with its rows on `device`, beside `base` bytes of memory of other kinds.
+/// Rehearses a rank's `share` of the run of `config` with its rows on `device`, beside `base` bytes of memory of other kinds.
 ///
 /// # Errors
 /// What the models' files report.
@@ -74,18 +76,20 @@ pub(super) fn rehearse(
     rows: &Rows,
     base: u64,
     extent: Extent,
+    share: Share,
 ) -> Result<Rehearsal> {
     let mut record = Record::of(device, config.memory.idle == Idle::Release);
     let _program = device.hold(base);
     record.stays("program, tokenizer, rows");
-    let mut models = load(device, config, rows, &mut record)?;
+    let mut models = load(device, config, rows, share, &mut record)?;
     record.end(Stage::Loading, 0.0);
     let n_steps = match rows {
         Rows::Sft(rows) => {
             let mut n_steps = 0;
             for step in rows.steps().skip(extent.skipped(rows.n_steps())) {
-                SftRows::step(config, &step, &mut models.weights, &mut models.gradients, &mut record)?;
-                let evaluated = rows.evaluate(&models.weights, &mut record)?;
+                let Models { weights, gradients, .. } = &mut models;
+                SftRows::step(config, &step, share, weights, gradients, &mut record)?;
+                let evaluated = rows.evaluate(&models.weights, share, &mut record)?;
                 save(&models.weights, config, evaluated, &mut record);
                 n_steps += 1;
             }
@@ -94,8 +98,8 @@ pub(super) fn rehearse(
         Rows::Grpo(rows) => {
             let Models { student, weights, gradients } = &mut models;
             for step in extent.skipped(rows.n_steps())..rows.n_steps() {
-                rows.step(step, config, student.as_ref(), weights, gradients, &mut record)?;
-                let evaluated = rows.evaluate(config, weights, student.as_ref(), &mut record)?;
+                rows.step(step, config, share, student.as_ref(), weights, gradients, &mut record)?;
+                let evaluated = rows.evaluate(config, share, weights, student.as_ref(), &mut record)?;
                 save(weights, config, evaluated, &mut record);
             }
             rows.n_steps() - extent.skipped(rows.n_steps())
@@ -107,11 +111,18 @@ pub(super) fn rehearse(
     record.end(Stage::Saving, 0.0);
     let decoder = &models.weights.decoder;
     let trained = decoder.trained_tensors().iter().map(|tensor| tensor.len()).sum();
-    Ok(Rehearsal { record, parameters: (decoder.parameters().len(), trained), n_steps })
+    let sent = match rows {
+        Rows::Sft(_) => share.sent(trained, 1, 0, false),
+        Rows::Grpo(rows) => {
+            let (updates, scored) = (config.grpo.updates_per_step(), config.reward.kind.asks_student());
+            share.sent(trained, updates, rows.completion_tokens(config, share), scored)
+        }
+    };
+    Ok(Rehearsal { record, parameters: (decoder.parameters().len(), trained), n_steps, sent })
 }
 
 /// Loads what a run holds, in its order, and names it.
-fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> Result<Models> {
+fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mut Record) -> Result<Models> {
     let model = &config.model;
     let is_here = config.server_of_student().is_none();
     let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student() && is_here;
@@ -119,7 +130,7 @@ fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> R
     record.stays("student");
     let decoder = initial_model(device, model, &config.lora, config.seed)?;
     record.stays("weights");
-    let optimizer = Optimizer::new(&decoder, &config.optimizer, 1);
+    let optimizer = Optimizer::planned(&decoder, &config.optimizer, share.ranks);
     record.stays("optimizer moments");
     let mut weights = Weights { decoder, optimizer, reference: None };
     if let Rows::Grpo(rows) = rows {
@@ -132,7 +143,7 @@ fn load(device: &Device, config: &Config, rows: &Rows, record: &mut Record) -> R
         settle_reference(&mut weights, config.reference_sync_every(), same);
         record.stays("reference");
     }
-    let gradients = GradientSum::new(&weights.decoder, lanes(config).count());
+    let gradients = GradientSum::new(&weights.decoder, share.lanes().count());
     record.stays("gradients");
     Ok(Models { student, weights, gradients })
 }
@@ -210,10 +221,11 @@ mod tests {
         for config in [plain, tight, adapted, in_lanes] {
             let model = rlt_model::config::ModelConfig::from_dir(&config.model.path).unwrap();
             let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
+            let share = Share::of(&config, 1).unwrap();
             let on = |device: &Device| {
                 device.release_memory();
                 let record = threads
-                    .install(|| rehearse(device, &config, &rows, 0, Extent::ChosenSteps))
+                    .install(|| rehearse(device, &config, &rows, 0, Extent::ChosenSteps, share))
                     .unwrap()
                     .record;
                 (record.stays.clone(), record.peaks())

@@ -4,6 +4,7 @@ use rlt_engine::Device;
 
 use super::command::Command;
 use super::rehearsal::{Extent, Rows, rehearse};
+use super::share::Share;
 use crate::config::{Config, Idle, MomentDtype, Recompute};
 use crate::error::Result;
 
@@ -15,6 +16,7 @@ pub(super) fn savings(
     command: Command,
     rows: &Rows,
     base: u64,
+    share: Share,
 ) -> Result<Vec<(String, u64)>> {
     let changes: [(&str, Change); 5] = [
         ("optimizer.moments=bf16", |config| config.optimizer.moments = MomentDtype::Bf16),
@@ -49,7 +51,8 @@ pub(super) fn savings(
         change(&mut all);
         names.push(name.clone());
         for (name, config) in [(name, &changed), (names.join(" "), &all)] {
-            let peaks = rehearse(&Device::sizes(), config, rows, base, Extent::HeaviestStep)?.record.peaks();
+            let peaks =
+                rehearse(&Device::sizes(), config, rows, base, Extent::HeaviestStep, share)?.record.peaks();
             found.push((name, peaks.into_iter().map(|(_, bytes)| bytes).max().unwrap_or(0)));
         }
     }

@@ -5,7 +5,8 @@ use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 
 use super::record::{Record, Stage};
-use super::steps::{Part, chosen, lanes};
+use super::share::Share;
+use super::steps::{Part, chosen};
 use crate::config::{Config, SftFormat};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -57,22 +58,24 @@ impl SftRows {
         self.steps.iter().map(|step| step.iter().map(|&row| &self.rows[row]).collect())
     }
 
-    /// One step: the gradient, and the optimizer.
+    /// A rank's share of one step: the gradient, and the optimizer.
     ///
     /// # Errors
     /// As a step of the run.
     pub fn step(
         config: &Config,
         rows: &[&Row],
+        share: Share,
         weights: &mut Weights,
         gradients: &mut GradientSum,
         record: &mut Record,
     ) -> Result<()> {
+        let rows = share.heaviest(rows, |row| row.example.ids.len());
         let lengths: Vec<usize> = rows.iter().map(|row| row.example.ids.len()).collect();
         let tokens = config.sft.tokens_per_microbatch;
         let part = Part::of_micro_batches(&lengths, 1, tokens);
         let rows: Vec<&Row> = part.rows.iter().map(|&row| rows[row]).collect();
-        let lanes = lanes(config).into();
+        let lanes = share.lanes().into();
         let pass = BatchPass::new(config, 1, &lanes, Stop::never());
         batch_gradient(&weights.decoder, &rows, &pass, gradients)?;
         weights.optimizer.update(&mut weights.decoder, gradients.total())?;
@@ -84,10 +87,10 @@ impl SftRows {
     ///
     /// # Errors
     /// As the run's.
-    pub fn evaluate(&self, weights: &Weights, record: &mut Record) -> Result<bool> {
+    pub fn evaluate(&self, weights: &Weights, share: Share, record: &mut Record) -> Result<bool> {
         let Some(held_out) = &self.held_out else { return Ok(false) };
         held_out.evaluate(&weights.decoder, &Ranks::alone(), Stop::never())?;
-        record.end_stage(Stage::Evaluation, 1.0);
+        record.end_stage(Stage::Evaluation, 1.0 / share.ranks as f64);
         Ok(true)
     }
 }

@@ -1,19 +1,11 @@
 //! Which steps of a run are rehearsed, and which part of a step: the heaviest, as long as it shows all that a whole one
 //! would ask of memory.
 
-use crate::config::Config;
-use crate::training::Lanes;
-
 /// Steps that are looked at: those with the most tokens among all, and the first ones.
 const MOST_STEPS: usize = 4;
 
 /// Micro-batches of a step, about: more of them ask for the same memory again.
 const MICRO_BATCHES: usize = 16;
-
-/// The lanes of a run on one rank.
-pub(super) fn lanes(config: &Config) -> Lanes {
-    Lanes::new(config.train.lanes.unwrap_or(1))
-}
 
 /// The first steps of `total`, and the ones with the most tokens: `step(index)` gives the rows of one, `tokens` what
 /// they come to.

@@ -32,7 +32,10 @@ pub struct Optimizer {
     steps_done: u64,
     /// What is trained, by name and shape.
     slots: Vec<Slot>,
+    device: Device,
     ranks: Ranks,
+    /// Which of the shards are this rank's.
+    rank: usize,
     /// Of each slot, one a rank.
     shards: Vec<Vec<Range<usize>>>,
     /// Of this rank's shard, one a slot.
@@ -58,16 +61,41 @@ impl Optimizer {
     /// As [`Self::new`], shared by `ranks`. All of them call the same functions of it, in the same order.
     pub fn shared(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64, ranks: &Ranks) -> Self {
         let slots = decoder.trained_slots();
-        let shards: Vec<_> = slots.iter().map(|slot| shards(slot.rows * slot.cols, ranks.size())).collect();
+        let shards = shards_of(&slots, ranks.size());
+        Self::with_shards(decoder, settings, total_steps, ranks.clone(), ranks.rank(), shards)
+    }
+
+    /// That of the rank with the most moments of `ranks` ranks, on a device of sizes, where no others are met.
+    pub(crate) fn planned(decoder: &Decoder, settings: &OptimizerConfig, ranks: usize) -> Self {
+        let shards = shards_of(&decoder.trained_slots(), ranks);
+        let moments = |rank: &usize| shards.iter().map(|shards| shards[*rank].len()).sum::<usize>();
+        let fullest = (0..ranks).max_by_key(moments).unwrap_or(0);
+        Self::with_shards(decoder, settings, 1, Ranks::alone(), fullest, shards)
+    }
+
+    fn with_shards(
+        decoder: &Decoder,
+        settings: &OptimizerConfig,
+        total_steps: u64,
+        ranks: Ranks,
+        rank: usize,
+        shards: Vec<Vec<Range<usize>>>,
+    ) -> Self {
+        let slots = decoder.trained_slots();
         let zeros: fn(&Device, usize, usize) -> Moment = match settings.moments {
             MomentDtype::F32 => Moment::zeros_f32,
             MomentDtype::Bf16 => Moment::zeros_bf16,
         };
-        let own = |shards: &Vec<Range<usize>>| zeros(decoder.device(), 1, shards[ranks.rank()].len());
+        let own = |shards: &Vec<Range<usize>>| zeros(decoder.device(), 1, shards[rank].len());
         let zeros = || shards.iter().map(own).collect();
         let (first, second) = (zeros(), zeros());
-        let (settings, ranks) = (settings.clone(), ranks.clone());
-        Self { settings, total_steps, steps_done: 0, slots, ranks, shards, first, second }
+        let (settings, device) = (settings.clone(), decoder.device().clone());
+        Self { settings, total_steps, steps_done: 0, slots, device, ranks, rank, shards, first, second }
+    }
+
+    /// How many ranks share it, met or only planned for.
+    fn n_ranks(&self) -> usize {
+        self.shards.first().map_or(1, Vec::len)
     }
 
     /// Updates done.
@@ -102,9 +130,14 @@ impl Optimizer {
         for (index, (((weight, gradient), (first, second)), slot)) in
             weights.into_iter().zip(&of_shard).zip(moments).zip(&self.slots).enumerate()
         {
-            let (shards, own) = (&self.shards[index], self.shards[index][self.ranks.rank()].clone());
+            let (shards, own) = (&self.shards[index], self.shards[index][self.rank].clone());
             adamw.update_from(own.start, weight, gradient, first, second, scale, step, slot.decay, index);
-            if self.ranks.size() > 1 {
+            if shards.len() == 1 {
+                continue;
+            }
+            // The shard that is sent, beside the weight.
+            let _sent = weight.device().hold(4 * own.len() as u64);
+            if weight.device().has_numbers() {
                 let updated = weight.to_host()[own].to_vec();
                 weight.change_on_host(|numbers| self.ranks.gather_shards(&updated, shards, numbers))?;
             }
@@ -116,12 +149,18 @@ impl Optimizer {
     /// The gradients of this rank's shards, summed over ranks, a slot at a time: no rank holds a second copy of all.
     fn summed<'g>(&self, gradients: &'g Gradients) -> Result<Vec<Cow<'g, Tensor>>> {
         let tensors = gradients.tensors().into_iter();
-        if self.ranks.size() == 1 {
+        if self.n_ranks() == 1 {
             return Ok(tensors.map(Cow::Borrowed).collect());
         }
         let sum = |(gradient, shards): (&Tensor, &Vec<Range<usize>>)| {
+            let (device, own) = (gradient.device(), shards[self.rank].len());
+            // Every rank's part of it, until they are summed.
+            let _parts = device.hold((4 * (shards.len() - 1) * own) as u64);
+            if !device.has_numbers() {
+                return Ok(Cow::Owned(Tensor::made_on(device, 1, own, Vec::new)));
+            }
             let sum = self.ranks.reduce_shards(&gradient.to_host(), shards)?;
-            Ok(Cow::Owned(Tensor::made_on(gradient.device(), 1, sum.len(), || sum)))
+            Ok(Cow::Owned(Tensor::made_on(device, 1, own, || sum)))
         };
         tensors.zip(&self.shards).map(sum).collect()
     }
@@ -189,7 +228,7 @@ impl Optimizer {
                 for part in &slot.parts {
                     data.extend(weights.read_f32(&format!("{name}.{}", part.name), &part.shape)?);
                 }
-                moment.set(&data[shards[self.ranks.rank()].clone()]);
+                moment.set(&data[shards[self.rank].clone()]);
             }
         }
         self.steps_done = steps_done;
@@ -210,10 +249,17 @@ impl<'a> Iterator for WholeMoments<'a> {
     type Item = Cow<'a, [f32]>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Optimizer { ranks, first, second, .. } = self.optimizer;
+        let Optimizer { ranks, slots, first, second, .. } = self.optimizer;
+        let slot = &slots[self.next % slots.len().max(1)];
         let own = first.iter().chain(second).nth(self.next).filter(|_| self.failure.is_none())?.to_host();
         self.next += 1;
-        if ranks.size() == 1 {
+        if self.optimizer.n_ranks() == 1 {
+            return Some(own);
+        }
+        // Two copies of the whole on their way into the file, as bytes and as numbers.
+        let device = &self.optimizer.device;
+        let _whole = device.hold((8 * slot.rows * slot.cols) as u64);
+        if !device.has_numbers() {
             return Some(own);
         }
         let own: Vec<u8> = own.iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -242,6 +288,11 @@ impl WholeMoments<'_> {
         self.by_ref().for_each(drop);
         self.failure.map_or(Ok(()), |failure| Err(failure.into()))
     }
+}
+
+/// The shards of every slot.
+fn shards_of(slots: &[Slot], ranks: usize) -> Vec<Vec<Range<usize>>> {
+    slots.iter().map(|slot| shards(slot.rows * slot.cols, ranks)).collect()
 }
 
 /// One shard a rank of `len` elements that lie one after another: as many whole blocks as can be.
@@ -321,5 +372,37 @@ mod tests {
             "{message}"
         );
         assert_eq!(decoder.parameters().final_norm.to_host(), before);
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_on_one_rank_is_an_error_on_all() {
+        let messages = rlt_ranks::on_threads(3, |ranks| {
+            let mut decoder = tiny_model(1);
+            let before = decoder.parameters().final_norm.to_host().into_owned();
+            let mut gradients = Gradients::zeros(&decoder);
+            if ranks.rank() == 1 {
+                let last = gradients.tensors_mut().pop().unwrap();
+                *last = Tensor::full(last.rows(), last.cols(), f32::INFINITY);
+            }
+            let settings = OptimizerConfig::default();
+            let mut optimizer = Optimizer::shared(&decoder, &settings, 5, &ranks);
+            let message = optimizer.update(&mut decoder, &gradients).unwrap_err().to_string();
+            assert_eq!(
+                (optimizer.updates_done(), &*decoder.parameters().final_norm.to_host()),
+                (0, &*before)
+            );
+            message
+        });
+        for message in messages {
+            assert!(message.contains(" is not finite (rank 1 of 3 on "), "{message}");
+        }
+    }
+
+    #[test]
+    fn shards_end_at_blocks_and_are_as_even_as_blocks_allow() {
+        assert_eq!(shards(10, 3), [0..0, 0..0, 0..10]);
+        assert_eq!(shards(4 * BLOCK + 7, 2), [0..2 * BLOCK, 2 * BLOCK..4 * BLOCK + 7]);
+        assert_eq!(shards(4 * BLOCK, 4), [0, 1, 2, 3].map(|i| i * BLOCK..(i + 1) * BLOCK));
+        assert_eq!(shards(5, 1), std::iter::once(0..5).collect::<Vec<_>>());
     }
 }

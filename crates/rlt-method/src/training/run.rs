@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rlt_engine::Device;
 use rlt_files::replace_folder;
@@ -150,6 +150,8 @@ pub struct Run<'a> {
     state: State,
     ranks: Ranks,
     lanes: SharedLanes,
+    /// Time in collectives until the last row.
+    in_collectives: Duration,
     total_steps: u64,
     started: Instant,
 }
@@ -222,6 +224,7 @@ impl<'a> Run<'a> {
             live_report: LiveReport::new(Instant::now()),
             lanes: SharedLanes::new(state.lanes, ranks),
             ranks: ranks.clone(),
+            in_collectives: ranks.time_in_collectives(),
             state,
             total_steps,
             started: Instant::now(),
@@ -429,6 +432,11 @@ impl<'a> Run<'a> {
         let mut row = Map::new();
         metrics::WALL_S.put(&mut row, log.wall_s() + self.started.elapsed().as_secs_f64());
         row.extend(metrics);
+        if self.ranks.size() > 1 {
+            let so_far = self.ranks.time_in_collectives();
+            metrics::RANKS_S.put(&mut row, (so_far - self.in_collectives).as_secs_f64());
+            self.in_collectives = so_far;
+        }
         self.tell_spikes(step, &mut row);
         self.log.as_mut().map_or(Ok(()), |log| log.log(step, &row))?;
         if step < self.total_steps {
