@@ -9,8 +9,8 @@
 pub use rlt_lab::{demo, miniature, reproduce, start, worlds};
 pub use rlt_method::{Error, Result};
 pub use rlt_method::{
-    checkpoint, config, dataset, error, evaluate, explain, grading, grpo, import, inspect, located, logprobs,
-    metrics, model_files, plan, progress, prompts, random, ranks, replay, run_dir, run_log, sampler,
-    sampling, score, scorer, server, sft, style, tensorboard, traces, training,
+    checkpoint, config, dataset, dealt, error, evaluate, explain, grading, grpo, import, inspect, located,
+    logprobs, metrics, model_files, plan, progress, prompts, random, ranks, replay, run_dir, run_log,
+    sampler, sampling, score, scorer, server, sft, style, tensorboard, traces, training,
 };
 pub use rlt_report as report;

@@ -11,6 +11,7 @@ use rlt::{Error, Result};
 use rlt_files::Inputs;
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::sizes::MAX_ROWS;
+use rlt_ranks::Ranks;
 use serde_json::{Value, json};
 
 use super::terminal::Terminal;
@@ -46,20 +47,23 @@ pub struct ConfigArgs {
 pub struct Context {
     /// Draws progress on standard error.
     pub progress: Terminal,
+    /// Who shares the work. Rank 0 writes files, shows progress and prints the answer.
+    pub ranks: Ranks,
     threads: Option<u16>,
     json: bool,
 }
 
 impl Context {
     /// Takes the global flags.
-    pub fn new(global: &GlobalArgs) -> Self {
-        Self { progress: Terminal::new(global.quiet), threads: global.threads, json: global.json }
+    pub fn new(global: &GlobalArgs, ranks: Ranks) -> Self {
+        let progress = if ranks.is_first() { Terminal::new(global.quiet) } else { Terminal::silent() };
+        Self { progress, ranks, threads: global.threads, json: global.json }
     }
 
     /// Starts the threads of a command that reads no configuration. Call this or [`Self::load_config`] once, before any
     /// parallel work.
     pub fn start_threads(&self) -> Result<()> {
-        threads::start(self.threads.map_or(0, usize::from), &self.progress)
+        threads::start(self.threads.map_or(0, usize::from), &self.ranks, &self.progress)
     }
 
     /// Loads the configuration, with `--threads` in its place, and starts that many threads. Call it
@@ -69,7 +73,7 @@ impl Context {
         if let Some(threads) = self.threads {
             config.threads = threads.into();
         }
-        threads::start(config.threads, &self.progress)?;
+        threads::start(config.threads, &self.ranks, &self.progress)?;
         Ok(config)
     }
 
@@ -95,6 +99,9 @@ impl Context {
 
     /// As [`Self::answer`], for a text in which only the program's own colours drive the terminal.
     pub fn answer_painted(&self, text: &str, json: &Value) -> Result<()> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let answer = if self.json { visible_json(&json.to_string()) } else { text.trim_end().to_owned() };
         print_bytes(format!("{answer}\n").as_bytes())
     }

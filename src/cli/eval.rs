@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use rlt::config::Config;
 use rlt::dataset::QuestionRow;
+use rlt::dealt::{Answering, DealtSampler, agree_on_work, first_ranks, serve_first_rank};
 use rlt::evaluate::benchmark::Benchmark;
 use rlt::evaluate::comparison::SavedEvaluation;
 use rlt::evaluate::page::render;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
 use super::interrupt::stop_flag;
+use super::ranks::dealt;
 
 /// `--thought`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,8 +76,13 @@ pub struct EvalArgs {
 }
 
 impl EvalArgs {
-    /// Checks every input that is cheap to check before it loads the model.
+    /// Evaluates on all ranks.
     pub fn run(&self, context: &Context) -> Result<()> {
+        dealt(&context.ranks, self.evaluate_all(context))
+    }
+
+    /// Checks every input that is cheap to check before it loads the model.
+    fn evaluate_all(&self, context: &Context) -> Result<()> {
         let mut config = context.load_config(&self.config)?;
         if let Some(temperature) = self.temperature {
             config.sampling.temperature = temperature;
@@ -116,9 +123,21 @@ impl EvalArgs {
             if located.served().is_some() { Deciding::WithoutWeights } else { Deciding::WithWeights };
         let files = ModelFiles::of(model, deciding, &context.progress)?;
         let decides = (&params, &located, &config);
+        let ranks = &context.ranks;
+        let settings = |task, time| self.settings(decides, (&style, &chat), task, &files, model, time);
+        if ranks.size() > 1 {
+            let now = first_ranks(ranks, TemplateTime::of_this_process())?;
+            let works: Vec<Value> = tasks.iter().map(|(task, _)| settings(task, now)).collect();
+            agree_on_work(ranks, &json!({ "tasks or models": works }).to_string())?;
+        }
+        if !ranks.is_first() {
+            let answering = Answering { sampler: Some(sampler), ..Answering::default() };
+            return serve_first_rank(ranks, &answering, stop_flag());
+        }
+        let dealt = DealtSampler { own: sampler, ranks };
         let mut begun = Vec::with_capacity(tasks.len());
         for (task, path) in &tasks {
-            let settings = |time| self.settings(decides, (&style, &chat), task, &files, model, time);
+            let settings = |time| settings(task, time);
             let unfinished = rlt_files::unfinished_work(path);
             let time = template_time(unfinished, |time, earlier| {
                 let same = settings(time).to_string();
@@ -137,7 +156,7 @@ impl EvalArgs {
                 .transpose()?
                 .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
-            let student = Author::new(sampler, chat, &style)?;
+            let student = Author::new(dealt.sampler(), chat, &style)?;
             reports.push(self.evaluate(context, (&student, &config), task, path, model, partial, done)?);
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();

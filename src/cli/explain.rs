@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use rlt::config::{Config, DataConfig};
 use rlt::dataset::{GapRow, QuestionRow, RowWriter, UsableQuestions, read_questions, read_usable_questions};
+use rlt::dealt::{Answering, DealtSampler, agree_on_work, first_ranks, serve_first_rank};
 use rlt::explain::{ExplainSummary, explain_each};
 use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
@@ -22,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
 use super::interrupt::stop_flag;
+use super::ranks::dealt;
 
 /// What a row of the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -63,8 +65,13 @@ pub struct ExplainArgs {
 }
 
 impl ExplainArgs {
-    /// Checks every input that is cheap to check before it loads the model.
+    /// Explains on all ranks.
     pub fn run(&self, context: &Context) -> Result<()> {
+        dealt(&context.ranks, self.explain(context))
+    }
+
+    /// Checks every input that is cheap to check before it loads the model.
+    fn explain(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
         let model = self.model.as_ref().unwrap_or(&config.model.path);
         let data = self.data.as_ref().unwrap_or(&config.data.path);
@@ -93,6 +100,7 @@ impl ExplainArgs {
         let work = |time| self.work(&config, &style, &files, deciding.as_ref(), &rows, &gaps, time);
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
+        let time = first_ranks(&context.ranks, time)?;
         let chat = ChatText::from_dir_at(model, time)?.reading(config.data.special_tokens);
         let located = match served {
             Some(served) => served,
@@ -102,7 +110,14 @@ impl ExplainArgs {
         let wanted = Wanted { sampling: Some(&params), ..Wanted::default() };
         located.check(&chat.tokenizer, &wanted, &context.progress)?;
         let sampler = located.sampler(params, config.seed);
-        let teacher = Author::new(&*sampler, &chat, &style)?;
+        let ranks = &context.ranks;
+        agree_on_work(ranks, &work(time))?;
+        if !ranks.is_first() {
+            let answering = Answering { sampler: Some(&*sampler), ..Answering::default() };
+            return serve_first_rank(ranks, &answering, stop_flag());
+        }
+        let sampler = DealtSampler { own: &*sampler, ranks };
+        let teacher = Author::new(sampler.sampler(), &chat, &style)?;
 
         let mut out = RowWriter::<Done>::begin(&self.out, &work(time))?;
         let done = out.state().summary;

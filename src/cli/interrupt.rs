@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rlt::{Error, Result};
+use rlt_ranks::Ranks;
 
 /// Exit code of work that a signal stopped.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -13,11 +14,15 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// Whether the command saves its state when it sees [`STOP`].
 static SAVES: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process tells the user: a launcher passes signals on to all ranks, and one of them speaks.
+static SPEAKS: AtomicBool = AtomicBool::new(true);
+
 /// Watches for signals from here on. Call it once, before any thread starts.
 ///
 /// # Errors
 /// [`Error::Failed`] when the handlers cannot be installed.
-pub fn watch() -> Result<()> {
+pub fn watch(ranks: &Ranks) -> Result<()> {
+    SPEAKS.store(ranks.is_first(), Ordering::SeqCst);
     let failed = |e: std::io::Error| Error::Failed(format!("cannot watch for signals: {e}"));
     #[cfg(unix)]
     {
@@ -51,14 +56,18 @@ pub fn stop_flag() -> &'static AtomicBool {
 }
 
 fn on_signal() {
-    let mut stderr = std::io::stderr();
+    let say = |line: &str| {
+        if SPEAKS.load(Ordering::SeqCst) {
+            drop(writeln!(std::io::stderr(), "{line}"));
+        }
+    };
     // A closed standard error is no reason not to stop.
     if SAVES.load(Ordering::SeqCst) && !STOP.swap(true, Ordering::SeqCst) {
-        drop(writeln!(stderr, "stopping, and saving what is done; once more stops at once"));
+        say("stopping, and saving what is done; once more stops at once");
         return;
     }
     // What is committed of rows that can be gone on with stays.
     rlt_files::remove_unfinished();
-    drop(writeln!(stderr, "error: interrupted; the same command begins again, or goes on"));
+    say("error: interrupted; the same command begins again, or goes on");
     std::process::exit(EXIT_INTERRUPTED.into());
 }

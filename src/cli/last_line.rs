@@ -48,7 +48,7 @@ fn given(memory: *mut u8, bytes: usize) -> *mut u8 {
 
 #[cold]
 fn end_without_memory(bytes: usize) -> ! {
-    let mut line = Line::new();
+    let mut line = Line::of_this_rank();
     line.push(b"error: memory ran out: the system refused ");
     line.push_number(bytes);
     line.push(
@@ -84,7 +84,7 @@ pub fn install() {
 }
 
 fn line_of_panic(panic: &PanicHookInfo) -> Line {
-    let mut line = Line::new();
+    let mut line = Line::of_this_rank();
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -121,6 +121,16 @@ struct Line {
 impl Line {
     fn new() -> Self {
         Self { bytes: [0; 1400], used: 0 }
+    }
+
+    /// Begun with the rank's place, where there are several.
+    fn of_this_rank() -> Self {
+        let mut line = Self::new();
+        if let Some(place) = super::ranks::place() {
+            line.push_text(place, MESSAGE_BYTES);
+            line.push(b": ");
+        }
+        line
     }
 
     fn push(&mut self, bytes: &[u8]) {

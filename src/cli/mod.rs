@@ -21,6 +21,7 @@ mod logprobs;
 mod man;
 mod new;
 mod plan;
+mod ranks;
 mod render;
 mod replay;
 mod report;
@@ -40,6 +41,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use rlt::{Error, Result};
 use rlt_engine::instructions::InstructionSet;
+use rlt_ranks::Ranks;
 
 use common::{Context, GlobalArgs};
 
@@ -103,6 +105,11 @@ impl Command {
         )
     }
 
+    /// Whether several ranks can share its work; others are the same on every rank.
+    fn works_on_ranks(&self) -> bool {
+        matches!(self, Self::Eval(_) | Self::Explain(_) | Self::Score(_) | Self::Sft(_) | Self::Train(_))
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Self::Compare(args) => args.run(context),
@@ -156,16 +163,30 @@ fn parse_and_run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let context = Context::new(&cli.global);
-    let known = InstructionSet::chosen().map_err(|error| Error::Usage(error.to_string()));
+    let joined = if cli.command.works_on_ranks() { ranks::join() } else { Ok(Ranks::alone()) };
+    let (ranks, joined) = joined.map_or_else(|error| (Ranks::alone(), Err(error)), |ranks| (ranks, Ok(())));
+    let context = Context::new(&cli.global, ranks.clone());
+    let known = || InstructionSet::chosen().map_err(|error| Error::Usage(error.to_string()));
     let threads = || if cli.command.reads_configuration() { Ok(()) } else { context.start_threads() };
-    let started = known.and_then(|_| interrupt::watch()).and_then(|()| threads());
+    let started =
+        joined.and_then(|()| known()).and_then(|_| interrupt::watch(&ranks)).and_then(|()| threads());
     match started.and_then(|()| cli.command.run(&context)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            ranks::leave(&ranks);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            // With standard error closed there is nobody left to tell.
-            drop(writeln!(std::io::stderr(), "error: {}", visible::line(&error.to_string())));
-            ExitCode::from(exit_code(&error))
+            let code = exit_code(&error);
+            if code == interrupt::EXIT_INTERRUPTED && ranks.size() > 1 {
+                // All ranks were stopped in good order; the first says what is kept.
+                if ranks.is_first() {
+                    ranks::tell(&error.to_string());
+                }
+                ranks::leave(&ranks);
+            } else {
+                ranks::fail(&ranks, &error);
+            }
+            ExitCode::from(code)
         }
     }
 }

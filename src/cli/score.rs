@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::config::{AddedRewards, Config, DataConfig};
+use rlt::dealt::{Answering, DealtScorer, Whose, agree_on_work, first_ranks, serve_first_rank};
 use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
 use rlt::progress::Progress;
 use rlt::prompts::{ChatText, PromptStyle, TypedCheck};
 use rlt::score::Formats;
+use rlt::scorer::Scorer;
 use rlt::server::Wanted;
 use rlt::traces::scoring::{Detail, Gaps, Tally, TraceScorer, check_traces, score_file};
 use rlt::{Error, Result};
@@ -21,6 +23,7 @@ use super::common::{
     tokens_per_batch,
 };
 use super::interrupt::stop_flag;
+use super::ranks::dealt;
 
 /// Score traces with the RLT reward, part by part
 ///
@@ -53,8 +56,13 @@ pub struct ScoreArgs {
 }
 
 impl ScoreArgs {
-    /// Checks every input that is cheap to check before it loads a model.
+    /// Scores on all ranks.
     pub fn run(&self, context: &Context) -> Result<()> {
+        dealt(&context.ranks, self.score(context))
+    }
+
+    /// Checks every input that is cheap to check before it loads a model.
+    fn score(&self, context: &Context) -> Result<()> {
         let config = context.load_config(&self.config)?;
         let (teacher_dir, student_dir) = self.models(&config)?;
         let inputs = inputs(&self.config, &config).with("--data", &self.data);
@@ -117,6 +125,7 @@ impl ScoreArgs {
         };
         let unfinished = rlt_files::unfinished_work(&self.out);
         let time = template_time(unfinished, |time, earlier| work(time) == earlier);
+        let time = first_ranks(&context.ranks, time)?;
         let (teacher_chat, student_chat) = (teacher_chat.at(time), student_chat.at(time));
         let formats = Formats { style: &style, teacher: &teacher_chat, student: &student_chat };
 
@@ -129,15 +138,27 @@ impl ScoreArgs {
         if let Some(student) = &own_student {
             student.check(&student_chat.tokenizer, &wanted, progress)?;
         }
-        // What is computed here is done to the end of a lot.
-        let stop_of =
-            |model: &LocatedModel| if model.served().is_some() { Stop::when(stop) } else { Stop::never() };
+        let ranks = &context.ranks;
+        // What is computed here alone is done to the end of a lot.
+        let stop_of = |model: &LocatedModel| {
+            let waits_for_others = model.served().is_some() || ranks.size() > 1;
+            if waits_for_others { Stop::when(stop) } else { Stop::never() }
+        };
         let teacher_scorer = teacher.scorer(stop_of(&teacher));
         let own_scorer = own_student.as_ref().map(|student| student.scorer(stop_of(student)));
+        let student_scorer = own_scorer.as_deref().unwrap_or(&*teacher_scorer);
+        agree_on_work(ranks, &work(time))?;
+        if !ranks.is_first() {
+            let scorers: Vec<(Whose, &dyn Scorer)> =
+                vec![(Whose::Teacher, &*teacher_scorer), (Whose::Student, student_scorer)];
+            return serve_first_rank(ranks, &Answering { scorers, ..Answering::default() }, stop);
+        }
+        let teacher = DealtScorer { own: &*teacher_scorer, whose: Whose::Teacher, ranks };
+        let student = DealtScorer { own: student_scorer, whose: Whose::Student, ranks };
         let scorer = TraceScorer {
             formats,
-            teacher: &*teacher_scorer,
-            student: own_scorer.as_deref().unwrap_or(&*teacher_scorer),
+            teacher: teacher.scorer(),
+            student: student.scorer(),
             config: &config,
             detail,
             tokens_per_batch,

@@ -14,8 +14,10 @@ use super::visible;
 /// Least time between two plain lines of one stage.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// The three ways of showing progress.
+/// The ways of showing progress.
 enum Output {
+    /// Another rank speaks.
+    Silent,
     Quiet,
     Bars,
     Lines(Box<dyn Write + Send>),
@@ -52,6 +54,11 @@ impl Terminal {
         Self { state: Mutex::new(State { output, stage: None }) }
     }
 
+    /// Nothing at all, not even warnings: those of another process are the same.
+    pub fn silent() -> Self {
+        Self { state: Mutex::new(State { output: Output::Silent, stage: None }) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,6 +85,7 @@ impl Progress for Terminal {
         let line = format!("warning: {line}");
         let mut state = self.state();
         match state.output {
+            Output::Silent => {}
             Output::Quiet => write_line(&mut std::io::stderr(), &line),
             _ => state.line(&line),
         }
@@ -91,7 +99,7 @@ impl State {
             bar.finish_and_clear();
         }
         let bar = match self.output {
-            Output::Quiet => return,
+            Output::Silent | Output::Quiet => return,
             Output::Bars => Some(new_bar(name, total, unit)),
             Output::Lines(_) => {
                 self.line(&match total {
@@ -130,7 +138,7 @@ impl State {
     /// standard error, so a failed write is dropped.
     fn line(&mut self, line: &str) {
         match (&mut self.output, self.stage.as_ref().and_then(|stage| stage.bar.as_ref())) {
-            (Output::Quiet, _) => {}
+            (Output::Silent | Output::Quiet, _) => {}
             (Output::Lines(out), _) => write_line(out, line),
             (Output::Bars, Some(bar)) => bar.println(visible::line(line)),
             (Output::Bars, None) => write_line(&mut std::io::stderr(), line),

@@ -5,20 +5,24 @@ use std::thread;
 
 use rlt::progress::Progress;
 use rlt::{Error, Result};
+use rlt_ranks::{Launch, Ranks};
 
 /// Threads a core that are worth having: results do not depend on their number, and more of them only wait.
 const MOST_PER_CORE: usize = 4;
 /// What may be asked for on a machine of few cores (to see that results do not depend on it, for one).
 const ALWAYS_ALLOWED: usize = 64;
 
-/// Starts the worker threads, `wanted` of them, or one a core where that is 0. A number beyond reason is cut, and where
+/// Starts the worker threads, `wanted` of them, or one a core (this rank's share of them) where that is 0. A number beyond reason is cut, and where
 /// the system refuses some, those that it gave do the work; a note says either.
 ///
 /// # Errors
 /// [`Error::Failed`] if there is a pool already, which would be a fault of the caller.
-pub fn start(wanted: usize, progress: &dyn Progress) -> Result<()> {
+pub fn start(wanted: usize, ranks: &Ranks, progress: &dyn Progress) -> Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let wanted = if wanted > 0 { wanted } else { from_environment().unwrap_or(cores) };
+    // Ranks on one machine share its cores.
+    let ranks_here = if ranks.size() > 1 { Launch::ranks_of_this_machine() } else { 1 };
+    let share = (cores / ranks_here).max(1);
+    let wanted = if wanted > 0 { wanted } else { from_environment().unwrap_or(share) };
     let most = (MOST_PER_CORE * cores).max(ALWAYS_ALLOWED);
     if wanted > most {
         progress.note(&format!("{wanted} threads are too many for {cores} cores: {most} are started"));

@@ -1,12 +1,11 @@
 //! `rlt train`: GRPO.
 
 use clap::Args;
-use rlt::run_dir::RunDir;
-use rlt::training::with_what_is_left;
-use rlt::{Result, start};
+use rlt::Result;
 
 use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
+use super::ranks::train;
 
 /// Train a model by GRPO, with the RLT or the correctness reward
 ///
@@ -20,7 +19,8 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// Checks what is cheap to check, then trains in the configuration's run directory.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let stop = stop_flag();
+        // From here on a signal ends the run only once its state is saved.
+        stop_flag();
         let config = context.load_config(&self.config)?;
         config.validate_for_grpo()?;
         if !config.makes_its_world() {
@@ -32,9 +32,6 @@ impl TrainArgs {
         if !config.model.reference.as_os_str().is_empty() {
             model_folder(&config.model.reference)?;
         }
-        let run_dir = RunDir::open(&config)?;
-        let trained = start::grpo(&config, &run_dir.path, &context.progress, stop)
-            .map_err(|error| with_what_is_left(error, &run_dir.path))?;
-        context.answer_trained(&trained)
+        context.answer_trained(&train(context, &config, rlt::grpo::train)?)
     }
 }

@@ -49,7 +49,7 @@ pub enum Error {
     /// The model, its tokenizer or its folder.
     #[error(transparent)]
     Model(#[from] rlt_model::Error),
-    /// Another rank.
+    /// Another rank of the job, or the way to it.
     #[error(transparent)]
     Ranks(#[from] rlt_ranks::Error),
     /// A GGUF file.

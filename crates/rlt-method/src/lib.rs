@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod dataset;
+pub mod dealt;
 pub mod error;
 pub mod evaluate;
 pub mod explain;

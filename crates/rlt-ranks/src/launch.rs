@@ -42,6 +42,15 @@ impl Launch {
         Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
+    /// How many ranks of the job run on this machine, as launchers tell it (Open MPI, MPICH, `torchrun`, Slurm); 1 where
+    /// nobody says.
+    pub fn ranks_of_this_machine() -> usize {
+        let names =
+            ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"];
+        let said = names.iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
+        said.unwrap_or(1).max(1)
+    }
+
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<(Self, Settings)> {
         let number = |name: &str| {
             let parse = |value: String| {

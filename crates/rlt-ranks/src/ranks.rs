@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::fold::fold_in_pairs;
-use crate::transport::{Call, Kind, Transport};
+use crate::transport::{Call, Kind, Transport, host_name};
 
 /// Longest message whose length another rank may choose, bytes: what is gathered are rows and settings, never arrays.
 const LONGEST_MESSAGE: u64 = 4 << 30;
@@ -55,10 +55,14 @@ impl Ranks {
         self.rank() == 0
     }
 
+    /// The machine of a rank, as it calls itself.
+    pub fn host(&self, rank: usize) -> String {
+        self.0.transport.as_ref().map_or_else(host_name, |transport| transport.host(rank))
+    }
+
     /// "rank 2 of 4 on node7".
     pub fn place(&self) -> String {
-        let host = self.0.transport.as_ref().map_or_else(crate::transport::host_name, |t| t.host(t.rank()));
-        format!("rank {} of {} on {host}", self.rank(), self.size())
+        format!("rank {} of {} on {}", self.rank(), self.size(), self.host(self.rank()))
     }
 
     /// Time that collectives took so far, the waiting for others included.
@@ -118,6 +122,18 @@ impl Ranks {
 
     fn gather(&self, kind: Kind, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.exchange(kind, &vec![mine; self.size()])
+    }
+
+    /// What every rank gave, in their order, on rank 0; nothing elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::barrier`].
+    pub fn gather_to_first(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let nothing: &[u8] = &[];
+        let mut parts = vec![nothing; self.size()];
+        parts[0] = mine;
+        let all = self.exchange(Kind::Gather, &parts)?;
+        Ok(if self.is_first() { all } else { Vec::new() })
     }
 
     /// Part `p` goes to rank `p`; what every rank had for this one, in their order.

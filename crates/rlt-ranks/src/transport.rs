@@ -51,16 +51,18 @@ pub(crate) enum Kind {
     Barrier = 1,
     Broadcast,
     AllGather,
+    Gather,
     AllToAll,
     ReduceShards,
     GatherShards,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Barrier, "barrier"),
         (Self::Broadcast, "broadcast"),
         (Self::AllGather, "all-gather"),
+        (Self::Gather, "gather"),
         (Self::AllToAll, "all-to-all"),
         (Self::ReduceShards, "reduction"),
         (Self::GatherShards, "gathering of shards"),

@@ -52,6 +52,8 @@ fn everything(ranks: &Ranks) {
     ranks.barrier().unwrap();
     let texts: Vec<Vec<u8>> = (0..size).map(|rank| "x".repeat(rank * 40_000).into_bytes()).collect();
     assert_eq!(ranks.all_gather(&texts[rank]).unwrap(), texts);
+    let gathered = ranks.gather_to_first(&texts[rank]).unwrap();
+    assert_eq!(gathered, if rank == 0 { texts.clone() } else { Vec::new() });
     for root in 0..size {
         assert_eq!(ranks.broadcast(root, vec![rank as u8; 3]).unwrap(), vec![root as u8; 3]);
     }

@@ -49,6 +49,7 @@ impl Config {
     fn check_whole_numbers(&self) -> Result<()> {
         let Self { data, sampling, sft, grpo, train, eval, checkpoint, world, .. } = self;
         for (key, value, most) in [
+            ("ranks", self.ranks, MOST_LANES),
             ("data.max_rows", data.max_rows, MOST_STEPS),
             ("data.max_prompt_tokens", data.max_prompt_tokens, MOST_TOKENS),
             ("world.rows", world.rows, MOST_WORLD_ROWS),

@@ -38,6 +38,7 @@ impl Config {
         let defaults = Self::default();
         let mut deciding = self.clone();
         deciding.threads = defaults.threads;
+        deciding.ranks = defaults.ranks;
         deciding.run_dir = defaults.run_dir;
         deciding.checkpoint = defaults.checkpoint;
         deciding.memory = defaults.memory;

@@ -27,6 +27,10 @@ pub struct Config {
     pub seed: u64,
     /// Worker threads; 0 means one per core.
     pub threads: usize,
+    /// Ranks that share a training run, as threads of one process that divide its worker threads: for trying ranks out,
+    /// and for `rlt plan`, which says what each of so many needs. 0 or 1 is one rank. Under a launcher (`mpirun`,
+    /// `torchrun`) the ranks are its processes, and this is not needed.
+    pub ranks: usize,
     /// The models involved.
     pub model: ModelPaths,
     /// Rows and a model that the run makes itself.

@@ -1,0 +1,324 @@
+//! `rlt` on several ranks, as processes that find each other over TCP and under `mpirun` where that is installed: the bytes of
+//! one rank, one line when a rank fails, and nothing lost.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const RLT: &str = env!("CARGO_BIN_EXE_rlt");
+const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
+
+/// A folder with a model that has learnt a little, rows and nothing else; made once.
+fn trained() -> &'static Path {
+    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let make = || {
+        let dir = tempfile::tempdir().unwrap();
+        let config = format!("{CONFIGS}/short-sft.toml");
+        let made = Command::new(RLT)
+            .args(["sft", "-q", "-c", &config, "sft.epochs=1", "eval.every=0", "run_dir=run"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", text(&made));
+        fs::rename(dir.path().join("run/model"), dir.path().join("model")).unwrap();
+        let row = |i: usize| {
+            let name = ["Mia", "Tom", "Ana"][i % 3];
+            let (a, b) = (10 + i, 3 + 7 * i % 11);
+            format!(
+                "{{\"question\":\"{name} has {a} shells and finds {b} more. How many shells does {name} have?\",\
+                 \"solution\":\"{name} has {} shells.\"}}\n",
+                a + b
+            )
+        };
+        fs::write(dir.path().join("rows.jsonl"), (0..25).map(row).collect::<String>()).unwrap();
+        dir
+    };
+    DIR.get_or_init(make).path()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+/// Rank `rank` of a job over TCP.
+fn rank_of(rank: usize, size: usize, port: &str, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(RLT);
+    command.args(args).current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
+    command.env("LOCAL_WORLD_SIZE", size.to_string());
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port);
+    command
+}
+
+/// Starts `size` ranks over TCP.
+fn start(size: usize, dir: &Path, args: &[&str]) -> Vec<Child> {
+    let port = free_port();
+    (0..size).map(|rank| rank_of(rank, size, &port, dir, args).spawn().unwrap()).collect()
+}
+
+fn ends(ranks: Vec<Child>) -> Vec<Output> {
+    ranks.into_iter().map(|rank| rank.wait_with_output().unwrap()).collect()
+}
+
+/// Runs `rlt args` on one rank, or on `size` over TCP.
+fn run(size: usize, dir: &Path, args: &[&str]) -> String {
+    let outputs = match size {
+        1 => vec![Command::new(RLT).args(args).current_dir(dir).output().unwrap()],
+        _ => ends(start(size, dir, args)),
+    };
+    for (rank, output) in outputs.iter().enumerate() {
+        assert!(output.status.success(), "rank {rank} of {size}: {}", text(output));
+        assert!(rank == 0 || text(output).is_empty(), "rank {rank} speaks: {}", text(output));
+    }
+    text(&outputs[0])
+}
+
+/// As [`run`], under `mpirun`; none where that is not installed.
+fn run_under_mpi(size: usize, dir: &Path, args: &[&str]) -> Option<String> {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["--oversubscribe", "--bind-to", "none", "-n", &size.to_string(), RLT])
+        .args(args)
+        .current_dir(dir);
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    let Ok(output) = command.output() else {
+        println!("skipped: mpirun is not installed");
+        return None;
+    };
+    assert!(output.status.success(), "{}", text(&output));
+    Some(text(&output))
+}
+
+/// A copy of what [`trained`] made, to write beside.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = trained();
+    fs::create_dir(dir.path().join("model")).unwrap();
+    for entry in fs::read_dir(from.join("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join("model").join(path.file_name().unwrap())).unwrap();
+    }
+    fs::copy(from.join("rows.jsonl"), dir.path().join("rows.jsonl")).unwrap();
+    dir
+}
+
+const EXPLAIN: [&str; 13] = [
+    "explain",
+    "-q",
+    "--model",
+    "model",
+    "--data",
+    "rows.jsonl",
+    "--format",
+    "trace",
+    "-n",
+    "3",
+    "sampling.max_new_tokens=40",
+    "sampling.max_running=8",
+    "--out",
+];
+const SCORE: [&str; 11] = [
+    "score",
+    "-q",
+    "--teacher",
+    "model",
+    "--student",
+    "model",
+    "--ledger",
+    "--tokens-per-batch",
+    "600",
+    "--out",
+    "OUT",
+];
+const EVAL: [&str; 12] = [
+    "eval",
+    "-q",
+    "--model",
+    "model",
+    "--task",
+    "market",
+    "--max-questions",
+    "21",
+    "-n",
+    "2",
+    "sampling.max_new_tokens=40",
+    "--out",
+];
+
+/// The files that each command leaves, with the name that the call chose cut out.
+fn files_of(dir: &Path, name: &str) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file() && path.file_name().unwrap().to_string_lossy().starts_with(name))
+        .map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let bytes = String::from_utf8(bytes).unwrap().replace(name, "NAME").into_bytes();
+            (path.file_name().unwrap().to_string_lossy().replace(name, "NAME"), bytes)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn explain_score_and_eval_write_the_bytes_of_one_rank() {
+    let folder = folder();
+    let dir = folder.path();
+    let call = |command: &[&str], out: &str, run: &dyn Fn(&[&str])| {
+        let mut args: Vec<&str> = command.iter().copied().filter(|arg| *arg != "OUT").collect();
+        args.push(out);
+        if command[0] == "score" {
+            args.extend(["--data", "one-traces.jsonl"]);
+        }
+        run(&args);
+    };
+    let commands: [(&[&str], &str); 3] =
+        [(&EXPLAIN, "traces.jsonl"), (&SCORE, "scores.jsonl"), (&EVAL, "eval.json")];
+    for (command, out) in commands {
+        call(command, &format!("one-{out}"), &|args| drop(run(1, dir, args)));
+        let stem = out.split('.').next().unwrap();
+        let expected = files_of(dir, &format!("one-{stem}"));
+        assert!(!expected.is_empty());
+        for size in [2, 4] {
+            call(command, &format!("tcp{size}-{out}"), &|args| drop(run(size, dir, args)));
+            assert_eq!(
+                files_of(dir, &format!("tcp{size}-{stem}")),
+                expected,
+                "{} on {size} ranks",
+                command[0]
+            );
+        }
+        let under_mpi = |args: &[&str]| drop(run_under_mpi(3, dir, args));
+        call(command, &format!("mpi-{out}"), &under_mpi);
+        let found = files_of(dir, &format!("mpi-{stem}"));
+        assert!(found.is_empty() || found == expected, "{} under mpirun", command[0]);
+    }
+}
+
+/// Everything that all ranks wrote to standard error, in lines.
+fn lines(outputs: &[Output]) -> Vec<String> {
+    let all = outputs.iter().flat_map(|output| {
+        String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect::<Vec<_>>()
+    });
+    all.collect()
+}
+
+#[test]
+fn a_rank_with_other_rows_is_named_in_one_line() {
+    let (first, second) = (folder(), folder());
+    let mut rows = fs::read_to_string(second.path().join("rows.jsonl")).unwrap();
+    rows.truncate(rows.trim_end().rfind('\n').unwrap() + 1);
+    fs::write(second.path().join("rows.jsonl"), rows).unwrap();
+    let port = free_port();
+    let args: Vec<&str> = EXPLAIN.into_iter().chain(["out.jsonl"]).collect();
+    let started = [first.path(), second.path()];
+    let ranks = (0..2).map(|rank| rank_of(rank, 2, &port, started[rank], &args).spawn().unwrap()).collect();
+    let outputs = ends(ranks);
+    assert!(outputs.iter().all(|output| !output.status.success()));
+    let lines = lines(&outputs);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("error: rank 1 on "), "{lines:?}");
+    assert!(lines[0].contains("has other rows than rank 0"), "{lines:?}");
+    assert!(!first.path().join("out.jsonl").exists());
+}
+
+#[test]
+fn what_is_wrong_everywhere_is_said_once_and_what_is_wrong_on_one_rank_by_it() {
+    let good = folder();
+    let args: Vec<&str> = EXPLAIN.into_iter().chain(["out.jsonl", "sampling.temperature=-1"]).collect();
+    let outputs = ends(start(3, good.path(), &args));
+    let said = lines(&outputs);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("rank 0 of 3 on ") && said[0].contains("sampling.temperature"), "{said:?}");
+    assert!(outputs.iter().all(|output| !output.status.success()));
+
+    let empty = tempfile::tempdir().unwrap();
+    let args: Vec<&str> = EXPLAIN.into_iter().chain(["out.jsonl"]).collect();
+    let port = free_port();
+    let places = [good.path(), good.path(), empty.path()];
+    let started = Instant::now();
+    let ranks = (0..3).map(|rank| rank_of(rank, 3, &port, places[rank], &args).spawn().unwrap()).collect();
+    let outputs = ends(ranks);
+    let said = lines(&outputs);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("rank 2 of 3 on ") && said[0].contains("no such folder"), "{said:?}");
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// More work than a test waits for.
+const LONG: [&str; 13] = [
+    "explain",
+    "-q",
+    "--model",
+    "model",
+    "--data",
+    "rows.jsonl",
+    "--format",
+    "trace",
+    "-n",
+    "4000",
+    "sampling.max_new_tokens=400",
+    "--out",
+    "out.jsonl",
+];
+
+#[test]
+fn a_rank_that_is_killed_ends_the_job_with_its_name() {
+    let folder = folder();
+    for victim in [0, 2] {
+        let mut ranks = start(3, folder.path(), &LONG);
+        std::thread::sleep(Duration::from_millis(2500));
+        ranks[victim].kill().unwrap();
+        let killed = Instant::now();
+        let outputs = ends(ranks);
+        assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+        let said = lines(&outputs);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains(&format!("error: rank {victim} on ")) && said[0].contains("is gone"),
+            "{said:?}"
+        );
+        assert!(outputs.iter().all(|output| !output.status.success()));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_job_that_is_stopped_keeps_its_rows_and_goes_on_with_any_number_of_ranks() {
+    let folder = folder();
+    let dir = folder.path();
+    let args = |out| {
+        let all =
+            ["explain", "-q", "--model", "model", "--data", "rows.jsonl", "--format", "trace", "-n", "40"];
+        let rest = ["sampling.max_new_tokens=60", "sampling.max_running=16", "--out", out];
+        all.into_iter().chain(rest).collect::<Vec<_>>()
+    };
+    run(1, dir, &args("whole.jsonl"));
+    let ranks = start(2, dir, &args("out.jsonl"));
+    let partial: PathBuf = dir.join(".out.jsonl.rlt-partial");
+    let until = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&partial).map_or(0, |file| file.len()) == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The signal comes to the rank that owns no file.
+    let signal = Command::new("kill").args(["-TERM", &ranks[1].id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let outputs = ends(ranks);
+    if dir.join("out.jsonl").exists() {
+        println!("skipped: this machine was done before it was stopped");
+        return;
+    }
+    let said = lines(&outputs);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("questions are explained") && outputs[0].status.code() == Some(130), "{said:?}");
+    run(3, dir, &args("out.jsonl"));
+    assert!(fs::read(dir.join("out.jsonl")).unwrap() == fs::read(dir.join("whole.jsonl")).unwrap());
+}
