@@ -26,7 +26,9 @@ esac
 
 build_target=$target
 [[ ${build[1]} == zigbuild ]] && build_target=$target.2.28
-"${build[@]}" --locked --manifest-path "$root/Cargo.toml" --profile "$profile" --bin rlt --target "$build_target"
+# As a dependency of the Python package: what both halves need is then built once.
+"${build[@]}" --locked --manifest-path "$here/Cargo.toml" -p rlt-python -p rlt --bin rlt --profile "$profile" \
+    --target "$build_target"
 
 folder=$profile
 [[ $profile == dev ]] && folder=debug

@@ -315,6 +315,6 @@ fn the_python_package_follows_the_workspace() {
              --manifest-path python/Cargo.toml >/dev/null"
         );
     }
-    let needed = ["rlt-engine", "rlt-grade", "rlt-method", "rlt-model", "pyo3"];
+    let needed = ["rlt", "rlt-grade", "rlt-model", "pyo3"];
     assert!(needed.iter().all(|name| theirs.contains_key(*name)), "{:?}", theirs.keys());
 }

@@ -3,7 +3,7 @@
 use pyo3::PyErr;
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
-use rlt_method::Error;
+use rlt::Error;
 
 create_exception!(rlt, PyError, PyException, "Work failed: what, where, and what to do next.");
 create_exception!(rlt, PyUsageError, PyError, "The call was wrong, and nothing was started.");

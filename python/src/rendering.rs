@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use rlt_method::Error;
+use rlt::Error;
 use rlt_model::chat_template::ChatTemplate;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};

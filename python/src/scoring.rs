@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use rlt_method::config::{Config, DataConfig};
-use rlt_method::dataset::{Record, question_of, read_records};
-use rlt_method::prompts::{ChatText, PromptStyle};
-use rlt_method::score::Formats;
-use rlt_method::traces::scoring::{Detail, Gaps, TraceScorer, score_records};
-use rlt_method::training::run::frozen_model;
-use rlt_method::{Error, Result};
+use rlt::config::{Config, DataConfig};
+use rlt::dataset::{Record, question_of, read_records};
+use rlt::prompts::{ChatText, PromptStyle};
+use rlt::score::Formats;
+use rlt::traces::scoring::{Detail, Gaps, TraceScorer, score_records};
+use rlt::training::run::frozen_model;
+use rlt::{Error, Result};
 use rlt_model::Decoder;
 use serde_json::{Map, Value, json};
 

@@ -11,7 +11,7 @@ use super::common::{Context, print_bytes};
 /// Print completions for a shell
 ///
 /// bash: rlt completions bash > ~/.local/share/bash-completion/completions/rlt
-/// zsh: rlt completions zsh > a folder of $fpath, as _rlt
+/// zsh: rlt completions zsh > ~/.zfunc/_rlt (with ~/.zfunc among the folders of $fpath)
 /// fish: rlt completions fish > ~/.config/fish/completions/rlt.fish
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]

@@ -55,7 +55,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Where the figures go (.json), with each question's answers in a .jsonl file and a page (.html)
-    /// beside it. A call that was killed goes on when it is repeated. With several tasks the task's name is added to the file's
+    /// beside it. A call that was killed goes on when it is repeated. With several tasks,
+    /// each task's name is added to the file name
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Answers to each question
@@ -312,8 +313,10 @@ fn refuse_foreign_files_beside(path: &Path) -> Result<()> {
     match files.into_iter().find(|file| !own && file.symlink_metadata().is_ok()) {
         None => Ok(()),
         Some(file) => {
-            let what =
-                format!("is in the way, and not of an evaluation in {}; name another --out", path.display());
+            let what = format!(
+                "is in the way, and does not belong to an evaluation in {}; name another --out",
+                path.display()
+            );
             Err(Error::File { path: file, what })
         }
     }

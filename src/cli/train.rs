@@ -7,7 +7,7 @@ use super::common::{ConfigArgs, Context, model_folder};
 use super::interrupt::stop_flag;
 use super::ranks::train;
 
-/// Train a model by GRPO, with the RLT or the correctness reward
+/// Train a model by GRPO, with the RLT, the likelihood or the correctness reward
 ///
 /// The same command goes on with a run that was interrupted.
 #[derive(Debug, Args)]

@@ -139,7 +139,7 @@ fn wrong_text_files() {
             },
             args: JSONL,
             code: 1,
-            says: &["rows.jsonl, row 1: over 64 MB long, which is the most of a row"],
+            says: &["rows.jsonl, row 1: over 64 MB long, which is more than a row may have"],
         },
         Case {
             name: "UTF-16",

@@ -49,7 +49,7 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::other(format!("{} is in the way and no plain file", path.display())))
+    Err(io::Error::other(format!("{} is in the way and is not a plain file", path.display())))
 }
 
 /// Whether `path` still names `file`.

@@ -43,7 +43,10 @@ impl OwnedFolder {
                     return Self::enter(path, file, &line);
                 }
                 Ok(_) => {
-                    return Err(Error::refused(&mark, "is no plain file, so no mark of rlt's; remove it"));
+                    return Err(Error::refused(
+                        &mark,
+                        "is not a plain file, so it is not a mark that rlt wrote; remove it",
+                    ));
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(at(path)(e)),

@@ -32,7 +32,7 @@ pub fn replace_folder<E: From<Error>>(
     end_replacement(target, &replaced).map_err(at(target))?;
     let old = match fs::symlink_metadata(target) {
         Ok(metadata) if metadata.is_dir() => true,
-        Ok(_) => return Err(Error::refused(target, "is in the way and no folder; move it").into()),
+        Ok(_) => return Err(Error::refused(target, "is in the way and is not a folder; move it").into()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => false,
         Err(e) => return Err(at(target)(e).into()),
     };

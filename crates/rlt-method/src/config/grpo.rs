@@ -28,7 +28,7 @@ pub struct GrpoConfig {
     pub clip_low: Option<f32>,
     /// The ratio of new to old policy counts as no more than 1 plus this; unset, the objective's.
     pub clip_high: Option<f32>,
-    /// Leave completions out of the loss that were cut at the length limit; unset, the objective's.
+    /// Leave completions that were cut at the length limit out of the loss; unset, the objective's.
     pub mask_truncated: Option<bool>,
     /// How often further questions are drawn in place of groups whose rewards are all equal; unset, the objective's.
     pub resample_rounds: Option<usize>,

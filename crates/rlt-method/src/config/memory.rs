@@ -45,7 +45,7 @@ impl From<LoraTarget> for Target {
 pub struct LoraConfig {
     /// Rank of each term; 0 trains the weights themselves.
     pub rank: usize,
-    /// A term counts `alpha / rank` times.
+    /// Each term is multiplied by `alpha / rank`.
     pub alpha: f32,
     /// Which projections of every block have a term.
     pub targets: Vec<LoraTarget>,
@@ -73,10 +73,10 @@ impl Default for LoraConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Recompute {
-    /// Nothing: all activations are held. Fastest.
+    /// Nothing: all activations are kept. Fastest.
     #[default]
     Nothing,
-    /// Every block: only its input is held. About a third more time for the update, and the same bits.
+    /// Every block: only its input is kept. About a third more time for the update, and the same bits.
     Blocks,
 }
 
@@ -104,9 +104,9 @@ pub enum Idle {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryConfig {
-    /// What of the forward pass is computed again instead of held.
+    /// What the backward pass computes again instead of finding it in memory.
     pub recompute: Recompute,
-    /// What becomes of memory that a stage of a step has done with.
+    /// What happens to memory that a stage of a step no longer needs.
     pub idle: Idle,
 }
 

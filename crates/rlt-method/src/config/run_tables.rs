@@ -46,7 +46,7 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// Keep the last this many checkpoints; 0 keeps all.
     pub keep: usize,
-    /// Beside the last, keep every checkpoint of a step that this number divides; 0 keeps no others.
+    /// Keep every checkpoint whose step is a multiple of this, too; 0 keeps no others.
     pub keep_every: usize,
 }
 

@@ -39,25 +39,25 @@ pub struct Config {
     pub data: DataConfig,
     /// Wording and tags. Parts that are unset are those of the style.
     pub prompts: PromptsConfig,
-    /// The reward.
+    /// The reward of a completion.
     pub reward: RewardConfig,
     /// How completions are sampled in training and explaining.
     pub sampling: SamplingConfig,
     /// Supervised fine-tuning.
     pub sft: SftConfig,
-    /// GRPO.
+    /// Reinforcement learning: GRPO and its relatives.
     pub grpo: GrpoConfig,
     /// What both kinds of training share.
     pub train: TrainConfig,
     /// The optimizer and its schedule.
     pub optimizer: OptimizerConfig,
-    /// Low-rank adaptation.
+    /// Low-rank adaptation (LoRA): small terms are trained beside frozen weights.
     pub lora: LoraConfig,
-    /// What training holds in memory.
+    /// What training keeps in memory.
     pub memory: MemoryConfig,
-    /// Evaluation while training.
+    /// Evaluation while training, on rows that are not trained on.
     pub eval: EvalConfig,
-    /// Checkpoints.
+    /// When checkpoints are saved, and which are kept.
     pub checkpoint: CheckpointConfig,
     /// What is drawn by servers while a policy learns.
     pub rollout: RolloutConfig,
@@ -115,7 +115,7 @@ impl From<SaveDtype> for Dtype {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Products {
-    /// Nothing is rounded.
+    /// All of it in f32.
     #[default]
     F32,
     /// Mixed precision: factors are rounded to bf16, sums and everything else (weights between updates too) are
@@ -151,7 +151,7 @@ pub struct DataConfig {
     pub max_rows: usize,
     /// Drop rows whose prompt is longer than this many tokens; 0 means the model's context.
     pub max_prompt_tokens: usize,
-    /// What special tokens of the model are that stand in the text of rows (`<|im_end|>` in a question).
+    /// How special tokens of the model are read where they stand in the text of a row (`<|im_end|>` in a question).
     pub special_tokens: TypedTokens,
 }
 
@@ -159,12 +159,12 @@ pub struct DataConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TypedTokens {
-    /// What they are, as in transformers: a row can end and begin turns. Told with a count.
+    /// As special tokens, as in transformers: a row can end a turn and begin another. A warning counts them.
     #[default]
     Allow,
-    /// An error that names the row.
+    /// Not at all: the first one is an error that names the row.
     Refuse,
-    /// Text like any other: their letters, never their ids.
+    /// As text like any other: by their letters, never by their ids.
     Text,
 }
 
@@ -252,9 +252,9 @@ pub struct RewardConfig {
     pub lambda: f32,
     /// Estimator of D_j.
     pub kl: KlEstimator,
-    /// What r_SS takes of the solution's log-probabilities, beside their minimum.
+    /// How the solution's log-probabilities become one number in r_SS, beside their minimum.
     pub solution_reduction: Reduction,
-    /// What r_KL takes of the D_j, beside their maximum.
+    /// How the D_j become one number in r_KL, beside their maximum.
     pub kl_reduction: Reduction,
     /// A solution token's log-probability counts as no less than minus this many nats; 0 never clips.
     pub logprob_clip: f32,

@@ -49,7 +49,7 @@ impl Config {
         at_least_one("eval.samples", eval.samples)?;
         if eval.every == 0 && (eval.patience > 0 || !eval.data.as_os_str().is_empty()) {
             return Err(Error::Usage(
-                "eval.every is 0: nothing is evaluated, so eval.data and eval.patience say nothing; set eval.every"
+                "eval.every is 0: nothing is evaluated, so eval.data and eval.patience have no effect; set eval.every"
                     .into(),
             ));
         }
@@ -74,7 +74,7 @@ impl Config {
             require((1..=longest).contains(&cache), key, cache, &range)?;
             if add.overlong == 0.0 {
                 return Err(Error::Usage(format!(
-                    "{key} says nothing without reward.add.overlong; set that, too"
+                    "{key} has no effect without reward.add.overlong; set that, too"
                 )));
             }
         }
@@ -143,7 +143,7 @@ impl Config {
             required_path("model.student", &self.model.student)?;
         }
         if self.grpo.beta == 0.0 && !self.model.reference.as_os_str().is_empty() {
-            let what = "model.reference says nothing where grpo.beta is 0: there is no KL term; leave it out or set \
+            let what = "model.reference has no effect where grpo.beta is 0: there is no KL term; leave it out or set \
                         grpo.beta";
             return Err(Error::Usage(what.into()));
         }
@@ -287,7 +287,7 @@ mod tests {
             );
         }
         let message = refusal(&["reward.add.overlong_cache=8"]);
-        assert!(message.starts_with("reward.add.overlong_cache says nothing without"), "{message}");
+        assert!(message.starts_with("reward.add.overlong_cache has no effect without"), "{message}");
         // The same, made to compose.
         for overrides in [
             &["grpo.objective=dapo", "grpo.baseline=none", "grpo.scale=none", "grpo.resample_rounds=0"][..],

@@ -92,7 +92,7 @@ pub(super) fn weight(columns: &Map<String, Value>) -> std::result::Result<usize,
 /// What is wrong with a row that is too long.
 pub(super) fn too_long() -> String {
     format!(
-        "over {} MB long, which is the most of a row (is the file of the kind that its name says?)",
+        "over {} MB long, which is more than a row may have (is the file of the kind that its name says?)",
         MAX_ROW_BYTES >> 20
     )
 }

@@ -102,7 +102,7 @@ impl Group<'_> {
             .then(|| ScoringGroup { prefix: self.question.prompt.clone(), continuations })
     }
 
-    /// It as a failed step keeps it.
+    /// The group in the form in which the batch of a failed step is kept.
     pub fn to_keep(&self) -> FailedGroup {
         let mut kept = failed_group(self.question, self.samples.iter().map(|sample| &sample.completion));
         for (kept, sample) in kept.continuations.iter_mut().zip(&self.samples) {
@@ -140,7 +140,7 @@ pub(crate) fn certain_group(question: &Question, ids: TokenIds, n: usize) -> Gro
     }
 }
 
-/// A question with completions as a failed step keeps them, before any reward.
+/// A question with its completions, in the form in which the batch of a failed step is kept: before any reward.
 pub(super) fn failed_group<'a>(
     question: &Question,
     completions: impl Iterator<Item = &'a Completion> + Clone,

@@ -115,7 +115,9 @@ pub(super) fn checked(
         Some("stop") => Finish::Stop,
         Some("length") => Finish::Length,
         Some("abort") => {
-            return Err(Fault::passing("a completion was broken off (finish_reason abort), which is none"));
+            return Err(Fault::passing(
+                "a completion was broken off (finish_reason abort), so it is not one",
+            ));
         }
         other => return Err(wrong(format!("a completion that ended with {other:?}"))),
     };

@@ -154,7 +154,7 @@ impl TextSide {
     }
 }
 
-/// The rows as a failed step keeps them.
+/// The rows, in the form in which the batch of a failed step is kept.
 fn failed_groups(rows: &[&Row]) -> Vec<FailedGroup> {
     let group = |row: &&Row| {
         let group = ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone());

@@ -42,7 +42,7 @@ impl Listing {
         let raw: RawListing =
             serde_json::from_slice(json).map_err(|e| format!("its list of files cannot be read: {e}"))?;
         let commit =
-            hex(&raw.sha).ok_or_else(|| format!("it names a commit {:?}, which is none", raw.sha))?;
+            hex(&raw.sha).ok_or_else(|| format!("it names a commit {:?}, which is not one", raw.sha))?;
         let plain = |file: RawFile| {
             plain_path(&file.rfilename)
                 .ok_or_else(|| format!("it lists a file {:?}, which no repository can hold", file.rfilename))

@@ -114,7 +114,7 @@ impl Client {
         let first = self.get(address, 0)?;
         let hash = first.hash.as_deref().ok_or_else(|| distrusted("it gives no hash (ETag)".into()))?;
         let hash =
-            etag(hash).ok_or_else(|| distrusted(format!("it gives the hash {hash:?}, which is none")))?;
+            etag(hash).ok_or_else(|| distrusted(format!("it gives the hash {hash:?}, which is not one")))?;
         let length = first
             .length()
             .ok_or_else(|| distrusted("it does not say how long it is, or says two things".into()))?;
