@@ -13,22 +13,38 @@ profile=${RLT_WHEEL_PROFILE:-dist}
 target=${RLT_WHEEL_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 
 binary=rlt
-build=(cargo build)
 wheel=(--target "$target")
 case $target in
 *-linux-gnu)
-    # Against the symbols of an old glibc, whatever this machine has.
-    build=(cargo zigbuild)
-    wheel+=(--zig --compatibility manylinux_2_28)
+    # Linked by zig against the symbols of an old glibc, whatever this machine has. Cargo builds again what another linker
+    # built, so both calls below are given the same one.
+    tools=$CARGO_TARGET_DIR/wheel-cc
+    mkdir -p "$tools"
+    python=$(dirname "$(command -v maturin)")/python
+    zig_target=${target/-unknown/}.2.28
+    for tool in "cc -- -g -fno-sanitize=all -target $zig_target" "c++ -- -g -fno-sanitize=all -target $zig_target" ar ranlib; do
+        name=$tools/${tool%% *}
+        if [[ $tool == *--* ]]; then
+            call="'$(command -v cargo-zigbuild)' zig $tool"
+        else
+            call="'$python' -m ziglang $tool"
+        fi
+        printf '#!/bin/sh\nexport CARGO_ZIGBUILD_ZIG_COMMAND=%q CARGO_ZIGBUILD_ZIG_COMMAND_ARGS="-m ziglang"\nexec %s "$@"\n' \
+            "$python" "$call" > "$name.new"
+        chmod +x "$name.new"
+        # Untouched where it is the same: a newer linker would be another one.
+        cmp -s "$name.new" "$name" && rm "$name.new" || mv "$name.new" "$name"
+    done
+    lower=${target//-/_}
+    export "CARGO_TARGET_${lower^^}_LINKER=$tools/cc" "CC_$lower=$tools/cc" "CXX_$lower=$tools/c++" \
+        "AR_$lower=$tools/ar" "RANLIB_$lower=$tools/ranlib"
+    wheel+=(--compatibility manylinux_2_28)
     ;;
 *-windows-*) binary=rlt.exe ;;
 esac
 
-build_target=$target
-[[ ${build[1]} == zigbuild ]] && build_target=$target.2.28
 # As a dependency of the Python package: what both halves need is then built once.
-"${build[@]}" --locked --manifest-path "$here/Cargo.toml" -p rlt-python -p rlt --bin rlt --profile "$profile" \
-    --target "$build_target"
+cargo build --locked --manifest-path "$here/Cargo.toml" -p rlt-python -p rlt --bin rlt --profile "$profile" --target "$target"
 
 folder=$profile
 [[ $profile == dev ]] && folder=debug

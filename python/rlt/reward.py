@@ -106,7 +106,7 @@ class Reward:
         """Takes the teacher of another folder from now on, for example the policy as a callback has just saved it."""
         self._scorer.set_teacher(os.fspath(folder))
 
-    def _column(self, columns: Mapping[str, Any], name: str) -> Sequence[Any]:
+    def _column(self, columns: Mapping[str, Sequence[Any]], name: str) -> Sequence[Any]:
         if name not in columns:
             known = ", ".join(sorted(columns)) or "none"
             raise UsageError(f"the rows have no column {name!r}; they have: {known}")

@@ -62,6 +62,8 @@ def test_trl_trains_on_the_rewards_of_the_command_line(here):
     subprocess.run([*command, "--quiet", *settings], check=True)
     with open("scored.jsonl") as file:
         scored = [json.loads(line) for line in file]
-    assert all(row["parts"]["status"] in ("ok", "no end tag") or row["reward"] == -1 for row in scored), scored
+    statuses = [row["parts"]["status"] for row in scored]
+    assert not any("do not spell" in status for status in statuses), statuses
+    assert sum(status == "ok" for status in statuses) > 8, statuses
     for (*_, given), row in zip(seen, scored):
         assert given == pytest.approx(row["reward"], abs=1e-5)
