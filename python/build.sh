@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Builds the wheel: python/build.sh [OUT]   (default: target/wheels)
-# The wheel carries the command line as it is (rlt.data/scripts/rlt) beside the Python package. Needs Rust, maturin and, for a
-# wheel that runs on any Linux with glibc 2.28, zig and cargo-zigbuild: pip install maturin ziglang cargo-zigbuild
+# The wheel carries the command line as it is (rlt.data/scripts/rlt) beside the Python package. Needs Rust, maturin and, on Linux,
+# where it then runs with any glibc from 2.28 on, zig and cargo-zigbuild: pip install maturin ziglang cargo-zigbuild
 #   RLT_WHEEL_TARGET   the platform (default: this one's)
 #   RLT_WHEEL_PROFILE  dist (default), or dev for a quick look
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
-out=$(realpath -m "${1:-$CARGO_TARGET_DIR/wheels}")
+mkdir -p "${1:-$CARGO_TARGET_DIR/wheels}"
+out=$(cd "${1:-$CARGO_TARGET_DIR/wheels}" && pwd)
 profile=${RLT_WHEEL_PROFILE:-dist}
 target=${RLT_WHEEL_TARGET:-$(rustc -vV | sed -n 's/^host: //p')}
 
@@ -50,7 +51,7 @@ folder=$profile
 [[ $profile == dev ]] && folder=debug
 scripts=$here/rlt.data/scripts
 rm -rf "$here/rlt.data"
-mkdir -p "$scripts" "$out"
+mkdir -p "$scripts"
 trap 'rm -rf "$here/rlt.data"' EXIT
 cp "$CARGO_TARGET_DIR/$target/$folder/$binary" "$scripts/"
 (cd "$here" && maturin build --locked --profile "$profile" --out "$out" "${wheel[@]}")
