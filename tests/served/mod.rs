@@ -1,4 +1,7 @@
-//! `rlt serve` as a program, and the plainest client that there can be.
+//! `rlt serve` as a program, the plainest client that there can be, and a proxy that misbehaves.
+
+#[allow(dead_code, reason = "not every test file needs bad luck")]
+pub mod proxy;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +22,13 @@ impl Served {
     /// Serves a model folder under the name `policy`.
     pub fn start(model: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
-        command.args(["serve", "--quiet", "--json", "--name", "policy", "--model"]).arg(model).args(args);
+        command.arg("serve").args(args);
+        Self::start_by(command, model)
+    }
+
+    /// As [`Self::start`], by a command that says the rest.
+    pub fn start_by(mut command: Command, model: &Path) -> Self {
+        command.args(["--quiet", "--json", "--name", "policy", "--model"]).arg(model);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

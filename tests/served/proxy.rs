@@ -9,7 +9,6 @@ use std::time::Duration;
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "not every test file makes everything go wrong")]
 pub enum Fault {
     /// It is answered with this status; 503 and 429 say when to ask again.
     Status(u16),
@@ -25,6 +24,10 @@ pub enum Fault {
     OtherModel,
     /// The server does what it is asked, and its answer is lost.
     Lost,
+    /// This is answered, and nothing is done.
+    Claim(&'static str),
+    /// Weights are asked for from a folder that is not there.
+    OtherFolder,
 }
 
 /// A request as the proxy sees it.
@@ -45,7 +48,6 @@ pub struct Proxy {
     is_over: Arc<AtomicBool>,
 }
 
-#[allow(dead_code, reason = "not every test file counts")]
 impl Proxy {
     /// Stands before the server at `upstream`; `plan` says what goes wrong with a request.
     pub fn start(upstream: u16, plan: impl Fn(&Seen) -> Option<Fault> + Send + Sync + 'static) -> Self {
@@ -54,7 +56,13 @@ impl Proxy {
         let (requests, faults) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let is_over = Arc::<AtomicBool>::default();
         let plan: Arc<Plan> = Arc::new(plan);
-        let worker = Worker { upstream, plan, requests: requests.clone(), faults: faults.clone(), is_over: is_over.clone() };
+        let worker = Worker {
+            upstream,
+            plan,
+            requests: requests.clone(),
+            faults: faults.clone(),
+            is_over: is_over.clone(),
+        };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if worker.is_over.load(Ordering::SeqCst) {
@@ -118,10 +126,17 @@ impl Worker {
                 }
                 return;
             }
+            Some(Fault::Claim(answer)) => {
+                return send(&mut client, "HTTP/1.1 200 OK\r\n", answer.as_bytes());
+            }
+            Some(Fault::OtherFolder) => {
+                body = String::from_utf8_lossy(&body).replace("step-0", "gone-0").into_bytes();
+            }
             Some(Fault::Slow(by)) => thread::sleep(by),
             Some(Fault::OtherModel) => {
-                let text = String::from_utf8_lossy(&body).replace("\"model\":\"policy\"", "\"model\":\"another\"");
-                body = text.into_owned().into_bytes();
+                let text =
+                    String::from_utf8_lossy(&body).replace("\"model\":\"policy\"", "\"model\":\"another\"");
+                body = text.into_bytes();
             }
             _ => {}
         }
@@ -152,7 +167,9 @@ impl Worker {
         let key = head.lines().find(|line| line.to_ascii_lowercase().starts_with("authorization:"));
         let key = key.map(|key| format!("{key}\r\n")).unwrap_or_default();
         let length = body.len();
-        let head = format!("{line}\r\nHost: localhost\r\n{key}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{line}\r\nHost: localhost\r\n{key}Connection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
         server.write_all(&[head.as_bytes(), body].concat()).ok()?;
         read_message(&mut server)
     }
@@ -188,8 +205,9 @@ fn read_message(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
 
 fn send(client: &mut TcpStream, head: &str, body: &[u8]) {
     let length = body.len();
-    let head =
-        format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = format!(
+        "{head}Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
     drop(client.write_all(&[head.as_bytes(), body].concat()));
     drop(client.shutdown(Shutdown::Write));
 }

@@ -1,0 +1,175 @@
+//! How busy `rlt explain` keeps a server, and what that takes of the processor here: a server that answers everything in 50 ms,
+//! 64 requests under way, and two lengths of the same work, whose difference is that of the requests alone.
+//!
+//! ```text
+//! cargo build --release --workspace --bins --examples
+//! target/release/examples/served_bench target/release/rlt
+//! ```
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rlt::worlds::lexicon::{ModelShape, write_model_folder};
+use serde_json::{Value, json};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// What the server takes for a request, whatever it is.
+const TAKES: Duration = Duration::from_millis(50);
+const IN_FLIGHT: usize = 64;
+/// Tokens of every completion.
+const TOKENS: usize = 64;
+/// Rows of the two works.
+const ROWS: [usize; 2] = [640, 3840];
+/// Clock ticks a second in /proc, on every Linux.
+const TICKS: f64 = 100.0;
+
+/// Requests since the first: when it came, when the last was answered, and how many were.
+#[derive(Default)]
+struct Seen {
+    first: Option<Instant>,
+    last: Option<Instant>,
+    n: usize,
+}
+
+fn main() -> Outcome<()> {
+    let rlt = std::env::args().nth(1).map(PathBuf::from).ok_or("usage: served_bench RLT")?;
+    let rlt = rlt.canonicalize()?;
+    let dir = std::env::temp_dir().join(format!("rlt-served-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let shape = ModelShape { hidden_size: 32, intermediate_size: 32, n_layers: 1, n_heads: 2, context: 512 };
+    write_model_folder(&dir.join("model"), &shape)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let of_server = seen.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let seen = of_server.clone();
+            thread::spawn(move || drop(serve(&stream, &seen)));
+        }
+    });
+
+    let mut seconds = Vec::new();
+    for n in ROWS {
+        *lock(&seen) = Seen::default();
+        seconds.push(explain(&rlt, &dir, &format!("server.url=http://{address}"), n)?);
+        let seen = lock(&seen);
+        let took = seen.first.zip(seen.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        let least = seen.n as f64 / IN_FLIGHT as f64 * TAKES.as_secs_f64();
+        println!(
+            "{n} rows: {} requests in {took:.3} s, {:.1} % of what the pool allows",
+            seen.n,
+            100.0 * least / took
+        );
+    }
+    let each = (seconds[1] - seconds[0]) / (ROWS[1] - ROWS[0]) as f64;
+    println!(
+        "processor time of rlt: {:.3} ms a request, with its prompt, its row and {TOKENS} tokens",
+        1e3 * each
+    );
+    std::fs::remove_dir_all(&dir)?;
+    Ok(())
+}
+
+fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Explains `n` rows and gives the processor time that it took, seconds.
+fn explain(rlt: &Path, dir: &Path, url: &str, n: usize) -> Outcome<f64> {
+    let row = |i: usize| {
+        format!("{}\n", json!({ "question": format!("What is {i} + 1?"), "solution": (i + 1).to_string() }))
+    };
+    std::fs::write(dir.join("rows.jsonl"), (0..n).map(row).collect::<String>())?;
+    let out = format!("out-{n}.jsonl");
+    let mut child = Command::new(rlt)
+        .current_dir(dir)
+        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", &out, "--quiet", url])
+        .args([format!("sampling.max_new_tokens={TOKENS}"), format!("server.in_flight={IN_FLIGHT}")])
+        .stdout(Stdio::null())
+        .spawn()?;
+    // A process that has ended keeps its times until it is waited for.
+    let stat = format!("/proc/{}/stat", child.id());
+    loop {
+        let text = std::fs::read_to_string(&stat)?;
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        if fields[0] == "Z" {
+            let ticks = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+            return if child.wait()?.success() { Ok(ticks / TICKS) } else { Err("rlt failed".into()) };
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Answers the requests of a connection.
+fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header)?;
+            let header = header.trim_end().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let came = Instant::now();
+        let (status, answer) = answer(&path, &body)?;
+        let counts = path == "/v1/completions" && answer["choices"].is_array();
+        if counts {
+            lock(seen).first.get_or_insert(came);
+            thread::sleep(TAKES.saturating_sub(came.elapsed()));
+        }
+        let answer = answer.to_string();
+        let head = format!(
+            "HTTP/1.1 {status} .\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            answer.len()
+        );
+        let mut stream = stream;
+        stream.write_all(&[head.as_bytes(), answer.as_bytes()].concat())?;
+        if counts {
+            let mut seen = lock(seen);
+            seen.n += 1;
+            seen.last = Some(Instant::now());
+        }
+    }
+}
+
+fn answer(path: &str, body: &[u8]) -> Outcome<(u16, Value)> {
+    Ok(match path {
+        "/v1/models" => {
+            (200, json!({ "data": [{ "id": "policy", "owned_by": "vllm", "max_model_len": 512 }] }))
+        }
+        "/version" => (200, json!({ "version": "scripted" })),
+        "/is_paused" => (200, json!({ "is_paused": false })),
+        "/v1/completions" => {
+            let asked: Value = serde_json::from_slice(body)?;
+            let n = asked["max_tokens"].as_u64().unwrap_or(1) as usize;
+            let ids: Vec<usize> = (0..n).map(|i| 40 + i % 50).collect();
+            let names: Vec<String> = ids.iter().map(|id| format!("token_id:{id}")).collect();
+            let choice = json!({ "index": 0, "text": "", "token_ids": ids, "finish_reason": "length",
+                "prompt_token_ids": asked["prompt"],
+                "logprobs": { "token_logprobs": vec![-1.25; n], "tokens": names } });
+            (200, json!({ "model": "policy", "choices": [choice] }))
+        }
+        _ => (404, json!({ "detail": "Not Found" })),
+    })
+}

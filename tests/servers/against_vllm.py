@@ -1,0 +1,224 @@
+"""Compares what rlt does with a served model and without; run.sh starts the server and calls this.
+
+Prints one line a comparison and ends with 1 where one of them fails.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+# Scores of given tokens agree to this, nats, in f32.
+SCORES = 2e-5
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--rlt", required=True)
+parser.add_argument("--work", type=Path, required=True)
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--server-pid", type=int, required=True)
+parser.add_argument("--turns", type=int, default=3)
+parser.add_argument("--only", nargs="*", help="these works alone")
+args = parser.parse_args()
+
+url = f"http://127.0.0.1:{args.port}"
+served = f"server.url={url}"
+failed = []
+
+
+def check(name: str, holds: bool, figures: str) -> None:
+    print(f"{'ok  ' if holds else 'FAIL'} {name}: {figures}", flush=True)
+    if not holds:
+        failed.append(name)
+
+
+def wait_for_server() -> None:
+    until = time.monotonic() + 900
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass
+        try:
+            os.kill(args.server_pid, 0)
+        except ProcessLookupError:
+            sys.exit(f"vLLM ended; see {args.work}/vllm.log")
+        time.sleep(1)
+    sys.exit(f"vLLM does not start; see {args.work}/vllm.log")
+
+
+def rlt(*words: str) -> dict:
+    """Runs rlt in the work folder and gives its answer."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [args.rlt, *words, "--quiet", "--json"], cwd=args.work, capture_output=True, text=True, timeout=900
+    )
+    if done.returncode != 0:
+        print(f"FAIL rlt {' '.join(words)}: {done.returncode}: {done.stderr.strip()}", flush=True)
+        failed.append(words[0])
+        return {}
+    answer = json.loads(done.stdout.splitlines()[-1])
+    answer["seconds"] = time.monotonic() - begin
+    return answer
+
+
+def rows(name: str) -> list[dict]:
+    path = args.work / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_rows(name: str, content: list[dict]) -> None:
+    (args.work / name).write_text("".join(json.dumps(row) + "\n" for row in content))
+
+
+dice = random.Random(1)
+vocabulary = json.loads((args.work / "model" / "config.json").read_text())["vocab_size"]
+PEOPLE = ["Tom", "Mira", "Ana", "Leo"]
+
+
+def questions(n: int) -> list[dict]:
+    made = []
+    for i in range(n):
+        a, b = dice.randint(1, 60), dice.randint(1, 39)
+        question = f"{PEOPLE[i % 4]} has {a} eggs and buys {b} eggs. How many eggs?"
+        made.append({"id": i, "question": question, "solution": str(a + b)})
+    return made
+
+
+def logprobs() -> None:
+    lengths = [2, 3, 7, 64, 200, 513, 1000] + [dice.randint(2, 120) for _ in range(20)]
+    write_rows("ids.jsonl", [{"ids": [dice.randrange(vocabulary) for _ in range(n)]} for n in lengths])
+    call = ["logprobs", "--model", "model", "--data", "ids.jsonl", "--out"]
+    rlt(*call, "here.jsonl")
+    rlt(*call, "there.jsonl", served)
+    here, there = rows("here.jsonl"), rows("there.jsonl")
+    same = [row["ids"] for row in here] == [row["ids"] for row in there] and len(here) == len(lengths)
+    apart = [
+        abs(a - b)
+        for ours, theirs in zip(here, there)
+        for a, b in zip(ours["logprobs"], theirs["logprobs"])
+        if a is not None
+    ]
+    check("logprobs", same and max(apart) <= SCORES, f"{len(apart)} tokens, at most {max(apart, default=0):.1e} apart")
+
+
+def explain() -> None:
+    write_rows("questions.jsonl", questions(100))
+    call = ["explain", "--model", "model", "--data", "questions.jsonl", "-n", "2", "sampling.max_new_tokens=32", "--out"]
+    rlt(*call, "traces-here.jsonl")
+    rlt(*call, "traces.jsonl", served)
+    here, there = rows("traces-here.jsonl"), rows("traces.jsonl")
+    key = [(row["id"], row["sample"]) for row in here]
+    same = key == [(row["id"], row["sample"]) for row in there] and len(here) == 200
+    if not same:
+        check("explain", False, f"{len(there)} rows there, {len(here)} here")
+        return
+    length = [sum(len(row["completion_ids"]) for row in of) / len(of) for of in (here, there)]
+    check("explain", same, f"{len(there)} rows in the same order; mean tokens {length[0]:.1f} here, {length[1]:.1f} there")
+    rlt(*call, "traces-again.jsonl", served)
+    again = rows("traces-again.jsonl")
+    equal = sum(a["completion_ids"] == b["completion_ids"] for a, b in zip(there, again))
+    check("explain again", equal >= 0.95 * len(there), f"{equal} of {len(there)} completions repeat by their seeds")
+
+
+def score() -> None:
+    call = ["score", "--teacher", "model", "--student", "student", "--data", "traces.jsonl",
+            "reward.teacher_temperature=1", "reward.student_temperature=1", "--out"]
+    rlt(*call, "scores-here.jsonl")
+    rlt(*call, "scores.jsonl", f"teacher_server.url={url}")
+    here, there = rows("scores-here.jsonl"), rows("scores.jsonl")
+    pairs = [(a.get("reward"), b.get("reward")) for a, b in zip(here, there)]
+    same = len(here) == len(there) > 0 and all((a is None) == (b is None) for a, b in pairs)
+    apart = max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
+    check("score", same and apart <= 1e-3, f"{len(there)} rewards, at most {apart:.1e} apart")
+
+
+def evaluate() -> None:
+    write_rows("benchmark.jsonl", questions(40))
+    call = ["eval", "--model", "model", "--task", "benchmark.jsonl", "-n", "2", "sampling.max_new_tokens=32", "--out"]
+    here, there = rlt(*call, "eval-here.json"), rlt(*call, "eval.json", served)
+    figures = f"{json.dumps(there)[:200]}" if there else "no answer"
+    check("eval", bool(there) and here.keys() == there.keys(), figures)
+
+
+def train() -> None:
+    write_rows("train.jsonl", questions(32))
+    call = [
+        "train", "data.path=train.jsonl", "model.path=model", "model.student=student", "grpo.steps=3",
+        "grpo.questions_per_step=2", "grpo.group_size=4", "sampling.max_new_tokens=24", "sampling.temperature=0.7",
+        "optimizer.learning_rate=1e-3", "seed=3",
+    ]
+    local = rlt(*call, "run_dir=run-here")
+    remote = rlt(*call, "run_dir=run-there", served)
+    check("train", bool(local) and bool(remote), "3 steps by a served policy" if remote else "no run")
+    for name in ("run-here", "run-there"):
+        for row in rows(f"{name}/metrics.jsonl"):
+            pattern = "reward_mean|mismatch|behaviou?r|server|sync"
+            shown = {key: value for key, value in row.items() if re.search(pattern, key)}
+            print(f"     {name}: {json.dumps(shown)}", flush=True)
+
+
+# Tokens of the prompts, about.
+PROMPT = 60
+
+# `vllm bench serve`, which the wheel for processors cannot start by that name.
+BENCH = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
+
+
+def bench() -> None:
+    """200 prompts, by turns: rlt, and vLLM's own client with as many tokens in and out.
+
+    That client measures neither its start nor its first request; of rlt, the time of a call with 4 prompts is taken off one
+    with 204.
+    """
+    ours, theirs = [], []
+    for turn in range(args.turns):
+        seconds, tokens = [], []
+        for n in (4, 204):
+            write_rows("many.jsonl", questions(n))
+            out = f"many-{turn}-{n}.jsonl"
+            answer = rlt("explain", "--model", "model", "--data", "many.jsonl", "--out", out,
+                         "sampling.max_new_tokens=32", f"seed={turn}", served, "server.in_flight=64")
+            seconds.append(answer.get("seconds", 0.0))
+            tokens.append(sum(len(row["completion_ids"]) for row in rows(out)))
+        ours.append((seconds[1] - seconds[0], tokens[1] - tokens[0]))
+        done = subprocess.run(
+            [sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+             "--model", "policy", "--tokenizer", str(args.work / "model"), "--dataset-name", "random",
+             "--random-input-len", str(PROMPT), "--random-output-len", str(max(1, round(ours[-1][1] / 200))),
+             "--ignore-eos", "--num-prompts", "200", "--max-concurrency", "64", "--temperature", "0.7",
+             "--seed", str(turn), "--save-result", "--result-dir", str(args.work),
+             "--result-filename", f"bench-{turn}.json", "--disable-tqdm"],
+            capture_output=True, text=True, timeout=600,
+        )
+        if done.returncode != 0:
+            check("bench", False, f"vLLM's client: {done.stderr.strip()[-400:]}")
+            return
+        result = json.loads((args.work / f"bench-{turn}.json").read_text())
+        theirs.append((result["duration"], result["total_output_tokens"]))
+        (a, m), (b, n) = ours[-1], theirs[-1]
+        print(f"     200 prompts: rlt {a:.2f} s for {m} tokens, vLLM's client {b:.2f} s for {n}", flush=True)
+    if args.turns:
+        per_token = [sorted(seconds / tokens for seconds, tokens in of)[len(of) // 2] for of in (ours, theirs)]
+        ratio = per_token[0] / per_token[1]
+        print(f"     by the medians of {args.turns} turns: {ratio:.2f} x of what vLLM's client takes", flush=True)
+
+
+wait_for_server()
+for work in (logprobs, explain, score, evaluate, train, bench):
+    if not args.only or work.__name__ in args.only:
+        work()
+sys.exit(1 if failed else 0)
