@@ -1,12 +1,16 @@
 //! `rlt` on several ranks, as processes that find each other over TCP and under `mpirun` where that is installed: the bytes of
 //! one rank, one line when a rank fails, and nothing lost.
 
+mod outcome;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use outcome::{assert_same, outcome};
 
 const RLT: &str = env!("CARGO_BIN_EXE_rlt");
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
@@ -321,4 +325,116 @@ fn a_job_that_is_stopped_keeps_its_rows_and_goes_on_with_any_number_of_ranks() {
     assert!(said[0].contains("questions are explained") && outputs[0].status.code() == Some(130), "{said:?}");
     run(3, dir, &args("out.jsonl"));
     assert!(fs::read(dir.join("out.jsonl")).unwrap() == fs::read(dir.join("whole.jsonl")).unwrap());
+}
+
+/// A run of GRPO whose weights every step moves, in `run`, with lanes that 1, 2 and 4 ranks can share.
+fn train_args(run: &str, more: &[&str]) -> Vec<String> {
+    let config = format!("{CONFIGS}/short-rl.toml");
+    let settings = [
+        "grpo.steps=8",
+        "grpo.questions_per_step=4",
+        "grpo.group_size=4",
+        "train.lanes=4",
+        "eval.every=4",
+        "sampling.max_new_tokens=24",
+        "checkpoint.every=2",
+    ];
+    let mut args: Vec<String> = ["train", "-q", "-c", &config].map(str::to_owned).into();
+    args.extend(settings.iter().chain(more).map(|&setting| setting.to_owned()));
+    args.push(format!("run_dir={run}"));
+    args
+}
+
+fn as_strs(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn training_leaves_the_same_files_whoever_launches_how_many_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    run(1, dir, &as_strs(&train_args("one", &[])));
+    let whole = outcome(&dir.join("one"));
+    for size in [2, 4] {
+        let name = format!("tcp{size}");
+        run(size, dir, &as_strs(&train_args(&name, &[])));
+        assert_same(&whole, &dir.join(&name), &format!("{size} ranks over TCP"));
+        let name = format!("threads{size}");
+        run(1, dir, &as_strs(&train_args(&name, &[&format!("ranks={size}")])));
+        assert_same(&whole, &dir.join(&name), &format!("{size} ranks as threads"));
+    }
+    for size in [1, 2, 4] {
+        let name = format!("mpi{size}");
+        if run_under_mpi(size, dir, &as_strs(&train_args(&name, &[]))).is_some() {
+            assert_same(&whole, &dir.join(&name), &format!("{size} ranks under mpirun"));
+        }
+    }
+}
+
+/// Some number below `n` that another call does not get.
+fn dice(n: u64) -> u64 {
+    u64::from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos()) / 1000 % n
+}
+
+#[test]
+fn a_random_rank_is_killed_at_random_moments_and_nothing_is_lost() {
+    let kills: usize = std::env::var("RLT_TEST_KILLS").map_or(2, |n| n.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let started = Instant::now();
+    run(1, dir, &as_strs(&train_args("one", &[])));
+    let whole_ms = started.elapsed().as_millis() as u64;
+    let whole = outcome(&dir.join("one"));
+    let args = train_args("killed", &[]);
+    for kill in 0..kills {
+        // Another number of ranks each time.
+        let size = [2, 4, 2][kill % 3];
+        let mut ranks = start(size, dir, &as_strs(&args));
+        std::thread::sleep(Duration::from_millis(200 + dice(whole_ms + 500)));
+        let victim = dice(size as u64) as usize;
+        let was_over = ranks[victim].try_wait().unwrap().is_some();
+        let _ = ranks[victim].kill();
+        let killed = Instant::now();
+        let outputs = ends(ranks);
+        assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+        let said = lines(&outputs);
+        let is_done = outputs.iter().all(|output| output.status.success());
+        let named = said.len() == 1 && said[0].contains(&format!("rank {victim} on "));
+        // Before the ranks have met, and once the run is over, there is nobody to name.
+        let met = !said.iter().any(|line| line.contains("the ranks met") || line.contains("did not"));
+        assert!(is_done || was_over || named || !met, "kill {kill} of rank {victim}: {said:?}");
+    }
+    run(4, dir, &as_strs(&args));
+    assert_same(&whole, &dir.join("killed"), "killed");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_rank_that_hangs_while_it_trains_is_named_when_the_deadline_has_passed() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = train_args("run", &["grpo.steps=500", "eval.every=0"]);
+    let port = free_port();
+    let start = |rank| {
+        let mut command = rank_of(rank, 2, &port, folder.path(), &as_strs(&args));
+        command.env("RLT_RANKS_DEADLINE", "3").spawn().unwrap()
+    };
+    let mut ranks: Vec<Child> = (0..2).map(start).collect();
+    let metrics = folder.path().join("run/metrics.jsonl");
+    let until = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&metrics).map_or(0, |file| file.len()) == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let signal = |name: &str, rank: &Child| {
+        assert!(Command::new("kill").args([name, &rank.id().to_string()]).status().unwrap().success());
+    };
+    signal("-STOP", &ranks[1]);
+    let stopped = Instant::now();
+    let first = ranks.remove(0).wait_with_output().unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(13), "{:?}", stopped.elapsed());
+    signal("-CONT", &ranks[0]);
+    let second = ranks.remove(0).wait_with_output().unwrap();
+    assert!(!first.status.success() && !second.status.success());
+    let said = lines(&[first]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("error: rank 1 on ") && said[0].contains("did not answer for 3 s"), "{said:?}");
 }
