@@ -184,7 +184,7 @@ fn a_rank_of_several_has_its_share_and_sends_the_rest() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let (one, four) = (plan(&[]), plan(&["--ranks=4", "--bandwidth=2", "train.lanes=8"]));
+    let (one, four) = (plan(&[]), plan(&["ranks=4", "--bandwidth=2", "train.lanes=8"]));
     let number = |plan: &Value, path: &str| plan.pointer(path).and_then(Value::as_f64).unwrap();
     let moments = |plan| number(plan, "/stays_bytes/optimizer moments");
     let share = moments(&four) / moments(&one);
@@ -202,7 +202,7 @@ fn a_rank_of_several_has_its_share_and_sends_the_rest() {
     assert_eq!(one["sent_bytes"], serde_json::json!({}));
 
     for (more, line) in [
-        (&["--ranks=3", "train.lanes=8"][..], "train.lanes is 8, and 3 ranks cannot share"),
+        (&["ranks=3", "train.lanes=8"][..], "train.lanes is 8, and 3 ranks cannot share"),
         (&["--bandwidth=0"], "--bandwidth is 0"),
     ] {
         let output = made.plan(more);

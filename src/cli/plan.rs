@@ -1,7 +1,5 @@
 //! `rlt plan`: what a configuration will need.
 
-use std::num::NonZeroUsize;
-
 use clap::{Args, ValueEnum};
 use rlt::plan::{Command, Plan, plan};
 use rlt::{Error, Result};
@@ -23,10 +21,7 @@ pub struct PlanArgs {
     /// Plan for this much memory instead of this machine's
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
-    /// Plan for one of so many ranks
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
-    ranks: NonZeroUsize,
-    /// What a rank sends, and receives at the same time, gigabytes a second
+    /// Where `ranks` is above 1: what a rank sends, and receives at the same time, gigabytes a second
     #[arg(long, value_name = "GB/S", default_value_t = 12.5)]
     bandwidth: f64,
 }
@@ -49,7 +44,7 @@ impl PlanArgs {
         }
         let command = self.command()?;
         model_folder(&config.model.path)?;
-        let mut plan = plan(&config, command, self.ranks.get(), &context.progress)?;
+        let mut plan = plan(&config, command, config.ranks.max(1), &context.progress)?;
         if let Some(gib) = self.memory {
             plan.memory = Some((gib * GIB) as u64);
         }

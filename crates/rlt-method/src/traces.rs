@@ -1,5 +1,6 @@
 //! From completions to trace rows, and from trace rows to what students are distilled on.
 
+pub mod in_memory;
 pub mod scoring;
 pub mod select;
 

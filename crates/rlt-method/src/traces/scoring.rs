@@ -1,7 +1,5 @@
 //! What `rlt score` does: a file of traces to a file of scored traces, in bounded memory, going on after a kill.
 
-mod memory;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,8 +16,6 @@ use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
 use crate::scorer::Scorer;
-
-pub use memory::score_records;
 
 /// How much is written of every trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -194,7 +190,7 @@ fn interrupted(writer: ResumableWriter<Tally>, checked: &CheckedTraces) -> Resul
 }
 
 /// The written form of a row that lacks its question or its solution: no reward, and the reason.
-fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
+pub(super) fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
     let mut columns = record.columns.clone();
     columns.insert("reward".into(), Value::Null);
     columns.insert("parts".into(), json!({ "status": what }));
@@ -203,7 +199,11 @@ fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
 
 impl TraceScorer<'_> {
     /// The written form of `traces`, and how many tokens were scored.
-    fn rows(&self, traces: &[TraceRow], tally: &mut Tally) -> Result<(Vec<Map<String, Value>>, usize)> {
+    pub(super) fn rows(
+        &self,
+        traces: &[TraceRow],
+        tally: &mut Tally,
+    ) -> Result<(Vec<Map<String, Value>>, usize)> {
         let Self { formats, teacher, student, config, detail, tokens_per_batch } = *self;
         let reward = &config.reward;
         let results = score_traces(traces, &formats, teacher, student, reward, tokens_per_batch, &Silent)?;
@@ -243,7 +243,7 @@ impl TraceScorer<'_> {
 }
 
 /// Rows in lots of about `tokens` tokens, taken to be three bytes each; one row at least.
-fn lots(
+pub(super) fn lots(
     mut records: impl Iterator<Item = Result<Record>>,
     tokens: usize,
 ) -> impl Iterator<Item = Result<Vec<Record>>> {
@@ -281,6 +281,7 @@ mod tests {
     use crate::dataset::read_records;
     use crate::prompts::test_chat::test_chat;
     use crate::scorer::TokenTable;
+    use crate::traces::in_memory::score_records;
 
     /// Sets the flag after so many rows.
     struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value};
 
-use super::{Gaps, Tally, TraceScorer, gap_columns, lots};
+use super::scoring::{Gaps, Tally, TraceScorer, gap_columns, lots};
 use crate::config::DataConfig;
 use crate::dataset::{Record, traces_of};
 use crate::error::{Error, Result};
 
-/// The written form of `records`, scored: what [`super::score_file`] writes of the same rows, to the bit. `before_lot` is
+/// The written form of `records`, scored: what [`super::scoring::score_file`] writes of the same rows, to the bit. `before_lot` is
 /// called before each lot of rows, and ends the work with its error.
 ///
 /// # Errors
