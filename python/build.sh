@@ -54,4 +54,4 @@ rm -rf "$here/rlt.data"
 mkdir -p "$scripts"
 trap 'rm -rf "$here/rlt.data"' EXIT
 cp "$CARGO_TARGET_DIR/$target/$folder/$binary" "$scripts/"
-(cd "$here" && maturin build --locked --profile "$profile" --out "$out" "${wheel[@]}")
+(cd "$here" && maturin build --locked --profile "$profile" --compression-level 9 --out "$out" "${wheel[@]}")
