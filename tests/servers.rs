@@ -411,10 +411,5 @@ fn a_thousand_rows_are_those_of_an_undisturbed_run_and_memory_is_flat() {
     assert!(proxy.faults() >= 200, "{} of {}", proxy.faults(), proxy.requests());
     let early = peaks.iter().rev().find(|(n, _)| *n < 300).map(|(_, bytes)| *bytes).unwrap();
     let last = peaks.last().unwrap().1;
-    eprintln!(
-        "{} requests, {} went wrong; peak {early} after 300, {last} at the end",
-        proxy.requests(),
-        proxy.faults()
-    );
     assert!(last < early + (16 << 20), "{early} bytes after 300 requests, {last} at the end");
 }

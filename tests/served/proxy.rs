@@ -215,6 +215,7 @@ fn send(client: &mut TcpStream, head: &str, body: &[u8]) {
 /// Ends a connection as a machine does that has gone: bytes that were not read yet make the system send a reset.
 fn reset(client: TcpStream) {
     drop(client.shutdown(Shutdown::Both));
+    drop(client);
 }
 
 fn is_closed(client: &TcpStream) -> bool {

@@ -453,6 +453,7 @@ struct Answer<'a> {
 }
 
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "as the interface has them")]
 struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -472,6 +473,7 @@ struct Choice {
 }
 
 #[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "as the interface has them")]
 struct Logprobs {
     text_offset: Vec<usize>,
     token_logprobs: Vec<Option<f64>>,

@@ -81,10 +81,11 @@ impl<'de> Visitor<'de> for Item<'_> {
 }
 
 /// A number, whole or not; or something else that stands where one is expected.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) enum Number {
     Whole(i128),
     Other(f64),
+    #[default]
     None,
     NotOne,
 }
@@ -159,12 +160,6 @@ impl<'de> Deserialize<'de> for Number {
 impl<'de> Deserialize<'de> for Neutral {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Ok(Self(from.deserialize_any(Any)?.is_neutral))
-    }
-}
-
-impl Default for Number {
-    fn default() -> Self {
-        Self::None
     }
 }
 

@@ -282,7 +282,9 @@ impl Queue {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.changed.notify_all();
-        waiting.into_iter().for_each(|job| job.answer(Err(Refusal::closing())));
+        for job in waiting {
+            job.answer(Err(Refusal::closing()));
+        }
     }
 }
 
@@ -291,7 +293,8 @@ mod tests {
     use super::*;
 
     fn score(id: u32) -> Work {
-        Work::Score(vec![ScoringGroup::single(vec![id, id], vec![1..2])])
+        let second = 1..2;
+        Work::Score(vec![ScoringGroup::single(vec![id, id], vec![second])])
     }
 
     fn generate(seed: u64) -> Work {
