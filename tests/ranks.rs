@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use outcome::{assert_same, outcome};
-use rlt::config::Config;
+use rlt::config::{Config, TrainConfig};
 use rlt::progress::{Progress, Silent};
 use rlt::run_dir::RunDir;
 use rlt::start;
@@ -201,7 +201,7 @@ fn a_run_that_stops_on_four_ranks_goes_on_on_one_and_ends_on_two() {
         finish(work, &config, &whole, 8);
         stop_after(work, &config, &resumed, 4, 1);
         // What is left out the run's state has.
-        let unset = Config { train: Default::default(), ..config.clone() };
+        let unset = Config { train: TrainConfig::default(), ..config.clone() };
         stop_after(work, &unset, &resumed, 1, 1);
         finish(work, &unset, &resumed, 2);
         assert_same(&outcome(&whole), &resumed, &format!("{work:?}"));

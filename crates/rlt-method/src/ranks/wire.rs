@@ -137,7 +137,9 @@ impl Wire for Cow<'static, str> {
 impl<T: Wire> Wire for Vec<T> {
     fn put(&self, to: &mut Vec<u8>) {
         self.len().put(to);
-        self.iter().for_each(|item| item.put(to));
+        for item in self {
+            item.put(to);
+        }
     }
 
     fn take(from: &mut &[u8]) -> Option<Self> {
@@ -154,7 +156,9 @@ impl<T: Wire> Wire for Vec<T> {
 impl<T: Wire> Wire for Option<T> {
     fn put(&self, to: &mut Vec<u8>) {
         self.is_some().put(to);
-        self.iter().for_each(|item| item.put(to));
+        if let Some(item) = self {
+            item.put(to);
+        }
     }
 
     fn take(from: &mut &[u8]) -> Option<Self> {

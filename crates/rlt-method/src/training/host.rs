@@ -49,7 +49,6 @@ impl Host<'_> {
         let supply = || (self.supply_world)(given, run_dir, rows).map(Some);
         let made = agree(&self.ranks, if self.ranks.is_first() { supply() } else { Ok(None) })?;
         // It is there now.
-        agree(&self.ranks, if made.is_some() { Ok(made) } else { supply() })
-            .map(|config| config.unwrap_or_default())
+        agree(&self.ranks, if made.is_some() { Ok(made) } else { supply() }).map(Option::unwrap_or_default)
     }
 }

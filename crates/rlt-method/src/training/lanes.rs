@@ -127,7 +127,7 @@ impl SharedLanes {
     }
 }
 
-/// Where the gradients of lanes are summed, in the tree of [`SharedLanes::fold`]. What is complete is added up at once, so that no more
+/// Where the gradients of lanes are summed, in their tree. What is complete is added up at once, so that no more
 /// buffers are held than the tree has levels.
 #[derive(Debug)]
 pub struct GradientSum {

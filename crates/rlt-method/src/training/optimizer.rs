@@ -216,7 +216,7 @@ impl Optimizer {
         WholeMoments { optimizer: self, next: 0, failure: None }
     }
 
-    /// Continues after `steps_done` steps with the moments that [`Self::write`] wrote; each rank reads its shards.
+    /// Continues after `steps_done` steps with the moments of a checkpoint; each rank reads its shards.
     ///
     /// # Errors
     /// The file is missing, damaged or of another model.

@@ -434,7 +434,7 @@ impl<'a> Run<'a> {
         row.extend(metrics);
         if self.ranks.size() > 1 {
             let so_far = self.ranks.time_in_collectives();
-            metrics::RANKS_S.put(&mut row, (so_far - self.in_collectives).as_secs_f64());
+            metrics::RANKS_S.put(&mut row, so_far.saturating_sub(self.in_collectives).as_secs_f64());
             self.in_collectives = so_far;
         }
         self.tell_spikes(step, &mut row);
