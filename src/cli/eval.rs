@@ -158,7 +158,21 @@ impl EvalArgs {
                 .map(|chat| chat.reading(config.data.special_tokens));
             let chat = earlier_chat.as_ref().unwrap_or(&chat);
             let student = Author::new(dealt.sampler(), chat, &style)?;
-            reports.push(self.evaluate(context, (&student, &config), task, path, model, partial, done)?);
+            if let Some(served) = located.served() {
+                served.keep_answers(path)?;
+            }
+            reports.push(self.evaluate(
+                context,
+                (&student, &config, &located),
+                task,
+                path,
+                model,
+                partial,
+                done,
+            )?);
+            if let Some(served) = located.served() {
+                served.forget_answers()?;
+            }
         }
         let outs: Vec<&PathBuf> = tasks.iter().map(|(_, path)| path).collect();
         let json: Vec<_> =
@@ -190,7 +204,7 @@ impl EvalArgs {
     fn evaluate(
         &self,
         context: &Context,
-        (student, config): (&Author, &Config),
+        (student, config, located): (&Author, &Config, &LocatedModel),
         task: &Task,
         path: &Path,
         model: &Path,
@@ -206,7 +220,11 @@ impl EvalArgs {
             ..EvalOptions::default()
         };
         let done = usable(done, task, self.n);
-        let mut save = |records: &[QuestionRecord]| partial.append(records);
+        let mut save = |records: &[QuestionRecord]| {
+            partial.append(records)?;
+            located.served().inspect(|served| served.answers_are_written());
+            Ok(())
+        };
         let (summary, records) = resume_task(
             student,
             task,

@@ -120,6 +120,9 @@ impl ExplainArgs {
         let teacher = Author::new(sampler.sampler(), &chat, &style)?;
 
         let mut out = RowWriter::<Done>::begin(&self.out, &work(time))?;
+        if let Some(served) = located.served() {
+            served.keep_answers(&self.out)?;
+        }
         let done = out.state().summary;
         if done.questions > 0 {
             context.progress.note(&format!("going on after {} of {} questions", done.questions, rows.len()));
@@ -154,7 +157,9 @@ impl ExplainArgs {
                 if n_begun == n_questions {
                     rows.extend(to_write.by_ref().map(gap_columns));
                 }
-                out.append(&rows, Done { summary, left_out })
+                out.append(&rows, Done { summary, left_out })?;
+                located.served().inspect(|served| served.answers_are_written());
+                Ok(())
             });
         let summary = match explained {
             Err(Error::Interrupted(what)) => {
@@ -169,6 +174,9 @@ impl ExplainArgs {
             }
             explained => explained?,
         };
+        if let Some(served) = located.served() {
+            served.forget_answers()?;
+        }
         let (written, left_out) = (out.n_rows(), out.state().left_out.clone());
         if written == 0 {
             out.discard()?;

@@ -153,6 +153,9 @@ impl ScoreArgs {
                 vec![(Whose::Teacher, &*teacher_scorer), (Whose::Student, student_scorer)];
             return serve_first_rank(ranks, &Answering { scorers, ..Answering::default() }, stop);
         }
+        let located = [Some(&teacher), own_student.as_ref()];
+        let servers = || located.into_iter().flatten().filter_map(LocatedModel::served);
+        servers().try_for_each(|served| served.keep_answers(&self.out))?;
         let teacher = DealtScorer { own: &*teacher_scorer, whose: Whose::Teacher, ranks };
         let student = DealtScorer { own: student_scorer, whose: Whose::Student, ranks };
         let scorer = TraceScorer {
@@ -162,8 +165,10 @@ impl ScoreArgs {
             config: &config,
             detail,
             tokens_per_batch,
+            on_written: &|| servers().for_each(|served| served.answers_are_written()),
         };
         let tally = score_file(&data, &checked, &self.out, &work(time), &scorer, progress, stop)?;
+        servers().try_for_each(|served| served.forget_answers())?;
         self.answer(context, &tally)
     }
 

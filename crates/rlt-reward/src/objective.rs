@@ -70,6 +70,7 @@ pub fn policy_terms(
 
 impl Term {
     /// What it is where its token counts `weight`, a constant to the gradient.
+    #[must_use]
     pub fn counted(self, weight: f64) -> Self {
         Self { loss: weight * self.loss, derivative: weight * self.derivative, ..self }
     }

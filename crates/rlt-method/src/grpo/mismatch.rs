@@ -60,7 +60,7 @@ mod tests {
         // Ratios 1, 2, 0.5 and 4, the last of which counts 2.
         let row = describe_mismatch(&groups, 5, 0.6, |_| vec![1.0, 2.0, 0.5, 2.0]);
         let near = |name: &str, expected: f64| {
-            assert!((row[name].as_f64().unwrap() - expected).abs() < 1e-6, "{name}")
+            assert!((row[name].as_f64().unwrap() - expected).abs() < 1e-6, "{name}");
         };
         near("mismatch_mean", f64::from(ln2));
         near("mismatch_max", 2.0 * f64::from(ln2));

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use rlt_model::generate::Finish;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 
@@ -29,15 +29,31 @@ pub(super) struct Expected<'a> {
 }
 
 /// A completion as a server tells it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Drawn {
     /// With the stop token.
     pub ids: Vec<u32>,
     /// Nats, one each.
     pub logprobs: Vec<f32>,
+    #[serde(with = "finish")]
     pub finish: Finish,
     /// The same as text, where the server says it.
     pub text: String,
+}
+
+/// How a completion ended, as servers call it.
+mod finish {
+    use rlt_model::generate::Finish;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(finish: &Finish, to: S) -> Result<S::Ok, S::Error> {
+        matches!(finish, Finish::Stop).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Finish, D::Error> {
+        Ok(if bool::deserialize(from)? { Finish::Stop } else { Finish::Length })
+    }
 }
 
 #[derive(Deserialize)]
@@ -321,6 +337,7 @@ mod tests {
     }
 
     /// What a real vLLM 0.32 answered, where it lies beside the project.
+    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     fn recorded(name: &str) -> Option<(Value, Vec<u8>)> {
         let path = format!("{}/../../../shared/servers/vllm-0.32/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let Ok(text) = rlt_files::read_text(path.as_ref(), 1 << 24) else {

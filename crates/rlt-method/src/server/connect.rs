@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::answer::parse;
 use super::fault::Fault;
+use super::journal::Journal;
 use super::pool::Pool;
 use super::retry::wait;
 use super::wire::{Ask, Wire};
@@ -146,6 +147,30 @@ impl Served {
     /// Most requests under way at the same time.
     pub fn in_flight(&self) -> usize {
         self.pool.capacity()
+    }
+
+    /// Keeps answers beside the output `out` until they stand in rows, and finds those that an earlier attempt has left.
+    ///
+    /// # Errors
+    /// The file cannot be read or made.
+    pub fn keep_answers(&self, out: &Path) -> Result<()> {
+        *self.pool.journal() = Journal::beside(out, self.table)?;
+        Ok(())
+    }
+
+    /// All that was answered until now stands in rows.
+    pub fn answers_are_written(&self) {
+        if let Some(journal) = self.pool.journal().as_mut() {
+            journal.is_written();
+        }
+    }
+
+    /// The work is done: nothing is kept.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_answers(&self) -> Result<()> {
+        self.pool.journal().take().map_or(Ok(()), |mut journal| journal.discard())
     }
 
     /// Requests that were asked again.

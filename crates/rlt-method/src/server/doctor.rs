@@ -97,7 +97,7 @@ pub fn examine(
             // No two are the same, so that no cache answers.
             ids: ids.iter().copied().cycle().skip(i % n).take(n).collect::<Vec<u32>>().into(),
             then: rlt_model::ids::TokenIds::default(),
-            scored: vec![1..n],
+            scored: std::iter::once(1..n).collect(),
         };
         let group = ScoringGroup {
             prefix: rlt_model::ids::TokenIds::default(),

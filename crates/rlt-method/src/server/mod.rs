@@ -4,6 +4,7 @@
 //!
 //! - `connect`: who is there; `check`: whether it does what it is wanted for, asked before work begins;
 //! - `request`, `answer` (`sglang`): what is said, and what of an answer is believed;
+//! - `journal`: answers that are in no row yet;
 //! - `wire`: one request; `fault`: why it failed; `retry`, `pool`: how often and how many at a time;
 //! - `sampler`, `scorer`: the two seams;
 //! - `policy`: a policy in training that servers draw from; `weights`: how they get them; `probe`: whether they have them;
@@ -14,6 +15,7 @@ mod check;
 mod connect;
 pub mod doctor;
 mod fault;
+mod journal;
 mod policy;
 mod pool;
 mod probe;

@@ -1,14 +1,17 @@
 //! A bounded number of requests under way, over all addresses, on threads of their own: never on those that compute.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rlt_model::Stop;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::fault::Fault;
+use super::journal::{Journal, Key, key};
 use super::retry::wait;
 use super::wire::{Ask, Wire};
 use crate::error::{Error, Result};
@@ -23,6 +26,7 @@ pub(super) type Reader<T> = dyn Fn(usize, &[u8]) -> std::result::Result<T, Fault
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
+    journal: Mutex<Option<Journal>>,
 }
 
 #[derive(Debug)]
@@ -79,7 +83,8 @@ impl Pool {
         let loads = Mutex::new(vec![Load { under_way: 0, not_before: now }; wires.len()]);
         let (n_retries, n_under_way) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let freed = Condvar::new();
-        Self { shared: Arc::new(Shared { wires, loads, freed, in_flight, retries, n_retries, n_under_way }) }
+        let shared = Arc::new(Shared { wires, loads, freed, in_flight, retries, n_retries, n_under_way });
+        Self { shared, journal: Mutex::new(None) }
     }
 
     /// The addresses.
@@ -102,6 +107,11 @@ impl Pool {
         self.shared.n_under_way.load(Ordering::Relaxed)
     }
 
+    /// Where answers are kept that are in no row yet.
+    pub fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        lock(&self.journal)
+    }
+
     /// Asks everything that `asks` gives, as many at a time as the pool allows and no further ahead, and hands each answer
     /// to `done` with its place as soon as it is there. Threads that still wait for an answer when it returns early end
     /// with that.
@@ -109,14 +119,20 @@ impl Pool {
     /// # Errors
     /// [`rlt_model::Error::Stopped`] at once when it is asked to stop; [`Error::Failed`] with the address and the server's
     /// words when a request cannot be answered. What was answered has been handed over.
-    pub fn run<T: Send + 'static>(
+    pub fn run<T: Send + Serialize + DeserializeOwned + 'static>(
         &self,
         asks: &mut dyn Iterator<Item = Ask>,
         read: &Arc<Reader<T>>,
         stop: Stop,
         done: &mut dyn FnMut(usize, T),
     ) -> Result<()> {
-        let mut asks = asks.enumerate().peekable();
+        let mut journal = self.journal();
+        if let Some(journal) = journal.as_mut() {
+            journal.begin()?;
+        }
+        let mut asks = asks.enumerate();
+        // Of the requests that are open.
+        let mut keys: HashMap<usize, Key> = HashMap::new();
         let queue = Arc::new(Queue {
             waiting: Mutex::new(VecDeque::new()),
             filled: Condvar::new(),
@@ -128,9 +144,18 @@ impl Pool {
         let outcome = loop {
             // One more than there are threads waits: a thread that is done finds it at once.
             while n_open < self.capacity() + 1
-                && let Some(ask) = asks.next()
+                && let Some((place, ask)) = asks.next()
             {
-                lock(&queue.waiting).push_back(ask);
+                if let Some(journal) = journal.as_mut() {
+                    let key = key(&ask);
+                    if let Some(answer) = journal.find(&key) {
+                        journal.keep(key, &answer)?;
+                        done(place, answer);
+                        continue;
+                    }
+                    keys.insert(place, key);
+                }
+                lock(&queue.waiting).push_back((place, ask));
                 queue.filled.notify_one();
                 n_open += 1;
                 if n_threads < self.capacity().min(n_open) {
@@ -157,6 +182,11 @@ impl Pool {
             match answers.recv_timeout(LOOK) {
                 Ok((place, Ok(answer))) => {
                     n_open -= 1;
+                    if let (Some(journal), Some(key)) = (journal.as_mut(), keys.remove(&place))
+                        && let Err(error) = journal.keep(key, &answer)
+                    {
+                        break Err(error);
+                    }
                     done(place, answer);
                 }
                 Ok((_, Err(what))) => break Err(Error::Failed(what)),
@@ -170,10 +200,16 @@ impl Pool {
         // What had been answered by then is not lost.
         for (place, answer) in answers.try_iter() {
             if let Ok(answer) = answer {
+                if let (Some(journal), Some(key)) = (journal.as_mut(), keys.remove(&place)) {
+                    journal.keep(key, &answer)?;
+                }
                 done(place, answer);
             }
         }
-        outcome
+        match (&outcome, journal.as_mut()) {
+            (Err(_), Some(journal)) => journal.commit().and(outcome),
+            _ => outcome,
+        }
     }
 }
 

@@ -64,7 +64,8 @@ impl Probe {
 
     /// Log-probabilities of the sequence under `policy`, here.
     pub fn score_here(&self, policy: &Decoder) -> Result<Vec<f32>> {
-        let group = ScoringGroup::single(self.ids.clone(), vec![1..self.ids.len()]);
+        let after_first = 1..self.ids.len();
+        let group = ScoringGroup::single(self.ids.clone(), vec![after_first]);
         let mut scores = policy.token_logprobs(&[group], 1.0, self.ids.len())?;
         Ok(scores.pop().and_then(|mut group| group.pop()).unwrap_or_default())
     }

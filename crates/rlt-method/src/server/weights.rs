@@ -52,33 +52,18 @@ impl Served {
                 ServerKind::Openai | ServerKind::Auto => {
                     return refuse("a policy that is trained needs vLLM, SGLang or rlt serve");
                 }
-                ServerKind::Sglang => {}
-                ServerKind::Vllm if self.is_paused(wire).is_none() => {
+                ServerKind::Vllm if is_paused(wire).is_none() => {
                     return refuse(
                         "start vLLM with VLLM_SERVER_DEV_MODE=1 (on an address that only you reach)",
                     );
                 }
-                ServerKind::Rlt if self.allows_no_folder(wire) => {
+                ServerKind::Rlt if allows_no_folder(wire) => {
                     return refuse("start rlt serve with --reload-dir and the folder of the run");
                 }
-                ServerKind::Vllm | ServerKind::Rlt => {}
+                ServerKind::Vllm | ServerKind::Rlt | ServerKind::Sglang => {}
             }
         }
         Ok(())
-    }
-
-    /// Whether `rlt serve` says, of a folder that does not exist, that it may load from none.
-    fn allows_no_folder(&self, wire: &Wire) -> bool {
-        let nowhere =
-            json!({ "method": "reload_weights", "kwargs": { "weights_path": "/nowhere/of/rlt/doctor" } });
-        let answer = ask_now(wire, &Ask::post("/collective_rpc", &nowhere, MOST));
-        answer.is_err_and(|fault| fault.what().contains("no folder was allowed"))
-    }
-
-    /// Whether it is paused; none of a server that cannot be.
-    fn is_paused(&self, wire: &Wire) -> Option<bool> {
-        let bytes = ask_now(wire, &Ask::get("/is_paused")).ok()?;
-        parse(&bytes).ok().map(|Pausable { is_paused }| is_paused)
     }
 
     /// Refuses servers that are paused: they take requests, call themselves healthy and answer nothing.
@@ -86,7 +71,7 @@ impl Served {
     /// # Errors
     /// [`Error::Usage`] with what makes them go on.
     pub(super) fn check_not_paused(&self) -> Result<()> {
-        let paused = self.pool.wires().iter().find(|wire| self.is_paused(wire) == Some(true));
+        let paused = self.pool.wires().iter().find(|wire| is_paused(wire) == Some(true));
         paused.map_or(Ok(()), |wire| {
             let (table, address) = (self.table, wire.address());
             Err(Error::Usage(format!(
@@ -173,4 +158,18 @@ impl Served {
             fault.what()
         ))
     }
+}
+
+/// Whether `rlt serve` says, of a folder that does not exist, that it may load from none.
+fn allows_no_folder(wire: &Wire) -> bool {
+    let nowhere =
+        json!({ "method": "reload_weights", "kwargs": { "weights_path": "/nowhere/of/rlt/doctor" } });
+    let answer = ask_now(wire, &Ask::post("/collective_rpc", &nowhere, MOST));
+    answer.is_err_and(|fault| fault.what().contains("no folder was allowed"))
+}
+
+/// Whether a server is paused; none of one that cannot be.
+fn is_paused(wire: &Wire) -> Option<bool> {
+    let bytes = ask_now(wire, &Ask::get("/is_paused")).ok()?;
+    parse(&bytes).ok().map(|Pausable { is_paused }| is_paused)
 }

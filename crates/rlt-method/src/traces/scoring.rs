@@ -109,6 +109,8 @@ pub struct TraceScorer<'a> {
     pub detail: Detail,
     /// Tokens computed at a time.
     pub tokens_per_batch: usize,
+    /// Told whenever all that was scored stands in rows.
+    pub on_written: &'a dyn Fn(),
 }
 
 /// Scores the rows of `data` into `out`. `work` describes everything that decides the bytes (models, settings,
@@ -168,6 +170,7 @@ pub fn score_file(
         if let Err(error) = writer.append(&rows, tally) {
             return Err(with_rows_kept(error, writer.has_committed()));
         }
+        (scorer.on_written)();
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
@@ -204,7 +207,7 @@ impl TraceScorer<'_> {
         traces: &[TraceRow],
         tally: &mut Tally,
     ) -> Result<(Vec<Map<String, Value>>, usize)> {
-        let Self { formats, teacher, student, config, detail, tokens_per_batch } = *self;
+        let Self { formats, teacher, student, config, detail, tokens_per_batch, on_written: _ } = *self;
         let reward = &config.reward;
         let results = score_traces(traces, &formats, teacher, student, reward, tokens_per_batch, &Silent)?;
         let adding = Adding::of(config, formats.style);
@@ -327,6 +330,7 @@ mod tests {
             config: &Config::default(),
             detail: Detail::Ledger,
             tokens_per_batch: 40,
+            on_written: &|| (),
         };
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
             score_file(&data, &checked, out, "w", &scorer, progress, stop)
