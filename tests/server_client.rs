@@ -1,8 +1,10 @@
 //! Commands with a model behind `rlt serve`, beside the same commands with the model here.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rlt::worlds::{ModelShape, Sizes, World, WorldContent};
 use rlt_model::Decoder;
@@ -187,6 +189,26 @@ fn a_served_policy_is_trained_as_one_that_is_here() {
         .collect();
     assert_eq!(served, ["step-000003"]);
 
+    // Killed wherever it is, the same command goes on as if nothing had happened.
+    let killed = [&common[..], &["run_dir=runs/killed", &url]].concat();
+    for wait_ms in [400, 900] {
+        let mut child =
+            rlt().current_dir(dir.path()).args(&killed).arg("-q").stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    succeeds(dir.path(), &killed);
+    let again = rows(&dir.path().join("runs/killed/metrics.jsonl"));
+    let untimed = |row: &Value| {
+        let columns = row.as_object().unwrap().iter();
+        columns
+            .filter(|(name, _)| !rlt::metrics::is_time(name) && *name != "server_retries")
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert!(again.iter().map(untimed).eq(there.iter().map(untimed)), "{again:?}\n{there:?}");
+
     // A step ahead lags by one step, and no more.
     succeeds(dir.path(), &[&common[..], &["run_dir=runs/ahead", "rollout.steps_ahead=1", &url]].concat());
     let lags: Vec<u64> = rows(&dir.path().join("runs/ahead/metrics.jsonl"))
@@ -194,6 +216,78 @@ fn a_served_policy_is_trained_as_one_that_is_here() {
         .map(|row| row["version_lag_max"].as_u64().unwrap())
         .collect();
     assert_eq!(lags, [0, 1, 1]);
+}
+
+/// A request without a body.
+fn post(url: &str, path: &str) {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_does_not_wait_for_a_server_and_the_same_command_goes_on() {
+    let dir = folder();
+    let server = serve(dir.path(), &[]);
+    let url = format!("server.url={}", server.url);
+    let explain = ["explain", "--data", "rows.jsonl", "-n", "24", "sampling.max_new_tokens=48"];
+    succeeds(dir.path(), &[&explain[..], &["--model", "model", "--out", "here.jsonl"]].concat());
+    let there =
+        [&explain[..], &["--model", "text", "--out", "there.jsonl", "server.in_flight=1", &url]].concat();
+    let mut child = rlt().current_dir(dir.path()).args(&there).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    // It takes requests, calls itself healthy and answers none.
+    post(&server.url, "/pause?mode=wait");
+    std::thread::sleep(Duration::from_millis(300));
+    let (asked, pid) = (Instant::now(), child.id().to_string());
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(status.success() || status.code() == Some(130), "{status}");
+    post(&server.url, "/resume");
+    succeeds(dir.path(), &there);
+    assert_eq!(rows(&dir.path().join("here.jsonl")), rows(&dir.path().join("there.jsonl")));
+    // Nothing is left beside it.
+    let hidden = std::fs::read_dir(dir.path()).unwrap().flatten();
+    let hidden: Vec<_> =
+        hidden.map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with('.')).collect();
+    assert_eq!(hidden, [""; 0]);
+}
+
+#[test]
+fn a_served_model_needs_no_memory_here() {
+    let dir = folder();
+    let planned = |more: &[&str]| -> Value {
+        let plan = [
+            "plan",
+            "--for",
+            "train",
+            "model.path=model",
+            "model.student=model",
+            "data.path=rows.jsonl",
+            "--json",
+        ];
+        let output =
+            run(dir.path(), &[&plan[..], &["reward.student_temperature=1", "grpo.beta=0"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // Nobody is asked: nothing listens there.
+    let served = planned(&["server.url=http://127.0.0.1:9", "student_server.url=http://127.0.0.1:9"]);
+    let here = planned(&[]);
+    assert!(here["stays_bytes"]["student"].as_u64().unwrap() > 0, "{here}");
+    assert_eq!(served["stays_bytes"]["student"].as_u64().unwrap_or(0), 0, "{served}");
+    assert!(
+        here["step_s"].get("generation").is_some() && served["step_s"].get("generation").is_none(),
+        "{served}"
+    );
 }
 
 #[test]
