@@ -25,7 +25,7 @@ pub(super) fn probe(model: &Path) -> Result<f64> {
     let vocabulary = decoder.config().vocab_size as u32;
     let group = |row: u32| {
         let ids: Vec<u32> = (0..256).map(|place| (row * 31 + place * 7) % vocabulary).collect();
-        ScoringGroup::single(ids, vec![1..256])
+        ScoringGroup::single(ids, std::iter::once(1..256).collect())
     };
     let groups: Vec<ScoringGroup> = (0..16).map(group).collect();
     decoder.token_logprobs(&groups, 1.0, 4096)?;
