@@ -81,7 +81,7 @@ fn table(result: &DemoResult) -> String {
 fn example(which: &str, sample: &Sample) -> String {
     let indented = |text: &str| {
         let lines = text.trim().lines().filter(|line| !line.trim().is_empty());
-        lines.map(|line| format!("    {line}\n")).collect::<String>()
+        lines.fold(String::new(), |text, line| text + "    " + line + "\n")
     };
     format!(
         "the {which} explanation shown of the teacher after RL, reward {:.2}:\n  question\n{}  solution\n{}  explanation\n{}",

@@ -62,7 +62,8 @@ impl NewArgs {
         };
         let write = |folder: &Path| -> Result<()> {
             for (name, text) in FILES {
-                let text = if name.ends_with(".toml") { fill(text) } else { text.to_owned() };
+                // Only the configurations hold places to fill.
+                let text = fill(text);
                 write_atomic(&folder.join(name), text.as_bytes())?;
             }
             Ok(())
