@@ -35,6 +35,9 @@ struct Seen {
     first: Option<Instant>,
     last: Option<Instant>,
     n: usize,
+    under_way: usize,
+    /// How long nothing was under way after the first.
+    idle: Duration,
 }
 
 fn main() -> Outcome<()> {
@@ -63,9 +66,10 @@ fn main() -> Outcome<()> {
         let took = seen.first.zip(seen.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
         let least = seen.n as f64 / IN_FLIGHT as f64 * TAKES.as_secs_f64();
         println!(
-            "{n} rows: {} requests in {took:.3} s, {:.1} % of what the pool allows",
+            "{n} rows: {} requests in {took:.3} s, {:.1} % of what the pool allows; nothing was under way for {:.3} s",
             seen.n,
-            100.0 * least / took
+            100.0 * least / took,
+            seen.idle.as_secs_f64()
         );
     }
     let each = (seconds[1] - seconds[0]) / (ROWS[1] - ROWS[0]) as f64;
@@ -135,7 +139,13 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
         let (status, answer) = answer(&path, &body)?;
         let counts = path == "/v1/completions" && answer["choices"].is_array();
         if counts {
-            lock(seen).first.get_or_insert(came);
+            let mut seen = lock(seen);
+            seen.first.get_or_insert(came);
+            if let (0, Some(last)) = (seen.under_way, seen.last) {
+                seen.idle += came.saturating_duration_since(last);
+            }
+            seen.under_way += 1;
+            drop(seen);
             thread::sleep(TAKES.saturating_sub(came.elapsed()));
         }
         let answer = answer.to_string();
@@ -148,6 +158,7 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
         if counts {
             let mut seen = lock(seen);
             seen.n += 1;
+            seen.under_way -= 1;
             seen.last = Some(Instant::now());
         }
     }
