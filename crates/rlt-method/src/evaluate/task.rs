@@ -126,7 +126,7 @@ pub fn run_task(
 /// `save`. The result is that of an uninterrupted call.
 ///
 /// # Errors
-/// As [`run_task`], and what `save` reports; [`Error::Interrupted`] after `stop`.
+/// As [`run_task`], and what `save` reports; [`crate::Error::Interrupted`] after `stop`.
 pub fn resume_task(
     student: &Author,
     task: &Task,
