@@ -182,10 +182,10 @@ def bench() -> None:
     """200 prompts, by turns: rlt, and vLLM's own client with as many tokens in and out.
 
     That client measures neither its start nor its first request; of rlt, the time of a call with 4 prompts is taken off one
-    with 204.
+    with 204. The first turn warms the server up and does not count.
     """
     ours, theirs = [], []
-    for turn in range(args.turns):
+    for turn in range(args.turns + 1 if args.turns else 0):
         seconds, tokens = [], []
         for n in (4, 204):
             write_rows("many.jsonl", questions(n))
@@ -212,7 +212,7 @@ def bench() -> None:
         (a, m), (b, n) = ours[-1], theirs[-1]
         print(f"     200 prompts: rlt {a:.2f} s for {m} tokens, vLLM's client {b:.2f} s for {n}", flush=True)
     if args.turns:
-        per_token = [sorted(seconds / tokens for seconds, tokens in of)[len(of) // 2] for of in (ours, theirs)]
+        per_token = [sorted(seconds / tokens for seconds, tokens in of)[len(of) // 2] for of in (ours[1:], theirs[1:])]
         ratio = per_token[0] / per_token[1]
         print(f"     by the medians of {args.turns} turns: {ratio:.2f} x of what vLLM's client takes", flush=True)
 
