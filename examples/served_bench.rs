@@ -5,6 +5,7 @@
 //! cargo build --release --workspace --bins --examples
 //! target/release/examples/served_bench target/release/rlt
 //! ```
+#![expect(clippy::print_stdout, reason = "it says what it measured")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

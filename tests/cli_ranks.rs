@@ -1,5 +1,6 @@
 //! `rlt` on several ranks, as processes that find each other over TCP and under `mpirun` where that is installed: the bytes of
 //! one rank, one line when a rank fails, and nothing lost.
+#![expect(clippy::print_stdout, reason = "it says what is skipped")]
 
 mod outcome;
 

@@ -62,8 +62,8 @@ fn of_prompt(choice: &Value) -> Vec<Option<f32>> {
 fn scores_are_those_of_rlt_logprobs_bit_for_bit_however_they_are_asked_for() {
     let dir = folder(256);
     let rows = sequences(40, 200);
-    let lines: String = rows.iter().map(|ids| format!("{}\n", json!({ "ids": ids }))).collect();
-    std::fs::write(dir.path().join("rows.jsonl"), lines).unwrap();
+    let lines: Vec<String> = rows.iter().map(|ids| json!({ "ids": ids }).to_string()).collect();
+    std::fs::write(dir.path().join("rows.jsonl"), lines.join("\n")).unwrap();
     Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
         .current_dir(dir.path())
         .args(["logprobs", "--model", "model", "--data", "rows.jsonl", "--out", "out.jsonl", "-q"])
@@ -262,7 +262,7 @@ fn probe(server: &Served) -> Vec<Option<f32>> {
 
 /// The same scores by the weights of a folder.
 fn local_probe(model: &Path) -> Vec<Option<f32>> {
-    let group = ScoringGroup::single(vec![5, 6, 7, 8, 9], vec![1..5]);
+    let group = ScoringGroup::single(vec![5, 6, 7, 8, 9], std::iter::once(1..5).collect());
     let scored = Decoder::load(model).unwrap().token_logprobs(&[group], 1.0, 100).unwrap();
     std::iter::once(None).chain(scored[0][0].iter().copied().map(Some)).collect()
 }

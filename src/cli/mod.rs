@@ -222,6 +222,7 @@ mod tests {
 
     /// The page of the documentation about every command: what `--help` says.
     fn commands_page() -> String {
+        use std::fmt::Write;
         let mut program = Cli::command().term_width(100);
         program.build();
         let mut page = String::from(
@@ -229,7 +230,7 @@ mod tests {
         );
         let mut section = |title: &str, help: String| {
             let help: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
-            page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n")));
+            writeln!(page, "\n## {title}\n\n```text\n{}\n```", help.join("\n")).unwrap();
         };
         section("rlt", program.clone().render_long_help().to_string());
         for command in program.get_subcommands_mut().filter(|command| command.get_name() != "help") {

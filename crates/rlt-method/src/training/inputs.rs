@@ -334,7 +334,8 @@ mod tests {
 
     #[test]
     fn a_rank_that_reads_other_things_is_named_on_all() {
-        let refused = |change: fn(&mut Inputs)| {
+        type Change = fn(&mut Inputs);
+        let refused = |change: Change| {
             rlt_ranks::on_threads(3, |ranks| {
                 let config = Some(Box::default());
                 let mut inputs =
@@ -346,7 +347,7 @@ mod tests {
             })
         };
         assert!(refused(|_| ()).into_iter().all(|checked| checked.is_ok()));
-        let changes: [(fn(&mut Inputs), &str); 3] = [
+        let changes: [(Change, &str); 3] = [
             (|inputs| inputs.seed = 4, "seed;"),
             (|inputs| inputs.style = Some("2".into()), "the file of prompts.style;"),
             (
