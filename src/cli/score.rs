@@ -46,7 +46,7 @@ pub struct ScoreArgs {
     /// Add the per-token arrays: texts, log-probabilities (nats) and D_j
     #[arg(long)]
     ledger: bool,
-    /// Stop at the first row without a question or a solution; else such rows are written with the reason
+    /// Stop at the first row whose question or solution is empty; without this such rows are written with the reason
     #[arg(long)]
     strict: bool,
     #[arg(long, value_name = "N", value_parser = parse_positive, help = TOKENS_HELP)]
