@@ -119,7 +119,7 @@ fn the_page_of_a_run_that_goes_on_reloads_itself() {
     assert!(alive.contains(r#"<meta http-equiv="refresh" content="20">"#), "{}", &alive[..600]);
     assert!(
         visible_text(&alive)
-            .contains("The run is not finished: this page loads itself again every 20 seconds.")
+            .contains("The run is not finished: this page refreshes itself every 20 seconds.")
     );
     fs::create_dir(dir.join("model")).unwrap();
     let ended = report_of(&dir);

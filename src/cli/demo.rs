@@ -17,7 +17,7 @@ use super::interrupt::stop_flag;
 /// and both answer held-out questions. An interrupted demo goes on with the same command.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Every stage in some twenty seconds: too little of each to show what the method is worth
+    /// Every stage in half a minute or so: too little of each to show what the method is worth
     #[arg(long)]
     tiny: bool,
     /// Seed of everything

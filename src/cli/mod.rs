@@ -51,7 +51,7 @@ use common::{Context, GlobalArgs};
     version,
     after_help = "Exit codes: 0 done, 1 the work failed, 2 the call was wrong, 130 interrupted\n\
         Environment: RLT_SIMD (sse2, avx2, avx512, avx512bf16, amx, neon) the highest instruction set\n\
-        that are used (docs/NUMERICS.md)"
+        that is used (docs/NUMERICS.md)"
 )]
 struct Cli {
     #[command(flatten)]

@@ -23,7 +23,7 @@ pub(super) struct Page {
     style: &'static str,
     title: String,
     kind: RunKind,
-    /// The page loads itself again every so many seconds; none where the run is over.
+    /// The page refreshes itself every so many seconds; none where the run is over.
     reload_s: Option<u32>,
     /// Short facts under the title.
     facts: Vec<String>,
