@@ -4,6 +4,7 @@ use rlt_ranks::Ranks;
 
 use super::message::{Order, to_bytes};
 use crate::error::Result;
+use crate::ranks::agree;
 
 /// Sends the other ranks home. Rank 0 calls it when the work is done; without it they take its end for a loss.
 ///
@@ -19,16 +20,7 @@ pub(super) fn order(ranks: &Ranks, order: &Order) -> Result<()> {
     Ok(())
 }
 
-/// Every rank's answer to an order, on all ranks; the error of the first that has one.
+/// Every rank's answer to an order, on rank 0; on all ranks the error of the first that has one.
 pub(super) fn collect(ranks: &Ranks, own: Result<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
-    let said = own.as_ref().err().map(ToString::to_string);
-    let first = ranks.first_error(said)?;
-    match (first, own) {
-        (None, Ok(own)) => Ok(ranks.gather_to_first(&own)?),
-        // The own error keeps its kind.
-        (_, Err(error)) => Err(error),
-        (Some((rank, why)), Ok(_)) => {
-            Err(rlt_ranks::Error::Failed { rank, host: ranks.host(rank), why }.into())
-        }
-    }
+    Ok(ranks.gather_to_first(&agree(ranks, own)?)?)
 }

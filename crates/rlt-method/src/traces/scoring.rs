@@ -139,18 +139,9 @@ pub fn score_file(
     let records = RecordStream::open(&data.path, data.max_rows)?.skip(done as usize);
     let (started, mut n_tokens) = (Instant::now(), 0);
     for lot in lots(records, scorer.tokens_per_batch) {
-        let lot = lot?;
-        let mut traces = Vec::new();
-        // Each with how many traces stand before it.
-        let mut gaps = Vec::new();
-        for record in &lot {
-            match traces_of(record, data, scorer.formats.style) {
-                Err(Error::Gap { what, .. }) => gaps.push((traces.len(), gap_columns(record, &what))),
-                outcome => traces.extend(outcome?),
-            }
-        }
+        let lot = Lot::of(&lot?, data, scorer.formats.style, Gaps::Written)?;
         let mut tally = writer.state().clone();
-        let (mut rows, n) = match scorer.rows(&traces, &mut tally) {
+        let (rows, n) = match scorer.rows(&lot.traces, &mut tally) {
             Err(Error::Model(rlt_model::Error::Stopped)) => return Err(interrupted(writer, checked)?),
             Err(error) => {
                 // Whoever scores may be back later: what it has scored is made safe.
@@ -161,18 +152,16 @@ pub fn score_file(
             }
             Ok(scored) => scored,
         };
-        tally.gaps += gaps.len() as u64;
-        for (before, columns) in gaps.into_iter().rev() {
-            rows.insert(before, columns);
-        }
-        tally.rows += lot.len() as u64;
+        let n_rows = lot.n_rows as u64;
+        tally.gaps += lot.gaps.len() as u64;
+        tally.rows += n_rows;
         n_tokens += n;
-        if let Err(error) = writer.append(&rows, tally) {
+        if let Err(error) = writer.append(&lot.with_gaps(rows), tally) {
             return Err(with_rows_kept(error, writer.has_committed()));
         }
         (scorer.on_written)();
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
-        progress.advance(lot.len() as u64, &format!("{rate:.0} scored tokens/s"));
+        progress.advance(n_rows, &format!("{rate:.0} scored tokens/s"));
         if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
             return Err(interrupted(writer, checked)?);
         }
@@ -192,8 +181,43 @@ fn interrupted(writer: ResumableWriter<Tally>, checked: &CheckedTraces) -> Resul
     Ok(Error::Interrupted(what))
 }
 
+/// Rows that are scored together.
+pub(super) struct Lot {
+    pub traces: Vec<TraceRow>,
+    /// The written form of the rows that lack something, each with how many traces stand before it.
+    gaps: Vec<(usize, Map<String, Value>)>,
+    n_rows: usize,
+}
+
+impl Lot {
+    /// The traces of `records`.
+    ///
+    /// # Errors
+    /// As [`traces_of`], but [`Error::Gap`] only where `gaps` refuses them.
+    pub fn of(records: &[Record], data: &DataConfig, style: &PromptStyle, gaps: Gaps) -> Result<Self> {
+        let mut lot = Self { traces: Vec::new(), gaps: Vec::new(), n_rows: records.len() };
+        for record in records {
+            match traces_of(record, data, style) {
+                Err(Error::Gap { what, .. }) if gaps == Gaps::Written => {
+                    lot.gaps.push((lot.traces.len(), gap_columns(record, &what)));
+                }
+                outcome => lot.traces.extend(outcome?),
+            }
+        }
+        Ok(lot)
+    }
+
+    /// The written form of all rows, given that of the traces.
+    pub fn with_gaps(self, mut rows: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
+        for (before, columns) in self.gaps.into_iter().rev() {
+            rows.insert(before, columns);
+        }
+        rows
+    }
+}
+
 /// The written form of a row that lacks its question or its solution: no reward, and the reason.
-pub(super) fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
+fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
     let mut columns = record.columns.clone();
     columns.insert("reward".into(), Value::Null);
     columns.insert("parts".into(), json!({ "status": what }));
