@@ -3,6 +3,7 @@
 //! ```text
 //! cargo build --release -p rlt-ranks --example reduce
 //! mpirun -n 4 target/release/examples/reduce        # megabytes as an argument; 100 without
+//! target/release/examples/reduce 100 4              # with a number of threads, ranks that are threads
 //! ```
 #![expect(clippy::print_stdout, reason = "it says what it measured")]
 
@@ -10,27 +11,35 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rlt_ranks::{Error, Launch, OnLoss};
+use rlt_ranks::{Error, Launch, OnLoss, Ranks, on_threads};
 
 /// Times whose median is said.
 const TIMES: usize = 5;
 
 fn main() -> Result<(), Error> {
-    let megabytes: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100);
+    let mut numbers = std::env::args().skip(1).map_while(|text| text.parse().ok());
+    let (megabytes, threads) = (numbers.next().unwrap_or(100), numbers.next());
+    if let Some(threads) = threads {
+        return on_threads(threads, |ranks| measure(&ranks, megabytes)).into_iter().collect();
+    }
     let on_loss: OnLoss = Arc::new(|_| std::process::exit(1));
     let (launch, settings) = Launch::from_environment()?;
-    let ranks = launch.join(settings, &on_loss)?;
+    measure(&launch.join(settings, &on_loss)?, megabytes)
+}
+
+fn measure(ranks: &Ranks, megabytes: usize) -> Result<(), Error> {
     let (n, size) = (megabytes * 250_000, ranks.size());
     let shards: Vec<Range<usize>> = (0..size).map(|rank| n * rank / size..n * (rank + 1) / size).collect();
-    let mut numbers: Vec<f32> = (0..n).map(|i| (i % 17) as f32 + ranks.rank() as f32).collect();
+    let numbers: Vec<f32> = (0..n).map(|i| (i % 17) as f32 + ranks.rank() as f32).collect();
+    let mut sum = vec![0.0; n];
     let mut seconds = [Vec::new(), Vec::new()];
     // The first time warms up.
     for time in 0..=TIMES {
         ranks.barrier()?;
         let started = Instant::now();
-        let mine = ranks.reduce_shards(&numbers, &shards)?;
+        ranks.reduce_shards_into(&numbers, &shards, &mut sum[shards[ranks.rank()].clone()])?;
         let reduced = started.elapsed().as_secs_f64();
-        ranks.gather_shards(&mine, &shards, &mut numbers)?;
+        ranks.gather_shards(&mut sum, &shards)?;
         ranks.barrier()?;
         if time > 0 {
             seconds[0].push(reduced);
@@ -43,7 +52,7 @@ fn main() -> Result<(), Error> {
             seconds[TIMES / 2]
         };
         let [reduced, all] = seconds.each_mut().map(median);
-        println!("{size} ranks, {megabytes} MB: reduced to shards {reduced:.3} s, and gathered {all:.3} s");
+        println!("{size} ranks, {megabytes} MB: reduced to shards {reduced:.4} s, and gathered {all:.4} s");
     }
     ranks.leave();
     Ok(())

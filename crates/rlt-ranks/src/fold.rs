@@ -21,6 +21,41 @@ pub fn fold_in_pairs<T>(parts: &mut [T], mut add: impl FnMut(&mut T, &T)) {
     }
 }
 
+/// Numbers that are added up at a time, so that sums of parts stay in the nearest cache.
+const TILE: usize = 1024;
+
+/// The sum of `parts`, which are as long as `into`, in the order of [`fold_in_pairs`].
+pub(crate) fn sum_in_pairs(parts: &[&[f32]], into: &mut [f32]) {
+    let mut tile: Vec<&[f32]> = Vec::with_capacity(parts.len());
+    for (index, into) in into.chunks_mut(TILE).enumerate() {
+        let start = index * TILE;
+        tile.clear();
+        tile.extend(parts.iter().map(|part| &part[start..start + into.len()]));
+        sum_of_tile(&tile, into);
+    }
+}
+
+fn sum_of_tile(parts: &[&[f32]], into: &mut [f32]) {
+    match parts {
+        [] => into.fill(0.0),
+        [part] => into.copy_from_slice(part),
+        [a, b] => into.iter_mut().zip(*a).zip(*b).for_each(|((into, a), b)| *into = a + b),
+        [a, b, c, d] => {
+            let pairs = a.iter().zip(*b).zip(c.iter().zip(*d));
+            into.iter_mut().zip(pairs).for_each(|(into, ((a, b), (c, d)))| *into = (a + b) + (c + d));
+        }
+        _ => {
+            // The tree's last sum is of the largest complete subtree and the rest.
+            let (first, rest) = parts.split_at(parts.len().next_power_of_two() / 2);
+            sum_of_tile(first, into);
+            let mut of_rest = [0.0; TILE];
+            let of_rest = &mut of_rest[..into.len()];
+            sum_of_tile(rest, of_rest);
+            into.iter_mut().zip(of_rest).for_each(|(into, other)| *into += *other);
+        }
+    }
+}
+
 /// The lanes of a rank; none where `lanes` lanes cannot be dealt to `ranks` ranks so that each has a subtree: the lanes of a
 /// rank must be a power of two, or there must be one rank.
 pub fn lanes_of(rank: usize, ranks: usize, lanes: usize) -> Option<Range<usize>> {
@@ -47,6 +82,20 @@ mod tests {
         assert_eq!(tree(1), "0");
         assert_eq!(tree(4), "((0+1)+(2+3))");
         assert_eq!(tree(6), "(((0+1)+(2+3))+(4+5))");
+    }
+
+    #[test]
+    fn arrays_are_summed_in_that_tree() {
+        for n in 1..=17 {
+            let part = |part: usize| -> Vec<f32> {
+                (0..2 * TILE + 5).map(|i| ((i * 7919 + part * 104_729) % 1009) as f32 * 0.37).collect()
+            };
+            let mut parts: Vec<Vec<f32>> = (0..n).map(part).collect();
+            let mut sum = vec![f32::NAN; parts[0].len()];
+            sum_in_pairs(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut sum);
+            fold_in_pairs(&mut parts, |into, other| into.iter_mut().zip(other).for_each(|(a, b)| *a += b));
+            assert_eq!(sum, parts[0], "{n} parts");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod launch;
 mod mpi;
 mod ranks;
 mod settings;
+mod shards;
 mod tcp;
 mod threads;
 mod transport;

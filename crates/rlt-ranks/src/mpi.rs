@@ -6,13 +6,14 @@
 
 mod abi;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::settings::{OnLoss, Settings};
-use crate::transport::{Call, Kind, Patience, Transport, host_name};
+use crate::transport::{AHEAD, Call, Inflow, Kind, Patience, Transport, host_name};
 use abi::{Library, Request};
 
 pub(crate) use abi::library_names;
@@ -119,9 +120,12 @@ impl Transport for Mpi {
             }
         }
         let mut patience = Patience::new(self.deadline);
-        while let Some(&(rank, _)) = requests.first() {
+        while let Some(&(rank, _)) = requests.last() {
             let before = requests.len();
-            requests.retain_mut(|(_, request)| !self.library.is_done(request));
+            // Every look lets the library work on all of them: one that is not done is enough.
+            while requests.last_mut().is_some_and(|(_, request)| self.library.is_done(request)) {
+                requests.pop();
+            }
             if requests.len() < before {
                 patience.moved();
             } else if let Err(error) = patience.wait(call, || (rank, self.host(rank))) {
@@ -131,6 +135,62 @@ impl Transport for Mpi {
         Ok(())
     }
 
+    fn stream(&self, call: &Call, outgoing: &[(usize, &[f32])], inflow: &mut Inflow) -> Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = UnderWay::default();
+        let mut sends: Vec<_> = outgoing.iter().map(|(to, part)| (*to, part.chunks(inflow.piece))).collect();
+        under_way.sends.resize_with(sends.len(), VecDeque::new);
+        let (pieces, senders) = (inflow.pieces(), inflow.from.len());
+        let (mut expected, mut taken) = (0, 0);
+        let mut patience = Patience::new(self.deadline);
+        loop {
+            let mut moved = false;
+            while expected < pieces.min(taken + AHEAD) {
+                let receives = (0..senders).map(|sender| {
+                    let place = inflow.place(expected, sender);
+                    // SAFETY: this place of the room is looked at again when the request is done, and the room is borrowed
+                    // until all are (`UnderWay`).
+                    let request = unsafe {
+                        self.library
+                            .receive(inflow.from[sender], bytemuck::cast_slice_mut(&mut inflow.room[place]))
+                    };
+                    (inflow.from[sender], request)
+                });
+                let receives = receives.collect();
+                under_way.receives.push_back(receives);
+                expected += 1;
+            }
+            for ((to, pieces), requests) in sends.iter_mut().zip(&mut under_way.sends) {
+                while requests.front_mut().is_some_and(|request| self.library.is_done(request)) {
+                    requests.pop_front();
+                    moved = true;
+                }
+                while requests.len() < AHEAD
+                    && let Some(piece) = pieces.next()
+                {
+                    // SAFETY: what is sent is borrowed until all requests are done (`UnderWay`).
+                    requests.push_back(unsafe { self.library.send(*to, bytemuck::cast_slice(piece)) });
+                }
+            }
+            if let Some(receives) = under_way.receives.front_mut() {
+                let before = receives.len();
+                receives.retain_mut(|(_, request)| !self.library.is_done(request));
+                moved |= receives.len() < before;
+                if receives.is_empty() {
+                    under_way.receives.pop_front();
+                    inflow.take_from_room(taken);
+                    taken += 1;
+                }
+            }
+            let Some(rank) = under_way.waits_for(&sends) else { return Ok(()) };
+            if moved {
+                patience.moved();
+            } else if let Err(error) = patience.wait(call, || (rank, self.host(rank))) {
+                self.give_up(&error);
+            }
+        }
+    }
+
     fn abort(&self, _why: &str) {
         self.library.abort();
     }
@@ -138,6 +198,33 @@ impl Transport for Mpi {
     fn leave(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.library.finalize();
+    }
+}
+
+/// Messages whose memory the library still has its hands on, each list in the order of its messages.
+#[derive(Default)]
+struct UnderWay {
+    /// One list a rank that is sent to.
+    sends: Vec<VecDeque<Request>>,
+    /// One list a piece, with who sends it.
+    receives: VecDeque<Vec<(usize, Request)>>,
+}
+
+impl UnderWay {
+    /// A rank that is waited for; none where all is done.
+    fn waits_for<T>(&self, sends: &[(usize, T)]) -> Option<usize> {
+        let sender = self.receives.front().and_then(|piece| piece.first()).map(|(from, _)| *from);
+        let receiver = || sends.iter().zip(&self.sends).find(|(_, requests)| !requests.is_empty());
+        sender.or_else(|| receiver().map(|((to, _), _)| *to))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // A panic between two messages must not free what the library writes to.
+        if self.waits_for::<()>(&vec![(0, ()); self.sends.len()]).is_some() {
+            std::process::abort();
+        }
     }
 }
 

@@ -1,12 +1,10 @@
 //! The collectives, over whatever carries the bytes.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::fold::fold_in_pairs;
 use crate::transport::{Call, Kind, Transport, host_name};
 
 /// Longest message whose length another rank may choose, bytes: what is gathered are rows and settings, never arrays.
@@ -24,6 +22,8 @@ struct Inner {
     calls: AtomicU64,
     /// Time spent in them, nanoseconds: what others were waited for and what moved.
     nanoseconds: AtomicU64,
+    /// Where pieces of others' arrays lie until they are summed: kept, since fresh memory costs more than the sum.
+    room: Mutex<Vec<f32>>,
 }
 
 impl Ranks {
@@ -37,7 +37,8 @@ impl Ranks {
     }
 
     fn new(transport: Option<Box<dyn Transport>>) -> Self {
-        Self(Arc::new(Inner { transport, calls: AtomicU64::new(0), nanoseconds: AtomicU64::new(0) }))
+        let (calls, nanoseconds) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { transport, calls, nanoseconds, room: Mutex::new(Vec::new()) }))
     }
 
     /// This process's place, from 0.
@@ -144,59 +145,6 @@ impl Ranks {
         self.exchange(Kind::AllToAll, parts)
     }
 
-    /// The sum over ranks of this rank's part of `full`: shard `r` belongs to rank `r`, and shards lie one after another
-    /// and cover `full`, which is as long on every rank. The sum is folded in pairs of ranks ([`fold_in_pairs`]).
-    ///
-    /// # Errors
-    /// As [`Self::barrier`].
-    pub fn reduce_shards(&self, full: &[f32], shards: &[Range<usize>]) -> Result<Vec<f32>> {
-        self.check_shards(full.len(), shards);
-        let Some(transport) = &self.0.transport else { return Ok(full.to_vec()) };
-        let mine = &full[shards[transport.rank()].clone()];
-        let mut parts: Vec<Vec<f32>> = (0..transport.size()).map(|_| vec![0.0; mine.len()]).collect();
-        parts[transport.rank()].copy_from_slice(mine);
-        let outgoing = others(transport.as_ref())
-            .map(|to| (to, bytemuck::cast_slice(&full[shards[to].clone()])))
-            .filter(|(_, bytes): &(usize, &[u8])| !bytes.is_empty());
-        let outgoing: Vec<(usize, &[u8])> = outgoing.collect();
-        let rank = transport.rank();
-        let incoming = parts.iter_mut().enumerate().filter(|(from, part)| *from != rank && !part.is_empty());
-        let mut incoming: Vec<(usize, &mut [u8])> =
-            incoming.map(|(from, part)| (from, bytemuck::cast_slice_mut(part.as_mut_slice()))).collect();
-        self.timed(Kind::ReduceShards, &vec![full.len() as u64; transport.size()], |call, _| {
-            transport.exchange(call, &outgoing, &mut incoming)
-        })?;
-        fold_in_pairs(&mut parts, |into, other| {
-            into.iter_mut().zip(other).for_each(|(into, other)| *into += other);
-        });
-        Ok(parts.swap_remove(0))
-    }
-
-    /// Fills `full` from the shards of all ranks, of which this one has `mine`; see [`Self::reduce_shards`].
-    ///
-    /// # Errors
-    /// As [`Self::barrier`].
-    pub fn gather_shards(&self, mine: &[f32], shards: &[Range<usize>], full: &mut [f32]) -> Result<()> {
-        self.check_shards(full.len(), shards);
-        full[shards[self.rank()].clone()].copy_from_slice(mine);
-        let Some(transport) = &self.0.transport else { return Ok(()) };
-        let own: &[u8] = bytemuck::cast_slice(mine);
-        let outgoing: Vec<(usize, &[u8])> =
-            others(transport.as_ref()).map(|to| (to, own)).filter(|(_, own)| !own.is_empty()).collect();
-        let (mut incoming, mut rest): (Vec<(usize, &mut [u8])>, _) = (Vec::new(), &mut *full);
-        let length = rest.len() as u64;
-        for (from, shard) in shards.iter().enumerate() {
-            let (part, after) = rest.split_at_mut(shard.len());
-            rest = after;
-            if from != transport.rank() && !part.is_empty() {
-                incoming.push((from, bytemuck::cast_slice_mut(part)));
-            }
-        }
-        self.timed(Kind::GatherShards, &vec![length; transport.size()], |call, _| {
-            transport.exchange(call, &outgoing, &mut incoming)
-        })
-    }
-
     /// Tells the others that this rank cannot go on; where the transport can, their processes end.
     pub fn abort(&self, why: &str) {
         if let Some(transport) = &self.0.transport {
@@ -209,15 +157,6 @@ impl Ranks {
         if let Some(transport) = &self.0.transport {
             transport.leave();
         }
-    }
-
-    fn check_shards(&self, len: usize, shards: &[Range<usize>]) {
-        let mut end = 0;
-        for shard in shards {
-            assert_eq!(shard.start, end, "shards lie one after another");
-            end = shard.end;
-        }
-        assert_eq!((end, shards.len()), (len, self.size()), "shards cover all, one a rank");
     }
 
     /// Part `p` goes to rank `p`, whatever its length.
@@ -247,12 +186,22 @@ impl Ranks {
         })
     }
 
+    /// What carries the bytes; none where there is one rank.
+    pub(crate) fn transport(&self) -> Option<&dyn Transport> {
+        self.0.transport.as_deref()
+    }
+
+    /// Where pieces of others' arrays lie until they are used up.
+    pub(crate) fn room(&self) -> &Mutex<Vec<f32>> {
+        &self.0.room
+    }
+
     /// Meets all ranks at a collective, then does its work. `lengths[p]` is told to rank `p`, and what each rank told this
     /// one is handed to `work`.
     ///
     /// # Errors
     /// [`Error::Elsewhere`] where a rank is at another collective, or at this one with arrays of other lengths.
-    fn timed<T>(
+    pub(crate) fn timed<T>(
         &self,
         kind: Kind,
         lengths: &[u64],
@@ -295,7 +244,8 @@ impl Ranks {
     }
 }
 
-fn others(transport: &dyn Transport) -> impl Iterator<Item = usize> + use<> {
+/// All ranks but this one.
+pub(crate) fn others(transport: &dyn Transport) -> impl Iterator<Item = usize> + use<> {
     let rank = transport.rank();
     (0..transport.size()).filter(move |other| *other != rank)
 }

@@ -1,6 +1,7 @@
 //! What carries bytes between ranks.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -29,11 +30,62 @@ pub(crate) trait Transport: Send + Sync + Debug {
         incoming: &mut [(usize, &mut [u8])],
     ) -> Result<()>;
 
+    /// Sends every `outgoing` to its rank while what others send is taken in piece by piece; see [`Inflow`]. All ranks cut what
+    /// they send into pieces of the same length.
+    ///
+    /// # Errors
+    /// As [`Self::exchange`].
+    fn stream(&self, call: &Call, outgoing: &[(usize, &[f32])], inflow: &mut Inflow) -> Result<()>;
+
     /// Tells the others that this rank cannot go on. Where the transport can, it ends their processes.
     fn abort(&self, why: &str);
 
     /// This rank has done its work and leaves in good order.
     fn leave(&self);
+}
+
+/// How many pieces are on their way between two ranks: one is used up while the next come.
+pub(crate) const AHEAD: usize = 2;
+
+/// As many numbers from each of several ranks, which are used up a piece of all of them at a time: so no rank needs room for
+/// whole arrays of others, and what has come is still in the processor's cache when it is used.
+pub(crate) struct Inflow<'a> {
+    /// Who sends.
+    pub from: &'a [usize],
+    /// Numbers from each.
+    pub len: usize,
+    /// Numbers of a piece; the last may be shorter.
+    pub piece: usize,
+    /// Room for [`AHEAD`] pieces of each.
+    pub room: &'a mut [f32],
+    /// Is called for one piece after another with its range, and with what each rank sent of it, in the order of `from`.
+    pub take: &'a mut dyn FnMut(Range<usize>, &[&[f32]]),
+}
+
+impl Inflow<'_> {
+    /// Pieces from each rank; none where nobody sends.
+    pub fn pieces(&self) -> usize {
+        if self.from.is_empty() { 0 } else { self.len.div_ceil(self.piece) }
+    }
+
+    /// The numbers of a piece.
+    pub fn range(&self, piece: usize) -> Range<usize> {
+        let start = piece * self.piece;
+        start..(start + self.piece).min(self.len)
+    }
+
+    /// Where in the room a piece of the sender at place `sender` lies.
+    pub fn place(&self, piece: usize, sender: usize) -> Range<usize> {
+        let start = (sender * AHEAD + piece % AHEAD) * self.piece;
+        start..start + self.range(piece).len()
+    }
+
+    /// Uses up a piece that lies in the room whole.
+    pub fn take_from_room(&mut self, piece: usize) {
+        let (range, place) = (self.range(piece), |sender| self.place(piece, sender));
+        let parts: Vec<&[f32]> = (0..self.from.len()).map(|sender| &self.room[place(sender)]).collect();
+        (self.take)(range, &parts);
+    }
 }
 
 /// Which collective waits, for errors.
@@ -93,6 +145,9 @@ pub(crate) struct Patience {
     idle_looks: u32,
 }
 
+/// How long a rank only lets others have its turn: waking up from a sleep takes as long.
+const BRIEFLY: Duration = Duration::from_micros(200);
+
 impl Patience {
     /// Gives up `deadline` after bytes moved last.
     pub fn new(deadline: Duration) -> Self {
@@ -110,17 +165,31 @@ impl Patience {
     /// # Errors
     /// [`Error::Late`] once the deadline has passed.
     pub fn wait(&mut self, call: &Call, waits_for: impl FnOnce() -> (usize, String)) -> Result<()> {
-        self.idle_looks += 1;
-        if self.idle_looks < 50 {
+        let micros = if self.idle_looks < 500 { 50 } else { 1000 };
+        self.wait_by(call, waits_for, || std::thread::sleep(Duration::from_micros(micros)))
+    }
+
+    /// As [`Self::wait`], where `sleep` knows when bytes can move.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_by(
+        &mut self,
+        call: &Call,
+        waits_for: impl FnOnce() -> (usize, String),
+        sleep: impl FnOnce(),
+    ) -> Result<()> {
+        let waited = self.since.elapsed();
+        if waited < BRIEFLY {
             std::thread::yield_now();
             return Ok(());
         }
-        if self.since.elapsed() > self.deadline {
+        if waited > self.deadline {
             let (rank, host) = waits_for();
             return Err(late(rank, host, self.deadline, call));
         }
-        let micros = if self.idle_looks < 500 { 50 } else { 1000 };
-        std::thread::sleep(Duration::from_micros(micros));
+        self.idle_looks += 1;
+        sleep();
         Ok(())
     }
 }

@@ -130,16 +130,13 @@ impl Optimizer {
         for (index, (((weight, gradient), (first, second)), slot)) in
             weights.into_iter().zip(&of_shard).zip(moments).zip(&self.slots).enumerate()
         {
-            let (shards, own) = (&self.shards[index], self.shards[index][self.rank].clone());
-            adamw.update_from(own.start, weight, gradient, first, second, scale, step, slot.decay, index);
+            let (shards, start) = (&self.shards[index], self.shards[index][self.rank].start);
+            adamw.update_from(start, weight, gradient, first, second, scale, step, slot.decay, index);
             if shards.len() == 1 {
                 continue;
             }
-            // The shard that is sent, beside the weight.
-            let _sent = weight.device().hold(4 * own.len() as u64);
             if weight.device().has_numbers() {
-                let updated = weight.to_host()[own].to_vec();
-                weight.change_on_host(|numbers| self.ranks.gather_shards(&updated, shards, numbers))?;
+                weight.change_on_host(|numbers| self.ranks.gather_shards(numbers, shards))?;
             }
         }
         self.steps_done = step;
