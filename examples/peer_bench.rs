@@ -226,6 +226,7 @@ impl Bench {
             without_thought,
             has_end_tag: true,
             forged: None,
+            is_blank: false,
         }
     }
 

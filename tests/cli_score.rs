@@ -210,11 +210,15 @@ fn a_row_without_a_solution_is_a_row_with_a_reason() {
     let mut with_gaps: Vec<&str> = rows.lines().collect();
     with_gaps.insert(2, r#"{"id":"null","question":"q","solution":null,"completion":"c"}"#);
     with_gaps.push(r#"{"id":"space","question":"q","solution":" \n","completion":"c"}"#);
+    with_gaps.push(r#"{"id":"absent","question":"q","completion":"c"}"#);
+    with_gaps.push(r#"{"id":"unexplained","question":"q","solution":"s"}"#);
     fs::write(dir.join("rows.jsonl"), with_gaps.join("\n")).unwrap();
     let output = score(dir, "out.jsonl").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&answer["rows"], &answer["without_question_or_solution"]), (&8.into(), &2.into()));
+    assert_eq!((&answer["rows"], &answer["scored"], &answer["gaps"]), (&10.into(), &6.into(), &4.into()));
+    assert_eq!(answer["reasons"]["the solution is empty (null)"], 1);
+    assert_eq!(answer["reasons"]["no column `solution` (data.solution names it)"], 1);
     // The others are what they are without them.
     let written = fs::read_to_string(dir.join("out.jsonl")).unwrap();
     let (gaps, others): (Vec<&str>, Vec<&str>) =
@@ -227,6 +231,18 @@ fn a_row_without_a_solution_is_a_row_with_a_reason() {
         (&"space".into(), &"the solution is empty".into())
     );
     assert!(written.lines().nth(2).unwrap().contains("\"id\":\"null\""), "in its place");
+    let status = |gap: usize| gaps[gap]["parts"]["status"].as_str().unwrap();
+    assert!(status(2).starts_with("no column `solution` (data.solution names it); the row has"), "{gaps:?}");
+    assert!(status(3).starts_with("no column `completion`, `explanation` or `reasoning_trace`"), "{gaps:?}");
+    // `rlt select` takes the same rows, and says why it passes over which.
+    let select = ["select", "--data", "out.jsonl", "--out", "best.jsonl", "--by", "best"];
+    let selected = Command::new(env!("CARGO_BIN_EXE_rlt")).current_dir(dir).args(select).output().unwrap();
+    let told = String::from_utf8_lossy(&selected.stdout).into_owned();
+    assert!(selected.status.success(), "{}", String::from_utf8_lossy(&selected.stderr));
+    assert!(
+        told.contains("passed over 4 rows without a reward, or whose parts.status is not ok: 1 no column"),
+        "{told}"
+    );
     let strict = score(dir, "strict.jsonl").arg("--strict").output().unwrap();
     let stderr = String::from_utf8_lossy(&strict.stderr);
     assert_eq!(strict.status.code(), Some(1));
@@ -272,4 +288,35 @@ fn what_rows_forge_is_told() {
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("they are read as text"), "{told}");
     assert_ne!(read("text.jsonl")[0]["reward"], scored[0]["reward"]);
+}
+
+/// Nothing, white space that is tokens of its own, and white space that is none: none of them is an explanation.
+#[test]
+fn an_empty_explanation_has_no_reward_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    inputs(dir, 1);
+    let row = |column: &str, text: &str| {
+        serde_json::json!({"question": "How many?", "solution": "9 eggs.", column: text}).to_string()
+    };
+    let rows = [
+        row("explanation", ""),
+        row("explanation", " \n \n "),
+        row("completion", " \n \n \n\n<|end_of_explanation|>"),
+        row("completion", "<|end_of_explanation|>"),
+        row("explanation", "Look."),
+    ];
+    fs::write(dir.join("rows.jsonl"), rows.join("\n")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rlt"));
+    command.current_dir(dir).args(["score", "--teacher", "teacher", "--student", "student", "--quiet"]);
+    let output = command.args(["--data", "rows.jsonl", "--out", "out.jsonl"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.starts_with("scored 1 of 5 rows in out.jsonl; mean reward "), "{told}");
+    assert!(told.ends_with("4 rows whose parts.status is not ok: 4 empty thought\n"), "{told}");
+    let written = fs::read_to_string(dir.join("out.jsonl")).unwrap();
+    for (i, line) in written.lines().enumerate().take(4) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        assert!(row["parts"]["status"].as_str().unwrap().starts_with("empty thought"), "row {i}: {line}");
+        assert_eq!(row["reward"], -1.0, "row {i}: {line}");
+    }
 }

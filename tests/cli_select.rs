@@ -33,7 +33,8 @@ fn best_of_n_keeps_rows_unchanged() {
     assert_eq!(written.lines().collect::<Vec<_>>(), [lines[1], lines[3]]);
     assert_eq!(
         answer,
-        "kept 2 of 5 rows (2 without a reward) in kept.jsonl; mean reward -1.1667 -> -1.2500 nats\n"
+        "kept 2 of 5 rows in kept.jsonl; mean reward -1.1667 -> -1.2500 nats\npassed over 2 rows without a reward, or \
+         whose parts.status is not ok: 1 empty thought; 1 the reward is null\n"
     );
 }
 

@@ -56,7 +56,7 @@ pub struct ExplainArgs {
     /// answer names each of them
     #[arg(long, value_enum, default_value_t = Format::Trace)]
     format: Format,
-    /// Stop when a row lacks its question or its solution; else it is written with the reason, or left out of
+    /// Stop when a row lacks its question or its solution; without this it is written with the reason, or left out of
     /// training rows
     #[arg(long)]
     strict: bool,

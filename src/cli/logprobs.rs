@@ -71,7 +71,7 @@ impl LogprobsArgs {
             let wanted = Wanted { scoring: true, ..Wanted::default() };
             located.check(&Tokenizer::from_dir(model)?, &wanted, &context.progress)?;
         }
-        let scorer = located.scorer(Stop::never());
+        let scorer = located.scorer(Stop::never(), &context.progress);
         let rows = row_ids(&records, model, located.config(), scorer.context_tokens())?;
         let tokens_per_batch = tokens_per_batch(self.tokens_per_batch, [&located]);
 

@@ -46,7 +46,8 @@ pub struct ScoreArgs {
     /// Add the per-token arrays: texts, log-probabilities (nats) and D_j
     #[arg(long)]
     ledger: bool,
-    /// Stop at the first row whose question or solution is empty; without this such rows are written with the reason
+    /// Stop at the first row that lacks its question, its solution or its explanation; without this such rows are written
+    /// with the reason
     #[arg(long)]
     strict: bool,
     #[arg(long, value_name = "N", value_parser = parse_positive, help = TOKENS_HELP)]
@@ -144,8 +145,8 @@ impl ScoreArgs {
             let waits_for_others = model.served().is_some() || ranks.size() > 1;
             if waits_for_others { Stop::when(stop) } else { Stop::never() }
         };
-        let teacher_scorer = teacher.scorer(stop_of(&teacher));
-        let own_scorer = own_student.as_ref().map(|student| student.scorer(stop_of(student)));
+        let teacher_scorer = teacher.scorer(stop_of(&teacher), progress);
+        let own_scorer = own_student.as_ref().map(|student| student.scorer(stop_of(student), progress));
         let student_scorer = own_scorer.as_deref().unwrap_or(&*teacher_scorer);
         agree_on_work(ranks, &work(time))?;
         if !ranks.is_first() {
@@ -190,16 +191,16 @@ impl ScoreArgs {
 
     fn answer(&self, context: &Context, tally: &Tally) -> Result<()> {
         let (n_rows, n_scored) = (tally.traces + tally.gaps, tally.scored);
-        let gaps = match tally.gaps {
+        let reasons = match tally.reasons.total() {
             0 => String::new(),
-            n => format!("; {n} lack a question or a solution (parts.status says which)"),
+            n => format!("\n{n} rows whose parts.status is not ok: {}", tally.reasons),
         };
         let mean = (n_scored > 0).then(|| tally.reward_sum / n_scored as f64);
         let mean_text = mean.map_or(String::new(), |mean| format!("; mean reward {mean:.4} nats"));
         let out = self.out.display();
         context.answer(
-            &format!("scored {n_scored} of {n_rows} rows in {out}{mean_text}{gaps}"),
-            &json!({ "rows": n_rows, "scored": n_scored, "without_question_or_solution": tally.gaps, "reward_mean": mean, "out": self.out }),
+            &format!("scored {n_scored} of {n_rows} rows in {out}{mean_text}{reasons}"),
+            &json!({ "rows": n_rows, "scored": n_scored, "gaps": tally.gaps, "reasons": tally.reasons, "reward_mean": mean, "out": self.out }),
         )
     }
 }

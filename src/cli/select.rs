@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rlt::dataset::{JsonlWriter, Record, RecordStream, check_can_be_read_again};
+use rlt::traces::reasons::{OK, Reasons};
+use rlt::traces::scoring::status;
 use rlt::traces::select;
 use rlt::{Error, Result};
 use rlt_files::Inputs;
@@ -60,14 +62,15 @@ impl SelectArgs {
         }
         check_output(&Inputs::new().with("--data", &self.data), &self.out)?;
         check_can_be_read_again(&self.data)?;
+        let mut unscored = Reasons::default();
         let entries = RecordStream::open(&self.data, 0)?
-            .map(|record| self.entry(&record?))
+            .map(|record| self.entry(&record?, &mut unscored))
             .collect::<Result<Vec<Entry>>>()?;
         let rewards: Vec<Option<f64>> = entries.iter().map(|entry| entry.reward).collect();
         let eligible: Vec<Option<f64>> =
             entries.iter().map(|entry| entry.reward.filter(|_| entry.short)).collect();
         let questions: Vec<u128> = entries.iter().map(|entry| entry.question).collect();
-        let (n_scored, n_eligible) = (rewards.iter().flatten().count(), eligible.iter().flatten().count());
+        let n_eligible = eligible.iter().flatten().count();
         if let Selection::Groups(groups) = self.by
             && groups > n_eligible
         {
@@ -82,7 +85,7 @@ impl SelectArgs {
             return Err(Error::Failed(format!(
                 "{}: no row was kept; {}",
                 self.data.display(),
-                summary(&rewards)
+                summary(&rewards, &unscored)
             )));
         }
         let mut out = JsonlWriter::create(&self.out)?;
@@ -103,16 +106,23 @@ impl SelectArgs {
         };
         let before = mean(&mut rewards.iter().flatten().copied());
         let after = mean(&mut kept.iter().filter_map(|&(index, _)| rewards[index]));
-        let (n_rows, n_kept, unscored) = (entries.len(), kept.len(), rewards.len() - n_scored);
+        let (n_rows, n_kept, n_unscored) = (entries.len(), kept.len(), unscored.total());
         let out = self.out.display();
+        let passed_over = match n_unscored {
+            0 => String::new(),
+            n => format!(
+                "\npassed over {n} rows without a reward, or whose parts.status is not ok: {unscored}"
+            ),
+        };
         context.answer(
             &format!(
-                "kept {n_kept} of {n_rows} rows ({unscored} without a reward) in {out}; mean reward {before:.4} -> {after:.4} nats"
+                "kept {n_kept} of {n_rows} rows in {out}; mean reward {before:.4} -> {after:.4} nats{passed_over}"
             ),
             &json!({
                 "rows": n_rows,
                 "kept": n_kept,
-                "unscored": unscored,
+                "unscored": n_unscored,
+                "reasons": unscored,
                 "reward_mean": before,
                 "reward_mean_kept": after,
                 "out": self.out,
@@ -120,20 +130,30 @@ impl SelectArgs {
         )
     }
 
-    fn entry(&self, record: &Record) -> Result<Entry> {
+    fn entry(&self, record: &Record, unscored: &mut Reasons) -> Result<Entry> {
+        let reward = reward(record)?;
+        let question = match question(record) {
+            // What is never chosen needs no question of its own, and may lack it.
+            Err(_) if reward.is_none() => String::new(),
+            question => question?,
+        };
+        if reward.is_none() {
+            unscored.count(
+                status(&record.columns).filter(|&status| status != OK).unwrap_or("the reward is null"),
+            );
+        }
         let short = match self.max_think {
             None => true,
             Some(most) => {
                 let parts = record.columns.get("parts");
                 let n_think = parts.and_then(|parts| parts.get("n_think")).and_then(Value::as_u64);
-                let reward = reward(record)?;
                 if n_think.is_none() && reward.is_some() {
                     return Err(record.error("no `parts.n_think` for --max-think; run `rlt score` first"));
                 }
                 n_think.is_some_and(|n_think| n_think <= most)
             }
         };
-        Ok(Entry { reward: reward(record)?, short, question: digest(&question(record)?) })
+        Ok(Entry { reward, short, question: digest(&question) })
     }
 
     /// Index of each kept row, in the rows' order, and its reward group if there are groups.
@@ -159,10 +179,10 @@ impl SelectArgs {
 }
 
 /// "rewards lie between -3 and 0.25".
-fn summary(rewards: &[Option<f64>]) -> String {
+fn summary(rewards: &[Option<f64>], unscored: &Reasons) -> String {
     let scored = || rewards.iter().flatten().copied();
     match scored().reduce(f64::max) {
-        None => "none of them has a reward".into(),
+        None => format!("none of them has a reward to go by ({unscored})"),
         Some(highest) => {
             let lowest = scored().fold(highest, f64::min);
             format!("the rewards lie between {lowest:.4} and {highest:.4}")
@@ -172,8 +192,7 @@ fn summary(rewards: &[Option<f64>]) -> String {
 
 /// The row's reward; `None` for a trace that could not be scored, whatever stands in its `reward`.
 fn reward(record: &Record) -> Result<Option<f64>> {
-    let status = record.columns.get("parts").and_then(|parts| parts.get("status")).and_then(Value::as_str);
-    if status.is_some_and(|status| status != "ok") {
+    if status(&record.columns).is_some_and(|status| status != OK) {
         return Ok(None);
     }
     match record.columns.get("reward") {

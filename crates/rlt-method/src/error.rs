@@ -3,6 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// How a row lacks what it must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// The column is there, and nothing stands in it.
+    Empty,
+    /// There is no such column.
+    Absent,
+}
+
 /// What can go wrong. Each message names the file, row, token or tensor, and the next step where
 /// there is one.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +29,7 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// A row lacks its question or its solution. Work on many rows leaves it out, says so and goes on.
+    /// A row lacks its question, its solution or its explanation. Work on many rows leaves it out, says so and goes on.
     #[error("{}, row {row}: {what}", path.display())]
     Gap {
         /// The data file.
@@ -29,6 +38,8 @@ pub enum Error {
         row: usize,
         /// What it lacks.
         what: String,
+        /// Whether the row has no column for it: where no row has one, the call names the wrong column.
+        lack: Lack,
     },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]

@@ -69,12 +69,12 @@ impl LocatedModel {
         }
     }
 
-    /// What scores under it, looking at `stop` between its parts, or while answers are waited for. Servers are to be looked at
-    /// first ([`Self::check`]).
-    pub fn scorer<'a>(&'a self, stop: Stop<'a>) -> Box<dyn Scorer + 'a> {
+    /// What scores under it, looking at `stop` between its parts, or while answers are waited for; `progress` is told of these.
+    /// Servers are to be looked at first ([`Self::check`]).
+    pub fn scorer<'a>(&'a self, stop: Stop<'a>, progress: &'a dyn Progress) -> Box<dyn Scorer + 'a> {
         match self {
             Self::Here(decoder) => Box::new(Stoppable(decoder, stop)),
-            Self::Served(served) => Box::new(ServerScorer { served: served.clone(), stop }),
+            Self::Served(served) => Box::new(ServerScorer { served: served.clone(), stop, progress }),
         }
     }
 

@@ -23,7 +23,7 @@ use rlt_reward::rlt::{RltInputs, Unscorable, check_finite, explanation_value, rl
 pub(crate) use added::PartName;
 pub(crate) use columns::number;
 pub use columns::{NGRAM_TOKENS, ledger_columns, score_columns};
-pub use sample::{Formats, RltSample, ScoredSample, forged};
+pub use sample::{Formats, RltSample, ScoredSample, forged, is_blank};
 
 /// Where the teacher's log-probabilities at the think tokens come from.
 #[derive(Clone, Copy)]

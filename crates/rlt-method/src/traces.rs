@@ -1,6 +1,7 @@
 //! From completions to trace rows, and from trace rows to what students are distilled on.
 
 pub mod in_memory;
+pub mod reasons;
 pub mod scoring;
 pub mod select;
 
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dataset::{Finish, QuestionRow, TraceRow};
 use crate::prompts::{ChatText, PromptStyle};
-use crate::score::forged;
+use crate::score::{forged, is_blank};
 
 /// The ids of a completion's text: `ids` without the stop token that ended it.
 pub fn text_ids(ids: &[u32], finish: Finish) -> &[u32] {
@@ -76,7 +77,7 @@ pub enum Flaw {
     Truncated,
     /// The completion ended by itself without the explanation's end tag.
     Unclosed,
-    /// The explanation is closed, but nothing stands in it.
+    /// The explanation is closed, but nothing stands in it, or white space only.
     Empty,
     /// The explanation writes a tag of the format, or a special token, itself.
     Forged,
@@ -99,7 +100,7 @@ impl Flaw {
 pub fn flaw(trace: &TraceRow, style: &PromptStyle, chat: &ChatText) -> Option<Flaw> {
     let closed = style.split_explanation(&trace.completion).1;
     match (closed, trace.finish) {
-        (true, _) if trace.explanation.trim().is_empty() => Some(Flaw::Empty),
+        (true, _) if is_blank(&trace.explanation) => Some(Flaw::Empty),
         (true, _) => forged(style, chat, &trace.explanation).map(|_| Flaw::Forged),
         (false, Finish::Length) => Some(Flaw::Truncated),
         (false, Finish::Stop) => Some(Flaw::Unclosed),

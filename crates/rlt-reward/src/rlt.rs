@@ -82,7 +82,7 @@ pub struct RltParts {
 /// Why a sample has no reward of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unscorable {
-    /// No token lies wholly inside the thought.
+    /// No token lies wholly inside the thought, or nothing but white space stands there.
     EmptyThought,
     /// No token lies wholly inside the solution.
     EmptySolution,
@@ -102,7 +102,9 @@ pub enum Unscorable {
 impl fmt::Display for Unscorable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EmptyThought => f.write_str("empty thought: no token lies wholly inside it"),
+            Self::EmptyThought => {
+                f.write_str("empty thought: white space only, or no token that lies wholly inside it")
+            }
             Self::EmptySolution => f.write_str("empty solution: no token lies wholly inside it"),
             Self::TooLong { model, tokens, context } => {
                 write!(f, "too long: {tokens} tokens, the {model}'s context is {context}")

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::conversation::{exchange, prompt_turns};
 use super::{Record, read_records};
 use crate::config::DataConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, Lack, Result};
 
 /// Columns that may hold the question when the configuration names none.
 const QUESTION_COLUMNS: [&str; 3] = ["question", "prompt", "problem"];
@@ -44,7 +44,7 @@ impl QuestionRow {
 /// Reads the question rows that `data` names, the first `data.max_rows` of them.
 ///
 /// # Errors
-/// As [`read_records`], [`Error::Row`] for a missing column, and [`Error::Gap`] for an empty question or solution.
+/// As [`read_records`], and [`Error::Gap`] for a question or a solution that is empty or has no column.
 pub fn read_questions(data: &DataConfig) -> Result<Vec<QuestionRow>> {
     read_records(&data.path, data.max_rows)?.into_iter().map(|record| question_of(record, data)).collect()
 }
@@ -98,9 +98,9 @@ pub fn read_usable_questions(data: &DataConfig) -> Result<UsableQuestions> {
     for record in read_records(&data.path, data.max_rows)? {
         match question_of(record.clone(), data) {
             Ok(row) => read.rows.push(row),
-            Err(Error::Gap { path, row, what }) => {
+            Err(Error::Gap { path, row, what, lack }) => {
                 read.gaps.push(GapRow { record, reason: what.clone(), position: read.rows.len() });
-                first.get_or_insert(Error::Gap { path, row, what });
+                first.get_or_insert(Error::Gap { path, row, what, lack });
             }
             Err(error) => return Err(error),
         }
@@ -129,7 +129,8 @@ pub fn read_texts(data: &DataConfig) -> Result<Vec<String>> {
 /// The question that a row is.
 ///
 /// # Errors
-/// [`Error::Row`] for a missing column, [`Error::Gap`] for an empty question or solution.
+/// [`Error::Gap`] for a question or a solution that is empty or has no column; [`Error::Row`] for a column that holds something
+/// else.
 pub fn question_of(record: Record, data: &DataConfig) -> Result<QuestionRow> {
     let (question, solution, trace, mut system) = match plain(&record, data)? {
         Some((question, solution, system)) => {
@@ -141,10 +142,10 @@ pub fn question_of(record: Record, data: &DataConfig) -> Result<QuestionRow> {
         },
     };
     if question.trim().is_empty() {
-        return Err(record.gap("the question is empty"));
+        return Err(record.gap(Lack::Empty, "the question is empty"));
     }
     if solution.trim().is_empty() {
-        return Err(record.gap("the solution is empty"));
+        return Err(record.gap(Lack::Empty, "the solution is empty"));
     }
     if data.system.is_empty() {
         system = None;
@@ -213,8 +214,8 @@ fn question_column<'a>(record: &Record, data: &'a DataConfig) -> Option<&'a str>
 fn missing_column(record: &Record, data: &DataConfig) -> Error {
     let is_null = |name: &str| record.columns.get(name).is_some_and(Value::is_null);
     match question_column(record, data) {
-        Some(column) if is_null(column) => return record.gap("the question is empty (null)"),
-        Some(_) if is_null(&data.solution) => return record.gap("the solution is empty (null)"),
+        Some(column) if is_null(column) => return record.gap(Lack::Empty, "the question is empty (null)"),
+        Some(_) if is_null(&data.solution) => return record.gap(Lack::Empty, "the solution is empty (null)"),
         _ => {}
     }
     let (name, key) = match question_column(record, data) {
@@ -222,7 +223,8 @@ fn missing_column(record: &Record, data: &DataConfig) -> Error {
         None if data.question.is_empty() => ("question", "data.question"),
         None => (data.question.as_str(), "data.question"),
     };
-    record.error(format!("no column `{name}` ({key} names it); the row has {}", record.column_names()))
+    let what = format!("no column `{name}` ({key} names it); the row has {}", record.column_names());
+    record.gap(Lack::Absent, what)
 }
 
 #[cfg(test)]
@@ -313,8 +315,11 @@ mod tests {
         assert!(many.warning().unwrap().ends_with("row 11: the solution is empty (null); and 90 more)"));
         assert_eq!(read(whole).unwrap().warning(), None);
         assert!(matches!(read(empty), Err(Error::Gap { row: 1, .. })));
-        // A column that is not there is no gap: the call names another one.
-        assert!(matches!(read(&format!("{whole}\n{{\"question\": \"x\"}}")), Err(Error::Row { row: 2, .. })));
+        // A column that one row does not have is as one that is null there.
+        let absent = r#"{"question": "x"}"#;
+        let rows = read(&format!("{whole}\n{absent}")).unwrap();
+        assert!(rows.gaps[0].reason.starts_with("no column `solution`"), "{:?}", rows.gaps);
+        assert!(matches!(read(absent), Err(Error::Gap { row: 1, lack: Lack::Absent, .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Lack, Result};
 
 /// The most bytes of one row, in a file of text: no row is longer, but a file without line ends is. In parquet, of one
 /// value.
@@ -36,8 +36,8 @@ impl Record {
     }
 
     /// The error of a row that lacks what it must have, and nothing worse.
-    pub fn gap(&self, what: &str) -> Error {
-        Error::Gap { path: self.path.to_path_buf(), row: self.row, what: what.into() }
+    pub fn gap(&self, lack: Lack, what: impl Into<String>) -> Error {
+        Error::Gap { path: self.path.to_path_buf(), row: self.row, what: what.into(), lack }
     }
 
     /// The text in column `name`; `None` when the column is absent or null. Numbers and booleans are

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::question::question_of;
 use super::{QuestionRow, Record, read_records};
 use crate::config::DataConfig;
-use crate::error::Result;
+use crate::error::{Error, Lack, Result};
 use crate::style::PromptStyle;
 
 /// Why a completion ended.
@@ -69,8 +69,8 @@ impl TraceRow {
 /// trace, is taken as a whole thought and closed with the style's end tag.
 ///
 /// # Errors
-/// As [`super::read_questions`], and [`crate::Error::Row`] when there is no trace or one of its columns is
-/// malformed.
+/// As [`super::read_questions`], [`crate::Error::Gap`] also when there is no trace, and [`crate::Error::Row`] when one of its
+/// columns is malformed.
 pub fn read_traces(data: &DataConfig, style: &PromptStyle) -> Result<Vec<TraceRow>> {
     let mut traces = Vec::new();
     for record in read_records(&data.path, data.max_rows)? {
@@ -89,7 +89,7 @@ pub fn traces_of(record: &Record, data: &DataConfig, style: &PromptStyle) -> Res
         return Ok(vec![trace_row(record, data, style)?]);
     };
     if completions.is_empty() {
-        return Err(record.error("column `completions` is an empty list"));
+        return Err(record.gap(Lack::Empty, "column `completions` is an empty list"));
     }
     let mut alone = record.clone();
     for name in ["completions", "completion_ids", "explanation"] {
@@ -117,13 +117,7 @@ fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<
         Some(completion) => completion,
         None => match record.text("explanation")?.or_else(|| question.reasoning_trace.clone()) {
             Some(thought) => style.close_explanation(&thought),
-            None => {
-                return Err(record.error(format!(
-                    "no column `completion`, `explanation` or `{}`; the row has {}",
-                    data.reasoning_trace,
-                    record.column_names()
-                )));
-            }
+            None => return Err(no_trace(record, data)),
         },
     };
     let completion_ids =
@@ -145,6 +139,20 @@ fn trace_row(record: &Record, data: &DataConfig, style: &PromptStyle) -> Result<
     };
     let explanation = explanation.to_owned();
     Ok(TraceRow { question, completion, completion_ids, explanation, finish })
+}
+
+/// What is wrong with a row that holds no trace: its columns are null (a reasoning trace: or white space), or absent.
+fn no_trace(record: &Record, data: &DataConfig) -> Error {
+    let names = ["completion", "explanation", &data.reasoning_trace];
+    if names.iter().any(|&name| record.columns.contains_key(name)) {
+        return record.gap(Lack::Empty, "the explanation is empty (null)");
+    }
+    let what = format!(
+        "no column `completion`, `explanation` or `{}`; the row has {}",
+        data.reasoning_trace,
+        record.column_names()
+    );
+    record.gap(Lack::Absent, what)
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct RltSample {
     /// A tag of the format, or a special token, that the explanation itself writes: it ends the thought, or the
     /// turn, where neither ends. Costs what a missing end tag costs.
     pub forged: Option<String>,
+    /// Whether nothing but white space stands in the explanation: then there is nothing to score, whatever its tokens are.
+    pub is_blank: bool,
 }
 
 impl RltSample {
@@ -82,8 +84,15 @@ impl RltSample {
         } else {
             formats.style.student_sequence(formats.student, row, &Think::empty())?
         };
-        let forged = forged(formats.style, formats.student, explanation);
-        Ok(Self { name, teacher_prefix, student, without_thought, has_end_tag: think.closed, forged })
+        Ok(Self {
+            name,
+            teacher_prefix,
+            student,
+            without_thought,
+            has_end_tag: think.closed,
+            forged: forged(formats.style, formats.student, explanation),
+            is_blank: is_blank(explanation),
+        })
     }
 
     /// From a trace row: its ids where it has them, else its text. `Err` inside says why the row
@@ -124,7 +133,7 @@ impl RltSample {
         let teacher_tokens = self.teacher_prefix.len() + self.student.thought.len();
         let student_tokens =
             self.student.prefix.len() + self.student.thought.len() + self.student.suffix.len();
-        if self.student.thought.is_empty() {
+        if self.is_blank || self.student.thought.is_empty() {
             Some(Unscorable::EmptyThought)
         } else if self.student.solution.is_empty() {
             Some(Unscorable::EmptySolution)
@@ -136,6 +145,12 @@ impl RltSample {
             None
         }
     }
+}
+
+/// Whether an explanation is empty: nothing but white space stands in it. It has no reward of its own, and no student learns
+/// from it.
+pub fn is_blank(explanation: &str) -> bool {
+    explanation.trim().is_empty()
 }
 
 /// What [`RltSample::forged`] names.

@@ -122,6 +122,16 @@ fn sampled_ids_are_scored_as_they_were_sampled() {
     let (sample, _) = score(&[row.clone()]).remove(0);
     assert_eq!(sample.unwrap().think_ids(), [97, 257]);
 
+    // White space alone is no explanation, whatever its tokens.
+    let blank = TraceRow {
+        completion: format!("\n\n{END}"),
+        completion_ids: Some([&[newline, newline], end.as_slice(), &[301]].concat()),
+        ..row.clone()
+    };
+    let (sample, scored) = score(&[blank]).remove(0);
+    assert_eq!(sample.unwrap().think_ids(), [newline, newline]);
+    assert_eq!(scored.score.parts, Err(Unscorable::EmptyThought));
+
     row.completion_ids = Some(vec![97, 98]);
     let (sample, scored) = score(&[row]).remove(0);
     assert_eq!(sample, None);
@@ -249,6 +259,9 @@ fn every_edge_of_a_completion() {
         ("end tag at once, text after it", format!("{END}ab"), "4", "empty thought"),
         ("nothing at all", String::new(), "4", "empty thought"),
         ("a dot that straddles", format!(".{END}"), "4", "empty thought"),
+        ("spaces, which are tokens", format!("  {END}"), "4", "empty thought"),
+        ("newlines, which merge with the prompt's", format!("\n\n{END}"), "4", "empty thought"),
+        ("a space without an end", " ".into(), "4", "empty thought"),
         ("solution of newlines", format!("ab{END}"), "\n\n", "empty solution"),
     ];
     for (name, completion, solution, reason) in unscorable {

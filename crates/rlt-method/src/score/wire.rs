@@ -7,7 +7,7 @@ use crate::prompts::StudentSequence;
 use crate::ranks::{Wire, wire_fields};
 
 wire_fields!(StudentSequence { prefix, thought, suffix, solution, n_boundary });
-wire_fields!(RltSample { name, teacher_prefix, student, without_thought, has_end_tag, forged });
+wire_fields!(RltSample { name, teacher_prefix, student, without_thought, has_end_tag, forged, is_blank });
 wire_fields!(ScoredSample {
     score,
     teacher_logprobs,

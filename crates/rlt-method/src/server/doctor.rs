@@ -91,7 +91,7 @@ pub fn examine(
         sampled_per_s = Some(n as f64 / started.elapsed().as_secs_f64());
     }
     if scoring.is_none() {
-        let scorer = ServerScorer { served: served.clone(), stop: Stop::never() };
+        let scorer = ServerScorer { served: served.clone(), stop: Stop::never(), progress };
         let n = ids.len();
         let continuation = |i: usize| Continuation {
             // No two are the same, so that no cache answers.

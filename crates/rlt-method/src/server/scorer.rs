@@ -12,15 +12,18 @@ use super::pool::Reader;
 use super::request::scoring;
 use crate::config::ServerKind;
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::scorer::Scorer;
 
 /// Gives log-probabilities of given tokens, at temperature 1.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerScorer<'a> {
     /// Who scores.
     pub served: Arc<Served>,
     /// Looked at while answers are waited for.
     pub stop: Stop<'a>,
+    /// Told of every answer how many requests are under way.
+    pub progress: &'a dyn Progress,
 }
 
 /// One sequence, up to its last scored token.
@@ -82,9 +85,14 @@ impl Scorer for ServerScorer<'_> {
         };
         let mut scores = vec![Vec::new(); sequences.len()];
         let mut asks = wanted.iter().map(|&at| scoring(kind, &model, &sequences[at].ids));
-        self.served
-            .pool
-            .run(&mut asks, &read, self.stop, &mut |place, values| scores[wanted[place]] = values)?;
+        let pool = &self.served.pool;
+        let mut n_answers = 0;
+        pool.run(&mut asks, &read, self.stop, &mut |place, values| {
+            scores[wanted[place]] = values;
+            n_answers += 1;
+            let (n, under_way) = (wanted.len(), pool.n_under_way());
+            self.progress.advance(0, &format!("{n_answers} of {n} answers, {under_way} requests under way"));
+        })?;
         let mut scores = scores.into_iter();
         Ok(groups.iter().map(|group| scores.by_ref().take(group.continuations.len()).collect()).collect())
     }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{ServerConfig, ServerKind};
 use crate::error::{Error, Result};
-use crate::progress::Silent;
+use crate::progress::{Progress, Silent};
 use crate::sampler::{DecoderSampler, Sampler, SamplingEngine};
 use crate::scorer::Scorer;
 use crate::training::run::tests::{tiny_config, tiny_model};
@@ -263,6 +263,20 @@ fn groups() -> Vec<ScoringGroup> {
     (0..12).map(group).collect()
 }
 
+/// Keeps what progress says beside counts.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Progress for Told {
+    fn start(&self, _: &str, _: u64, _: &str) {}
+    fn advance(&self, _: u64, message: &str) {
+        self.0.lock().unwrap().push(message.into());
+    }
+    fn finish(&self, _: &str) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
 fn close(ours: &[Vec<Vec<f32>>], theirs: &[Vec<Vec<f32>>]) -> bool {
     let flat = |scores: &[Vec<Vec<f32>>]| scores.iter().flatten().flatten().copied().collect::<Vec<f32>>();
     let (ours, theirs) = (flat(ours), flat(theirs));
@@ -297,9 +311,14 @@ fn whatever_goes_wrong_in_passing_changes_nothing() {
     assert!(bad.most_at_once.load(Ordering::SeqCst) <= 5, "no more than in_flight, and one just answered");
 
     let served = bad.connect(&bad.config()).unwrap();
-    let scorer = ServerScorer { served: served.clone(), stop: Stop::never() };
+    let told = Told::default();
+    let scorer = ServerScorer { served: served.clone(), stop: Stop::never(), progress: &told };
     let scores = scorer.token_logprobs(&groups(), 1.0, 10).unwrap();
     assert!(close(&scores, &tiny_model(1).token_logprobs(&groups(), 1.0, 4096).unwrap()));
+    let told = told.0.lock().unwrap();
+    let n = told.len();
+    assert!(n > 1 && told[0].starts_with(&format!("1 of {n} answers, ")), "{told:?}");
+    assert!(told.iter().any(|line| !line.ends_with(", 0 requests under way")), "{told:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::scoring::{Gaps, Lot, Tally, TraceScorer, lots};
+use super::scoring::{AbsentColumns, Gaps, Lot, Tally, TraceScorer, lots};
 use crate::config::DataConfig;
 use crate::dataset::Record;
 use crate::error::Result;
@@ -11,7 +11,7 @@ use crate::error::Result;
 /// called before each lot of rows, and ends the work with its error.
 ///
 /// # Errors
-/// What rows and models report; [`crate::Error::Gap`] only where `gaps` refuses them.
+/// What rows and models report; [`crate::Error::Gap`] only where `gaps` refuses them or no row has the column.
 pub fn score_records(
     records: Vec<Record>,
     data: &DataConfig,
@@ -20,11 +20,13 @@ pub fn score_records(
     before_lot: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Map<String, Value>>> {
     let (mut rows, mut tally) = (Vec::with_capacity(records.len()), Tally::default());
+    let (n_records, mut absent) = (records.len() as u64, AbsentColumns::default());
     for lot in lots(records.into_iter().map(Ok), scorer.tokens_per_batch) {
         before_lot()?;
-        let lot = Lot::of(&lot?, data, scorer.formats.style, gaps)?;
+        let lot = Lot::of(&lot?, data, scorer.formats.style, gaps, &mut absent)?;
         let (scored, _) = scorer.rows(&lot.traces, &mut tally)?;
         rows.extend(lot.with_gaps(scored));
     }
+    absent.check(n_records)?;
     Ok(rows)
 }

@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Config, DataConfig};
 use crate::dataset::{Record, RecordStream, TraceRow, check_can_be_read_again, traces_of};
-use crate::error::{Error, Result, with_rows_kept};
+use crate::error::{Error, Lack, Result, with_rows_kept};
 use crate::progress::{Progress, Silent};
 use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
 use crate::scorer::Scorer;
+use crate::traces::reasons::Reasons;
 
 /// How much is written of every trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,8 +37,8 @@ pub struct CheckedTraces {
     pub checksum: u32,
 }
 
-/// Whether rows that lack their question or their solution end the work, or are written without a reward and with the
-/// reason.
+/// Whether rows that lack their question, their solution or their explanation end the work, or are written without a reward
+/// and with the reason. Where no row has a column for it, the call names another one, and that is an error either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gaps {
@@ -51,7 +52,8 @@ pub enum Gaps {
 /// of each; sampled ids are what they are.
 ///
 /// # Errors
-/// As [`TypedCheck::look`] and [`crate::dataset::read_traces`], but [`Error::Gap`] only where `gaps` refuses them.
+/// As [`TypedCheck::look`] and [`crate::dataset::read_traces`], but [`Error::Gap`] only where `gaps` refuses them or no row has
+/// the column.
 pub fn check_traces(
     data: &DataConfig,
     style: &PromptStyle,
@@ -60,10 +62,11 @@ pub fn check_traces(
 ) -> Result<CheckedTraces> {
     check_can_be_read_again(&data.path)?;
     let mut checked = CheckedTraces { n_rows: 0, checksum: 0 };
+    let mut absent = AbsentColumns::default();
     for record in RecordStream::open(&data.path, data.max_rows)? {
         let record = record?;
         match traces_of(&record, data, style) {
-            Err(Error::Gap { .. }) if gaps == Gaps::Written => {}
+            Err(gap @ Error::Gap { .. }) if gaps == Gaps::Written => absent.see(gap),
             outcome => {
                 for trace in outcome? {
                     let explanation = if trace.completion_ids.is_some() { "" } else { &trace.explanation };
@@ -75,7 +78,33 @@ pub fn check_traces(
         checked.checksum = crc32c::crc32c_append(checked.checksum, &text);
         checked.n_rows += 1;
     }
+    absent.check(checked.n_rows)?;
     Ok(checked)
+}
+
+/// Rows that have no column for what they lack.
+#[derive(Debug, Default)]
+pub(super) struct AbsentColumns {
+    n: u64,
+    first: Option<Error>,
+}
+
+impl AbsentColumns {
+    /// Takes the [`Error::Gap`] of a row.
+    fn see(&mut self, gap: Error) {
+        if let Error::Gap { lack: Lack::Absent, .. } = gap {
+            self.n += 1;
+            self.first.get_or_insert(gap);
+        }
+    }
+
+    /// An error when that is all of `n_rows`: then the call names another column.
+    pub fn check(self, n_rows: u64) -> Result<()> {
+        match self.first.filter(|_| self.n == n_rows) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How far the work is, and what it came to.
@@ -85,9 +114,12 @@ pub struct Tally {
     pub rows: u64,
     /// Traces written: more than rows where rows hold several completions.
     pub traces: u64,
-    /// Rows that lack their question or their solution.
+    /// Rows that lack their question, their solution or their explanation.
     #[serde(default)]
     pub gaps: u64,
+    /// Why the status of rows is not `ok`.
+    #[serde(default)]
+    pub reasons: Reasons,
     /// Traces that have a reward of their own.
     pub scored: u64,
     /// Sum of those rewards, nats.
@@ -139,7 +171,7 @@ pub fn score_file(
     let records = RecordStream::open(&data.path, data.max_rows)?.skip(done as usize);
     let (started, mut n_tokens) = (Instant::now(), 0);
     for lot in lots(records, scorer.tokens_per_batch) {
-        let lot = Lot::of(&lot?, data, scorer.formats.style, Gaps::Written)?;
+        let lot = Lot::of(&lot?, data, scorer.formats.style, Gaps::Written, &mut AbsentColumns::default())?;
         let mut tally = writer.state().clone();
         let (rows, n) = match scorer.rows(&lot.traces, &mut tally) {
             Err(Error::Model(rlt_model::Error::Stopped)) => return Err(interrupted(writer, checked)?),
@@ -156,7 +188,9 @@ pub fn score_file(
         tally.gaps += lot.gaps.len() as u64;
         tally.rows += n_rows;
         n_tokens += n;
-        if let Err(error) = writer.append(&lot.with_gaps(rows), tally) {
+        let rows = lot.with_gaps(rows);
+        rows.iter().filter_map(status).for_each(|status| tally.reasons.count(status));
+        if let Err(error) = writer.append(&rows, tally) {
             return Err(with_rows_kept(error, writer.has_committed()));
         }
         (scorer.on_written)();
@@ -194,12 +228,19 @@ impl Lot {
     ///
     /// # Errors
     /// As [`traces_of`], but [`Error::Gap`] only where `gaps` refuses them.
-    pub fn of(records: &[Record], data: &DataConfig, style: &PromptStyle, gaps: Gaps) -> Result<Self> {
+    pub fn of(
+        records: &[Record],
+        data: &DataConfig,
+        style: &PromptStyle,
+        gaps: Gaps,
+        absent: &mut AbsentColumns,
+    ) -> Result<Self> {
         let mut lot = Self { traces: Vec::new(), gaps: Vec::new(), n_rows: records.len() };
         for record in records {
             match traces_of(record, data, style) {
-                Err(Error::Gap { what, .. }) if gaps == Gaps::Written => {
-                    lot.gaps.push((lot.traces.len(), gap_columns(record, &what)));
+                Err(gap @ Error::Gap { .. }) if gaps == Gaps::Written => {
+                    lot.gaps.push((lot.traces.len(), gap_columns(record, &gap)));
+                    absent.see(gap);
                 }
                 outcome => lot.traces.extend(outcome?),
             }
@@ -216,8 +257,17 @@ impl Lot {
     }
 }
 
-/// The written form of a row that lacks its question or its solution: no reward, and the reason.
-fn gap_columns(record: &Record, what: &str) -> Map<String, Value> {
+/// `parts.status` of a scored row.
+pub fn status(columns: &Map<String, Value>) -> Option<&str> {
+    columns.get("parts")?.get("status")?.as_str()
+}
+
+/// The written form of a row that lacks something: no reward, and the reason.
+fn gap_columns(record: &Record, gap: &Error) -> Map<String, Value> {
+    let what = match gap {
+        Error::Gap { what, .. } => what.clone(),
+        other => other.to_string(),
+    };
     let mut columns = record.columns.clone();
     columns.insert("reward".into(), Value::Null);
     columns.insert("parts".into(), json!({ "status": what }));
@@ -332,7 +382,9 @@ mod tests {
         let rows: Vec<String> = (0..40)
             .map(|i| {
                 if i % 9 == 4 {
-                    return format!(r#"{{"question":"q{i}","solution":null,"completion":"x"}}"#);
+                    let lack =
+                        [r#""solution":null,"completion":"x""#, r#""completion":"x""#, r#""solution":"x""#];
+                    return format!(r#"{{"question":"q{i}",{}}}"#, lack[i / 9 % 3]);
                 }
                 let completion = "think ".repeat(i * 7 % 11) + ["<|end_of_explanation|>", ""][i % 2];
                 format!(
@@ -362,6 +414,16 @@ mod tests {
         let whole = dir.path().join("whole.jsonl");
         let tally = score(&whole, &Silent, &AtomicBool::new(false)).unwrap();
         assert_eq!((tally.rows, tally.traces, tally.gaps), (40, 72, 4));
+        let reasons = tally.reasons.to_string();
+        for reason in [
+            "2 the solution is empty (null)",
+            "1 no column `solution`",
+            "1 no column `completion`",
+            " empty thought",
+        ] {
+            assert!(reasons.contains(reason), "{reasons}");
+        }
+        assert_eq!(tally.reasons.total(), 76 - tally.scored);
         assert!(tally.scored >= 62 && tally.scored < 72, "some thoughts are empty: {tally:?}");
         let lines = fs::read_to_string(&whole).unwrap();
         let gap: Map<String, Value> = serde_json::from_str(lines.lines().nth(8).unwrap()).unwrap();

@@ -87,7 +87,7 @@ pub(super) fn score_explanations(
     } else {
         Teacher::Model(policy)
     };
-    let student = student.model.scorer(stop);
+    let student = student.model.scorer(stop, &Silent);
     let tokens_per_batch = config.grpo.tokens_per_microbatch;
     let scored = score_samples(&samples, teacher, &*student, reward, tokens_per_batch, &Silent)?;
     Ok(samples.into_iter().zip(scored).collect())
