@@ -193,10 +193,77 @@ fn fine_tuning() {
 }
 
 #[test]
-fn a_run_that_stops_on_four_ranks_goes_on_on_one_and_ends_on_two() {
-    for work in [Work::Sft, Work::Grpo] {
+fn weights_in_shares() {
+    let sharded = "memory.weights=sharded";
+    // Several micro-batches a lane, and a reference that moves.
+    let cut =
+        [sharded, "grpo.tokens_per_microbatch=160", "memory.recompute=blocks", "optimizer.moments=bf16"];
+    assert_any_number_of_ranks_leaves_the_same(Work::Grpo, &cut);
+    assert_any_number_of_ranks_leaves_the_same(Work::Sft, &[sharded, "sft.tokens_per_microbatch=128"]);
+    // Lanes without a row.
+    assert_any_number_of_ranks_leaves_the_same(Work::Sft, &[sharded, "sft.batch_rows=5"]);
+}
+
+#[test]
+fn weights_in_shares_are_the_whole_ones_where_nothing_is_summed_in_another_order() {
+    // A micro-batch holds all that a lane has; an adapter is whole on every rank.
+    for (work, overrides) in [
+        (Work::Sft, &["sft.tokens_per_microbatch=100000"][..]),
+        (Work::Grpo, &["grpo.tokens_per_microbatch=100000"]),
+        (Work::Grpo, &["lora.rank=4", "grpo.reference_sync_every=0", "grpo.tokens_per_microbatch=160"]),
+    ] {
         let made = made();
-        let config = made.config(work, &["checkpoint.every=3", "checkpoint.keep=1"]);
+        let [whole, shares] = ["whole", "sharded"].map(|weights| {
+            let weights_are = format!("memory.weights={weights}");
+            let config = made.config(work, &[overrides, &[&weights_are]].concat());
+            let run_dir = made.run_dir(weights);
+            finish(work, &config, &run_dir, 4);
+            run_dir
+        });
+        let [whole, shares] = [&whole, &shares].map(|run_dir| {
+            let mut files = outcome(run_dir);
+            // The state has the configuration.
+            files.retain(|name, _| name.ends_with(".safetensors") || name.ends_with(".jsonl"));
+            files
+        });
+        assert!(whole.len() > 5 && whole.keys().eq(shares.keys()), "{:?}", shares.keys());
+        for (name, bytes) in &whole {
+            assert!(shares[name] == *bytes, "{work:?}, {overrides:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn how_weights_are_held_is_not_changed_in_the_middle_of_a_run() {
+    let made = made();
+    let config = made.config(Work::Sft, &["memory.weights=sharded"]);
+    let run_dir = made.run_dir("run");
+    stop_after(Work::Sft, &config, &run_dir, 2, 1);
+    let whole = made.config(Work::Sft, &[]);
+    let outcomes = on_threads(2, |ranks| {
+        let stop = AtomicBool::new(false);
+        sft::train(&whole, &run_dir, &Host { ranks, ..start::host(&Silent, &stop) })
+    });
+    for outcome in outcomes {
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains("memory.weights was \"sharded\", now \"whole\""), "{message}");
+    }
+    // Six lanes are three subtrees of two for three ranks, but no two waves of three.
+    let six = made.config(Work::Sft, &["memory.weights=sharded", "train.lanes=6"]);
+    for outcome in train(Work::Sft, &six, &made.run_dir("three"), 3, &Silent, &AtomicBool::new(false)) {
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.contains("3 ranks cannot share them with memory.weights=sharded"), "{message}");
+    }
+}
+
+#[test]
+fn a_run_that_stops_on_four_ranks_goes_on_on_one_and_ends_on_two() {
+    for (work, weights) in
+        [(Work::Sft, "whole"), (Work::Grpo, "whole"), (Work::Sft, "sharded"), (Work::Grpo, "sharded")]
+    {
+        let made = made();
+        let held = format!("memory.weights={weights}");
+        let config = made.config(work, &["checkpoint.every=3", "checkpoint.keep=1", &held]);
         let [whole, resumed] = ["whole", "resumed"].map(|name| made.run_dir(name));
         finish(work, &config, &whole, 8);
         stop_after(work, &config, &resumed, 4, 1);
@@ -204,7 +271,7 @@ fn a_run_that_stops_on_four_ranks_goes_on_on_one_and_ends_on_two() {
         let unset = Config { train: TrainConfig::default(), ..config.clone() };
         stop_after(work, &unset, &resumed, 1, 1);
         finish(work, &unset, &resumed, 2);
-        assert_same(&outcome(&whole), &resumed, &format!("{work:?}"));
+        assert_same(&outcome(&whole), &resumed, &format!("{work:?}, {weights}"));
     }
 }
 

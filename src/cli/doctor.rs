@@ -6,6 +6,7 @@ use clap::Args;
 use rlt::config::ServerConfig;
 use rlt::located::LocatedModel;
 use rlt::prompts::ChatText;
+use rlt::ranks::Holding;
 use rlt::server::doctor::{Examination, examine};
 use rlt::training::run::frozen_model;
 use rlt::{Error, Result};
@@ -49,7 +50,8 @@ impl DoctorArgs {
         }
         let model = model_folder(model)?;
         let chat = ChatText::from_dir(model)?;
-        let located = LocatedModel::find(Some(server), &config.model, model, &context.progress)?;
+        let located =
+            LocatedModel::find(Some(server), &config.model, model, &Holding::Whole, &context.progress)?;
         let Some(served) = located.served() else { return Ok(()) };
         let params = located.params(&config.sampling, &chat)?;
         let has_weights = std::fs::read_dir(model).is_ok_and(|entries| {

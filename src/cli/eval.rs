@@ -110,8 +110,8 @@ impl EvalArgs {
         if let Some(warning) = style.thought_in_thought(&chat) {
             context.progress.warn(&warning);
         }
-        let located =
-            LocatedModel::find(config.server_of_teacher(), &config.model, model, &context.progress)?;
+        let (server, holding) = (config.server_of_teacher(), config.memory.holding(&context.ranks));
+        let located = LocatedModel::find(server, &config.model, model, &holding, &context.progress)?;
         let params = located.params(&config.sampling, &chat)?;
         let wanted = Wanted { sampling: Some(&params), ..Wanted::default() };
         located.check(&chat.tokenizer, &wanted, &context.progress)?;

@@ -93,9 +93,9 @@ impl ExplainArgs {
         let server = config.server_of_teacher();
         let deciding = if server.is_some() { Deciding::WithoutWeights } else { Deciding::WithWeights };
         let files = ModelFiles::of(model, deciding, &context.progress)?;
-        let served =
-            server.map(|server| LocatedModel::find(Some(server), &config.model, model, &context.progress));
-        let served = served.transpose()?;
+        let holding = config.memory.holding(&context.ranks);
+        let find = |server| LocatedModel::find(server, &config.model, model, &holding, &context.progress);
+        let served = server.map(|server| find(Some(server))).transpose()?;
         let deciding = served.as_ref().and_then(LocatedModel::served).map(|served| served.deciding());
         let work = |time| self.work(&config, &style, &files, deciding.as_ref(), &rows, &gaps, time);
         let unfinished = rlt_files::unfinished_work(&self.out);
@@ -104,7 +104,7 @@ impl ExplainArgs {
         let chat = ChatText::from_dir_at(model, time)?.reading(config.data.special_tokens);
         let located = match served {
             Some(served) => served,
-            None => LocatedModel::find(None, &config.model, model, &context.progress)?,
+            None => find(None)?,
         };
         let params = located.params(&config.sampling, &chat)?;
         let wanted = Wanted { sampling: Some(&params), ..Wanted::default() };

@@ -8,6 +8,7 @@ use rlt::config::{ModelPaths, Products};
 use rlt::dataset::{JsonlWriter, read_records};
 use rlt::located::LocatedModel;
 use rlt::logprobs::{logprobs_each, row_ids};
+use rlt::ranks::Holding;
 use rlt::server::Wanted;
 use rlt::{Error, Result};
 use rlt_model::Stop;
@@ -66,7 +67,7 @@ impl LogprobsArgs {
             )));
         }
         let paths = ModelPaths { arithmetic: self.arithmetic, ..ModelPaths::default() };
-        let located = LocatedModel::find(server, &paths, model, &context.progress)?;
+        let located = LocatedModel::find(server, &paths, model, &Holding::Whole, &context.progress)?;
         if located.served().is_some() {
             let wanted = Wanted { scoring: true, ..Wanted::default() };
             located.check(&Tokenizer::from_dir(model)?, &wanted, &context.progress)?;

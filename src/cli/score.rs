@@ -87,7 +87,9 @@ impl ScoreArgs {
             context.progress.warn(&warning);
         }
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
-        let find = |server, folder| LocatedModel::find(server, &config.model, folder, &context.progress);
+        let holding = config.memory.holding(&context.ranks);
+        let find =
+            |server, folder| LocatedModel::find(server, &config.model, folder, &holding, &context.progress);
         let served_teacher = server_of_teacher.map(|server| find(Some(server), teacher_dir)).transpose()?;
         let served_student = server_of_student.map(|server| find(Some(server), student_dir)).transpose()?;
         let files = |folder, is_served| {

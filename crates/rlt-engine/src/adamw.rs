@@ -136,8 +136,46 @@ impl AdamW {
             // Value, moments and gradient are read, all but the last are written.
             return sizes.did_rows(7 * gradient.len());
         }
-        let factors = self.factors(step, decay);
         let part = &mut value.data_mut()[from..from + gradient.len()];
+        self.update_numbers(from, part, gradient, first, second, gradient_scale, step, decay, index);
+    }
+
+    /// As [`Self::update_from`], where that part is all that is here of the value.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn update_shard(
+        &self,
+        from: usize,
+        shard: &mut Tensor,
+        gradient: &Tensor,
+        first: &mut Moment,
+        second: &mut Moment,
+        gradient_scale: f32,
+        step: u64,
+        decay: bool,
+        index: usize,
+    ) {
+        if let Device::Sizes(sizes) = shard.device() {
+            return sizes.did_rows(7 * gradient.len());
+        }
+        let shard = shard.data_mut();
+        self.update_numbers(from, shard, gradient, first, second, gradient_scale, step, decay, index);
+    }
+
+    fn update_numbers(
+        &self,
+        from: usize,
+        part: &mut [f32],
+        gradient: &Tensor,
+        first: &mut Moment,
+        second: &mut Moment,
+        gradient_scale: f32,
+        step: u64,
+        decay: bool,
+        index: usize,
+    ) {
+        let factors = self.factors(step, decay);
         let blocks = part.par_chunks_mut(BLOCK).zip(gradient.data().par_chunks(BLOCK));
         match (first, second) {
             (Moment::F32(first), Moment::F32(second)) => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rlt_engine::Device;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::SamplingParams;
 use rlt_model::tokenizer::Tokenizer;
@@ -12,11 +13,12 @@ use crate::config::{ModelPaths, SamplingConfig, ServerConfig};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::prompts::ChatText;
+use crate::ranks::Holding;
 use crate::sampler::{DecoderSampler, Sampler};
 use crate::sampling::{sampling_params, stop_tokens};
 use crate::scorer::{Scorer, Stoppable};
 use crate::server::{Served, ServerSampler, ServerScorer, Wanted};
-use crate::training::run::frozen_model;
+use crate::training::run::frozen_model_on;
 
 /// A model and where it is.
 pub enum LocatedModel {
@@ -27,7 +29,7 @@ pub enum LocatedModel {
 }
 
 impl LocatedModel {
-    /// Loads the model in `folder`, or asks the servers of `server`, where the configuration names any, who they are.
+    /// Loads the model in `folder`, to be held as `holding` says, or asks the servers of `server`, where the configuration names any, who they are.
     ///
     /// # Errors
     /// What the folder's files report; as [`Served::connect`].
@@ -35,13 +37,14 @@ impl LocatedModel {
         server: Option<(&'static str, &ServerConfig)>,
         model: &ModelPaths,
         folder: &Path,
+        holding: &Holding,
         progress: &dyn Progress,
     ) -> Result<Self> {
         match server {
             Some((table, server)) => {
                 Ok(Self::Served(Served::connect(table, server, folder, progress)?.into()))
             }
-            None => Ok(Self::Here(frozen_model(model, folder)?.into())),
+            None => Ok(Self::Here(frozen_model_on(&Device::Cpu, holding, model, folder)?.into())),
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::prompts::ChatText;
+use crate::ranks::Holding;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
 use crate::training::{Lanes, Optimizer, RestoredRun};
@@ -98,16 +99,21 @@ impl Replay {
 /// Models and moments as they were, what templates told as the date, and how gradients were summed.
 fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime, Lanes)> {
     let config = &batch.config;
-    let restored = RestoredRun::read(folder, &config.model)?;
+    let restored = RestoredRun::read(folder, &config.model, &Holding::Whole)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
     let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, batch.step);
     restored.restore_optimizer(folder, &mut optimizer)?;
     let RestoredRun { state, decoder, reference } = restored;
     let time = state.template_time.unwrap_or_else(TemplateTime::of_this_process);
-    let reference = reference.map(|weights| decoder.with_weights(weights));
     let mut weights = Weights { decoder, optimizer, reference };
     if batch.work == "grpo" {
-        grpo::begin_reference(&mut weights, config, &ChatText::from_dir_at(folder, time)?, 0)?;
+        grpo::begin_reference(
+            &mut weights,
+            config,
+            &ChatText::from_dir_at(folder, time)?,
+            0,
+            &Holding::Whole,
+        )?;
     }
     Ok((weights, time, state.lanes))
 }

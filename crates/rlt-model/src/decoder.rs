@@ -20,16 +20,25 @@ use crate::batch::ScoringGroup;
 use crate::config::{AttentionKind, BlockKind, ModelConfig, NormScale, Rope};
 use crate::parameters::{BlockParameters, BlockWeight, Parameters};
 use crate::projection::Projection;
+use crate::shared::{Piece, SharedParameters};
 
 /// A decoder-only language model, with or without an adapter.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    /// Shared with the base model that an adapter stands beside ([`Decoder::base`]).
-    parameters: Arc<Parameters>,
+    weights: Held,
     adapter: Option<Adapter>,
     arithmetic: Arithmetic,
     ropes: Mutex<Arc<RopeTables>>,
+}
+
+/// Where the weights are. They are one with those of the base model that an adapter stands beside ([`Decoder::base`]).
+#[derive(Debug, Clone)]
+enum Held {
+    /// Here.
+    Whole(Arc<Parameters>),
+    /// Here and in other processes, a shard each.
+    Shared(Arc<SharedParameters>),
 }
 
 /// Rotary tables, by [`crate::config::BlockKind::rope`].
@@ -55,9 +64,18 @@ impl RopeTables {
 impl Decoder {
     /// A decoder of given weights.
     pub fn new(config: ModelConfig, parameters: Parameters) -> Self {
+        Self::of(config, Held::Whole(Arc::new(parameters)))
+    }
+
+    /// A decoder of weights that several processes hold. Each of them computes what it has to; whoever reads weights here
+    /// keeps the others waiting at most until they read some themselves.
+    pub fn of_shared(config: ModelConfig, weights: SharedParameters) -> Self {
+        Self::of(config, Held::Shared(Arc::new(weights)))
+    }
+
+    fn of(config: ModelConfig, weights: Held) -> Self {
         let ropes = Mutex::new(Arc::new(RopeTables::new(&config, 0)));
-        let arithmetic = Arithmetic::F32;
-        Self { config, parameters: Arc::new(parameters), adapter: None, arithmetic, ropes }
+        Self { config, weights, adapter: None, arithmetic: Arithmetic::F32, ropes }
     }
 
     /// The same weights, frozen, with low-rank terms beside them: training changes these alone.
@@ -70,15 +88,35 @@ impl Decoder {
     /// The model without its adapter; the weights are shared, not copied.
     #[must_use]
     pub fn base(&self) -> Self {
-        let ropes = Mutex::new(Arc::new(RopeTables::new(&self.config, 0)));
-        let (config, parameters) = (self.config.clone(), self.parameters.clone());
-        Self { config, parameters, adapter: None, arithmetic: self.arithmetic, ropes }
+        Self { arithmetic: self.arithmetic, ..Self::of(self.config.clone(), self.weights.clone()) }
     }
 
     /// A decoder of the same shape and settings with other weights, and no adapter.
     #[must_use]
     pub fn with_weights(&self, parameters: Parameters) -> Self {
         Self { arithmetic: self.arithmetic, ..Self::new(self.config.clone(), parameters) }
+    }
+
+    /// The same model once more, with weights of its own and no adapter. Shared ones are still to be carried.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let weights = match &self.weights {
+            Held::Whole(parameters) => Held::Whole(Arc::new(Parameters::clone(parameters))),
+            Held::Shared(shared) => Held::Shared(Arc::new(shared.copy())),
+        };
+        Self { arithmetic: self.arithmetic, ..Self::of(self.config.clone(), weights) }
+    }
+
+    /// weights <- mix * those of `other` + (1 - mix) * weights, of a model of the same shape that is held alike.
+    pub fn mix_in(&mut self, other: &Self, mix: f32) {
+        match (&mut self.weights, &other.weights) {
+            (Held::Whole(own), Held::Whole(other)) => {
+                let own = Arc::make_mut(own).tensors_mut().into_iter();
+                own.zip(other.tensors()).for_each(|(own, other)| own.mix_in(other, mix));
+            }
+            (Held::Shared(own), Held::Shared(other)) => own.mix_in(other, mix),
+            _ => unreachable!("both are held alike"),
+        }
     }
 
     /// The same model with its matrix products in another number format.
@@ -96,7 +134,10 @@ impl Decoder {
 
     /// Where its weights lie and its passes are computed.
     pub fn device(&self) -> &Device {
-        self.parameters.head_weight().device()
+        match &self.weights {
+            Held::Whole(parameters) => parameters.head_weight().device(),
+            Held::Shared(shared) => shared.device(),
+        }
     }
 
     /// The number format of its matrix products.
@@ -104,9 +145,34 @@ impl Decoder {
         self.arithmetic
     }
 
-    /// The matrix that turns hidden states into logits.
-    pub(crate) fn output_matrix(&self) -> OutputMatrix<'_> {
-        OutputMatrix { weight: self.parameters.head_weight(), arithmetic: self.arithmetic }
+    /// The matrix that turns hidden states into logits, vocabulary x hidden.
+    pub(crate) fn head_weight(&self) -> Cow<'_, Tensor> {
+        match &self.weights {
+            Held::Whole(parameters) => Cow::Borrowed(parameters.head_weight()),
+            Held::Shared(shared) if self.config.tie_word_embeddings => only(shared.piece(Piece::Embedding)),
+            Held::Shared(shared) => only(shared.piece(Piece::Head)),
+        }
+    }
+
+    /// How it is multiplied with.
+    pub(crate) fn output_matrix<'a>(&self, weight: &'a Tensor) -> OutputMatrix<'a> {
+        OutputMatrix { weight, arithmetic: self.arithmetic }
+    }
+
+    /// Norm after the last block, 1 x hidden.
+    pub(crate) fn final_norm(&self) -> Cow<'_, Tensor> {
+        match &self.weights {
+            Held::Whole(parameters) => Cow::Borrowed(&parameters.final_norm),
+            Held::Shared(shared) => only(shared.piece(Piece::FinalNorm)),
+        }
+    }
+
+    /// The weights of a block.
+    pub(crate) fn block(&self, layer: usize) -> Cow<'_, BlockParameters> {
+        match &self.weights {
+            Held::Whole(parameters) => Cow::Borrowed(&parameters.blocks[layer]),
+            Held::Shared(shared) => Cow::Owned(shared.block(layer)),
+        }
     }
 
     /// Shape and settings.
@@ -115,13 +181,41 @@ impl Decoder {
     }
 
     /// The weights.
+    ///
+    /// # Panics
+    /// When processes share them.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        match &self.weights {
+            Held::Whole(parameters) => parameters,
+            Held::Shared(_) => panic!("weights that processes share are not whole"),
+        }
     }
 
     /// The weights, to update (a copy of their own, where another decoder shares them).
+    ///
+    /// # Panics
+    /// As [`Self::parameters`].
     pub fn parameters_mut(&mut self) -> &mut Parameters {
-        Arc::make_mut(&mut self.parameters)
+        match &mut self.weights {
+            Held::Whole(parameters) => Arc::make_mut(parameters),
+            Held::Shared(_) => panic!("weights that processes share are not whole"),
+        }
+    }
+
+    /// The weights, where processes share them.
+    pub fn shared(&self) -> Option<&Arc<SharedParameters>> {
+        match &self.weights {
+            Held::Whole(_) => None,
+            Held::Shared(shared) => Some(shared),
+        }
+    }
+
+    /// Number of parameters.
+    pub fn n_parameters(&self) -> usize {
+        match &self.weights {
+            Held::Whole(parameters) => parameters.len(),
+            Held::Shared(shared) => shared.len(),
+        }
     }
 
     /// The low-rank terms beside the weights.
@@ -134,9 +228,14 @@ impl Decoder {
         self.adapter.as_mut()
     }
 
-    /// A matrix of block `layer` with the terms beside it.
-    pub(crate) fn projection(&self, layer: usize, matrix: BlockWeight) -> Projection<'_> {
-        let weight = &self.parameters.blocks[layer][matrix];
+    /// A matrix of `block`, which is block `layer`, with the terms beside it.
+    pub(crate) fn projection<'a>(
+        &'a self,
+        layer: usize,
+        block: &'a BlockParameters,
+        matrix: BlockWeight,
+    ) -> Projection<'a> {
+        let weight = &block[matrix];
         let terms = self.adapter.as_ref().map(|adapter| adapter.block(layer).terms(matrix));
         Projection { weight, terms: terms.unwrap_or_default(), arithmetic: self.arithmetic }
     }
@@ -167,7 +266,10 @@ impl Decoder {
 
     /// What goes into the first block: the embeddings of tokens.
     pub(crate) fn embedded(&self, ids: &[u32]) -> Tensor {
-        let mut x = embed(ids, &self.parameters.embedding);
+        let mut x = match &self.weights {
+            Held::Whole(parameters) => embed(ids, &parameters.embedding),
+            Held::Shared(shared) => embed(ids, &only(shared.piece(Piece::Embedding))),
+        };
         if let Some(factor) = self.config.embedding_scale.factor(self.config.hidden_size) {
             scale(&mut x, factor);
         }
@@ -243,4 +345,9 @@ impl Decoder {
     pub fn check_ids(&self, ids: impl Iterator<Item = u32>) -> crate::Result<()> {
         self.config.check_ids(ids, self.config.context())
     }
+}
+
+/// The tensor of a piece that has one.
+fn only<'a>(mut tensors: Vec<Tensor>) -> Cow<'a, Tensor> {
+    Cow::Owned(tensors.swap_remove(0))
 }

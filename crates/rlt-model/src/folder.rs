@@ -8,12 +8,14 @@ use rlt_engine::low_rank::merged;
 use rlt_engine::random::RandomStream;
 use rlt_engine::{Device, Tensor};
 
+use crate::adapter::Adapter;
 use crate::adapter_folder::base_folder;
 use crate::config::{ModelConfig, NormScale, block_slots};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::files::replace_file;
 use crate::parameters::{Parameters, Slot, slots};
+use crate::shared::{Share, SharedParameters};
 use crate::weights::{Dtype, Weights, write_each};
 
 /// Standard deviation of random weights, as Hugging Face's default `initializer_range`.
@@ -36,31 +38,7 @@ impl Parameters {
     /// As [`Self::read`].
     pub fn read_frozen(device: &Device, config: &ModelConfig, weights: &Weights) -> Result<Self> {
         check_weights(config, weights)?;
-        Self::build(config, |slot| {
-            let mut parts = Vec::with_capacity(slot.parts.len());
-            let mut all_bf16 = slot.decay;
-            for part in &slot.parts {
-                all_bf16 &= weights.dtype(&part.name)? == Dtype::Bf16;
-                parts.push(weights.bytes(&part.name, &part.shape)?);
-            }
-            if !all_bf16 {
-                return read_slot(device, slot, weights);
-            }
-            let row_bytes = slot.cols * Dtype::Bf16.size();
-            let tensor = Tensor::from_bf16_rows_on(device, slot.rows, slot.cols, |row| {
-                let mut at = row * row_bytes;
-                for part in &parts {
-                    if at < part.len() {
-                        return &part[at..at + row_bytes];
-                    }
-                    at -= part.len();
-                }
-                unreachable!("the parts hold the slot's rows")
-            });
-            done_with(device, parts.iter().map(|part| part.len()).sum());
-            slot.parts.iter().for_each(|part| weights.done_with(&part.name));
-            Ok(tensor)
-        })
+        Self::build(config, |slot| read_frozen_slot(device, slot, weights))
     }
 
     /// Writes parameters (or anything of their shape) as one safetensors file of `dtype` with the Hugging
@@ -85,6 +63,32 @@ fn write_slots<'a>(
     write_each(path, &names, dtype, numbers)
 }
 
+fn read_frozen_slot(device: &Device, slot: &Slot, weights: &Weights) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(slot.parts.len());
+    let mut all_bf16 = slot.decay;
+    for part in &slot.parts {
+        all_bf16 &= weights.dtype(&part.name)? == Dtype::Bf16;
+        parts.push(weights.bytes(&part.name, &part.shape)?);
+    }
+    if !all_bf16 {
+        return read_slot(device, slot, weights);
+    }
+    let row_bytes = slot.cols * Dtype::Bf16.size();
+    let tensor = Tensor::from_bf16_rows_on(device, slot.rows, slot.cols, |row| {
+        let mut at = row * row_bytes;
+        for part in &parts {
+            if at < part.len() {
+                return &part[at..at + row_bytes];
+            }
+            at -= part.len();
+        }
+        unreachable!("the parts hold the slot's rows")
+    });
+    done_with(device, parts.iter().map(|part| part.len()).sum());
+    slot.parts.iter().for_each(|part| weights.done_with(&part.name));
+    Ok(tensor)
+}
+
 fn read_slot(device: &Device, slot: &Slot, weights: &Weights) -> Result<Tensor> {
     let tensor = Tensor::filled_on(device, slot.rows, slot.cols, |mut rest| {
         for part in &slot.parts {
@@ -102,6 +106,34 @@ fn read_slot(device: &Device, slot: &Slot, weights: &Weights) -> Result<Tensor> 
     }
     done_with(device, bytes);
     Ok(if all_bf16 { tensor.known_to_fit_bf16() } else { tensor })
+}
+
+/// Makes the random weights of [`Decoder::random`], slot after slot.
+fn random_tensors(
+    device: &Device,
+    config: &ModelConfig,
+    seed: u64,
+) -> impl FnMut(&Slot) -> std::result::Result<Tensor, std::convert::Infallible> {
+    let stream = RandomStream::new(seed, "initial weights");
+    let mut index = 0;
+    let residual_std = INITIAL_STD / (2.0 * config.n_layers as f32).sqrt();
+    move |slot| {
+        index += 1;
+        if !slot.decay {
+            // Norms multiply by one.
+            let is_one = slot.place.is_norm() && config.norm_scale == NormScale::Weight;
+            let value = if is_one { 1.0 } else { 0.0 };
+            return Ok(Tensor::full_on(device, slot.rows, slot.cols, value));
+        }
+        let std = if slot.place.adds_to_residual() { residual_std } else { INITIAL_STD };
+        Ok(Tensor::made_on(device, slot.rows, slot.cols, || {
+            let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
+            for value in &mut data {
+                *value *= std;
+            }
+            data
+        }))
+    }
 }
 
 /// Counts the pages of a file that were in memory while a tensor was read.
@@ -164,6 +196,16 @@ fn refuse_unknown_weights(config: &ModelConfig, weights: &Weights) -> Result<()>
     }
 }
 
+/// What a folder holds, where the two belong together.
+fn checked_files(dir: &Path) -> Result<(ModelConfig, Weights)> {
+    let config = ModelConfig::from_dir(dir)?;
+    let weights = Weights::open(dir)?;
+    check_weights(&config, &weights)?;
+    refuse_unknown_weights(&config, &weights)?;
+    refuse_other_head(&config, &weights)?;
+    Ok((config, weights))
+}
+
 impl Decoder {
     /// Loads `config.json` and the weights of a folder, in f32: a model to train.
     ///
@@ -203,12 +245,42 @@ impl Decoder {
         Self::load_by(dir, |config, weights| Parameters::read_frozen(device, config, weights))
     }
 
+    /// As [`Self::load_on`], but for this process's `share` of the weights alone; what carries them is still to be told
+    /// ([`SharedParameters::carried_by`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_share_on(device: &Device, dir: &Path, share: Share) -> Result<Self> {
+        Self::load_share_by(device, dir, share, read_slot)
+    }
+
+    /// As [`Self::load_frozen_on`], but for this process's `share` of the weights alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_frozen_share_on(device: &Device, dir: &Path, share: Share) -> Result<Self> {
+        let base = base_folder(dir)?;
+        let decoder = Self::load_share_by(device, &base, share, read_frozen_slot)?;
+        if base == dir {
+            return Ok(decoder);
+        }
+        let adapter = Adapter::load_on(device, dir, decoder.config())?;
+        Ok(decoder.with_adapter(adapter))
+    }
+
+    fn load_share_by(
+        device: &Device,
+        dir: &Path,
+        share: Share,
+        read: fn(&Device, &Slot, &Weights) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let (config, weights) = checked_files(dir)?;
+        let shared = SharedParameters::build(device, &config, share, |slot| read(device, slot, &weights))?;
+        Ok(Self::of_shared(config, shared))
+    }
+
     fn load_by(dir: &Path, read: impl FnOnce(&ModelConfig, &Weights) -> Result<Parameters>) -> Result<Self> {
-        let config = ModelConfig::from_dir(dir)?;
-        let weights = Weights::open(dir)?;
-        check_weights(&config, &weights)?;
-        refuse_unknown_weights(&config, &weights)?;
-        refuse_other_head(&config, &weights)?;
+        let (config, weights) = checked_files(dir)?;
         let parameters = read(&config, &weights)?;
         Ok(Self::new(config, parameters))
     }
@@ -222,28 +294,16 @@ impl Decoder {
 
     /// As [`Self::random`], on `device`.
     pub fn random_on(device: &Device, config: &ModelConfig, seed: u64) -> Self {
-        let stream = RandomStream::new(seed, "initial weights");
-        let mut index = 0;
-        let residual_std = INITIAL_STD / (2.0 * config.n_layers as f32).sqrt();
-        let make = |slot: &Slot| -> std::result::Result<Tensor, std::convert::Infallible> {
-            index += 1;
-            if !slot.decay {
-                // Norms multiply by one.
-                let is_one = slot.place.is_norm() && config.norm_scale == NormScale::Weight;
-                let value = if is_one { 1.0 } else { 0.0 };
-                return Ok(Tensor::full_on(device, slot.rows, slot.cols, value));
-            }
-            let std = if slot.place.adds_to_residual() { residual_std } else { INITIAL_STD };
-            Ok(Tensor::made_on(device, slot.rows, slot.cols, || {
-                let mut data = stream.normals([index, 0, 0], slot.rows * slot.cols);
-                for value in &mut data {
-                    *value *= std;
-                }
-                data
-            }))
-        };
-        match Parameters::build(config, make) {
+        match Parameters::build(config, random_tensors(device, config, seed)) {
             Ok(parameters) => Self::new(config.clone(), parameters),
+            Err(never) => match never {},
+        }
+    }
+
+    /// As [`Self::random_on`], but for this process's `share` of the weights alone.
+    pub fn random_share_on(device: &Device, config: &ModelConfig, seed: u64, share: Share) -> Self {
+        match SharedParameters::build(device, config, share, random_tensors(device, config, seed)) {
+            Ok(shared) => Self::of_shared(config.clone(), shared),
             Err(never) => match never {},
         }
     }
@@ -285,8 +345,37 @@ impl Decoder {
         let mut names: Vec<_> = parts.map(|part| (part.name.as_str(), part.shape.as_slice())).collect();
         let shape = [untied.vocab_size, untied.hidden_size];
         names.push(("lm_head.weight", &shape));
-        let head = std::iter::once_with(|| self.parameters().embedding.to_host());
+        let head = std::iter::once_with(|| Cow::Owned(self.head_weight().to_host().into_owned()));
         write_each(&dir.join("model.safetensors"), &names, dtype, self.numbers_to_save().chain(head))
+    }
+
+    /// Writes the weights alone, as one safetensors file of `dtype` with the Hugging Face names.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_weights(&self, path: &Path, dtype: Dtype) -> Result<()> {
+        write_slots(path, &slots(self.config()), dtype, self.numbers_to_save())
+    }
+
+    /// A model of this one's shape and settings with the weights of one file, in f32, and no adapter.
+    ///
+    /// # Errors
+    /// As [`Parameters::read`].
+    pub fn read_weights(&self, path: &Path) -> Result<Self> {
+        let weights = Weights::open_file(path)?;
+        Ok(self.with_weights(Parameters::read(self.device(), self.config(), &weights)?))
+    }
+
+    /// As [`Self::read_weights`], but for this process's `share` of the weights alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_weights_share(&self, path: &Path, share: Share) -> Result<Self> {
+        let (device, config, weights) = (self.device(), self.config(), Weights::open_file(path)?);
+        check_weights(config, &weights)?;
+        let shared =
+            SharedParameters::build(device, config, share, |slot| read_slot(device, slot, &weights))?;
+        Ok(Self::of_shared(config.clone(), shared).in_arithmetic(self.arithmetic()))
     }
 
     fn save_config(&self, dir: &Path, dtype: Dtype, config: &ModelConfig) -> Result<()> {
@@ -306,13 +395,22 @@ impl Decoder {
     }
 
     /// The weights as [`Self::save_as`] writes them, made one tensor at a time.
-    pub fn numbers_to_save(&self) -> impl Iterator<Item = Cow<'_, [f32]>> {
-        let slots = slots(self.config());
-        slots.into_iter().zip(self.parameters().tensors()).map(|(slot, tensor)| {
-            match self.adapter().map(|adapter| adapter.terms_beside(&slot)) {
-                None | Some([]) => tensor.to_host(),
-                Some(terms) => Cow::Owned(merged(tensor, terms).into_host()),
-            }
-        })
+    pub fn numbers_to_save(&self) -> Box<dyn Iterator<Item = Cow<'_, [f32]>> + '_> {
+        let slots = slots(self.config()).into_iter();
+        let terms = |slot: &Slot| self.adapter().map_or(&[][..], |adapter| adapter.terms_beside(slot));
+        match self.shared() {
+            None => Box::new(slots.zip(self.parameters().tensors()).map(move |(slot, tensor)| {
+                match terms(&slot) {
+                    [] => tensor.to_host(),
+                    terms => Cow::Owned(merged(tensor, terms).into_host()),
+                }
+            })),
+            Some(shared) => Box::new(slots.zip(shared.tensors()).map(move |(slot, tensor)| {
+                Cow::Owned(match terms(&slot) {
+                    [] => tensor.to_host().into_owned(),
+                    terms => merged(&tensor, terms).into_host(),
+                })
+            })),
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Decoder {
             let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
             self.rest_of_block(&block, qkv, &batch.layout, &mut x);
         }
-        rms_norm(&x, &self.norm_scale(&self.parameters().final_norm), self.config().rms_norm_eps).0
+        rms_norm(&x, &self.norm_scale(&self.final_norm()), self.config().rms_norm_eps).0
     }
 
     /// Query, key and value rows of a block's input.

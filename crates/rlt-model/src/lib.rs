@@ -24,6 +24,7 @@ mod packed_block;
 pub mod parameters;
 mod projection;
 mod scored;
+pub mod shared;
 #[cfg(test)]
 mod shared_data;
 pub mod sizes;

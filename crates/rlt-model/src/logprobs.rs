@@ -12,7 +12,8 @@ impl Decoder {
         // Inside the pool: a call from outside would wake and await a worker at every operation.
         rayon::scope(|_| {
             let hidden = self.hidden_states(batch);
-            let w = self.output_matrix();
+            let head_weight = self.head_weight();
+            let w = self.output_matrix(&head_weight);
             head::token_logprobs(&hidden, &batch.rows, w, &batch.targets, temperature)
         })
     }

@@ -11,13 +11,14 @@ use rlt_engine::swiglu::swiglu;
 
 use crate::config::Activation;
 use crate::decoder::{Decoder, RopeTables};
-use crate::parameters::BlockWeight;
+use crate::parameters::{BlockParameters, BlockWeight};
 use crate::projection::PackedProjection;
 
 /// The matrices of block `layer` of a decoder.
 pub(crate) struct PackedBlock<'a> {
     decoder: &'a Decoder,
     layer: usize,
+    block: Cow<'a, BlockParameters>,
     qkv: PackedProjection,
     attention_out: PackedProjection,
     gate_up: PackedProjection,
@@ -27,15 +28,15 @@ pub(crate) struct PackedBlock<'a> {
 impl<'a> PackedBlock<'a> {
     /// Packs a block's weights (a second copy of them, while it lives).
     pub(crate) fn new(decoder: &'a Decoder, layer: usize) -> Self {
-        let packed = |matrix| PackedProjection::new(decoder.projection(layer, matrix));
-        Self {
-            decoder,
-            layer,
-            qkv: packed(BlockWeight::Qkv),
-            attention_out: packed(BlockWeight::AttentionOut),
-            gate_up: packed(BlockWeight::GateUp),
-            down: packed(BlockWeight::Down),
-        }
+        Self::of(decoder, layer, decoder.block(layer))
+    }
+
+    /// As [`Self::new`], of weights that are here.
+    pub(crate) fn of(decoder: &'a Decoder, layer: usize, block: Cow<'a, BlockParameters>) -> Self {
+        let packed = |matrix| PackedProjection::new(decoder.projection(layer, &block, matrix));
+        let (qkv, attention_out) = (packed(BlockWeight::Qkv), packed(BlockWeight::AttentionOut));
+        let (gate_up, down) = (packed(BlockWeight::GateUp), packed(BlockWeight::Down));
+        Self { decoder, layer, block, qkv, attention_out, gate_up, down }
     }
 
     /// Which block of the decoder it is.
@@ -52,7 +53,7 @@ impl<'a> PackedBlock<'a> {
         ropes: &RopeTables,
         keep_bare: bool,
     ) -> BeforeAttention {
-        let (block, config) = (&self.decoder.parameters().blocks[self.layer], self.decoder.config());
+        let config = self.decoder.config();
         let (normed, inverse) =
             rms_norm(x, &self.norm_scale(BlockWeight::AttentionNorm), config.rms_norm_eps);
         let mut qkv = self.qkv.forward(&normed);
@@ -61,7 +62,7 @@ impl<'a> PackedBlock<'a> {
             add_bias(&mut qkv, bias);
         }
         let bare = (keep_bare && config.qk_norm).then(|| qkv.clone());
-        self.decoder.place_heads(block, &mut qkv, positions, ropes.of(config.block(self.layer)));
+        self.decoder.place_heads(&self.block, &mut qkv, positions, ropes.of(config.block(self.layer)));
         BeforeAttention { inverse, bare, qkv }
     }
 
@@ -109,13 +110,13 @@ impl<'a> PackedBlock<'a> {
         Some(BareAddition { rows, inverse })
     }
 
-    fn weight(&self, weight: BlockWeight) -> Option<&'a Tensor> {
-        self.decoder.parameters().blocks[self.layer].get(weight)
+    fn weight(&self, weight: BlockWeight) -> Option<&Tensor> {
+        self.block.get(weight)
     }
 
     /// What one of the block's norms multiplies by.
-    fn norm_scale(&self, norm: BlockWeight) -> Cow<'a, Tensor> {
-        self.decoder.norm_scale(&self.decoder.parameters().blocks[self.layer][norm])
+    fn norm_scale(&self, norm: BlockWeight) -> Cow<'_, Tensor> {
+        self.decoder.norm_scale(&self.block[norm])
     }
 }
 

@@ -18,6 +18,20 @@ pub struct BlockParameters {
 }
 
 impl BlockParameters {
+    /// A block of given tensors, in the order of the list.
+    pub(crate) fn of(tensors: impl Iterator<Item = (Place, Tensor)>) -> Self {
+        let of_block = |(place, tensor)| match place {
+            Place::Block(_, weight) => (weight, tensor),
+            other => unreachable!("{other:?} is of no block"),
+        };
+        Self { tensors: tensors.map(of_block).collect() }
+    }
+
+    /// Every tensor, in the order of the list.
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
+        self.tensors.iter().map(|(_, tensor)| tensor).collect()
+    }
+
     /// A weight, where a block of this model has it.
     pub fn get(&self, weight: BlockWeight) -> Option<&Tensor> {
         self.tensors.iter().find(|(own, _)| *own == weight).map(|(_, tensor)| tensor)

@@ -91,7 +91,7 @@ impl Decoder {
             targets.extend(batch.targets);
         }
         let hidden = states.into_tensor();
-        let w = Cow::Borrowed(self.parameters().head_weight());
+        let w = self.head_weight();
         Ok(ScoredStates { arithmetic: self.arithmetic(), ..ScoredStates::new(hidden, targets, w) })
     }
 }

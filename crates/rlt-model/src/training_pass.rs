@@ -1,5 +1,7 @@
 //! The passes of a training step over a packed batch: forward, keeping what the backward pass needs, the head, and back.
 
+use std::borrow::Cow;
+
 use rlt_engine::attention::{Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed_backward, scale};
 use rlt_engine::geglu::geglu_backward;
@@ -14,7 +16,8 @@ use crate::config::Activation;
 use crate::decoder::{Decoder, RopeTables};
 use crate::gradients::{BlockGradients, Gradients};
 use crate::packed_block::{AfterFeedForward, BareAddition, BeforeAttention, PackedBlock};
-use crate::parameters::{BlockWeight, Parameters};
+use crate::parameters::{BlockParameters, BlockWeight};
+use crate::shared::Piece;
 
 /// What the backward pass needs of one block.
 struct BlockActivations {
@@ -61,11 +64,12 @@ impl Decoder {
     fn block_forward(
         &self,
         layer: usize,
+        weights: Cow<BlockParameters>,
         x: &Tensor,
         layout: &Layout,
         ropes: &RopeTables,
     ) -> (Tensor, BlockActivations) {
-        let block = PackedBlock::new(self, layer);
+        let block = PackedBlock::of(self, layer, weights);
         let BeforeAttention { inverse: inverse_attention, bare: qkv_before_norm, qkv } =
             block.before_attention(x, layout.positions(), ropes, true);
         let (attended, log_sums) = attention(&qkv, layout, self.attention_of(layer), self.arithmetic());
@@ -94,26 +98,26 @@ impl Decoder {
     fn block_backward(
         &self,
         layer: usize,
+        block: &BlockParameters,
         x: &Tensor,
         saved: BlockActivations,
         layout: &Layout,
         ropes: &RopeTables,
         dx: &mut Tensor,
-        mut grads: BlockGradients,
+        grads: &mut BlockGradients,
     ) {
-        let block = &self.parameters().blocks[layer];
         let eps = self.config().rms_norm_eps;
         let BlockActivations { inverse_attention, qkv_before_norm, qkv, attended, log_sums, .. } = saved;
         let (middle, inverse_mlp, mut gate_up) = (saved.middle, saved.inverse_mlp, saved.gate_up);
 
         // Feed-forward layer.
-        let down = self.projection(layer, BlockWeight::Down);
+        let down = self.projection(layer, block, BlockWeight::Down);
         let dbare = self.addition_backward(
-            layer,
+            block,
             BlockWeight::AfterFeedForwardNorm,
             saved.bare_feed_forward,
             dx,
-            &mut grads,
+            grads,
         );
         let dadded = dbare.as_ref().unwrap_or(dx);
         let (mut dactivated, through) = down.input_gradient(dadded);
@@ -126,7 +130,7 @@ impl Decoder {
         drop((activated, dbare));
         let mlp_norm = self.norm_scale(&block[BlockWeight::FeedForwardNorm]);
         let normed = rms_norm_again(&middle, &mlp_norm, &inverse_mlp);
-        let dnormed = self.projection(layer, BlockWeight::GateUp).backward(
+        let dnormed = self.projection(layer, block, BlockWeight::GateUp).backward(
             &dgate_up,
             &normed,
             grads.matrix(BlockWeight::GateUp),
@@ -137,18 +141,13 @@ impl Decoder {
         drop(dnormed);
 
         // Attention.
-        let dbare = self.addition_backward(
-            layer,
-            BlockWeight::AfterAttentionNorm,
-            saved.bare_attention,
-            dx,
-            &mut grads,
-        );
+        let dbare =
+            self.addition_backward(block, BlockWeight::AfterAttentionNorm, saved.bare_attention, dx, grads);
         let dadded = dbare.as_ref().unwrap_or(dx);
         if let Some(bias) = grads.weight(BlockWeight::AttentionOutBias) {
             add_bias_backward(dadded, bias);
         }
-        let dattended = self.projection(layer, BlockWeight::AttentionOut).backward(
+        let dattended = self.projection(layer, block, BlockWeight::AttentionOut).backward(
             dadded,
             &attended,
             grads.matrix(BlockWeight::AttentionOut),
@@ -190,8 +189,11 @@ impl Decoder {
         }
         let attention_norm = self.norm_scale(&block[BlockWeight::AttentionNorm]);
         let normed = rms_norm_again(x, &attention_norm, &inverse_attention);
-        let dnormed =
-            self.projection(layer, BlockWeight::Qkv).backward(&dqkv, &normed, grads.matrix(BlockWeight::Qkv));
+        let dnormed = self.projection(layer, block, BlockWeight::Qkv).backward(
+            &dqkv,
+            &normed,
+            grads.matrix(BlockWeight::Qkv),
+        );
         let dnorm = grads.weight(BlockWeight::AttentionNorm);
         rms_norm_backward(&dnormed, x, &attention_norm, &inverse_attention, dx, dnorm);
     }
@@ -200,14 +202,14 @@ impl Decoder {
     /// what was added before that norm, where there is one.
     fn addition_backward(
         &self,
-        layer: usize,
+        block: &BlockParameters,
         norm: BlockWeight,
         bare: Option<BareAddition>,
         dx: &Tensor,
         grads: &mut BlockGradients,
     ) -> Option<Tensor> {
         let BareAddition { rows, inverse } = bare?;
-        let weight = self.norm_scale(&self.parameters().blocks[layer][norm]);
+        let weight = self.norm_scale(&block[norm]);
         let mut dbare = Tensor::zeros_on(rows.device(), rows.rows(), rows.cols());
         rms_norm_backward(dx, &rows, &weight, &inverse, &mut dbare, grads.weight(norm));
         Some(dbare)
@@ -219,14 +221,14 @@ impl Decoder {
         let mut x = self.embedded(&batch.ids);
         let (mut inputs, mut blocks) = (Vec::new(), Vec::new());
         for layer in 0..self.config().n_layers {
-            let (out, saved) = self.block_forward(layer, &x, &batch.layout, &rope);
+            let (out, saved) = self.block_forward(layer, self.block(layer), &x, &batch.layout, &rope);
             inputs.push(std::mem::replace(&mut x, out));
             if keep == Keep::Activations {
                 blocks.push(saved);
             }
         }
         let (hidden, inverse_final) =
-            rms_norm(&x, &self.norm_scale(&self.parameters().final_norm), self.config().rms_norm_eps);
+            rms_norm(&x, &self.norm_scale(&self.final_norm()), self.config().rms_norm_eps);
         Activations { inputs, blocks, last: x, inverse_final, hidden }
     }
 
@@ -244,25 +246,29 @@ impl Decoder {
         rms_norm_backward(
             dhidden,
             &activations.last,
-            &self.norm_scale(&self.parameters().final_norm),
+            &self.norm_scale(&self.final_norm()),
             &activations.inverse_final,
             &mut dx,
-            grads.weights_mut().map(|weights| &mut weights.final_norm),
+            grads.final_norm_mut(),
         );
+        grads.done_with(Piece::FinalNorm);
         for layer in (0..self.config().n_layers).rev() {
             let x = activations.inputs.pop().expect("one input a block");
-            let saved = activations
-                .blocks
-                .pop()
-                .unwrap_or_else(|| self.block_forward(layer, &x, &batch.layout, &rope).1);
-            self.block_backward(layer, &x, saved, &batch.layout, &rope, &mut dx, grads.block_mut(layer));
+            let block = self.block(layer);
+            let again = || self.block_forward(layer, Cow::Borrowed(&*block), &x, &batch.layout, &rope).1;
+            let saved = activations.blocks.pop().unwrap_or_else(again);
+            let mut of_block = grads.block_mut(layer);
+            self.block_backward(layer, &block, &x, saved, &batch.layout, &rope, &mut dx, &mut of_block);
+            drop(block);
+            of_block.done();
         }
-        if let Some(weights) = grads.weights_mut() {
+        if let Some(embedding) = grads.embedding_mut() {
             if let Some(factor) = self.config().embedding_scale.factor(self.config().hidden_size) {
                 scale(&mut dx, factor);
             }
-            embed_backward(&batch.ids, &dx, &mut weights.embedding);
+            embed_backward(&batch.ids, &dx, embedding);
         }
+        grads.done_with(Piece::Embedding);
     }
 
     /// One micro-batch of a training step: forward pass, head, backward pass.
@@ -299,9 +305,11 @@ impl Decoder {
     ) -> Result<Vec<f32>, E> {
         rayon::scope(|_| {
             let activations = self.forward(batch, keep);
-            let w = self.output_matrix();
             let hidden = &activations.hidden;
+            let head_weight = self.head_weight();
+            let w = self.output_matrix(&head_weight);
             let logprobs = head::token_logprobs(hidden, &batch.rows, w, &batch.targets, temperature);
+            drop(head_weight);
             let derivatives = gradient(&logprobs)?;
             self.train_head_and_blocks(batch, activations, temperature, grads, |first, logprobs| {
                 Ok(derivatives[first..first + logprobs.len()].to_vec())
@@ -331,16 +339,19 @@ impl Decoder {
         gradient: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
     ) -> Result<Vec<f32>, E> {
         let mut dhidden = Tensor::zeros_on(self.device(), batch.n_rows(), self.config().hidden_size);
+        let head_weight = self.head_weight();
         let logprobs = head::token_logprobs_with_backward(
             &activations.hidden,
             &batch.rows,
-            self.output_matrix(),
+            self.output_matrix(&head_weight),
             &batch.targets,
             temperature,
             &mut dhidden,
-            grads.weights_mut().map(Parameters::head_weight_mut),
+            grads.head_mut(),
             gradient,
         )?;
+        drop(head_weight);
+        grads.done_with(Piece::Head);
         self.backward(batch, activations, &dhidden, grads);
         Ok(logprobs)
     }

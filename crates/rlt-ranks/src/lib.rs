@@ -22,6 +22,8 @@
 mod error;
 mod fold;
 mod launch;
+mod lender;
+mod lending;
 mod mpi;
 mod ranks;
 mod settings;
@@ -33,6 +35,8 @@ mod transport;
 pub use error::{Error, Result};
 pub use fold::{fold_in_pairs, lanes_of};
 pub use launch::Launch;
+pub use lender::Lender;
+pub use lending::Lent;
 pub use ranks::Ranks;
 pub use settings::{OnLoss, Settings};
 pub use threads::on_threads;

@@ -1,10 +1,11 @@
 //! The collectives, over whatever carries the bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::lender::Lender;
 use crate::transport::{Call, Kind, Transport, host_name};
 
 /// Longest message whose length another rank may choose, bytes: what is gathered are rows and settings, never arrays.
@@ -24,6 +25,10 @@ struct Inner {
     nanoseconds: AtomicU64,
     /// Where pieces of others' arrays lie until they are summed: kept, since fresh memory costs more than the sum.
     room: Mutex<Vec<f32>>,
+    /// What is lent between collectives.
+    lenders: RwLock<Vec<Arc<dyn Lender>>>,
+    /// Why the others were lost: nobody is met again then, whatever part of the work finds out first.
+    lost: OnceLock<Error>,
 }
 
 impl Ranks {
@@ -38,7 +43,8 @@ impl Ranks {
 
     fn new(transport: Option<Box<dyn Transport>>) -> Self {
         let (calls, nanoseconds) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { transport, calls, nanoseconds, room: Mutex::new(Vec::new()) }))
+        let (room, lenders, lost) = (Mutex::default(), RwLock::default(), OnceLock::new());
+        Self(Arc::new(Inner { transport, calls, nanoseconds, room, lenders, lost }))
     }
 
     /// This process's place, from 0.
@@ -109,6 +115,7 @@ impl Ranks {
         let mine: Vec<&[u8]> = (0..transport.size())
             .map(|to| if transport.rank() == root && to != root { &bytes } else { nothing })
             .collect();
+        self.attend()?;
         let mut theirs = self.exchange(Kind::Broadcast, &mine)?;
         Ok(if transport.rank() == root { bytes } else { std::mem::take(&mut theirs[root]) })
     }
@@ -122,6 +129,7 @@ impl Ranks {
     }
 
     fn gather(&self, kind: Kind, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.attend()?;
         self.exchange(kind, &vec![mine; self.size()])
     }
 
@@ -133,6 +141,7 @@ impl Ranks {
         let nothing: &[u8] = &[];
         let mut parts = vec![nothing; self.size()];
         parts[0] = mine;
+        self.attend()?;
         let all = self.exchange(Kind::Gather, &parts)?;
         Ok(if self.is_first() { all } else { Vec::new() })
     }
@@ -142,6 +151,7 @@ impl Ranks {
     /// # Errors
     /// As [`Self::barrier`].
     pub fn all_to_all(&self, parts: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        self.attend()?;
         self.exchange(Kind::AllToAll, parts)
     }
 
@@ -159,8 +169,19 @@ impl Ranks {
         }
     }
 
+    pub(crate) fn lenders(&self) -> Vec<Arc<dyn Lender>> {
+        self.0.lenders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The number of a new one.
+    pub(crate) fn add_lender(&self, lender: Arc<dyn Lender>) -> usize {
+        let mut lenders = self.0.lenders.write().unwrap_or_else(PoisonError::into_inner);
+        lenders.push(lender);
+        lenders.len() - 1
+    }
+
     /// Part `p` goes to rank `p`, whatever its length.
-    fn exchange(&self, kind: Kind, parts: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+    pub(crate) fn exchange(&self, kind: Kind, parts: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
         assert_eq!(parts.len(), self.size(), "a part for every rank");
         let Some(transport) = &self.0.transport else { return Ok(vec![parts[0].to_vec()]) };
         let lengths: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
@@ -207,10 +228,16 @@ impl Ranks {
         lengths: &[u64],
         work: impl FnOnce(&Call, &[u64]) -> Result<T>,
     ) -> Result<T> {
+        if let Some(lost) = self.0.lost.get() {
+            return Err(lost.clone());
+        }
         let started = Instant::now();
         let call = Call { kind, number: self.0.calls.fetch_add(1, Ordering::Relaxed) + 1 };
         let done = self.meet(&call, lengths).and_then(|theirs| work(&call, &theirs));
         self.0.nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        if let Err(error) = &done {
+            let _ = self.0.lost.set(error.clone());
+        }
         done
     }
 

@@ -59,6 +59,7 @@ impl Ranks {
             sum_in_pairs(&parts, &mut into[range]);
         };
         let mut inflow = Inflow { from: &from, len: own.len(), piece, room: &mut room, take: &mut take };
+        self.attend()?;
         self.timed(Kind::ReduceShards, &vec![full.len() as u64; self.size()], |call, _| {
             transport.stream(call, &outgoing, &mut inflow)
         })
@@ -86,6 +87,7 @@ impl Ranks {
         let own: &[u8] = bytemuck::cast_slice(own);
         let outgoing: Vec<(usize, &[u8])> =
             others(transport).map(|to| (to, own)).filter(|(_, own)| !own.is_empty()).collect();
+        self.attend()?;
         self.timed(Kind::GatherShards, &vec![length; self.size()], |call, _| {
             transport.exchange(call, &outgoing, &mut incoming)
         })

@@ -107,10 +107,13 @@ pub(crate) enum Kind {
     AllToAll,
     ReduceShards,
     GatherShards,
+    Meeting,
+    Lending,
+    HandingIn,
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Barrier, "barrier"),
         (Self::Broadcast, "broadcast"),
         (Self::AllGather, "all-gather"),
@@ -118,6 +121,9 @@ impl Kind {
         (Self::AllToAll, "all-to-all"),
         (Self::ReduceShards, "reduction"),
         (Self::GatherShards, "gathering of shards"),
+        (Self::Meeting, "meeting"),
+        (Self::Lending, "lending"),
+        (Self::HandingIn, "handing in"),
     ];
 
     /// What another rank's number for it means.

@@ -42,6 +42,10 @@ impl Config {
         deciding.run_dir = defaults.run_dir;
         deciding.checkpoint = defaults.checkpoint;
         deciding.memory = defaults.memory;
+        if self.lora.rank == 0 {
+            // Gradients of shared weights are summed in another order.
+            deciding.memory.weights = self.memory.weights;
+        }
         // The run's state has them, as they were chosen.
         deciding.train = defaults.train;
         deciding.grpo.samples_every = defaults.grpo.samples_every;

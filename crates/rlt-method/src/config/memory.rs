@@ -5,6 +5,8 @@ use rlt_model::training_pass::Keep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ranks::{Holding, Ranks};
+
 /// An entry of `lora.targets`, named as the module of the Hugging Face layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -100,6 +102,17 @@ pub enum Idle {
     Release,
 }
 
+/// `memory.weights`: where the weights of models are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldWeights {
+    /// Whole, on every rank.
+    #[default]
+    Whole,
+    /// A share on each rank; passes bring the rest here block by block. For models that are too large for one rank.
+    Sharded,
+}
+
 /// `[memory]`: what training holds in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -108,9 +121,19 @@ pub struct MemoryConfig {
     pub recompute: Recompute,
     /// What happens to memory that a stage of a step no longer needs.
     pub idle: Idle,
+    /// Whether several ranks hold weights (and their gradients) whole or in shares.
+    pub weights: HeldWeights,
 }
 
 impl MemoryConfig {
+    /// How `ranks` hold models.
+    pub fn holding(&self, ranks: &Ranks) -> Holding {
+        match self.weights {
+            HeldWeights::Whole => Holding::Whole,
+            HeldWeights::Sharded => Holding::Shared(ranks.clone()),
+        }
+    }
+
     /// Called where a stage of a step (generation, scoring, update) has ended.
     pub fn end_stage(&self) {
         if self.idle == Idle::Release {

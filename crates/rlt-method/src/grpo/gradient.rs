@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::batch::{GroupPart, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
 use crate::config::ObjectiveSettings;
 use crate::error::{Error, Result};
-use crate::ranks::{agree, wire_fields};
-use crate::training::{GradientSum, SharedLanes};
+use crate::ranks::wire_fields;
+use crate::training::{GradientSum, LaneWork, SharedLanes};
 use rlt_reward::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 
 /// What one optimizer step learns from.
@@ -108,42 +108,16 @@ impl Batch<'_> {
         stop: Stop,
     ) -> Result<StepLoss> {
         let tokens = self.tokens();
-        let of_lanes = sum.of_lanes(lanes.own(), |lane, gradients| {
-            self.gradient_of_lane(&self.lanes[lane], &tokens, policy, gradients, stop)
+        let lanes_of_batch = self.lanes.iter().map(|lane| CompletionsOfLane {
+            first: tokens.partition_point(|token| token.completion < lane.completions.start),
+            parts: micro_batches(&self.groups[lane.groups.clone()], self.tokens_per_microbatch),
         });
-        let loss = lanes.fold(agree(lanes.ranks(), of_lanes)?, |sum, other| *sum = sum.and(other))?;
+        let work =
+            BatchInLanes { batch: self, tokens: &tokens, lanes: lanes_of_batch.collect(), policy, stop };
+        let of_lanes = sum.of_lanes(lanes, &work)?.into_iter().map(|of_lane| of_lane.loss);
+        let loss = lanes.fold(of_lanes.collect(), |sum, other| *sum = sum.and(other))?;
         let share = 1.0 / (tokens.len().max(1) as f64);
         Ok(StepLoss { clipped_share: loss.clipped_share * share, ..loss })
-    }
-
-    /// Adds a lane's share of the gradient to `gradients`; `tokens` are those of the whole batch. The share of clipped tokens
-    /// is their number.
-    fn gradient_of_lane(
-        &self,
-        lane: &LaneOfBatch,
-        tokens: &[Token],
-        policy: &Decoder,
-        gradients: &mut Gradients,
-        stop: Stop,
-    ) -> Result<StepLoss> {
-        let first = tokens.partition_point(|token| token.completion < lane.completions.start);
-        let (mut done, mut sums) = (first, StepLoss::default());
-        for part in micro_batches(&self.groups[lane.groups.clone()], self.tokens_per_microbatch) {
-            stop.check()?;
-            let (batch, temperature, keep) = (PackedBatch::new(&part), self.temperature, self.keep);
-            let own = &tokens[done..];
-            let logprobs = if has_sequence_ratio(self.settings.objective) {
-                policy.train_whole_micro_batch(&batch, temperature, keep, gradients, |logprobs| {
-                    self.losses_and_derivatives(own, logprobs, &mut sums)
-                })?
-            } else {
-                policy.train_micro_batch(&batch, temperature, keep, gradients, |first, logprobs| {
-                    self.losses_and_derivatives(&own[first..], logprobs, &mut sums)
-                })?
-            };
-            done += logprobs.len();
-        }
-        Ok(sums)
     }
 
     fn tokens(&self) -> Vec<Token> {
@@ -216,5 +190,63 @@ impl Batch<'_> {
             }
         }
         Ok(derivatives)
+    }
+}
+
+/// The completions of a batch, lane by lane.
+struct BatchInLanes<'a> {
+    batch: &'a Batch<'a>,
+    /// Of the whole batch.
+    tokens: &'a [Token],
+    lanes: Vec<CompletionsOfLane<'a>>,
+    policy: &'a Decoder,
+    stop: Stop<'a>,
+}
+
+struct CompletionsOfLane<'a> {
+    /// The first of its tokens.
+    first: usize,
+    /// Micro-batches of its groups.
+    parts: Vec<Vec<GroupPart<'a>>>,
+}
+
+/// How far a lane is.
+#[derive(Debug, Default)]
+struct LaneLoss {
+    /// Tokens that are done.
+    tokens: usize,
+    /// Theirs; the share of clipped tokens is their number.
+    loss: StepLoss,
+}
+
+impl LaneWork for BatchInLanes<'_> {
+    type Sum = LaneLoss;
+
+    fn n_parts(&self, lane: usize) -> usize {
+        self.lanes[lane].parts.len()
+    }
+
+    fn add_part(
+        &self,
+        lane: usize,
+        part: usize,
+        gradients: &mut Gradients,
+        sum: &mut LaneLoss,
+    ) -> Result<()> {
+        let (CompletionsOfLane { first, parts }, batch) = (&self.lanes[lane], self.batch);
+        self.stop.check()?;
+        let (packed, temperature, keep) = (PackedBatch::new(&parts[part]), batch.temperature, batch.keep);
+        let (own, losses) = (&self.tokens[first + sum.tokens..], &mut sum.loss);
+        let logprobs = if has_sequence_ratio(batch.settings.objective) {
+            self.policy.train_whole_micro_batch(&packed, temperature, keep, gradients, |logprobs| {
+                batch.losses_and_derivatives(own, logprobs, losses)
+            })?
+        } else {
+            self.policy.train_micro_batch(&packed, temperature, keep, gradients, |first, logprobs| {
+                batch.losses_and_derivatives(&own[first..], logprobs, losses)
+            })?
+        };
+        sum.tokens += logprobs.len();
+        Ok(())
     }
 }

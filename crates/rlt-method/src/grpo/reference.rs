@@ -9,6 +9,7 @@ use rlt_model::tokenizer::Tokenizer;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::prompts::ChatText;
+use crate::ranks::Holding;
 use crate::training::run::{Weights, frozen_model_on};
 
 /// A run with a KL term starts with the model in `model.reference`, else with its own copy of the model; beside an
@@ -22,13 +23,14 @@ pub(crate) fn begin_reference(
     config: &Config,
     chat: &ChatText,
     steps_done: u64,
+    holding: &Holding,
 ) -> Result<()> {
     let (beta, path) = (config.grpo.beta, &config.model.reference);
     if beta == 0.0 {
         weights.reference = None;
     } else if let Some(path) = config.fixed_reference() {
         check_vocabulary(path, chat)?;
-        weights.reference = Some(frozen_model_on(weights.decoder.device(), &config.model, path)?);
+        weights.reference = Some(frozen_model_on(weights.decoder.device(), holding, &config.model, path)?);
     } else if weights.decoder.adapter().is_some() {
         weights.reference = Some(weights.decoder.base());
     } else if weights.reference.is_none() {
@@ -40,10 +42,10 @@ pub(crate) fn begin_reference(
         }
         let decoder = &weights.decoder;
         weights.reference = Some(if path.as_os_str().is_empty() {
-            decoder.with_weights(decoder.parameters().clone())
+            holding.copy(decoder)?
         } else {
             check_vocabulary(path, chat)?;
-            of_equal_shape(Decoder::load_on(decoder.device(), path)?, decoder, path)?
+            of_equal_shape(holding.load(decoder.device(), path)?, decoder, path)?
                 .in_arithmetic(decoder.arithmetic())
         });
     }
@@ -79,7 +81,7 @@ fn of_equal_shape(reference: Decoder, policy: &Decoder, path: &Path) -> Result<D
 /// shares its memory already.)
 pub(crate) fn settle_reference(weights: &mut Weights, sync_every: usize, student: Option<&Decoder>) {
     let Weights { decoder, reference: Some(reference), .. } = weights else { return };
-    if sync_every > 0 || decoder.adapter().is_some() {
+    if sync_every > 0 || decoder.adapter().is_some() || reference.shared().is_some() {
         return;
     }
     reference.parameters_mut().freeze();
@@ -98,10 +100,7 @@ fn are_the_same(a: &Decoder, b: &Decoder) -> bool {
 pub(crate) fn sync_reference(weights: &mut Weights, step: u64, every: usize, mixup: f32) {
     let Weights { decoder, reference: Some(reference), .. } = weights else { return };
     if every > 0 && step.is_multiple_of(every as u64) {
-        let policy = decoder.parameters().tensors();
-        for (reference, policy) in reference.parameters_mut().tensors_mut().into_iter().zip(policy) {
-            reference.mix_in(policy, mixup);
-        }
+        reference.mix_in(decoder, mixup);
     }
 }
 

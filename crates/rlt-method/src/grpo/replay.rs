@@ -13,6 +13,7 @@ use super::update::Learner;
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::prompts::{ChatText, PromptStyle};
+use crate::ranks::Holding;
 use crate::scorer::Scorer;
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
@@ -42,7 +43,7 @@ pub(crate) fn rewards_again(
     let config = &batch.config;
     let style = PromptStyle::resolve(&config.prompts)?;
     let chat = ChatText::from_dir_at(folder, time)?.reading(config.data.special_tokens);
-    let reward = rewards::load(config, &chat, time)?;
+    let reward = rewards::load(config, &chat, time, &Holding::Whole)?;
     let policy: &dyn Scorer = &weights.decoder;
     let (step, stop) = (batch.step, Stop::never());
     let context = StepContext { step, config, style: &style, chat: &chat, policy, stop };

@@ -39,10 +39,15 @@ impl<'a> Setup<'a> {
     ///
     /// # Errors
     /// What files and rows report.
-    pub fn load(config: &'a Config, time: TemplateTime, progress: &dyn Progress) -> Result<Self> {
+    pub fn load(
+        config: &'a Config,
+        time: TemplateTime,
+        ranks: &Ranks,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let chat = ChatText::from_dir_at(&config.model.path, time)?.reading(config.data.special_tokens);
-        let reward = rewards::load(config, &chat, time)?;
+        let reward = rewards::load(config, &chat, time, &config.memory.holding(ranks))?;
         let students = reward.student().map_or(&chat, |student| &student.chat);
         if let Some(warning) = style.thought_in_thought(students) {
             progress.warn(&warning);

@@ -48,7 +48,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let config = &host.supply(given, run_dir, WorldRows::Questions)?;
     let served = agree(ranks, find_servers(config, ranks, progress))?;
     let earlier = Earlier::find(run_dir, host)?;
-    let setup = agree(ranks, Setup::load(config, earlier.template_time(), progress))?;
+    let setup = agree(ranks, Setup::load(config, earlier.template_time(), ranks, progress))?;
 
     let (run, mut weights) = Run::begin(
         config,
@@ -65,7 +65,10 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let mut engine = engine(config, run_dir, served, &setup)?;
     engine.refresh(&weights.decoder, run.steps_done())?;
     engine.begin(progress)?;
-    agree(ranks, begin_reference(&mut weights, config, &setup.chat, run.steps_done()))?;
+    agree(
+        ranks,
+        begin_reference(&mut weights, config, &setup.chat, run.steps_done(), &config.memory.holding(ranks)),
+    )?;
     let student = setup.reward.student().and_then(|student| student.model.here());
     settle_reference(&mut weights, config.reference_sync_every(), student);
 
@@ -76,7 +79,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         run,
         engine,
         order: EpochOrder::new(config.seed, setup.questions.len()),
-        gradients: GradientSum::new(&weights.decoder, lanes.own().len()),
+        gradients: GradientSum::new(&weights.decoder, lanes.n_own()),
         learner: Learner::new(config, lanes),
         weights,
         n_retries: 0,

@@ -110,7 +110,7 @@ pub(super) fn rehearse(
     models.weights.decoder.numbers_to_save().for_each(drop);
     record.end(Stage::Saving, 0.0);
     let decoder = &models.weights.decoder;
-    let trained = decoder.trained_tensors().iter().map(|tensor| tensor.len()).sum();
+    let trained = decoder.trained_slots().iter().map(|slot| slot.rows * slot.cols).sum();
     let sent = match rows {
         Rows::Sft(_) => share.sent(trained, 1, 0, false),
         Rows::Grpo(rows) => {
@@ -118,23 +118,23 @@ pub(super) fn rehearse(
             share.sent(trained, updates, rows.completion_tokens(config, share), scored)
         }
     };
-    Ok(Rehearsal { record, parameters: (decoder.parameters().len(), trained), n_steps, sent })
+    Ok(Rehearsal { record, parameters: (decoder.n_parameters(), trained), n_steps, sent })
 }
 
 /// Loads what a run holds, in its order, and names it.
 fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mut Record) -> Result<Models> {
-    let model = &config.model;
+    let (model, holding) = (&config.model, share.holding(config));
     let is_here = config.server_of_student().is_none();
     let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student() && is_here;
-    let student = is_scored.then(|| frozen_model_on(device, model, &model.student)).transpose()?;
+    let student = is_scored.then(|| frozen_model_on(device, &holding, model, &model.student)).transpose()?;
     record.stays("student");
-    let decoder = initial_model(device, model, &config.lora, config.seed)?;
+    let decoder = initial_model(device, &holding, model, &config.lora, config.seed)?;
     record.stays("weights");
     let optimizer = Optimizer::planned(&decoder, &config.optimizer, share.ranks);
     record.stays("optimizer moments");
     let mut weights = Weights { decoder, optimizer, reference: None };
     if let Rows::Grpo(rows) = rows {
-        begin_reference(&mut weights, config, &rows.chat, 0)?;
+        begin_reference(&mut weights, config, &rows.chat, 0, &holding)?;
         // Two models of a device of sizes are the same where they are of one folder.
         let [policy_folder, student_folder] =
             [&model.path, &model.student].map(|path| path.canonicalize().ok());

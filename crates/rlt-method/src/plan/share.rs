@@ -3,9 +3,9 @@
 use rlt_ranks::lanes_of;
 
 use super::record::Named;
-use crate::config::Config;
+use crate::config::{Config, HeldWeights};
 use crate::error::Result;
-use crate::ranks::block;
+use crate::ranks::{Holding, block};
 use crate::training::Lanes;
 
 /// A completion's token on its way to another rank, bytes: its id and log-probability.
@@ -36,6 +36,14 @@ impl Share {
     /// The lanes of one rank, as if there were no others.
     pub fn lanes(self) -> Lanes {
         Lanes::new(self.own_lanes)
+    }
+
+    /// How the rank holds the models of a run of `config`.
+    pub fn holding(self, config: &Config) -> Holding {
+        match config.memory.weights {
+            HeldWeights::Whole => Holding::Whole,
+            HeldWeights::Sharded => Holding::Planned(self.ranks),
+        }
     }
 
     /// The heaviest of the blocks in which items are dealt.

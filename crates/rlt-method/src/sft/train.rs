@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use rlt_model::batch::{PackedBatch, ScoringGroup, micro_batches};
+use rlt_model::batch::{GroupPart, PackedBatch, ScoringGroup, micro_batches};
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
@@ -30,8 +30,8 @@ use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::inputs::Checksum;
 use crate::training::run::Weights;
 use crate::training::{
-    Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, Lanes, RowsSum, Run, SharedLanes, Trained,
-    WorldRows,
+    Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, LaneWork, Lanes, RowsSum, Run, SharedLanes,
+    Trained, WorldRows,
 };
 use rlt_reward::supervised::{derivative, loss};
 
@@ -84,7 +84,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     };
     let mut order = EpochOrder::new(config.seed, examples.len());
     let lanes = run.lanes().clone();
-    let mut gradients = GradientSum::new(&weights.decoder, lanes.own().len());
+    let mut gradients = GradientSum::new(&weights.decoder, lanes.n_own());
     let mut last_loss = String::new();
     progress.start("sft", total_steps - run.steps_done(), "steps");
     let _ = run.end_unevaluated_step(&weights, |_| evaluate(&weights.decoder))?;
@@ -226,44 +226,68 @@ pub(crate) fn batch_gradient(
         .map(|row| ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone()))
         .collect();
     decoder.check_groups(&groups)?;
-    let of_lanes = sum.of_lanes(pass.lanes.own(), |lane, gradients| {
+    let lanes = (0..pass.lanes.count()).map(|lane| {
         let of_lane = pass.lanes.part(lane, rows.len());
-        let (rows, groups) = (&rows[of_lane.clone()], &groups[of_lane]);
-        gradient_of_lane(decoder, rows, groups, derivative(n_loss), pass, gradients)
+        let parts = micro_batches(&groups[of_lane.clone()], pass.tokens_per_microbatch);
+        RowsOfLane { rows: &rows[of_lane], parts }
     });
-    let sum = pass.lanes.fold(agree(pass.lanes.ranks(), of_lanes)?, |sum: &mut f64, other| *sum += other)?;
+    let work = BatchInLanes { decoder, lanes: lanes.collect(), derivative: derivative(n_loss), pass };
+    let of_lanes = sum.of_lanes(pass.lanes, &work)?.into_iter().map(|of_lane| of_lane.logprobs);
+    let sum = pass.lanes.fold(of_lanes.collect(), |sum: &mut f64, other| *sum += other)?;
     let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
     Ok(BatchLoss { loss: loss(sum, n_loss), n_tokens })
 }
 
-/// Adds a lane's share of the gradient to `gradients`: that of its `rows`, which are `groups` to the model. Returns the sum
-/// of their tokens' log-probabilities.
-fn gradient_of_lane(
-    decoder: &Decoder,
-    rows: &[&Row],
-    groups: &[ScoringGroup],
+/// The rows of a batch, lane by lane.
+struct BatchInLanes<'a> {
+    decoder: &'a Decoder,
+    lanes: Vec<RowsOfLane<'a>>,
+    /// Of the loss by each log-probability.
     derivative: f32,
-    pass: &BatchPass,
-    gradients: &mut Gradients,
-) -> Result<f64> {
-    let (mut done, mut sum) = (0, 0.0);
-    for part in micro_batches(groups, pass.tokens_per_microbatch) {
-        pass.stop.check()?;
-        let batch = PackedBatch::new(&part);
-        let logprobs = decoder.train_micro_batch(&batch, 1.0, pass.keep, gradients, |first, logprobs| {
-            if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-                let (step, row) = (pass.step, row_of_token(rows, done + first + bad));
-                return Err(Error::NonFinite(format!(
-                    "step {step}, {row}: a token's log-probability is not finite; a lower \
-                     optimizer.learning_rate may help"
-                )));
-            }
-            Ok(vec![derivative; logprobs.len()])
-        })?;
-        done += logprobs.len();
-        sum += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+    pass: &'a BatchPass<'a>,
+}
+
+struct RowsOfLane<'a> {
+    rows: &'a [&'a Row],
+    /// Micro-batches of them.
+    parts: Vec<Vec<GroupPart<'a>>>,
+}
+
+/// How far a lane is.
+#[derive(Debug, Default)]
+struct LaneSum {
+    /// Loss tokens that are done.
+    tokens: usize,
+    /// The sum of their log-probabilities.
+    logprobs: f64,
+}
+
+impl LaneWork for BatchInLanes<'_> {
+    type Sum = LaneSum;
+
+    fn n_parts(&self, lane: usize) -> usize {
+        self.lanes[lane].parts.len()
     }
-    Ok(sum)
+
+    fn add_part(&self, lane: usize, part: usize, gradients: &mut Gradients, sum: &mut LaneSum) -> Result<()> {
+        let (RowsOfLane { rows, parts }, pass) = (&self.lanes[lane], self.pass);
+        pass.stop.check()?;
+        let batch = PackedBatch::new(&parts[part]);
+        let logprobs =
+            self.decoder.train_micro_batch(&batch, 1.0, pass.keep, gradients, |first, logprobs| {
+                if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+                    let (step, row) = (pass.step, row_of_token(rows, sum.tokens + first + bad));
+                    return Err(Error::NonFinite(format!(
+                        "step {step}, {row}: a token's log-probability is not finite; a lower \
+                         optimizer.learning_rate may help"
+                    )));
+                }
+                Ok(vec![self.derivative; logprobs.len()])
+            })?;
+        sum.tokens += logprobs.len();
+        sum.logprobs += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
+        Ok(())
+    }
 }
 
 /// The name of the row that the batch's loss token `index` belongs to.

@@ -6,14 +6,13 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use rlt_engine::Tensor;
+use rlt_engine::{Device, Tensor};
 use rlt_files::{MOST_ROWS, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
 use rlt_model::chat_template::TemplateTime;
-use rlt_model::parameters::Parameters;
 use rlt_model::tokenizer::Tokenizer;
-use rlt_model::weights::{Dtype, Weights};
+use rlt_model::weights::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -24,6 +23,7 @@ use super::{EvaluationState, Lanes, Optimizer};
 use crate::checkpoint::{CheckpointStore, Keep};
 use crate::config::{Config, ModelPaths};
 use crate::error::{Error, Result, io_error};
+use crate::ranks::Holding;
 
 /// The folder of a run's checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -130,7 +130,7 @@ pub struct Snapshot<'a> {
     /// The moments.
     pub optimizer: &'a Optimizer,
     /// The reference model's weights, if there is one that moves.
-    pub reference: Option<&'a Parameters>,
+    pub reference: Option<&'a Decoder>,
 }
 
 impl Snapshot<'_> {
@@ -148,7 +148,7 @@ impl Snapshot<'_> {
         self.ending.save(folder)?;
         self.optimizer.write(&folder.join(OPTIMIZER), moments)?;
         if let Some(reference) = self.reference {
-            reference.write(model, &folder.join(REFERENCE), Dtype::F32)?;
+            reference.write_weights(&folder.join(REFERENCE), Dtype::F32)?;
         }
         let state = serde_json::to_vec_pretty(self.state)
             .map_err(|e| Error::Failed(format!("{STATE} cannot be written: {e}")))?;
@@ -163,13 +163,12 @@ pub(crate) fn numbers<'a>(
     reference: Option<&'a Decoder>,
     config: &Config,
 ) -> impl Iterator<Item = Cow<'a, [f32]>> {
-    let reference = written_reference(decoder, reference, config).into_iter().flat_map(Parameters::tensors);
-    decoder
-        .trained_tensors()
-        .into_iter()
-        .map(Tensor::to_host)
-        .chain(optimizer.whole_moments())
-        .chain(reference.map(Tensor::to_host))
+    let reference = written_reference(decoder, reference, config);
+    let trained: Box<dyn Iterator<Item = Cow<[f32]>>> = match decoder.adapter() {
+        Some(adapter) => Box::new(adapter.tensors().into_iter().map(Tensor::to_host)),
+        None => decoder.numbers_to_save(),
+    };
+    trained.chain(optimizer.whole_moments()).chain(reference.into_iter().flat_map(Decoder::numbers_to_save))
 }
 
 /// The weights of a reference model that a checkpoint holds. That of an adapter is its base model, which is never written;
@@ -178,9 +177,9 @@ pub(super) fn written_reference<'a>(
     decoder: &Decoder,
     reference: Option<&'a Decoder>,
     config: &Config,
-) -> Option<&'a Parameters> {
+) -> Option<&'a Decoder> {
     let in_folder = decoder.adapter().is_some() || config.fixed_reference().is_some();
-    reference.filter(|_| !in_folder).map(Decoder::parameters)
+    reference.filter(|_| !in_folder)
 }
 
 /// What a run goes on with.
@@ -190,30 +189,26 @@ pub struct RestoredRun {
     pub state: State,
     /// The model in training.
     pub decoder: Decoder,
-    /// The reference model's weights, if there is one.
-    pub reference: Option<Parameters>,
+    /// The reference model, if the checkpoint has one.
+    pub reference: Option<Decoder>,
 }
 
 impl RestoredRun {
     /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `model` is what
-    /// training began from, which an adapter stands beside.
+    /// training began from, which an adapter stands beside; `holding` how both are held.
     ///
     /// # Errors
     /// A file is missing or not what it should be.
-    pub fn read(folder: &Path, model: &ModelPaths) -> Result<Self> {
+    pub fn read(folder: &Path, model: &ModelPaths, holding: &Holding) -> Result<Self> {
         let state = State::read(folder)?;
         let decoder = if folder.join(ADAPTER_CONFIG).exists() {
-            Decoder::load_with_adapter(&model.path, folder)?
+            holding.load_with_adapter(&Device::Cpu, &model.path, folder)?
         } else {
-            Decoder::load(folder)?
+            holding.load(&Device::Cpu, folder)?
         };
         let decoder = decoder.in_arithmetic(model.arithmetic.into());
         let path = folder.join(REFERENCE);
-        let reference = if path.exists() {
-            Some(Parameters::read(decoder.device(), decoder.config(), &Weights::open_file(&path)?)?)
-        } else {
-            None
-        };
+        let reference = if path.exists() { Some(holding.read(&decoder, &path)?) } else { None };
         Ok(Self { state, decoder, reference })
     }
 

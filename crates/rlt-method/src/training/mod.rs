@@ -21,7 +21,7 @@ pub use evaluation::{EvaluationState, HeldOutScore};
 pub use failure::with_what_is_left;
 pub use host::{Host, WorldRows};
 pub use inputs::{Inputs, RowsSum};
-pub use lanes::{GradientSum, Lanes, SharedLanes};
+pub use lanes::{GradientSum, LaneWork, Lanes, SharedLanes};
 pub use optimizer::{Optimizer, OptimizerUpdate};
 pub use order::EpochOrder;
 pub use run::{Earlier, Run, Trained, initial_model};

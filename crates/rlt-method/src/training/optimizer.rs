@@ -12,14 +12,16 @@ use rlt_engine::adamw::{AdamW, BLOCK, squares_of_blocks};
 use rlt_engine::moment::Moment;
 use rlt_engine::{Device, Tensor};
 use rlt_model::parameters::Slot;
+use rlt_model::shared::{SharedParameters, shards};
 use rlt_model::weights::{Dtype, Weights, write_each};
 use rlt_model::{Decoder, Gradients};
 use rlt_ranks::Ranks;
 
+use super::lanes::trained_shares;
 use super::schedule::learning_rate;
 use crate::config::{MomentDtype, OptimizerConfig};
 use crate::error::{Error, Result};
-use crate::ranks::{block, gather};
+use crate::ranks::gather;
 
 /// Names of the two moments in `optimizer.safetensors`, before the weight's own name.
 const MOMENTS: [&str; 2] = ["first", "second"];
@@ -50,6 +52,14 @@ pub struct OptimizerUpdate {
     pub learning_rate: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
+}
+
+/// What a step does with its gradients.
+struct Settled {
+    adamw: AdamW,
+    /// What gradients are multiplied by.
+    scale: f32,
+    update: OptimizerUpdate,
 }
 
 impl Optimizer {
@@ -110,21 +120,18 @@ impl Optimizer {
     /// [`Error::NonFinite`] naming the step and the first weight whose gradient is not finite, and the rank that it comes
     /// from; nothing has changed then. That a rank is gone.
     pub fn update(&mut self, decoder: &mut Decoder, gradients: &Gradients) -> Result<OptimizerUpdate> {
+        if let Some(shared) = trained_shares(decoder) {
+            return self.update_shares(&shared.clone());
+        }
         let step = self.steps_done + 1;
         let of_shard = self.summed(gradients)?;
-        let squares = self.squares(&of_shard)?;
+        let own: Vec<Vec<f64>> = of_shard.iter().map(|gradient| squares_of_blocks(gradient)).collect();
+        let squares = self.squares(&own)?;
         if let Some(bad) = squares.iter().position(|square| !square.is_finite()) {
             let from = self.rank_of_not_finite(gradients.tensors()[bad])?;
-            return Err(Error::NonFinite(format!(
-                "step {step}: the gradient of {} is not finite{from}; a lower optimizer.learning_rate may help",
-                self.slots[bad].parts[0].name
-            )));
+            return Err(self.not_finite(bad, &from));
         }
-        let grad_norm = squares.iter().sum::<f64>().sqrt();
-        let learning_rate = learning_rate(&self.settings, step, self.total_steps);
-        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, clip_norm, .. } = self.settings;
-        let adamw = AdamW { learning_rate, beta1, beta2, epsilon, weight_decay };
-        let scale = clip_scale(grad_norm, clip_norm) as f32;
+        let Settled { adamw, scale, update } = self.settled(&squares);
         let moments = self.first.iter_mut().zip(&mut self.second);
         let weights = decoder.trained_tensors_mut();
         for (index, (((weight, gradient), (first, second)), slot)) in
@@ -140,7 +147,50 @@ impl Optimizer {
             }
         }
         self.steps_done = step;
-        Ok(OptimizerUpdate { learning_rate, grad_norm })
+        Ok(update)
+    }
+
+    /// As [`Self::update`], of weights that ranks share: each has the gradient of its shards already, and no other needs to
+    /// hear what becomes of them.
+    fn update_shares(&mut self, shared: &SharedParameters) -> Result<OptimizerUpdate> {
+        let mut own = Vec::with_capacity(self.slots.len());
+        shared.update(|_, _, gradient| {
+            own.push(squares_of_blocks(gradient));
+            Ok::<_, Error>(())
+        })?;
+        let squares = self.squares(&own)?;
+        if let Some(bad) = squares.iter().position(|square| !square.is_finite()) {
+            return Err(self.not_finite(bad, ""));
+        }
+        let (step, Settled { adamw, scale, update }) = (self.steps_done + 1, self.settled(&squares));
+        let Self { first, second, slots, shards, rank, .. } = self;
+        shared.update(|index, weight, gradient| {
+            let from = shards[index][*rank].start;
+            let (first, second, decay) = (&mut first[index], &mut second[index], slots[index].decay);
+            adamw.update_shard(from, weight, gradient, first, second, scale, step, decay, index);
+            Ok::<_, Error>(())
+        })?;
+        self.steps_done = step;
+        Ok(update)
+    }
+
+    /// What a step does with gradients of these sums of squares, one a slot.
+    fn settled(&self, squares: &[f64]) -> Settled {
+        let grad_norm = squares.iter().sum::<f64>().sqrt();
+        let learning_rate = learning_rate(&self.settings, self.steps_done + 1, self.total_steps);
+        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, clip_norm, .. } = self.settings;
+        let adamw = AdamW { learning_rate, beta1, beta2, epsilon, weight_decay };
+        let scale = clip_scale(grad_norm, clip_norm) as f32;
+        Settled { adamw, scale, update: OptimizerUpdate { learning_rate, grad_norm } }
+    }
+
+    /// The error of a step whose gradient of slot `bad` is not finite.
+    fn not_finite(&self, bad: usize, from: &str) -> Error {
+        Error::NonFinite(format!(
+            "step {}: the gradient of {} is not finite{from}; a lower optimizer.learning_rate may help",
+            self.steps_done + 1,
+            self.slots[bad].parts[0].name
+        ))
     }
 
     /// The gradients of this rank's shards, summed over ranks, a slot at a time: no rank holds a second copy of all.
@@ -162,10 +212,9 @@ impl Optimizer {
         tensors.zip(&self.shards).map(sum).collect()
     }
 
-    /// The sum of squares of every slot's gradient, of which this rank has `of_shard`: blocks are added up in their order,
-    /// whoever has them.
-    fn squares(&self, of_shard: &[Cow<Tensor>]) -> Result<Vec<f64>> {
-        let own: Vec<Vec<f64>> = of_shard.iter().map(|gradient| squares_of_blocks(gradient)).collect();
+    /// The sum of squares of every slot's gradient, of which this rank has its `own` shard's, block by block: blocks are added
+    /// up in their order, whoever has them.
+    fn squares(&self, own: &[Vec<f64>]) -> Result<Vec<f64>> {
         if self.ranks.size() == 1 {
             return Ok(own.iter().map(|blocks| blocks.iter().sum()).collect());
         }
@@ -290,15 +339,6 @@ impl WholeMoments<'_> {
 /// The shards of every slot.
 fn shards_of(slots: &[Slot], ranks: usize) -> Vec<Vec<Range<usize>>> {
     slots.iter().map(|slot| shards(slot.rows * slot.cols, ranks)).collect()
-}
-
-/// One shard a rank of `len` elements that lie one after another: as many whole blocks as can be.
-fn shards(len: usize, ranks: usize) -> Vec<Range<usize>> {
-    let end = |blocks: usize| (blocks * BLOCK).min(len);
-    (0..ranks)
-        .map(|rank| block(rank, ranks, len.div_ceil(BLOCK)))
-        .map(|blocks| end(blocks.start)..end(blocks.end))
-        .collect()
 }
 
 /// What gradients of global norm `norm` are multiplied by, so that the norm is at most `limit`; a limit

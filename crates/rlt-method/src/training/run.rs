@@ -10,7 +10,6 @@ use rlt_files::replace_folder;
 use rlt_model::Decoder;
 use rlt_model::adapter::Adapter;
 use rlt_model::chat_template::TemplateTime;
-use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
@@ -25,7 +24,7 @@ use crate::config::{Config, EvalConfig, LoraConfig, ModelPaths};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::progress::Progress;
-use crate::ranks::{Ranks, agree, on_first};
+use crate::ranks::{Holding, Ranks, agree, on_first};
 use crate::run_log::RunLog;
 
 /// What a finished run leaves.
@@ -46,15 +45,21 @@ pub struct Trained {
 ///
 /// # Errors
 /// What the folder's files report.
-pub fn initial_model(device: &Device, model: &ModelPaths, lora: &LoraConfig, seed: u64) -> Result<Decoder> {
+pub fn initial_model(
+    device: &Device,
+    holding: &Holding,
+    model: &ModelPaths,
+    lora: &LoraConfig,
+    seed: u64,
+) -> Result<Decoder> {
     let decoder = if let Some(settings) = lora.settings() {
-        let decoder = Decoder::load_frozen_on(device, &model.path)?;
+        let decoder = holding.load_frozen(device, &model.path)?;
         let adapter = Adapter::random_on(device, decoder.config(), &settings, seed);
         decoder.with_adapter(adapter)
     } else if model.from_scratch {
-        Decoder::random_on(device, &ModelConfig::from_dir(&model.path)?, seed)
+        holding.random(device, &model.path, seed)?
     } else {
-        Decoder::load_on(device, &model.path)?
+        holding.load(device, &model.path)?
     };
     Ok(decoder.in_arithmetic(model.arithmetic.into()))
 }
@@ -64,15 +69,20 @@ pub fn initial_model(device: &Device, model: &ModelPaths, lora: &LoraConfig, see
 /// # Errors
 /// What the folder's files report.
 pub fn frozen_model(model: &ModelPaths, folder: &Path) -> Result<Decoder> {
-    frozen_model_on(&Device::Cpu, model, folder)
+    frozen_model_on(&Device::Cpu, &Holding::Whole, model, folder)
 }
 
-/// As [`frozen_model`], on `device`.
+/// As [`frozen_model`], on `device` and held as `holding` says.
 ///
 /// # Errors
 /// As there.
-pub fn frozen_model_on(device: &Device, model: &ModelPaths, folder: &Path) -> Result<Decoder> {
-    Ok(Decoder::load_frozen_on(device, folder)?.in_arithmetic(model.arithmetic.into()))
+pub fn frozen_model_on(
+    device: &Device,
+    holding: &Holding,
+    model: &ModelPaths,
+    folder: &Path,
+) -> Result<Decoder> {
+    Ok(holding.load_frozen(device, folder)?.in_arithmetic(model.arithmetic.into()))
 }
 
 /// What an earlier call left of a run.
@@ -222,7 +232,7 @@ impl<'a> Run<'a> {
             progress,
             write_report,
             live_report: LiveReport::new(Instant::now()),
-            lanes: SharedLanes::new(state.lanes, ranks),
+            lanes: SharedLanes::new(state.lanes, ranks).of(&weights.decoder)?,
             ranks: ranks.clone(),
             in_collectives: ranks.time_in_collectives(),
             state,
@@ -245,7 +255,9 @@ impl<'a> Run<'a> {
         let Host { progress, ranks, .. } = host;
         let Some((checkpoint, state)) = earlier.checkpoint else {
             let lanes = Lanes::choose(config.train.lanes, None, ranks.size())?;
-            let decoder = initial_model(&Device::Cpu, &config.model, &config.lora, config.seed)?;
+            let (cpu, model) = (&Device::Cpu, &config.model);
+            let decoder =
+                initial_model(cpu, &config.memory.holding(ranks), model, &config.lora, config.seed)?;
             let optimizer = Optimizer::shared(&decoder, &config.optimizer, total_updates, ranks);
             let state = State { template_time, lanes, began_with: inputs, ..State::default() };
             return Ok((state, Weights { decoder, optimizer, reference: None }));
@@ -263,12 +275,11 @@ impl<'a> Run<'a> {
         if ranks.is_first() {
             RunLog::check_rows(run_dir, state.rows_logged())?;
         }
-        let restored = RestoredRun::read(&checkpoint.path, &config.model)?;
+        let restored = RestoredRun::read(&checkpoint.path, &config.model, &config.memory.holding(ranks))?;
         let mut optimizer = Optimizer::shared(&restored.decoder, &config.optimizer, total_updates, ranks);
         restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
         progress.note(&format!("going on from {}", checkpoint.path.display()));
         let RestoredRun { mut state, decoder, reference } = restored;
-        let reference = reference.map(|weights| decoder.with_weights(weights));
         // What was not recorded is from here on.
         state.began_with = inputs;
         state.template_time = template_time;
@@ -573,7 +584,7 @@ pub(crate) mod tests {
     pub(crate) fn tiny_model(seed: u64) -> Decoder {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), tiny_config().to_string()).unwrap();
-        Decoder::random(&ModelConfig::from_dir(dir.path()).unwrap(), seed)
+        Decoder::random(&rlt_model::config::ModelConfig::from_dir(dir.path()).unwrap(), seed)
     }
 
     #[test]

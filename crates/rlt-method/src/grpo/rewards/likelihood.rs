@@ -17,14 +17,20 @@ use crate::error::Result;
 use crate::grpo::reward::{Answered, Reward, StepContext, Student};
 use crate::grpo::sample::Verdict;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::ranks::Holding;
 use crate::score::{RltSample, ScoredSample};
 
 /// Of explanations, from the likelihood of the solution alone.
 pub(super) struct Likelihood(Student);
 
 impl Likelihood {
-    pub fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Self> {
-        Ok(Self(student(config, policy_chat, time)?))
+    pub fn load(
+        config: &Config,
+        policy_chat: &ChatText,
+        time: TemplateTime,
+        holding: &Holding,
+    ) -> Result<Self> {
+        Ok(Self(student(config, policy_chat, time, holding)?))
     }
 }
 

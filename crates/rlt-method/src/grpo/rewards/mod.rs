@@ -13,6 +13,7 @@ use super::sample::{Verdict, text_ids};
 use crate::config::{Config, RewardKind};
 use crate::error::Result;
 use crate::prompts::ChatText;
+use crate::ranks::Holding;
 use crate::score::added::{Adding, Sum, Written};
 
 /// The reward of `reward.kind`; a model that it asks must share the vocabulary of `policy_chat`, and its template tells
@@ -20,10 +21,15 @@ use crate::score::added::{Adding, Sum, Written};
 ///
 /// # Errors
 /// What the model's folder reports.
-pub(super) fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Box<dyn Reward>> {
+pub(super) fn load(
+    config: &Config,
+    policy_chat: &ChatText,
+    time: TemplateTime,
+    holding: &Holding,
+) -> Result<Box<dyn Reward>> {
     Ok(match config.reward.kind {
-        RewardKind::Rlt => Box::new(rlt::Rlt::load(config, policy_chat, time)?),
-        RewardKind::Likelihood => Box::new(likelihood::Likelihood::load(config, policy_chat, time)?),
+        RewardKind::Rlt => Box::new(rlt::Rlt::load(config, policy_chat, time, holding)?),
+        RewardKind::Likelihood => Box::new(likelihood::Likelihood::load(config, policy_chat, time, holding)?),
         RewardKind::Correctness => Box::new(correctness::Correctness::of(config)),
     })
 }

@@ -10,6 +10,7 @@ use crate::grpo::sample::{Verdict, text_ids};
 use crate::located::LocatedModel;
 use crate::progress::Silent;
 use crate::prompts::{ChatText, PromptStyle};
+use crate::ranks::Holding;
 use crate::score::{Formats, RltSample, ScoredSample, Teacher, score_samples};
 use crate::server::Wanted;
 
@@ -17,8 +18,13 @@ use crate::server::Wanted;
 pub(super) struct Rlt(Student);
 
 impl Rlt {
-    pub fn load(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Self> {
-        Ok(Self(student(config, policy_chat, time)?))
+    pub fn load(
+        config: &Config,
+        policy_chat: &ChatText,
+        time: TemplateTime,
+        holding: &Holding,
+    ) -> Result<Self> {
+        Ok(Self(student(config, policy_chat, time, holding)?))
     }
 }
 
@@ -26,11 +32,16 @@ impl Rlt {
 ///
 /// # Errors
 /// What its folder reports.
-pub(super) fn student(config: &Config, policy_chat: &ChatText, time: TemplateTime) -> Result<Student> {
+pub(super) fn student(
+    config: &Config,
+    policy_chat: &ChatText,
+    time: TemplateTime,
+    holding: &Holding,
+) -> Result<Student> {
     let chat = ChatText::from_dir_at(&config.model.student, time)?.reading(config.data.special_tokens);
     ChatText::check_same_vocabulary(policy_chat, &chat)?;
-    let model =
-        LocatedModel::find(config.server_of_student(), &config.model, &config.model.student, &Silent)?;
+    let (server, folder) = (config.server_of_student(), &config.model.student);
+    let model = LocatedModel::find(server, &config.model, folder, holding, &Silent)?;
     model.check(&chat.tokenizer, &Wanted { scoring: true, ..Wanted::default() }, &Silent)?;
     Ok(Student { model, chat })
 }
