@@ -1,5 +1,6 @@
-//! How busy `rlt explain` keeps a server, and what that takes of the processor here: a server that answers everything in 50 ms,
-//! 64 requests under way, and two lengths of the same work, whose difference is that of the requests alone.
+//! How busy `rlt explain`, `rlt eval` and `rlt score` keep a server, and what that takes of the processor here: a server that
+//! answers everything in 50 ms, 64 requests under way, and two lengths of the same work, whose difference is that of the
+//! requests alone.
 //!
 //! ```text
 //! cargo build --release --workspace --bins --examples
@@ -25,7 +26,7 @@ const TAKES: Duration = Duration::from_millis(50);
 const IN_FLIGHT: usize = 64;
 /// Tokens of every completion.
 const TOKENS: usize = 64;
-/// Rows of the two works.
+/// Rows of the two works; a row is one request of explain and eval, and three of score.
 const ROWS: [usize; 2] = [640, 3840];
 /// Clock ticks a second in /proc, on every Linux.
 const TICKS: f64 = 100.0;
@@ -59,25 +60,27 @@ fn main() -> Outcome<()> {
         }
     });
 
-    let mut seconds = Vec::new();
-    for n in ROWS {
-        *lock(&seen) = Seen::default();
-        seconds.push(explain(&rlt, &dir, &format!("server.url=http://{address}"), n)?);
-        let seen = lock(&seen);
-        let took = seen.first.zip(seen.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
-        let least = seen.n as f64 / IN_FLIGHT as f64 * TAKES.as_secs_f64();
-        println!(
-            "{n} rows: {} requests in {took:.3} s, {:.1} % of what the pool allows; nothing was under way for {:.3} s",
-            seen.n,
-            100.0 * least / took,
-            seen.idle.as_secs_f64()
-        );
+    let url = format!("server.url=http://{address}");
+    for command in ["explain", "eval", "score"] {
+        let (mut seconds, mut requests) = (Vec::new(), Vec::new());
+        for n in ROWS {
+            *lock(&seen) = Seen::default();
+            seconds.push(call(&rlt, &dir, command, &url, n)?);
+            let seen = lock(&seen);
+            let took = seen.first.zip(seen.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+            let least = seen.n.div_ceil(IN_FLIGHT) as f64 * TAKES.as_secs_f64();
+            println!(
+                "rlt {command}, {n} rows: {} requests in {took:.3} s, {:.1} % of what the pool allows; nothing was under way \
+                 for {:.3} s",
+                seen.n,
+                100.0 * least / took,
+                seen.idle.as_secs_f64()
+            );
+            requests.push(seen.n);
+        }
+        let each = (seconds[1] - seconds[0]) / (requests[1] - requests[0]) as f64;
+        println!("rlt {command}: {:.3} ms of processor time a request", 1e3 * each);
     }
-    let each = (seconds[1] - seconds[0]) / (ROWS[1] - ROWS[0]) as f64;
-    println!(
-        "processor time of rlt: {:.3} ms a request, with its prompt, its row and {TOKENS} tokens",
-        1e3 * each
-    );
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -86,16 +89,23 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Explains `n` rows and gives the processor time that it took, seconds.
-fn explain(rlt: &Path, dir: &Path, url: &str, n: usize) -> Outcome<f64> {
+/// Does `command` with `n` rows and gives the processor time that it took, seconds. What is scored was explained before.
+fn call(rlt: &Path, dir: &Path, command: &str, url: &str, n: usize) -> Outcome<f64> {
     let row = |i: usize| {
         format!("{}\n", json!({ "question": format!("What is {i} + 1?"), "solution": (i + 1).to_string() }))
     };
     std::fs::write(dir.join("rows.jsonl"), (0..n).map(row).collect::<String>())?;
-    let out = format!("out-{n}.jsonl");
+    let traces = format!("explain-{n}.jsonl");
+    let inputs: &[&str] = match command {
+        "explain" => &["--model", "model", "--data", "rows.jsonl"],
+        "eval" => &["--model", "model", "--task", "rows.jsonl"],
+        _ => &["--teacher", "model", "--student", "model", "--data", &traces, "reward.teacher_temperature=1"],
+    };
     let mut child = Command::new(rlt)
         .current_dir(dir)
-        .args(["explain", "--model", "model", "--data", "rows.jsonl", "--out", &out, "--quiet", url])
+        .arg(command)
+        .args(inputs)
+        .args(["--out", &format!("{command}-{n}.jsonl"), "--quiet", url])
         .args([format!("sampling.max_new_tokens={TOKENS}"), format!("server.in_flight={IN_FLIGHT}")])
         .stdout(Stdio::null())
         .spawn()?;
@@ -176,6 +186,14 @@ fn answer(path: &str, body: &[u8]) -> Outcome<(u16, Value)> {
             let asked: Value = serde_json::from_slice(body)?;
             let n = asked["max_tokens"].as_u64().unwrap_or(1) as usize;
             let ids: Vec<usize> = (0..n).map(|i| 40 + i % 50).collect();
+            if asked["prompt_logprobs"].is_u64() {
+                let ids = asked["prompt"].as_array().ok_or("no ids")?;
+                let scored = ids[1..].iter().map(|id| json!({ id.to_string(): { "logprob": -1.25 } }));
+                let positions: Vec<Value> = std::iter::once(Value::Null).chain(scored).collect();
+                let choice = json!({ "index": 0, "text": "", "token_ids": [40], "finish_reason": "length",
+                    "prompt_token_ids": asked["prompt"], "prompt_logprobs": positions });
+                return Ok((200, json!({ "model": "policy", "choices": [choice] })));
+            }
             let names: Vec<String> = ids.iter().map(|id| format!("token_id:{id}")).collect();
             let choice = json!({ "index": 0, "text": "", "token_ids": ids, "finish_reason": "length",
                 "prompt_token_ids": asked["prompt"],

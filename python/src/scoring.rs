@@ -166,7 +166,6 @@ impl Scorer {
                 config: &self.config,
                 detail: if ledger { Detail::Ledger } else { Detail::Parts },
                 tokens_per_batch: self.tokens_per_batch,
-                on_written: &|| (),
             };
             let gaps = if strict { Gaps::Refused } else { Gaps::Written };
             let data = DataConfig { path: ROWS.into(), ..self.config.data.clone() };

@@ -161,15 +161,7 @@ impl EvalArgs {
             if let Some(served) = located.served() {
                 served.keep_answers(path)?;
             }
-            reports.push(self.evaluate(
-                context,
-                (&student, &config, &located),
-                task,
-                path,
-                model,
-                partial,
-                done,
-            )?);
+            reports.push(self.evaluate(context, (&student, &config), task, path, model, partial, done)?);
             if let Some(served) = located.served() {
                 served.forget_answers()?;
             }
@@ -204,7 +196,7 @@ impl EvalArgs {
     fn evaluate(
         &self,
         context: &Context,
-        (student, config, located): (&Author, &Config, &LocatedModel),
+        (student, config): (&Author, &Config),
         task: &Task,
         path: &Path,
         model: &Path,
@@ -217,24 +209,19 @@ impl EvalArgs {
             n_samples: self.n,
             pass_ks: powers.take_while(|&k| k <= self.n).collect(),
             seed: config.seed,
-            ..EvalOptions::default()
         };
         let done = usable(done, task, self.n);
-        let mut save = |records: &[QuestionRecord]| {
-            partial.append(records)?;
-            located.served().inspect(|served| served.answers_are_written());
-            Ok(())
+        let stop = Stop::when(stop_flag());
+        let mut save = |records: &[QuestionRecord]| partial.append(records);
+        let evaluated =
+            resume_task(student, task, thought, &options, done, &mut save, stop, &context.progress);
+        let (summary, records) = match evaluated {
+            Ok(evaluated) => evaluated,
+            Err(error) => {
+                partial.suspend()?;
+                return Err(error);
+            }
         };
-        let (summary, records) = resume_task(
-            student,
-            task,
-            thought,
-            &options,
-            done,
-            &mut save,
-            Stop::when(stop_flag()),
-            &context.progress,
-        )?;
         let [questions, page] = files_beside(path);
         let report = EvalReport {
             model: model.display().to_string(),

@@ -158,7 +158,6 @@ impl ExplainArgs {
                     rows.extend(to_write.by_ref().map(gap_columns));
                 }
                 out.append(&rows, Done { summary, left_out })?;
-                located.served().inspect(|served| served.answers_are_written());
                 Ok(())
             });
         let summary = match explained {

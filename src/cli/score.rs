@@ -168,7 +168,6 @@ impl ScoreArgs {
             config: &config,
             detail,
             tokens_per_batch,
-            on_written: &|| servers().for_each(|served| served.answers_are_written()),
         };
         let tally = score_file(&data, &checked, &self.out, &work(time), &scorer, progress, stop)?;
         servers().try_for_each(|served| served.forget_answers())?;

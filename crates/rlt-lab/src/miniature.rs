@@ -136,8 +136,7 @@ impl Miniature<'_> {
         let decoder = frozen_model(&config.model, model)?;
         let sampler = decoder_sampler(&decoder, &chat, &config.sampling, config.seed)?;
         let student = Author::new(&sampler, &chat, &style)?;
-        let options =
-            EvalOptions { n_samples, pass_ks: vec![1], seed: config.seed, ..EvalOptions::default() };
+        let options = EvalOptions { n_samples, pass_ks: vec![1], seed: config.seed };
         let (summary, records) = run_task(&student, task, Thought::Free, &options, self.progress)?;
         let report = EvalReport {
             model: label.into(),

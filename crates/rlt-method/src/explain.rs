@@ -1,10 +1,10 @@
 //! Explanations of questions with known solutions, by a teacher.
 
 use std::ops::AddAssign;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rlt_model::Stop;
-use rlt_model::generate::GenerationProgress;
-use rlt_model::ids::TokenIds;
+use rlt_model::generate::{Completion, GenerationProgress};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::dataset::{Finish, QuestionRow, TraceRow};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::prompts::TypedCheck;
-use crate::sampling::{Author, SampledGroups, TokenRate};
+use crate::sampling::{Author, TokenRate};
 use crate::traces::{Flaw, flaw, sampled_trace};
 
 /// What keys this work's random draws.
@@ -67,7 +67,7 @@ pub fn explain(
     Ok(traces)
 }
 
-/// Explains every row `n` times and hands the traces of each batch to `write` as soon as it is done, in the
+/// Explains every row `n` times and hands the traces of the next rows to `write` as soon as they are done, in the
 /// order of the rows and then of the samples, with the counts up to then. A trace's column `sample` counts from 0.
 /// `done` is what an earlier call counted last; its rows are not explained again. Once it is asked to stop, or no more
 /// completions come, the rows that are done are written.
@@ -95,53 +95,74 @@ pub fn explain_each(
         teacher.check_prompt(row.row, &teacher.style.teacher_prompt(teacher.chat, row)?)?;
     }
     let mut summary = done;
-    let mut rate = TokenRate::new();
-    let batch_rows = teacher.prompts_at_once(n);
+    let rate = TokenRate::new();
+    // Traces that the progress line knows of: they are drawn in any order, and written in theirs.
+    let told = AtomicUsize::new(0);
+    let tell = |n: usize, text: &str| {
+        let before = told.fetch_max(n, Ordering::Relaxed);
+        progress.advance(n.saturating_sub(before) as u64, text);
+    };
+    let (mut drawn, mut is_write_error) = (GenerationProgress::default(), false);
     progress.start("explain", ((rows.len() - done.questions) * n) as u64, "traces");
-    for batch in rows[done.questions..].chunks(batch_rows) {
-        let prompt = |row| Ok(teacher.style.teacher_prompt(teacher.chat, row)?.into());
-        let prompts = batch.iter().map(prompt).collect::<Result<Vec<TokenIds>>>()?;
-        let mut finished = 0;
-        let SampledGroups { completions, unfinished } =
-            teacher.write(STREAM, summary.questions, prompts, n, stop, &mut |now| {
-                progress.advance((now.finished - finished) as u64, &rate.text(now));
-                finished = now.finished;
-            })?;
-        let mut traces = Vec::with_capacity(batch.len() * n);
-        let mut of_batch = ExplainSummary { questions: completions.len(), ..ExplainSummary::default() };
-        for (row, samples) in batch.iter().zip(completions) {
-            for (sample, completion) in samples.into_iter().enumerate() {
-                let finish = Finish::from(completion.finish);
-                of_batch.traces += 1;
-                of_batch.tokens += completion.ids.len();
-                of_batch.truncated += usize::from(finish == Finish::Length);
-                let mut question = row.clone();
-                question.columns.insert("sample".into(), Value::from(sample));
-                let trace = sampled_trace(
-                    question,
-                    teacher.style,
-                    &teacher.chat.tokenizer,
-                    completion.ids.to_vec(),
-                    finish,
-                );
-                let flaw = flaw(&trace, teacher.style, teacher.chat);
-                of_batch.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty | Flaw::Forged)));
-                of_batch.empty += usize::from(flaw == Some(Flaw::Empty));
-                of_batch.forged += usize::from(flaw == Some(Flaw::Forged));
-                traces.push(trace);
-            }
+    let prompts =
+        rows[done.questions..].iter().map(|row| Ok(teacher.style.teacher_prompt(teacher.chat, row)?.into()));
+    let mut on_progress = |now: GenerationProgress| {
+        tell(now.finished, &rate.text(now));
+        drawn = now;
+    };
+    let outcome =
+        teacher.write(STREAM, done.questions, prompts, n, stop, &mut on_progress, &mut |completions| {
+            let batch = &rows[summary.questions..summary.questions + completions.len()];
+            let (traces, counts) = traces_of(teacher, batch, completions);
+            summary += counts;
+            tell(summary.traces - done.traces, "");
+            let written = write(traces, summary);
+            is_write_error = written.is_err();
+            written
+        });
+    match outcome {
+        Ok(()) => {
+            progress.finish(&rate.text(GenerationProgress { under_way: 0, ..drawn }));
+            Ok(summary)
         }
-        progress.advance((of_batch.traces - finished.min(of_batch.traces)) as u64, "");
-        rate.add(of_batch.tokens);
-        summary += of_batch;
-        write(traces, summary)?;
-        if let Some(error) = unfinished {
+        Err(error) if is_write_error => Err(error),
+        Err(error) => {
+            let is_stopped = matches!(error, Error::Model(rlt_model::Error::Stopped));
+            if summary.questions == done.questions && !is_stopped {
+                return Err(error);
+            }
             let what = format!("{} of {} questions are explained", summary.questions, rows.len());
-            return Err(error.of_unfinished(what));
+            Err(error.of_unfinished(what))
         }
     }
-    progress.finish(&rate.text(GenerationProgress::default()));
-    Ok(summary)
+}
+
+/// The traces of `rows`, given the completions of each, and their counts.
+fn traces_of(
+    teacher: &Author,
+    rows: &[QuestionRow],
+    completions: Vec<Vec<Completion>>,
+) -> (Vec<TraceRow>, ExplainSummary) {
+    let mut traces = Vec::new();
+    let mut counts = ExplainSummary { questions: completions.len(), ..ExplainSummary::default() };
+    for (row, samples) in rows.iter().zip(completions) {
+        for (sample, completion) in samples.into_iter().enumerate() {
+            let finish = Finish::from(completion.finish);
+            counts.traces += 1;
+            counts.tokens += completion.ids.len();
+            counts.truncated += usize::from(finish == Finish::Length);
+            let mut question = row.clone();
+            question.columns.insert("sample".into(), Value::from(sample));
+            let (ids, tokenizer) = (completion.ids.to_vec(), &teacher.chat.tokenizer);
+            let trace = sampled_trace(question, teacher.style, tokenizer, ids, finish);
+            let flaw = flaw(&trace, teacher.style, teacher.chat);
+            counts.closed += usize::from(matches!(flaw, None | Some(Flaw::Empty | Flaw::Forged)));
+            counts.empty += usize::from(flaw == Some(Flaw::Empty));
+            counts.forged += usize::from(flaw == Some(Flaw::Forged));
+            traces.push(trace);
+        }
+    }
+    (traces, counts)
 }
 
 #[cfg(test)]

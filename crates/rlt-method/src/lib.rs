@@ -13,6 +13,7 @@ pub mod explain;
 pub mod grading;
 pub mod grpo;
 pub mod import;
+mod in_order;
 pub mod inspect;
 pub mod located;
 pub mod logprobs;

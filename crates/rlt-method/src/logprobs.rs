@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::dataset::Record;
 use crate::error::{Error, Result};
+use crate::in_order::in_order;
 use crate::progress::Progress;
 use crate::scorer::Scorer;
 
@@ -78,20 +79,26 @@ pub fn logprobs_each(
     mut write: impl FnMut(TokenLogprobs) -> Result<()>,
 ) -> Result<()> {
     progress.start("log-probabilities", rows.len() as u64, "rows");
-    let mut first = 0;
-    while first < rows.len() {
+    let mut rest = rows;
+    let batches = std::iter::from_fn(|| {
         let mut tokens = 0;
-        let fits = rows[first..].iter().take_while(|ids| {
+        let fits = rest.iter().take_while(|ids| {
             tokens += ids.len();
             tokens <= tokens_per_batch
         });
-        let batch = &rows[first..first + fits.count().max(1)];
-        let results = batch_logprobs(model, batch, temperature, tokens_per_batch)?;
-        for (i, (ids, scored)) in batch.iter().zip(results).enumerate() {
+        let (batch, later) = rest.split_at_checked(fits.count().max(1))?;
+        rest = later;
+        Some(Ok(batch))
+    });
+    let score = |batch| (batch, batch_logprobs(model, batch, temperature, tokens_per_batch));
+    let mut n_written = 0;
+    in_order(model.calls_at_once(), batches, score, |(batch, results): (&[Vec<u32>], _)| {
+        for (ids, scored) in batch.iter().zip(results?) {
+            n_written += 1;
             if let Some(at) = scored.iter().position(|logprob| !logprob.is_finite()) {
-                let (row, value, token) = (first + i + 1, scored[at], at + 2);
+                let (value, token) = (scored[at], at + 2);
                 return Err(Error::NonFinite(format!(
-                    "row {row}, token {token} (id {}): the log-probability is {value}; the model's weights \
+                    "row {n_written}, token {token} (id {}): the log-probability is {value}; the model's weights \
                      are damaged",
                     ids[at + 1]
                 )));
@@ -101,8 +108,8 @@ pub fn logprobs_each(
             write(TokenLogprobs { ids: ids.clone(), logprobs })?;
         }
         progress.advance(batch.len() as u64, "");
-        first += batch.len();
-    }
+        Ok(())
+    })?;
     progress.finish("");
     Ok(())
 }

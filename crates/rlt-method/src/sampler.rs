@@ -52,6 +52,41 @@ pub trait Sampler {
         receiver: &mut dyn Receiver,
     ) -> Result<()>;
 
+    /// Draws completions of all that `requests` gives, however many that are, and hands them to `take` in the order of the
+    /// requests: `[request][sample]` of the next ones, as soon as they are complete. Requests are asked for as they are
+    /// needed, a bounded number ahead. `on_progress` hears what was drawn since the call began.
+    ///
+    /// # Errors
+    /// As [`Self::sample_each`], and what `requests` and `take` report; what was complete by then was handed over.
+    fn sample_in_order(
+        &self,
+        requests: &mut dyn Iterator<Item = Result<GenerationRequest>>,
+        stop: Stop,
+        on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
+        take: &mut dyn FnMut(Vec<Vec<Completion>>) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = GenerationProgress::default();
+        loop {
+            let Some(first) = requests.next().transpose()? else { return Ok(()) };
+            let more = self.prompts_at_once(first.n).saturating_sub(1);
+            let batch = std::iter::once(Ok(first)).chain(requests.take(more)).collect::<Result<Vec<_>>>()?;
+            let mut of_batch = |now: GenerationProgress| {
+                let (finished, tokens) = (done.finished + now.finished, done.tokens + now.tokens);
+                on_progress(GenerationProgress { finished, tokens, ..now });
+            };
+            let mut all = AllCompletions::of(&batch, &mut of_batch);
+            let outcome = self.sample_each(&batch, stop, &mut all);
+            let completions = all.into_complete();
+            let drawn = completions.iter().flatten();
+            done.finished += drawn.clone().count();
+            done.tokens += drawn.map(|completion| completion.ids.len()).sum::<usize>();
+            if !completions.is_empty() {
+                take(completions)?;
+            }
+            outcome?;
+        }
+    }
+
     /// All completions of a call, `[request][sample]`.
     ///
     /// # Errors

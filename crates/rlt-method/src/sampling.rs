@@ -4,9 +4,7 @@
 use std::time::Instant;
 
 use rlt_model::config::ModelConfig;
-use rlt_model::generate::{
-    AllCompletions, Completion, GenerationProgress, GenerationRequest, SamplingParams,
-};
+use rlt_model::generate::{Completion, GenerationProgress, GenerationRequest, SamplingParams};
 use rlt_model::ids::TokenIds;
 use rlt_model::{Decoder, Stop};
 
@@ -24,16 +22,6 @@ pub struct Author<'a> {
     pub chat: &'a ChatText,
     /// Wording and tags of the prompts.
     pub style: &'a PromptStyle,
-}
-
-/// What one call of [`Author::write`] came to.
-#[derive(Debug)]
-pub struct SampledGroups {
-    /// Completions of the prompts, in their order: `[prompt][sample]`. Of the first prompts only, where it was not done to
-    /// its end.
-    pub completions: Vec<Vec<Completion>>,
-    /// Why it was not: it was asked to stop, or no more completions came.
-    pub unfinished: Option<Error>,
 }
 
 impl<'a> Author<'a> {
@@ -61,43 +49,28 @@ impl<'a> Author<'a> {
         )))
     }
 
-    /// `n` completions of every prompt. The draws of prompt `i` depend on the seed, `stream`, `first + i` and the
-    /// sample's index alone, so that cutting a list of prompts into batches changes nothing. Once it is asked to stop, or
-    /// no more completions come, the prompts that are done are kept.
+    /// `n` completions of every prompt, handed to `take` in the order of the prompts: `[prompt][sample]` of the next ones, as
+    /// soon as they are complete. The draws of prompt `i` depend on the seed, `stream`, `first + i` and the sample's index
+    /// alone, so that whoever goes on later with the rest gets what this call would have given. `on_progress` hears what was
+    /// drawn since the call began.
     ///
     /// # Errors
-    /// What the sampler reports.
+    /// What `prompts`, the sampler and `take` report; what was complete by then was handed over.
     pub fn write(
         &self,
         stream: u64,
         first: usize,
-        prompts: impl IntoIterator<Item = TokenIds>,
+        prompts: impl IntoIterator<Item = Result<TokenIds>>,
         n: usize,
         stop: Stop,
         on_progress: &mut (dyn FnMut(GenerationProgress) + Send),
-    ) -> Result<SampledGroups> {
-        let requests: Vec<GenerationRequest> = prompts
-            .into_iter()
-            .enumerate()
-            .map(|(i, prompt)| GenerationRequest { prompt, n, stream: [stream, (first + i) as u64] })
-            .collect();
-        let mut all = AllCompletions::of(&requests, on_progress);
-        match self.sampler.sample_each(&requests, stop, &mut all) {
-            Ok(()) => Ok(SampledGroups { completions: all.into_completions(), unfinished: None }),
-            Err(error) => {
-                let completions = all.into_complete();
-                let is_stopped = matches!(error, Error::Model(rlt_model::Error::Stopped));
-                if completions.is_empty() && !is_stopped {
-                    return Err(error);
-                }
-                Ok(SampledGroups { completions, unfinished: Some(error) })
-            }
-        }
-    }
-
-    /// See [`Sampler::prompts_at_once`].
-    pub fn prompts_at_once(&self, n: usize) -> usize {
-        self.sampler.prompts_at_once(n)
+        take: &mut dyn FnMut(Vec<Vec<Completion>>) -> Result<()>,
+    ) -> Result<()> {
+        let request = |(i, prompt): (usize, Result<TokenIds>)| {
+            Ok(GenerationRequest { prompt: prompt?, n, stream: [stream, (first + i) as u64] })
+        };
+        let mut requests = prompts.into_iter().enumerate().map(request);
+        self.sampler.sample_in_order(&mut requests, stop, on_progress, take)
     }
 }
 
@@ -175,31 +148,25 @@ fn check_tags(chat: &ChatText, style: &PromptStyle) -> Result<()> {
     Ok(())
 }
 
-/// Tokens a second over several calls of the generator, for progress lines.
-#[derive(Debug)]
+/// Tokens a second, for progress lines.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenRate {
     started: Instant,
-    done: usize,
 }
 
 impl TokenRate {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), done: 0 }
+        Self { started: Instant::now() }
     }
 
-    /// A call of the generator that drew `tokens` is over.
-    pub(crate) fn add(&mut self, tokens: usize) {
-        self.done += tokens;
-    }
-
-    /// "1234 tokens/s", with those of a call that is not over, and how many requests are under way where servers draw.
-    pub(crate) fn text(&self, running: GenerationProgress) -> String {
+    /// "1234 tokens/s" of what was drawn since the beginning, and how many requests are under way where servers draw.
+    pub(crate) fn text(self, drawn: GenerationProgress) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        let under_way = match running.under_way {
+        let under_way = match drawn.under_way {
             0 => String::new(),
             n => format!(", {n} requests under way"),
         };
-        format!("{:.0} tokens/s{under_way}", (self.done + running.tokens) as f64 / seconds)
+        format!("{:.0} tokens/s{under_way}", drawn.tokens as f64 / seconds)
     }
 }
 

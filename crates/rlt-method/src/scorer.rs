@@ -1,5 +1,7 @@
 //! What can say how likely given tokens are: a model, or a table in tests.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[cfg(test)]
 use rlt_model::batch::Continuation;
 use rlt_model::batch::ScoringGroup;
@@ -8,7 +10,7 @@ use rlt_model::{Decoder, ScoredStates, Stop};
 use crate::error::{Error, Result};
 
 /// Gives log-probabilities of given tokens.
-pub trait Scorer {
+pub trait Scorer: Sync {
     /// Longest sequence (prefix and continuation together), tokens.
     fn context_tokens(&self) -> usize;
 
@@ -25,6 +27,29 @@ pub trait Scorer {
         tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>>;
 
+    /// Tokens to hand over at once where about `tokens_per_batch` may be computed at a time here.
+    fn tokens_at_once(&self, tokens_per_batch: usize) -> usize {
+        tokens_per_batch
+    }
+
+    /// Calls to make at the same time, from several threads: more than one where others compute and calls wait.
+    fn calls_at_once(&self) -> usize {
+        1
+    }
+
+    /// How many answers it has kept until they stand in rows: none where they are computed.
+    fn answered(&self) -> u64 {
+        0
+    }
+
+    /// The first `n` of the answers that it keeps stand in rows.
+    ///
+    /// # Errors
+    /// Where they are kept cannot be written.
+    fn release(&self, _n: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// The whole distributions before every scored token, as hidden states: group by group, continuation by
     /// continuation. All of them are held; give it about `tokens_per_batch` tokens at a time.
     ///
@@ -34,6 +59,49 @@ pub trait Scorer {
         let what = "reward.kl = \"full\" needs hidden states, and what scores here gives log-probabilities only; choose \
                     another reward.kl";
         Err(Error::Usage(what.into()))
+    }
+}
+
+/// A scorer that several threads ask, one at a time where it does not take more.
+pub(crate) struct InTurn<'a> {
+    scorer: &'a dyn Scorer,
+    turn: Mutex<()>,
+}
+
+impl<'a> InTurn<'a> {
+    /// Of `scorer`.
+    pub fn of(scorer: &'a dyn Scorer) -> Self {
+        Self { scorer, turn: Mutex::new(()) }
+    }
+
+    fn wait(&self) -> Option<MutexGuard<'_, ()>> {
+        let is_alone = self.scorer.calls_at_once() <= 1;
+        is_alone.then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Scorer for InTurn<'_> {
+    fn context_tokens(&self) -> usize {
+        self.scorer.context_tokens()
+    }
+
+    fn token_logprobs(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let _turn = self.wait();
+        self.scorer.token_logprobs(groups, temperature, tokens_per_batch)
+    }
+
+    fn tokens_at_once(&self, tokens_per_batch: usize) -> usize {
+        self.scorer.tokens_at_once(tokens_per_batch)
+    }
+
+    fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {
+        let _turn = self.wait();
+        self.scorer.scored_states(groups, tokens_per_batch)
     }
 }
 

@@ -19,7 +19,7 @@ pub enum Whose {
     Student,
 }
 
-/// A scorer whose groups are dealt to all ranks. It stands on rank 0. Hidden states are computed on rank 0 alone: they would
+/// A scorer whose groups are dealt to all ranks, one call after the other. It stands on rank 0. Hidden states are computed on rank 0 alone: they would
 /// take longer on their way than to compute.
 pub struct DealtScorer<'a> {
     /// Scores this rank's share.
@@ -76,6 +76,18 @@ impl Scorer for DealtScorer<'_> {
         };
         let missing = || Error::Failed("a rank has not scored all of its share".into());
         complete.filter(is_whole).ok_or_else(missing)
+    }
+
+    fn tokens_at_once(&self, tokens_per_batch: usize) -> usize {
+        self.own.tokens_at_once(tokens_per_batch)
+    }
+
+    fn answered(&self) -> u64 {
+        self.own.answered()
+    }
+
+    fn release(&self, n: u64) -> Result<()> {
+        self.own.release(n)
     }
 
     fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {

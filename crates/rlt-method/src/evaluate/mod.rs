@@ -48,15 +48,6 @@ pub struct Answer {
     pub truncated: bool,
 }
 
-/// The answers to a batch of questions.
-#[derive(Debug)]
-pub struct AnsweredBatch {
-    /// In the order of the questions, each with as many as were asked for; of the first questions only, where no more came.
-    pub answers: Vec<Vec<Answer>>,
-    /// Why no more came.
-    pub unfinished: Option<Error>,
-}
-
 /// What the student writes before its solution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,8 +64,6 @@ pub enum Thought {
 pub struct EvalOptions {
     /// Answers per question; at least 1.
     pub n_samples: usize,
-    /// Questions handed to the generator at once; at least 1.
-    pub batch_questions: usize,
     /// The k of pass@k; values above `n_samples` are left out of the summary.
     pub pass_ks: Vec<usize>,
     /// Seed of the bootstrap.
@@ -83,7 +72,7 @@ pub struct EvalOptions {
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        Self { n_samples: 1, batch_questions: 64, pass_ks: vec![1], seed: 0 }
+        Self { n_samples: 1, pass_ks: vec![1], seed: 0 }
     }
 }
 
@@ -179,30 +168,25 @@ pub struct EvalReport {
 
 /// Asks every question `options.n_samples` times and grades the answers.
 ///
-/// `generate` gets the index of the first question of a batch and the batch, and returns
-/// `n_samples` answers for each question, in order. Random streams keyed by question and sample
-/// make the result independent of `batch_questions`. `done` are records of an earlier call: the first
-/// questions, not asked again. Every batch of new records goes to `save`, also where it says that no more will come.
+/// `answer` gets the index of the first question that is to be asked and where its answers go, in order: `n_samples` of each
+/// of the next questions. Random streams keyed by question and sample make the result independent of how many come at once.
+/// `done` are records of an earlier call: the first questions, not asked again. New records go to `save` as they come.
 ///
 /// # Errors
-/// [`Error::Usage`] when there is no question or no sample to draw, [`Error::Failed`] when the
-/// generator returns another number of answers, and whatever the generator reports.
+/// [`Error::Usage`] when there is no question or no sample to draw, [`Error::Failed`] when there is another number of
+/// answers, and whatever `answer` and `save` report.
 pub fn evaluate(
     questions: &[EvalQuestion],
     options: &EvalOptions,
     done: Vec<QuestionRecord>,
-    mut generate: impl FnMut(usize, &[EvalQuestion]) -> Result<AnsweredBatch>,
+    answer: impl FnOnce(usize, &mut dyn FnMut(Vec<Vec<Answer>>) -> Result<()>) -> Result<()>,
     grade: impl Fn(&EvalQuestion, &str) -> Verdict,
     save: &mut dyn FnMut(&[QuestionRecord]) -> Result<()>,
     progress: &dyn Progress,
 ) -> Result<(EvalSummary, Vec<QuestionRecord>)> {
-    if questions.is_empty() || options.n_samples == 0 || options.batch_questions == 0 {
-        return Err(Error::Usage(format!(
-            "nothing to evaluate: {} questions, {} samples each, {} questions at once",
-            questions.len(),
-            options.n_samples,
-            options.batch_questions
-        )));
+    if questions.is_empty() || options.n_samples == 0 {
+        let (n, samples) = (questions.len(), options.n_samples);
+        return Err(Error::Usage(format!("nothing to evaluate: {n} questions, {samples} samples each")));
     }
     let mut records = done;
     records.truncate(questions.len());
@@ -210,31 +194,33 @@ pub fn evaluate(
     let mut n_correct: usize = records.iter().map(QuestionRecord::n_correct).sum();
     progress.start("evaluate", questions.len() as u64, "questions");
     progress.advance(n_done as u64, "");
-    for (batch_index, batch) in questions[n_done..].chunks(options.batch_questions).enumerate() {
-        let first = n_done + batch_index * options.batch_questions;
-        let AnsweredBatch { answers, unfinished } = generate(first, batch)?;
-        if (answers.len() != batch.len() && unfinished.is_none())
-            || answers.iter().any(|list| list.len() != options.n_samples)
-        {
-            return Err(Error::Failed(format!(
-                "the generator answered {} of {} questions from question {} on, or not {} times each",
-                answers.len(),
-                batch.len(),
-                first + 1,
-                options.n_samples
-            )));
-        }
-        for (question, answers) in batch.iter().zip(answers) {
-            let record = grade_question(question, answers, &grade);
-            n_correct += record.n_correct();
-            records.push(record);
-        }
-        save(&records[first..])?;
-        if let Some(error) = unfinished {
-            return Err(error);
-        }
-        let share = n_correct as f64 / (records.len() * options.n_samples) as f64;
-        progress.advance(batch.len() as u64, &format!("accuracy {:.1} %", 100.0 * share));
+    if n_done < questions.len() {
+        answer(n_done, &mut |answers: Vec<Vec<Answer>>| {
+            let first = records.len();
+            let to_come = &questions[first..];
+            if answers.len() > to_come.len() || answers.iter().any(|list| list.len() != options.n_samples) {
+                return Err(Error::Failed(format!(
+                    "{} answers for {} questions from question {} on, or not {} for each",
+                    answers.len(),
+                    to_come.len(),
+                    first + 1,
+                    options.n_samples
+                )));
+            }
+            for (question, answers) in to_come.iter().zip(answers) {
+                let record = grade_question(question, answers, &grade);
+                n_correct += record.n_correct();
+                records.push(record);
+            }
+            save(&records[first..])?;
+            let share = n_correct as f64 / (records.len() * options.n_samples) as f64;
+            progress.advance((records.len() - first) as u64, &format!("accuracy {:.1} %", 100.0 * share));
+            Ok(())
+        })?;
+    }
+    if records.len() != questions.len() {
+        let (n, all) = (records.len(), questions.len());
+        return Err(Error::Failed(format!("{n} of {all} questions were answered")));
     }
     let summary = summarise(&records, options);
     progress.finish(&format!(
@@ -355,11 +341,12 @@ mod tests {
         }
     }
 
-    fn run(n: usize, n_samples: usize, batch_questions: usize) -> (EvalSummary, Vec<QuestionRecord>) {
-        let options = EvalOptions { n_samples, batch_questions, pass_ks: vec![1, 2, 9], seed: 3 };
-        let generate = |first: usize, batch: &[EvalQuestion]| {
+    fn run(n: usize, n_samples: usize, at_once: usize) -> (EvalSummary, Vec<QuestionRecord>) {
+        let options = EvalOptions { n_samples, pass_ks: vec![1, 2, 9], seed: 3 };
+        let generate = |first: usize, take: &mut dyn FnMut(Vec<Vec<Answer>>) -> Result<()>| {
             let of = |q| (0..n_samples).map(|s| answer(q, s)).collect();
-            Ok(AnsweredBatch { answers: (first..first + batch.len()).map(of).collect(), unfinished: None })
+            let places: Vec<usize> = (first..n).collect();
+            places.chunks(at_once).try_for_each(|chunk| take(chunk.iter().copied().map(of).collect()))
         };
         let grade = |question: &EvalQuestion, text: &str| {
             grade_integer(text, &question.gold, &SolutionTags::default())
@@ -399,8 +386,8 @@ mod tests {
     #[test]
     fn nothing_to_evaluate_and_missing_answers_are_errors() {
         let grade = |_: &EvalQuestion, _: &str| Verdict::default();
-        let nothing =
-            |_: usize, _: &[EvalQuestion]| Ok(AnsweredBatch { answers: Vec::new(), unfinished: None });
+        type Take<'a> = &'a mut dyn FnMut(Vec<Vec<Answer>>) -> Result<()>;
+        let nothing = |_: usize, _: Take| Ok(());
         let options = EvalOptions::default();
         let empty = evaluate(&[], &options, Vec::new(), nothing, grade, &mut |_| Ok(()), &Silent)
             .expect_err("no questions");
@@ -408,6 +395,10 @@ mod tests {
         let short = evaluate(&questions(2), &options, Vec::new(), nothing, grade, &mut |_| Ok(()), &Silent)
             .expect_err("no answers");
         assert!(short.to_string().contains("0 of 2"), "{short}");
+        let too_many = |_: usize, take: Take| take(vec![vec![answer(0, 0)]; 3]);
+        let long = evaluate(&questions(2), &options, Vec::new(), too_many, grade, &mut |_| Ok(()), &Silent)
+            .expect_err("more answers than questions");
+        assert!(long.to_string().contains("3 answers for 2 questions"), "{long}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Records of an evaluation that is not over: written batch by batch, so that a killed one goes on.
+//! Records of an evaluation that is not over: written as they come, so that a killed one goes on.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -39,13 +39,21 @@ impl PartialRecords {
         *self.0.state()
     }
 
-    /// Appends a batch and makes it durable.
+    /// Appends records, and makes all durable about once a second.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn append(&mut self, records: &[QuestionRecord]) -> Result<()> {
-        self.0.append(records, self.n_records() + records.len())?;
-        Ok(self.0.commit()?)
+        Ok(self.0.append(records, self.n_records() + records.len())?)
+    }
+
+    /// Makes them durable and leaves them to go on with.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn suspend(self) -> Result<()> {
+        self.0.suspend()?;
+        Ok(())
     }
 
     /// Removes them: the evaluation is over and written.
@@ -74,11 +82,11 @@ mod tests {
         assert!(records.is_empty());
         partial.append(&[record(1), record(2)]).unwrap();
         assert!(PartialRecords::open(&out, &settings).is_err(), "two evaluations to one file");
-        drop(partial);
+        partial.suspend().unwrap();
         let (mut partial, records) = PartialRecords::open(&out, &settings).unwrap();
         assert_eq!(records, [record(1), record(2)]);
         partial.append(&[record(3)]).unwrap();
-        drop(partial);
+        partial.suspend().unwrap();
         assert_eq!(PartialRecords::open(&out, &settings).unwrap().1.len(), 3);
         let (partial, records) = PartialRecords::open(&out, &json!({"seed": 2})).unwrap();
         assert!(records.is_empty());

@@ -4,18 +4,17 @@ use std::path::Path;
 
 use rlt_grade::{SolutionTags, ThoughtRule, Verdict, grade_choice, grade_countdown, grade_math};
 use rlt_model::Stop;
+use rlt_model::generate::Completion;
 use rlt_model::ids::TokenIds;
 
-use super::{
-    Answer, AnsweredBatch, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate,
-};
-use crate::Result;
+use super::{Answer, EvalOptions, EvalQuestion, EvalSummary, QuestionRecord, Thought, evaluate};
 use crate::config::{AnswerRule, DataConfig, World};
 use crate::dataset::{Finish, QuestionRow, read_questions};
+use crate::error::{Error, Result};
 use crate::grading::{grade, solution_tags};
 use crate::progress::Progress;
 use crate::prompts::{ChatText, PromptStyle, TypedCheck};
-use crate::sampling::{Author, SampledGroups, TokenRate};
+use crate::sampling::{Author, TokenRate};
 use crate::traces::text_ids;
 
 /// What keys this work's random draws.
@@ -106,8 +105,7 @@ fn forced(style: &PromptStyle, chat: &ChatText, thought: Thought) -> String {
 /// never closed is known as a thought.
 ///
 /// Every prompt is checked before the first token is sampled. An answer depends on the seed, the
-/// question's place among the rows and the sample alone; `options.batch_questions` is ignored in favour
-/// of what keeps the generator busy.
+/// question's place among the rows and the sample alone.
 ///
 /// # Errors
 /// [`crate::Error::Usage`] when there is nothing to ask, [`crate::Error::Failed`] for a prompt that does not fit the
@@ -158,33 +156,37 @@ pub fn resume_task(
         gold: row.solution.clone(),
     };
     let questions: Vec<EvalQuestion> = task.rows.iter().map(question).collect();
-    let batch_questions = student.prompts_at_once(options.n_samples);
-    let options = EvalOptions { batch_questions, ..options.clone() };
-
-    let mut rate = TokenRate::new();
-    let generate = |first: usize, batch: &[EvalQuestion]| {
-        let prompts = prompts[first..first + batch.len()].iter().cloned();
-        let SampledGroups { completions, unfinished } =
-            student.write(STREAM, first, prompts, options.n_samples, stop, &mut |now| {
-                progress.advance(0, &rate.text(now));
-            })?;
-        let unfinished = unfinished.map(|error| {
-            let (done, all) = (first + completions.len(), task.rows.len());
-            error.of_unfinished(format!("{done} of {all} questions are answered; the same command goes on"))
+    let rate = TokenRate::new();
+    let answer = |completion: &Completion| {
+        let finish = Finish::from(completion.finish);
+        let text = student.chat.tokenizer.decode(text_ids(&completion.ids, finish));
+        Answer {
+            text: format!("{written}{text}"),
+            n_tokens: completion.ids.len(),
+            truncated: finish == Finish::Length,
+        }
+    };
+    let answers = |first: usize, take: &mut dyn FnMut(Vec<Vec<Answer>>) -> Result<()>| {
+        let (mut n_done, mut is_save_error) = (first, false);
+        let to_come = prompts[first..].iter().cloned().map(Ok);
+        let mut on_progress = |now| progress.advance(0, &rate.text(now));
+        let n = options.n_samples;
+        let outcome = student.write(STREAM, first, to_come, n, stop, &mut on_progress, &mut |completions| {
+            n_done += completions.len();
+            let of = |samples: &Vec<Completion>| samples.iter().map(answer).collect();
+            let taken = take(completions.iter().map(of).collect());
+            is_save_error = taken.is_err();
+            taken
         });
-        rate.add(completions.iter().flatten().map(|completion| completion.ids.len()).sum());
-        let answer = |completion: &rlt_model::generate::Completion| {
-            let finish = Finish::from(completion.finish);
-            let text = student.chat.tokenizer.decode(text_ids(&completion.ids, finish));
-            Answer {
-                text: format!("{written}{text}"),
-                n_tokens: completion.ids.len(),
-                truncated: finish == Finish::Length,
+        outcome.map_err(|error| {
+            let is_stopped = matches!(error, Error::Model(rlt_model::Error::Stopped));
+            if is_save_error || (n_done == first && !is_stopped) {
+                return error;
             }
-        };
-        let answers = completions.iter().map(|samples| samples.iter().map(answer).collect()).collect();
-        Ok(AnsweredBatch { answers, unfinished })
+            let all = task.rows.len();
+            error.of_unfinished(format!("{n_done} of {all} questions are answered; the same command goes on"))
+        })
     };
     let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);
-    evaluate(&questions, &options, done, generate, grade, save, progress)
+    evaluate(&questions, options, done, answers, grade, save, progress)
 }

@@ -76,7 +76,7 @@ pub(super) fn job_logprobs(
     progress: &dyn Progress,
 ) -> Result<Vec<Vec<f32>>> {
     let mut logprobs = vec![Vec::new(); jobs.len()];
-    for batch in batches(jobs, tokens_per_batch) {
+    for batch in batches(jobs, scorer.tokens_at_once(tokens_per_batch)) {
         let groups: Vec<ScoringGroup> = batch.iter().map(|members| scoring_group(jobs, members)).collect();
         let results = scorer.token_logprobs(&groups, temperature, tokens_per_batch)?;
         for (members, group) in batch.iter().zip(results) {

@@ -158,13 +158,6 @@ impl Served {
         Ok(())
     }
 
-    /// All that was answered until now stands in rows.
-    pub fn answers_are_written(&self) {
-        if let Some(journal) = self.pool.journal().as_mut() {
-            journal.is_written();
-        }
-    }
-
     /// The work is done: nothing is kept.
     ///
     /// # Errors

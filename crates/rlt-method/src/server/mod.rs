@@ -5,7 +5,7 @@
 //! - `connect`: who is there; `check`: whether it does what it is wanted for, asked before work begins;
 //! - `request`, `answer` (`sglang`): what is said, and what of an answer is believed;
 //! - `journal`: answers that are in no row yet;
-//! - `wire`: one request; `fault`: why it failed; `retry`, `pool`: how often and how many at a time;
+//! - `wire`: one request; `fault`: why it failed; `retry`, `pool`, `threads`: how often and how many at a time;
 //! - `sampler`, `scorer`: the two seams;
 //! - `policy`: a policy in training that servers draw from; `weights`: how they get them; `probe`: whether they have them;
 //! - `doctor`: what a server can do, for a person.
@@ -26,6 +26,7 @@ mod scorer;
 mod sglang;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod weights;
 mod wire;
 

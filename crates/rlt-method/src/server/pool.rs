@@ -1,6 +1,6 @@
 //! A bounded number of requests under way, over all addresses, on threads of their own: never on those that compute.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -13,19 +13,31 @@ use serde::de::DeserializeOwned;
 use super::fault::Fault;
 use super::journal::{Journal, Key, key};
 use super::retry::wait;
+use super::threads::Threads;
 use super::wire::{Ask, Wire};
 use crate::error::{Error, Result};
 
 /// How often waiting looks whether it is asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What makes an answer of its bytes, or says what is wrong with them.
-pub(super) type Reader<T> = dyn Fn(usize, &[u8]) -> std::result::Result<T, Fault> + Send + Sync;
+/// Requests of a call that are made for each that can be under way: while one is answered the next waits, so that a thread
+/// which is done finds it, whatever the caller does with what was answered.
+const MADE: usize = 2;
+
+/// Requests that may be ahead of the first that has no answer, for each that can be under way: their answers are held.
+const AHEAD: usize = 8;
+
+/// A request, and what makes an answer of the bytes that come back, or says what is wrong with them.
+pub(super) struct Question<T> {
+    pub ask: Ask,
+    pub read: Box<dyn Fn(&[u8]) -> std::result::Result<T, Fault> + Send>,
+}
 
 /// Addresses that serve the same model.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
+    threads: Threads,
     journal: Mutex<Option<Journal>>,
 }
 
@@ -46,16 +58,6 @@ struct Shared {
 struct Load {
     under_way: usize,
     not_before: Instant,
-}
-
-/// Requests that wait for a thread, and how their caller is told.
-struct Queue {
-    waiting: Mutex<VecDeque<(usize, Ask)>>,
-    filled: Condvar,
-    /// Nothing more will come.
-    closed: AtomicBool,
-    /// Whoever asked wants nothing any more.
-    abandoned: AtomicBool,
 }
 
 /// A number of an address, given back when it is dropped.
@@ -83,8 +85,9 @@ impl Pool {
         let loads = Mutex::new(vec![Load { under_way: 0, not_before: now }; wires.len()]);
         let (n_retries, n_under_way) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let freed = Condvar::new();
+        let threads = Threads::new(in_flight * wires.len());
         let shared = Arc::new(Shared { wires, loads, freed, in_flight, retries, n_retries, n_under_way });
-        Self { shared, journal: Mutex::new(None) }
+        Self { shared, threads, journal: Mutex::new(None) }
     }
 
     /// The addresses.
@@ -112,134 +115,139 @@ impl Pool {
         lock(&self.journal)
     }
 
-    /// Asks everything that `asks` gives, as many at a time as the pool allows and no further ahead, and hands each answer
-    /// to `done` with its place as soon as it is there. Threads that still wait for an answer when it returns early end
-    /// with that.
+    /// How many answers were kept so far, where they are kept.
+    pub fn answered(&self) -> u64 {
+        self.journal().as_ref().map_or(0, Journal::answered)
+    }
+
+    /// The first `n` of them stand in rows.
+    ///
+    /// # Errors
+    /// The file of answers cannot be written.
+    pub fn release(&self, n: u64) -> Result<()> {
+        self.journal().as_mut().map_or(Ok(()), |journal| journal.release(n))
+    }
+
+    /// Asks everything that `questions` gives, as many at a time as the pool allows and a bounded number ahead, and hands
+    /// each answer to `done` with its place as soon as it is there. Several calls share what the pool allows. Threads that
+    /// still wait for an answer when it returns early end with that.
     ///
     /// # Errors
     /// [`rlt_model::Error::Stopped`] at once when it is asked to stop; [`Error::Failed`] with the address and the server's
-    /// words when a request cannot be answered. What was answered has been handed over.
+    /// words when a request cannot be answered; what `questions` and `done` report. What was answered has been handed over.
     pub fn run<T: Send + Serialize + DeserializeOwned + 'static>(
         &self,
-        asks: &mut dyn Iterator<Item = Ask>,
-        read: &Arc<Reader<T>>,
+        questions: &mut dyn Iterator<Item = Result<Question<T>>>,
         stop: Stop,
-        done: &mut dyn FnMut(usize, T),
+        done: &mut dyn FnMut(usize, T) -> Result<()>,
     ) -> Result<()> {
-        let mut journal = self.journal();
-        if let Some(journal) = journal.as_mut() {
-            journal.begin()?;
-        }
-        let mut asks = asks.enumerate();
-        // Of the requests that are open.
-        let mut keys: HashMap<usize, Key> = HashMap::new();
-        let queue = Arc::new(Queue {
-            waiting: Mutex::new(VecDeque::new()),
-            filled: Condvar::new(),
-            closed: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
-        });
         let (tell, answers) = mpsc::channel();
-        let (mut n_threads, mut n_open) = (0, 0);
-        let outcome = loop {
-            // One more than there are threads waits: a thread that is done finds it at once.
-            while n_open < self.capacity() + 1
-                && let Some((place, ask)) = asks.next()
-            {
-                if let Some(journal) = journal.as_mut() {
-                    let key = key(&ask);
-                    if let Some(answer) = journal.find(&key) {
-                        journal.keep(key, &answer)?;
-                        done(place, answer);
-                        continue;
-                    }
-                    keys.insert(place, key);
-                }
-                lock(&queue.waiting).push_back((place, ask));
-                queue.filled.notify_one();
-                n_open += 1;
-                if n_threads < self.capacity().min(n_open) {
-                    n_threads += 1;
-                    let (shared, queue, read) = (self.shared.clone(), queue.clone(), read.clone());
-                    let tell: mpsc::Sender<_> = tell.clone();
-                    let work = move || work(&shared, &queue, &read, &tell);
-                    if let Err(e) =
-                        thread::Builder::new().name("server".into()).stack_size(1 << 20).spawn(work)
-                    {
-                        n_threads -= 1;
-                        if n_threads == 0 {
-                            return Err(Error::Failed(format!("no thread to ask a server with: {e}")));
-                        }
-                    }
-                }
-            }
-            if n_open == 0 {
-                break Ok(());
-            }
-            if stop.is_asked() {
-                break Err(rlt_model::Error::Stopped.into());
-            }
-            match answers.recv_timeout(LOOK) {
-                Ok((place, Ok(answer))) => {
-                    n_open -= 1;
-                    if let (Some(journal), Some(key)) = (journal.as_mut(), keys.remove(&place))
-                        && let Err(error) = journal.keep(key, &answer)
-                    {
-                        break Err(error);
-                    }
-                    done(place, answer);
-                }
-                Ok((_, Err(what))) => break Err(Error::Failed(what)),
-                Err(_) => {}
-            }
-        };
-        queue.closed.store(true, Ordering::SeqCst);
-        queue.abandoned.store(outcome.is_err(), Ordering::SeqCst);
-        queue.filled.notify_all();
+        let mut call =
+            Call { pool: self, open: BTreeMap::new(), n_asked: 0, tell, abandoned: Arc::default() };
+        let outcome = call.ask_all(questions, &answers, stop, done);
+        let Err(error) = outcome else { return Ok(()) };
+        call.abandoned.store(true, Ordering::SeqCst);
         self.shared.freed.notify_all();
         // What had been answered by then is not lost.
         for (place, answer) in answers.try_iter() {
             if let Ok(answer) = answer {
-                if let (Some(journal), Some(key)) = (journal.as_mut(), keys.remove(&place)) {
-                    journal.keep(key, &answer)?;
-                }
-                done(place, answer);
+                call.keep(place, &answer)?;
+                done(place, answer)?;
             }
         }
-        match (&outcome, journal.as_mut()) {
-            (Err(_), Some(journal)) => journal.commit().and(outcome),
-            _ => outcome,
-        }
+        self.journal().as_mut().map_or(Ok(()), Journal::commit)?;
+        Err(error)
     }
 }
 
-/// What a thread does: asks what waits, until nothing does.
-fn work<T>(
-    shared: &Shared,
-    queue: &Queue,
-    read: &Arc<Reader<T>>,
-    tell: &mpsc::Sender<(usize, std::result::Result<T, String>)>,
-) {
-    loop {
-        let next = {
-            let mut waiting = lock(&queue.waiting);
-            loop {
-                if queue.abandoned.load(Ordering::SeqCst) {
-                    break None;
+/// What comes back of a request: its place, and the answer or why there will be none.
+type Told<T> = (usize, std::result::Result<T, String>);
+
+/// Requests that are made together.
+struct Call<'a, T> {
+    pool: &'a Pool,
+    /// Those that have no answer, by place, with what tells them from every other where answers are kept.
+    open: BTreeMap<usize, Option<Key>>,
+    n_asked: usize,
+    tell: mpsc::Sender<Told<T>>,
+    /// Nobody wants anything any more.
+    abandoned: Arc<AtomicBool>,
+}
+
+impl<T: Send + Serialize + DeserializeOwned + 'static> Call<'_, T> {
+    fn ask_all(
+        &mut self,
+        questions: &mut dyn Iterator<Item = Result<Question<T>>>,
+        answers: &mpsc::Receiver<Told<T>>,
+        stop: Stop,
+        done: &mut dyn FnMut(usize, T) -> Result<()>,
+    ) -> Result<()> {
+        let mut questions = questions.fuse();
+        loop {
+            while self.has_room() {
+                stop.check()?;
+                let Some(question) = questions.next() else { break };
+                self.ask(question?, done)?;
+            }
+            if self.open.is_empty() {
+                return Ok(());
+            }
+            stop.check()?;
+            match answers.recv_timeout(LOOK) {
+                Ok((place, Ok(answer))) => {
+                    self.keep(place, &answer)?;
+                    done(place, answer)?;
                 }
-                if let Some(next) = waiting.pop_front() {
-                    break Some(next);
-                }
-                if queue.closed.load(Ordering::SeqCst) {
-                    break None;
-                }
-                waiting = queue.filled.wait_timeout(waiting, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+                Ok((_, Err(what))) => return Err(Error::Failed(what)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let capacity = self.pool.capacity();
+        let first = self.open.keys().next().unwrap_or(&self.n_asked);
+        self.open.len() < MADE * capacity && self.n_asked - first < AHEAD * capacity
+    }
+
+    /// Has a thread ask, or finds the answer among those that an earlier attempt has left.
+    fn ask(
+        &mut self,
+        Question { ask, read }: Question<T>,
+        done: &mut dyn FnMut(usize, T) -> Result<()>,
+    ) -> Result<()> {
+        let place = self.n_asked;
+        self.n_asked += 1;
+        let (mut key_of_ask, mut found) = (None, None);
+        if let Some(journal) = self.pool.journal().as_mut() {
+            let key = key(&ask);
+            if let Some(answer) = journal.find::<T>(&key) {
+                journal.keep(&key, &answer)?;
+                found = Some(answer);
+            }
+            key_of_ask = Some(key);
+        }
+        if let Some(answer) = found {
+            return done(place, answer);
+        }
+        self.open.insert(place, key_of_ask);
+        let (shared, tell, abandoned) = (self.pool.shared.clone(), self.tell.clone(), self.abandoned.clone());
+        let task = move || {
+            if let Some(answer) = persist(&shared, &abandoned, place, &ask, &*read) {
+                // Whoever asked may have gone.
+                let _ = tell.send((place, answer));
             }
         };
-        let Some((place, ask)) = next else { return };
-        let Some(answer) = persist(shared, queue, place, &ask, read) else { return };
-        if tell.send((place, answer)).is_err() {
-            return;
+        let failed = |e| Error::Failed(format!("no thread to ask a server with: {e}"));
+        self.pool.threads.give(Box::new(task)).map_err(failed)
+    }
+
+    /// The request at `place` has its answer.
+    fn keep(&mut self, place: usize, answer: &T) -> Result<()> {
+        let key = self.open.remove(&place).flatten();
+        match (self.pool.journal().as_mut(), key) {
+            (Some(journal), Some(key)) => journal.keep(&key, answer),
+            _ => Ok(()),
         }
     }
 }
@@ -247,17 +255,17 @@ fn work<T>(
 /// Asks until there is an answer, or none will come; nothing where nobody wants it any more.
 fn persist<T>(
     shared: &Shared,
-    queue: &Queue,
+    abandoned: &AtomicBool,
     place: usize,
     ask: &Ask,
-    read: &Arc<Reader<T>>,
+    read: &dyn Fn(&[u8]) -> std::result::Result<T, Fault>,
 ) -> Option<std::result::Result<T, String>> {
     let started = Instant::now();
     let mut attempt = 0;
     loop {
-        let lease = shared.lease(queue)?;
+        let lease = shared.lease(abandoned)?;
         let wire = &shared.wires[lease.at];
-        let fault = match wire.ask(ask).and_then(|bytes| read(place, &bytes)) {
+        let fault = match wire.ask(ask).and_then(|bytes| read(&bytes)) {
             Ok(answer) => return Some(Ok(answer)),
             Err(fault) => fault,
         };
@@ -274,7 +282,7 @@ fn persist<T>(
         lock(&shared.loads)[lease.at].not_before = until;
         drop(lease);
         while shared.wires.len() == 1 && Instant::now() < until {
-            if queue.abandoned.load(Ordering::SeqCst) {
+            if abandoned.load(Ordering::SeqCst) {
                 return None;
             }
             thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
@@ -284,10 +292,10 @@ fn persist<T>(
 
 impl Shared {
     /// The address with least under way of those that are not left alone; where all are, the first that will not be.
-    fn lease(&self, queue: &Queue) -> Option<Lease<'_>> {
+    fn lease(&self, abandoned: &AtomicBool) -> Option<Lease<'_>> {
         let mut loads = lock(&self.loads);
         loop {
-            if queue.abandoned.load(Ordering::SeqCst) {
+            if abandoned.load(Ordering::SeqCst) {
                 return None;
             }
             let now = Instant::now();

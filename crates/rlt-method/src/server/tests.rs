@@ -331,6 +331,73 @@ fn our_own_server_draws_what_this_process_draws() {
     assert_eq!(theirs, own.sample(&requests(10), Stop::never()).unwrap());
 }
 
+/// All that `sampler` draws of `requests(n)`, in order, and how much came at once.
+fn in_order(sampler: &dyn Sampler, n: usize) -> (Vec<Vec<Completion>>, usize) {
+    let (mut drawn, mut most, mut last) = (Vec::new(), 0, 0);
+    let mut on_progress = |now: rlt_model::generate::GenerationProgress| {
+        assert!(now.finished >= last, "it never goes back");
+        last = now.finished;
+    };
+    let mut asked = requests(n).into_iter().map(Ok);
+    let mut take = |completions: Vec<Vec<Completion>>| {
+        most = most.max(completions.len());
+        drawn.extend(completions);
+        Ok(())
+    };
+    sampler.sample_in_order(&mut asked, Stop::never(), &mut on_progress, &mut take).unwrap();
+    (drawn, most)
+}
+
+#[test]
+fn rows_in_order_are_those_of_a_call_whoever_draws_them() {
+    let decoder = tiny_model(1);
+    let own = DecoderSampler { decoder: &decoder, params: params(), seed: 3, version: 0 };
+    let here = in_order(&own, 80).0;
+    assert_eq!(here, own.sample(&requests(80), Stop::never()).unwrap());
+    let luck = |i: usize| if i % 5 == 1 { Luck::Status(503) } else { Luck::Good };
+    let server = Scripted::start("rlt", luck);
+    let served = server.connect(&server.config()).unwrap();
+    let (there, most) = in_order(&sampler(&served), 80);
+    assert_eq!(there, here);
+    assert!(most < 40, "{most} at once: they are handed over as they come");
+}
+
+#[test]
+fn servers_are_kept_busy_while_what_was_answered_is_taken() {
+    let server = Scripted::start("vllm", |_| Luck::Good);
+    let served = server.connect(&server.config()).unwrap();
+    let (mut n_taken, n) = (0, 60);
+    let mut asked = requests(n).into_iter().map(Ok);
+    let mut take = |completions: Vec<Vec<Completion>>| {
+        n_taken += completions.len();
+        // Whoever takes them does not return before the pool has all that it may ask of the rest.
+        let until = Instant::now() + Duration::from_secs(20);
+        while server.n.load(Ordering::SeqCst) < n.min(n_taken + 4) {
+            assert!(Instant::now() < until, "nothing more is asked after {n_taken}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    sampler(&served).sample_in_order(&mut asked, Stop::never(), &mut |_| (), &mut take).unwrap();
+    assert_eq!(n_taken, n);
+    assert!(server.most_at_once.load(Ordering::SeqCst) <= 5);
+}
+
+#[test]
+fn calls_at_the_same_time_share_what_is_allowed() {
+    let server = Scripted::start("vllm", |_| Luck::Slow(5));
+    let served = server.connect(&server.config()).unwrap();
+    let scorer = ServerScorer { served: served.clone(), stop: Stop::never() };
+    let here = tiny_model(1).token_logprobs(&groups(), 1.0, 4096).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| assert!(close(&scorer.token_logprobs(&groups(), 1.0, 10).unwrap(), &here)));
+        }
+    });
+    let most = server.most_at_once.load(Ordering::SeqCst);
+    assert!((4..=5).contains(&most), "{most}");
+}
+
 #[test]
 fn what_lasts_ends_the_work_at_once_in_the_servers_own_words() {
     for (luck, what) in [
@@ -394,23 +461,34 @@ fn what_was_answered_behind_one_that_was_not_is_not_asked_again() {
     let flag = Arc::new(AtomicBool::new(false));
     let (setter, n) = (flag.clone(), stuck.n.clone());
     thread::spawn(move || {
-        while n.load(Ordering::SeqCst) < 30 {
+        while n.load(Ordering::SeqCst) < 32 {
             thread::sleep(Duration::from_millis(10));
         }
         thread::sleep(Duration::from_millis(300));
         setter.store(true, Ordering::SeqCst);
     });
-    sampler(&served).sample(&requests(30), Stop::when(&flag)).unwrap_err();
+    let drawn_until = |stop: Stop, served: &Arc<Served>| {
+        let (mut drawn, mut asked) = (Vec::new(), requests(100).into_iter().map(Ok));
+        let mut take = |completions: Vec<Vec<Completion>>| {
+            drawn.extend(completions);
+            Ok(())
+        };
+        let outcome = sampler(served).sample_in_order(&mut asked, stop, &mut |_| (), &mut take);
+        (drawn, outcome)
+    };
+    assert_eq!(drawn_until(Stop::when(&flag), &served).0.len(), 0);
     drop(served);
+    // No more than so many are held while the first is waited for.
+    assert_eq!(stuck.n.load(Ordering::SeqCst), 32);
     let served = good.connect(&good.config()).unwrap();
     served.keep_answers(&out).unwrap();
-    let drawn = sampler(&served).sample(&requests(30), Stop::never()).unwrap();
-    assert_eq!(good.n.load(Ordering::SeqCst), 1);
-    served.answers_are_written();
+    let (drawn, outcome) = drawn_until(Stop::never(), &served);
+    outcome.unwrap();
+    assert_eq!(good.n.load(Ordering::SeqCst), 100 - 31);
     served.forget_answers().unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     let undisturbed = good.connect(&good.config()).unwrap();
-    assert_eq!(drawn, sampler(&undisturbed).sample(&requests(30), Stop::never()).unwrap());
+    assert_eq!(drawn, sampler(&undisturbed).sample(&requests(100), Stop::never()).unwrap());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::scoring::{AbsentColumns, Gaps, Lot, Tally, TraceScorer, lots};
+use super::scoring::{AbsentColumns, Gaps, Lot, TraceScorer, lots};
 use crate::config::DataConfig;
 use crate::dataset::Record;
 use crate::error::Result;
@@ -19,13 +19,13 @@ pub fn score_records(
     scorer: &TraceScorer,
     before_lot: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Map<String, Value>>> {
-    let (mut rows, mut tally) = (Vec::with_capacity(records.len()), Tally::default());
+    let mut rows = Vec::with_capacity(records.len());
     let (n_records, mut absent) = (records.len() as u64, AbsentColumns::default());
     for lot in lots(records.into_iter().map(Ok), scorer.tokens_per_batch) {
         before_lot()?;
         let lot = Lot::of(&lot?, data, scorer.formats.style, gaps, &mut absent)?;
-        let (scored, _) = scorer.rows(&lot.traces, &mut tally)?;
-        rows.extend(lot.with_gaps(scored));
+        let scored = scorer.rows(&lot.traces)?;
+        rows.extend(lot.with_gaps(scored.rows));
     }
     absent.check(n_records)?;
     Ok(rows)

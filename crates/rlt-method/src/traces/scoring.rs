@@ -11,11 +11,12 @@ use serde_json::{Map, Value, json};
 use crate::config::{Config, DataConfig};
 use crate::dataset::{Record, RecordStream, TraceRow, check_can_be_read_again, traces_of};
 use crate::error::{Error, Lack, Result, with_rows_kept};
+use crate::in_order::in_order;
 use crate::progress::{Progress, Silent};
 use crate::prompts::{PromptStyle, TypedCheck};
 use crate::score::added::{Adding, Written};
 use crate::score::{Formats, ledger_columns, number, score_columns, score_traces};
-use crate::scorer::Scorer;
+use crate::scorer::{InTurn, Scorer};
 use crate::traces::reasons::Reasons;
 
 /// How much is written of every trace.
@@ -141,15 +142,13 @@ pub struct TraceScorer<'a> {
     pub detail: Detail,
     /// Tokens computed at a time.
     pub tokens_per_batch: usize,
-    /// Told whenever all that was scored stands in rows.
-    pub on_written: &'a dyn Fn(),
 }
 
 /// Scores the rows of `data` into `out`. `work` describes everything that decides the bytes (models, settings,
 /// rows): an attempt with the same words goes on where the last one was stopped or killed.
 ///
 /// Rows are scored in lots whose borders depend on the rows and the scorer's `tokens_per_batch` alone, so an interrupted
-/// attempt ends in the same bytes.
+/// attempt ends in the same bytes; where models are asked elsewhere, the next lots are asked about while one is waited for.
 ///
 /// # Errors
 /// What rows, models and files report; [`Error::Interrupted`] after `stop`, with everything saved.
@@ -170,34 +169,38 @@ pub fn score_file(
     progress.start("score", checked.n_rows - done, "rows");
     let records = RecordStream::open(&data.path, data.max_rows)?.skip(done as usize);
     let (started, mut n_tokens) = (Instant::now(), 0);
-    for lot in lots(records, scorer.tokens_per_batch) {
+    let lots = lots(records, scorer.tokens_per_batch).map(|lot| {
         let lot = Lot::of(&lot?, data, scorer.formats.style, Gaps::Written, &mut AbsentColumns::default())?;
+        Ok((scorer.answered(), lot))
+    });
+    let (teacher, student) = (InTurn::of(scorer.teacher), InTurn::of(scorer.student));
+    let in_turn = TraceScorer { teacher: &teacher, student: &student, ..*scorer };
+    let score = |(answered, lot): ([u64; 2], Lot)| (answered, in_turn.rows(&lot.traces), lot);
+    // Answers that were there before the lot that is written next was begun are of lots that are written.
+    let outcome = in_order(scorer.calls_at_once(), lots, score, |(answered, scored, lot)| {
+        scorer.release(answered)?;
+        let scored = scored?;
         let mut tally = writer.state().clone();
-        let (rows, n) = match scorer.rows(&lot.traces, &mut tally) {
-            Err(Error::Model(rlt_model::Error::Stopped)) => return Err(interrupted(writer, checked)?),
-            Err(error) => {
-                // Whoever scores may be back later: what it has scored is made safe.
-                if writer.state().rows > 0 {
-                    writer.commit()?;
-                }
-                return Err(with_rows_kept(error, writer.has_committed()));
-            }
-            Ok(scored) => scored,
-        };
+        tally.add(&lot, &scored);
+        n_tokens += scored.n_tokens;
         let n_rows = lot.n_rows as u64;
-        tally.gaps += lot.gaps.len() as u64;
-        tally.rows += n_rows;
-        n_tokens += n;
-        let rows = lot.with_gaps(rows);
+        let rows = lot.with_gaps(scored.rows);
         rows.iter().filter_map(status).for_each(|status| tally.reasons.count(status));
-        if let Err(error) = writer.append(&rows, tally) {
-            return Err(with_rows_kept(error, writer.has_committed()));
-        }
-        (scorer.on_written)();
+        writer.append(&rows, tally)?;
         let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
         progress.advance(n_rows, &format!("{rate:.0} scored tokens/s"));
-        if stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows {
-            return Err(interrupted(writer, checked)?);
+        let is_interrupted = stop.load(Ordering::SeqCst) && writer.state().rows < checked.n_rows;
+        if is_interrupted { Err(rlt_model::Error::Stopped.into()) } else { Ok(()) }
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(Error::Model(rlt_model::Error::Stopped)) => return Err(interrupted(writer, checked)?),
+        Err(error) => {
+            // Whoever scores may be back later: what it has scored is made safe. A disk that is full says so again.
+            if writer.state().rows > 0 && !matches!(error, Error::Io { .. }) {
+                writer.commit()?;
+            }
+            return Err(with_rows_kept(error, writer.has_committed()));
         }
     }
     let kept = writer.has_committed();
@@ -274,19 +277,54 @@ fn gap_columns(record: &Record, gap: &Error) -> Map<String, Value> {
     columns
 }
 
+/// Traces that were scored.
+pub(super) struct ScoredTraces {
+    /// As they are written.
+    pub rows: Vec<Map<String, Value>>,
+    /// What each is worth, nats; none for those that have no reward of their own.
+    rewards: Vec<Option<f32>>,
+    /// Tokens that were scored.
+    n_tokens: usize,
+}
+
+impl Tally {
+    /// Counts a lot that was scored.
+    fn add(&mut self, lot: &Lot, scored: &ScoredTraces) {
+        self.rows += lot.n_rows as u64;
+        self.gaps += lot.gaps.len() as u64;
+        self.traces += scored.rewards.len() as u64;
+        for reward in scored.rewards.iter().flatten() {
+            self.scored += 1;
+            self.reward_sum += f64::from(*reward);
+        }
+    }
+}
+
 impl TraceScorer<'_> {
-    /// The written form of `traces`, and how many tokens were scored.
-    pub(super) fn rows(
-        &self,
-        traces: &[TraceRow],
-        tally: &mut Tally,
-    ) -> Result<(Vec<Map<String, Value>>, usize)> {
-        let Self { formats, teacher, student, config, detail, tokens_per_batch, on_written: _ } = *self;
+    /// Lots to score at the same time: several where a model is asked elsewhere. Of what is computed here, one has its turn.
+    fn calls_at_once(&self) -> usize {
+        self.teacher.calls_at_once().max(self.student.calls_at_once())
+    }
+
+    /// Of teacher and student; see [`Scorer::answered`].
+    fn answered(&self) -> [u64; 2] {
+        [self.teacher.answered(), self.student.answered()]
+    }
+
+    /// See [`Scorer::release`].
+    fn release(&self, [of_teacher, of_student]: [u64; 2]) -> Result<()> {
+        self.teacher.release(of_teacher)?;
+        self.student.release(of_student)
+    }
+
+    /// Scores `traces`.
+    pub(super) fn rows(&self, traces: &[TraceRow]) -> Result<ScoredTraces> {
+        let Self { formats, teacher, student, config, detail, tokens_per_batch } = *self;
         let reward = &config.reward;
         let results = score_traces(traces, &formats, teacher, student, reward, tokens_per_batch, &Silent)?;
         let adding = Adding::of(config, formats.style);
-        let mut n_tokens = 0;
-        let mut rows = Vec::with_capacity(traces.len());
+        let (n, n_tokens) = (traces.len(), 0);
+        let mut all = ScoredTraces { rows: Vec::with_capacity(n), rewards: Vec::with_capacity(n), n_tokens };
         for (trace, (sample, scored)) in traces.iter().zip(&results) {
             let mut columns = trace.to_columns();
             columns.extend(score_columns(sample.as_ref(), scored, formats.student));
@@ -307,15 +345,11 @@ impl TraceScorer<'_> {
             if let (Detail::Ledger, Some(sample)) = (detail, sample) {
                 columns.extend(ledger_columns(sample, scored, formats.student));
             }
-            rows.push(columns);
-            n_tokens += scored.student_logprobs.len() + scored.solution_logprobs.len();
-            tally.traces += 1;
-            if scored.score.parts.is_ok() {
-                tally.scored += 1;
-                tally.reward_sum += f64::from(reward);
-            }
+            all.rows.push(columns);
+            all.rewards.push(scored.score.parts.is_ok().then_some(reward));
+            all.n_tokens += scored.student_logprobs.len() + scored.solution_logprobs.len();
         }
-        Ok((rows, n_tokens))
+        Ok(all)
     }
 }
 
@@ -406,7 +440,6 @@ mod tests {
             config: &Config::default(),
             detail: Detail::Ledger,
             tokens_per_batch: 40,
-            on_written: &|| (),
         };
         let score = |out: &Path, progress: &dyn Progress, stop: &AtomicBool| {
             score_file(&data, &checked, out, "w", &scorer, progress, stop)

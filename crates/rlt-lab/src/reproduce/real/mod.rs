@@ -80,7 +80,6 @@ pub fn run(options: &RealOptions, progress: &dyn Progress, stop: &AtomicBool) ->
             config: &config,
             detail: Detail::Parts,
             tokens_per_batch: TOKENS_PER_BATCH,
-            on_written: &|| (),
         };
         score_file(&data, &checked, &scored, &work, &scorer, progress, stop)?;
     }
