@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rlt::worlds::lexicon::{ModelShape, write_model_folder};
-use serde_json::{Value, json};
+use serde_json::json;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -99,7 +99,16 @@ fn call(rlt: &Path, dir: &Path, command: &str, url: &str, n: usize) -> Outcome<f
     let inputs: &[&str] = match command {
         "explain" => &["--model", "model", "--data", "rows.jsonl"],
         "eval" => &["--model", "model", "--task", "rows.jsonl"],
-        _ => &["--teacher", "model", "--student", "model", "--data", &traces, "reward.teacher_temperature=1"],
+        _ => &[
+            "--teacher",
+            "model",
+            "--student",
+            "model",
+            "--data",
+            &traces,
+            "reward.teacher_temperature=1",
+            "reward.student_temperature=1",
+        ],
     };
     let mut child = Command::new(rlt)
         .current_dir(dir)
@@ -147,8 +156,7 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let came = Instant::now();
-        let (status, answer) = answer(&path, &body)?;
-        let counts = path == "/v1/completions" && answer["choices"].is_array();
+        let counts = path == "/v1/completions";
         if counts {
             let mut seen = lock(seen);
             seen.first.get_or_insert(came);
@@ -156,10 +164,11 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
                 seen.idle += came.saturating_duration_since(last);
             }
             seen.under_way += 1;
-            drop(seen);
+        }
+        let (status, answer) = answer(&path, std::str::from_utf8(&body)?)?;
+        if counts {
             thread::sleep(TAKES.saturating_sub(came.elapsed()));
         }
-        let answer = answer.to_string();
         let head = format!(
             "HTTP/1.1 {status} .\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             answer.len()
@@ -175,31 +184,38 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
     }
 }
 
-fn answer(path: &str, body: &[u8]) -> Outcome<(u16, Value)> {
+/// As vLLM writes it, by pieces of the request: what a server takes of the processor here is taken from whoever asks it.
+fn answer(path: &str, body: &str) -> Outcome<(u16, String)> {
     Ok(match path {
         "/v1/models" => {
-            (200, json!({ "data": [{ "id": "policy", "owned_by": "vllm", "max_model_len": 512 }] }))
+            let model = json!({ "id": "policy", "owned_by": "vllm", "max_model_len": 512 });
+            (200, json!({ "data": [model] }).to_string())
         }
-        "/version" => (200, json!({ "version": "scripted" })),
-        "/is_paused" => (200, json!({ "is_paused": false })),
+        "/version" => (200, json!({ "version": "scripted" }).to_string()),
+        "/is_paused" => (200, json!({ "is_paused": false }).to_string()),
         "/v1/completions" => {
-            let asked: Value = serde_json::from_slice(body)?;
-            let n = asked["max_tokens"].as_u64().unwrap_or(1) as usize;
-            let ids: Vec<usize> = (0..n).map(|i| 40 + i % 50).collect();
-            if asked["prompt_logprobs"].is_u64() {
-                let ids = asked["prompt"].as_array().ok_or("no ids")?;
-                let scored = ids[1..].iter().map(|id| json!({ id.to_string(): { "logprob": -1.25 } }));
-                let positions: Vec<Value> = std::iter::once(Value::Null).chain(scored).collect();
-                let choice = json!({ "index": 0, "text": "", "token_ids": [40], "finish_reason": "length",
-                    "prompt_token_ids": asked["prompt"], "prompt_logprobs": positions });
-                return Ok((200, json!({ "model": "policy", "choices": [choice] })));
-            }
-            let names: Vec<String> = ids.iter().map(|id| format!("token_id:{id}")).collect();
-            let choice = json!({ "index": 0, "text": "", "token_ids": ids, "finish_reason": "length",
-                "prompt_token_ids": asked["prompt"],
-                "logprobs": { "token_logprobs": vec![-1.25; n], "tokens": names } });
-            (200, json!({ "model": "policy", "choices": [choice] }))
+            let rest = body.split_once("\"prompt\":[").ok_or("no prompt")?.1;
+            let prompt = rest.split_once(']').ok_or("no prompt")?.0;
+            let said = if body.contains("\"prompt_logprobs\"") {
+                let scored =
+                    prompt.split(',').skip(1).map(|id| format!(r#",{{"{id}":{{"logprob":-1.25}}}}"#));
+                let scored: String = scored.collect();
+                format!(r#""token_ids":[40],"prompt_logprobs":[null{scored}]"#)
+            } else {
+                let rest = body.split_once("\"max_tokens\":").ok_or("no length")?.1;
+                let n = rest.split([',', '}']).next().unwrap_or_default().parse()?;
+                let ids: Vec<String> = (0..n).map(|i| (40 + i % 50).to_string()).collect();
+                let names: Vec<String> = ids.iter().map(|id| format!(r#""token_id:{id}""#)).collect();
+                let (ids, names, values) = (ids.join(","), names.join(","), vec!["-1.25"; n].join(","));
+                format!(
+                    r#""token_ids":[{ids}],"logprobs":{{"token_logprobs":[{values}],"tokens":[{names}]}}"#
+                )
+            };
+            let choice = format!(
+                r#"{{"index":0,"text":"","finish_reason":"length","prompt_token_ids":[{prompt}],{said}}}"#
+            );
+            (200, format!(r#"{{"model":"policy","choices":[{choice}]}}"#))
         }
-        _ => (404, json!({ "detail": "Not Found" })),
+        _ => (404, json!({ "detail": "Not Found" }).to_string()),
     })
 }

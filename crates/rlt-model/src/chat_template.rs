@@ -16,6 +16,7 @@ mod source;
 mod time;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value};
@@ -40,7 +41,7 @@ pub struct Message {
 /// A parsed template with the special tokens it may name.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     /// `bos_token`, `eos_token` and the like, as strings.
     special_tokens: Map<String, Json>,
     tells_time: bool,
@@ -102,14 +103,14 @@ impl ChatTemplate {
             Ok(environment)
         })
         .map_err(Error::Template)??;
-        Ok(Self { environment, special_tokens, tells_time, source: source.to_owned() })
+        Ok(Self { environment: Arc::new(environment), special_tokens, tells_time, source: source.to_owned() })
     }
 
     /// Sets what the template's `strftime_now` tells; without this it is the local time at which the template was
     /// read.
     #[must_use]
     pub fn at(mut self, time: TemplateTime) -> Self {
-        environment::set_time(&mut self.environment, time.datetime());
+        environment::set_time(Arc::make_mut(&mut self.environment), time.datetime());
         self
     }
 
@@ -169,8 +170,9 @@ impl ChatTemplate {
         let context = Value::from_pairs(
             fixed.into_iter().chain(given.map(|(k, v)| (k.clone(), Value::from(Serde(v))))),
         );
-        bounds::on_known_stack(move || {
-            self.environment.get_template(NAME).and_then(|template| template.render(context))
+        let environment = self.environment.clone();
+        bounds::on_kept_stack(move || {
+            environment.get_template(NAME).and_then(|template| template.render(context))
         })
         .map_err(Error::Template)?
         .map_err(template_error)

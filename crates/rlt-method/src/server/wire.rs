@@ -49,7 +49,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Asks `address` with `key`, and waits `timeout` for an answer.
+    /// Asks `address` with `key`, and waits `timeout` for an answer to begin, and as long again for all of it. One limit for
+    /// all would have a thread made for every request, which looks up the address.
     pub fn new(address: &str, key: Option<String>, timeout: Duration, connections: usize) -> Self {
         let mut config = Agent::config_builder()
             .user_agent(concat!("rlt/", env!("CARGO_PKG_VERSION")))
@@ -60,7 +61,10 @@ impl Wire {
             .max_idle_connections(connections)
             .max_idle_connections_per_host(connections)
             .timeout_connect(Some(timeout.min(MOST_CONNECT)))
-            .timeout_global(Some(timeout));
+            .timeout_send_request(Some(timeout))
+            .timeout_send_body(Some(timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_recv_body(Some(timeout));
         if is_this_machine(address) {
             config = config.proxy(None);
         }

@@ -4,12 +4,15 @@
 //! expression nests (its compiler recurses) and how deep values nest (dropping and writing them recurses), so
 //! both are bounded here, and templates are parsed and rendered on a stack of known size.
 
-use crate::guarded::guarded;
+use std::cell::OnceCell;
 use std::panic::resume_unwind;
+use std::sync::mpsc;
 
 use minijinja::tests::is_sameas;
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
+
+use crate::guarded::guarded;
 
 /// Longest template, bytes. The longest of published models have 30 kB.
 pub(super) const MAX_TEMPLATE_BYTES: usize = 256 << 10;
@@ -49,6 +52,41 @@ pub(super) fn on_known_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result
         let thread = thread.spawn_scoped(scope, || guarded(work));
         let thread = thread.map_err(|e| format!("no memory to read it with: {e}"))?;
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+/// Something to do on a stack of [`STACK_BYTES`].
+type Task = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// The thread with such a stack that works for this one. It ends with it.
+    static PARTNER: OnceCell<mpsc::Sender<Task>> = const { OnceCell::new() };
+}
+
+/// As [`on_known_stack`], on a stack that the calling thread keeps: to make one takes longer than to render a prompt.
+///
+/// # Errors
+/// The system has no memory for the stack.
+pub(super) fn on_kept_stack<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    PARTNER.with(|partner| {
+        let partner = match partner.get() {
+            Some(partner) => partner,
+            None => {
+                let (give, tasks) = mpsc::channel::<Task>();
+                let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+                let spawned = thread.spawn(move || tasks.into_iter().for_each(|task| task()));
+                spawned.map_err(|e| format!("no memory to read it with: {e}"))?;
+                partner.get_or_init(|| give)
+            }
+        };
+        let (tell, told) = mpsc::sync_channel(1);
+        let gone = |_: String| "the thread that reads it has ended".to_owned();
+        // Whoever asked waits for it.
+        let task = move || drop(tell.send(guarded(work)));
+        partner.send(Box::new(task)).map_err(|e| gone(e.to_string()))?;
+        told.recv().map_err(|e| gone(e.to_string()))?
     })
 }
 
