@@ -148,21 +148,49 @@ def evaluate() -> None:
     check("eval", bool(there) and here.keys() == there.keys(), figures)
 
 
+# Log-probabilities that vLLM gives with a completion and those that the trainer computes of it agree to this, nats.
+MISMATCH = 1e-4
+
+# Standard errors that mean rewards of two random streams may be apart.
+ERRORS = 4
+
+
 def train() -> None:
+    """Three steps by a served policy beside three that are drawn here.
+
+    vLLM has another random stream, so the two see other completions of the same questions. What can be shown: the log-probabilities of
+    what was drawn are those that the trainer computes, also after every update (the weights have arrived); the mean rewards
+    differ by no more than chance; and the same command again, with the same seeds, has the same rewards.
+    """
     write_rows("train.jsonl", questions(32))
+    n = 64
     call = [
         "train", "data.path=train.jsonl", "model.path=model", "model.student=student", "grpo.steps=3",
-        "grpo.questions_per_step=2", "grpo.group_size=4", "sampling.max_new_tokens=24", "sampling.temperature=0.7",
+        "grpo.questions_per_step=8", f"grpo.group_size={n // 8}", "sampling.max_new_tokens=24", "sampling.temperature=0.7",
         "optimizer.learning_rate=1e-3", "seed=3",
     ]
-    local = rlt(*call, "run_dir=run-here")
-    remote = rlt(*call, "run_dir=run-there", served)
-    check("train", bool(local) and bool(remote), "3 steps by a served policy" if remote else "no run")
-    for name in ("run-here", "run-there"):
-        for row in rows(f"{name}/metrics.jsonl"):
-            pattern = "reward_mean|mismatch|behaviou?r|server|sync"
+    runs = {}
+    for name, more in (("here", []), ("there", [served]), ("again", [served])):
+        rlt(*call, *more, f"run_dir=run-{name}")
+        runs[name] = rows(f"run-{name}/metrics.jsonl")
+        for row in runs[name]:
+            pattern = "reward_mean|reward_std|mismatch|server|sync"
             shown = {key: value for key, value in row.items() if re.search(pattern, key)}
-            print(f"     {name}: {json.dumps(shown)}", flush=True)
+            print(f"     run-{name}: {json.dumps(shown)}", flush=True)
+    here, there, again = runs["here"], runs["there"], runs["again"]
+    if not len(here) == len(there) == len(again) == 3:
+        check("train", False, f"{len(here)}, {len(there)} and {len(again)} steps of 3")
+        return
+    mismatch = max(row["mismatch_max"] for row in there + again)
+    check("train", mismatch <= MISMATCH, f"3 steps; log-probabilities at most {mismatch:.1e} apart, also after updates")
+    errors = [
+        abs(a["reward_mean"] - b["reward_mean"]) / ((a["reward_std"] ** 2 + b["reward_std"] ** 2) / n) ** 0.5
+        for a, b in zip(here, there)
+    ]
+    figures = ", ".join(f"{error:.1f}" for error in errors)
+    check("train beside here", max(errors) <= ERRORS, f"mean rewards are {figures} standard errors apart")
+    apart = max(abs(a["reward_mean"] - b["reward_mean"]) for a, b in zip(there, again))
+    check("train again", apart <= 0.05, f"rewards at most {apart:.1e} nats apart")
 
 
 # Tokens of the prompts, about.
@@ -182,8 +210,10 @@ def bench() -> None:
     """200 prompts, by turns: rlt, and vLLM's own client with as many tokens in and out.
 
     That client measures neither its start nor its first request; of rlt, the time of a call with 4 prompts is taken off one
-    with 204. The first turn warms the server up and does not count.
+    with 204. Both ask for token ids and log-probabilities (that client would not by itself; and it takes its answers token by
+    token). The first turn warms the server up and does not count.
     """
+    extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, "top_p": 1.0, "seed": 1}
     ours, theirs = [], []
     for turn in range(args.turns + 1 if args.turns else 0):
         seconds, tokens = [], []
@@ -191,7 +221,7 @@ def bench() -> None:
             write_rows("many.jsonl", questions(n))
             out = f"many-{turn}-{n}.jsonl"
             answer = rlt("explain", "--model", "model", "--data", "many.jsonl", "--out", out,
-                         "sampling.max_new_tokens=32", f"seed={turn}", served, "server.in_flight=64")
+                         "sampling.max_new_tokens=128", f"seed={turn}", served, "server.in_flight=64")
             seconds.append(answer.get("seconds", 0.0))
             tokens.append(sum(len(row["completion_ids"]) for row in rows(out)))
         ours.append((seconds[1] - seconds[0], tokens[1] - tokens[0]))
@@ -199,7 +229,7 @@ def bench() -> None:
             [sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
              "--model", "policy", "--tokenizer", str(args.work / "model"), "--dataset-name", "random",
              "--random-input-len", str(PROMPT), "--random-output-len", str(max(1, round(ours[-1][1] / 200))),
-             "--ignore-eos", "--num-prompts", "200", "--max-concurrency", "64", "--temperature", "0.7",
+             "--logprobs", "0", "--extra-body", json.dumps(extra), "--ignore-eos", "--num-prompts", "200", "--max-concurrency", "64", "--temperature", "0.7",
              "--seed", str(turn), "--save-result", "--result-dir", str(args.work),
              "--result-filename", f"bench-{turn}.json", "--disable-tqdm"],
             capture_output=True, text=True, timeout=600,
@@ -212,9 +242,9 @@ def bench() -> None:
         (a, m), (b, n) = ours[-1], theirs[-1]
         print(f"     200 prompts: rlt {a:.2f} s for {m} tokens, vLLM's client {b:.2f} s for {n}", flush=True)
     if args.turns:
-        per_token = [sorted(seconds / tokens for seconds, tokens in of)[len(of) // 2] for of in (ours[1:], theirs[1:])]
-        ratio = per_token[0] / per_token[1]
-        print(f"     by the medians of {args.turns} turns: {ratio:.2f} x of what vLLM's client takes", flush=True)
+        ratios = sorted((a / m) / (b / n) for (a, m), (b, n) in zip(ours[1:], theirs[1:]))
+        figures = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"     of {args.turns} turns ({figures}): {ratios[len(ratios) // 2]:.2f} x of what vLLM's client takes", flush=True)
 
 
 wait_for_server()

@@ -9,7 +9,7 @@
 #   SERVERS_DIR      everything made here            (default target/servers)
 #   SERVERS_VENV     the environment with vLLM       (default $SERVERS_DIR/venv; that of benches/peers serves as well)
 #   SERVERS_PYTHON   Python 3.12 to make it with     (default: python3.12, else python3 where it is one)
-#   SERVERS_TURNS    turns of the comparison of time (default 3; 0 leaves it out)
+#   SERVERS_TURNS    turns of the comparison of time (default 5; 0 leaves it out)
 #   RLT              the program                     (default: builds it)
 set -euo pipefail
 
@@ -76,4 +76,4 @@ LD_PRELOAD="${tcmalloc:+$tcmalloc:}$venv/lib/libiomp5.so" VLLM_CPU_KVCACHE_SPACE
 server=$!
 
 "$venv/bin/python" "$here/against_vllm.py" --rlt "$RLT" --work "$work" --port "$port" --server-pid "$server" \
-  --turns "${SERVERS_TURNS:-3}" "$@"
+  --turns "${SERVERS_TURNS:-5}" "$@"

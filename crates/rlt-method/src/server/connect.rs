@@ -80,7 +80,7 @@ impl Served {
         let key = key(table, config)?;
         let local = ModelConfig::from_dir(folder)?;
         let timeout = Duration::from_secs_f64(config.timeout_s);
-        let wire = |address: &String| Wire::new(address, key.clone(), timeout, config.in_flight);
+        let wire = |address: &String| Wire::new(address, key.clone(), timeout);
         let wires: Vec<Wire> = config.addresses().iter().map(wire).collect();
         let mut found: Option<(ServerKind, Model, String)> = None;
         let mut context = local.context();

@@ -387,7 +387,7 @@ fn servers_are_kept_busy_while_what_was_answered_is_taken() {
 fn calls_at_the_same_time_share_what_is_allowed() {
     let server = Scripted::start("vllm", |_| Luck::Slow(5));
     let served = server.connect(&server.config()).unwrap();
-    let scorer = ServerScorer { served: served.clone(), stop: Stop::never() };
+    let scorer = ServerScorer { served: served.clone(), stop: Stop::never(), progress: &Silent };
     let here = tiny_model(1).token_logprobs(&groups(), 1.0, 4096).unwrap();
     thread::scope(|scope| {
         for _ in 0..3 {
