@@ -126,7 +126,10 @@ impl Line {
     /// Begun with the rank's place, where there are several.
     fn of_this_rank() -> Self {
         let mut line = Self::new();
-        if let Some(place) = super::ranks::place() {
+        let thread = std::thread::current();
+        // Ranks that are threads are called so.
+        let place = super::ranks::place().or_else(|| thread.name().filter(|name| name.starts_with("rank ")));
+        if let Some(place) = place {
             line.push_text(place, MESSAGE_BYTES);
             line.push(b": ");
         }
@@ -198,6 +201,7 @@ fn end(line: &mut Line) -> ! {
 /// Without what is to be done at exit.
 fn write_and_exit(line: &[u8]) -> ! {
     write(line);
+    super::ranks::last_word();
     #[cfg(unix)]
     // SAFETY: it takes a number, and runs nothing of ours.
     unsafe {

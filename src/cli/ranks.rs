@@ -1,7 +1,7 @@
 //! Several ranks: joining the job at the start, one line when it breaks, a farewell at the end.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rlt::config::Config;
 use rlt::run_dir::RunDir;
 use rlt::training::{Host, Trained, with_what_is_left};
 use rlt::{Error, Result, start};
-use rlt_ranks::{Launch, OnLoss, Ranks, on_threads};
+use rlt_ranks::{Launch, OnLoss, Ranks, on_threads_with};
 
 use super::common::Context;
 use super::interrupt::stop_flag;
@@ -18,6 +18,12 @@ use super::visible;
 
 /// "rank 2 of 4 on node7", where there are several: it begins every line about an error.
 static PLACE: OnceLock<String> = OnceLock::new();
+
+/// The job, for the last word of a process that ends with a line of its own.
+static JOB: OnceLock<Ranks> = OnceLock::new();
+
+/// The run directory of a job that trains: what it says about another rank's end says what is left, too.
+static RUN_DIR: OnceLock<PathBuf> = OnceLock::new();
 
 /// Whether this process has said why the job ends, or leaves it to another.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -40,6 +46,7 @@ pub fn join() -> Result<Ranks> {
     if ranks.size() > 1 {
         // Joined once.
         let _ = PLACE.set(ranks.place());
+        let _ = JOB.set(ranks.clone());
     }
     Ok(ranks)
 }
@@ -49,9 +56,35 @@ pub fn place() -> Option<&'static str> {
     PLACE.get().map(String::as_str)
 }
 
+/// Tells the others that this process has said why it ends. It may be out of memory.
+pub fn last_word() {
+    if let Some(job) = JOB.get() {
+        job.last_word();
+    }
+}
+
+/// How many ranks wait for the same one and see that it is late, whoever that is: the first of them speaks, and its word ends
+/// the others.
+fn let_first_speak(error: &rlt_ranks::Error) {
+    let own = own_rank().unwrap_or(0);
+    if own > 0 && matches!(error, rlt_ranks::Error::Late { .. } | rlt_ranks::Error::Elsewhere { .. }) {
+        std::thread::sleep(FIRST_SPEAKS_FIRST + Duration::from_millis(20) * own.min(100) as u32);
+    }
+}
+
+fn own_rank() -> Option<usize> {
+    place().and_then(|place| place.split(' ').nth(1)).and_then(|rank| rank.parse().ok())
+}
+
 /// Ends the process because of another rank, from any thread.
 fn end_over(error: &rlt_ranks::Error) -> ! {
+    let_first_speak(error);
     if !TOLD.swap(true, Ordering::SeqCst) && speaks(error) {
+        let error = Error::Ranks(error.clone());
+        let error = match RUN_DIR.get() {
+            Some(run_dir) => with_what_is_left(error, run_dir),
+            None => error,
+        };
         tell(&error.to_string());
     }
     // What is committed of rows that can be gone on with stays.
@@ -62,7 +95,7 @@ fn end_over(error: &rlt_ranks::Error) -> ! {
 /// Whether this rank tells the user: who failed has told why itself, and a loss is for rank 0 to tell, or for rank 1 where
 /// rank 0 is lost. A rank that is late or elsewhere cannot speak for itself.
 fn speaks(error: &rlt_ranks::Error) -> bool {
-    let own = place().and_then(|place| place.split(' ').nth(1)).and_then(|rank| rank.parse::<usize>().ok());
+    let own = own_rank();
     match error {
         rlt_ranks::Error::Failed { .. } => false,
         rlt_ranks::Error::Lost { rank: 0, .. } => own == Some(1),
@@ -80,13 +113,26 @@ pub fn tell(line: &str) {
     drop(writeln!(std::io::stderr(), "{place}error: {}", visible::line(line)));
 }
 
+/// What an error says of another rank, also where it says besides what is left.
+fn lost(error: &Error) -> Option<&rlt_ranks::Error> {
+    match error {
+        Error::Ranks(lost) => Some(lost),
+        Error::Stopped { source, .. } => lost(source),
+        _ => None,
+    }
+}
+
 /// Says why the work failed and ends the job with it.
 pub fn fail(ranks: &Ranks, error: &Error) {
-    if let Error::Ranks(lost) = error {
-        // The watch over the other ranks may hear the cause, and ends the process then.
-        std::thread::sleep(WHO_KNOWS_WHY);
+    if let Some(lost) = lost(error) {
+        if matches!(lost, rlt_ranks::Error::Late { .. }) {
+            let_first_speak(lost);
+        } else {
+            // The watch over the other ranks may hear the cause, and ends the process then.
+            std::thread::sleep(WHO_KNOWS_WHY);
+        }
         if !TOLD.swap(true, Ordering::SeqCst) && speaks(lost) {
-            tell(&lost.to_string());
+            tell(&error.to_string());
         }
     } else {
         if !ranks.is_first() {
@@ -120,13 +166,20 @@ pub fn train(context: &Context, config: &Config, training: Training) -> Result<T
         return Err(Error::Usage(what));
     }
     let run_dir = config.run_dir();
+    // Once a process.
+    let _ = RUN_DIR.set(run_dir.clone());
     let _folder = if job.is_first() { Some(RunDir::open(config)?) } else { None };
     let on = |ranks: Ranks| {
         let host = Host { ranks, ..start::host(&context.progress, stop) };
-        training(config, &run_dir, &host)
+        let outcome = training(config, &run_dir, &host);
+        if let (Err(Error::Ranks(late @ rlt_ranks::Error::Late { .. })), 1) = (&outcome, job.size()) {
+            // A thread that hangs would be waited for.
+            end_over(late);
+        }
+        outcome
     };
     let trained = if job.size() == 1 && config.ranks > 1 {
-        let outcomes = on_threads(config.ranks, on);
+        let outcomes = on_threads_with(config.ranks, Launch::from_environment()?.1, on);
         // Who has lost another rank does not know why.
         let (lost, rest): (Vec<_>, Vec<_>) =
             outcomes.into_iter().partition(|outcome| matches!(outcome, Err(Error::Ranks(_))));

@@ -39,4 +39,4 @@ pub use lender::Lender;
 pub use lending::Lent;
 pub use ranks::Ranks;
 pub use settings::{OnLoss, Settings};
-pub use threads::on_threads;
+pub use threads::{on_threads, on_threads_with};

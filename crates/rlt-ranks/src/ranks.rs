@@ -162,6 +162,14 @@ impl Ranks {
         }
     }
 
+    /// As [`Self::abort`] for a process that has told the user why and ends now, whatever state it is in: it needs no memory
+    /// and waits for no lock.
+    pub fn last_word(&self) {
+        if let Some(transport) = &self.0.transport {
+            transport.last_word();
+        }
+    }
+
     /// This rank has done its work: from here on its end is no loss to the others. All ranks leave together.
     pub fn leave(&self) {
         if let Some(transport) = &self.0.transport {

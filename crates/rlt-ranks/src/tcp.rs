@@ -183,6 +183,10 @@ impl Transport for Tcp {
         self.watch.say_failed(self.rank, why);
     }
 
+    fn last_word(&self) {
+        self.watch.last_word();
+    }
+
     fn leave(&self) {
         self.watch.say_done();
     }

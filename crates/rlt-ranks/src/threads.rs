@@ -18,20 +18,20 @@ pub fn on_threads<T: Send>(size: usize, work: impl Fn(Ranks) -> T + Sync) -> Vec
     on_threads_with(size, Settings::default(), work)
 }
 
-/// As [`on_threads`], with other settings than the environment's.
-pub(crate) fn on_threads_with<T: Send>(
-    size: usize,
-    settings: Settings,
-    work: impl Fn(Ranks) -> T + Sync,
-) -> Vec<T> {
+/// As [`on_threads`], with other settings than the defaults.
+pub fn on_threads_with<T: Send>(size: usize, settings: Settings, work: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
     let post = Arc::new(Post::new(size));
     let threads = (rayon::current_num_threads() / size.max(1)).max(1);
     let work = &work;
     let outcomes: Vec<Result<T, Box<dyn Any + Send>>> = std::thread::scope(|scope| {
         let start = |rank: usize| {
             let post = Arc::clone(&post);
-            scope.spawn(move || {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            // What a thread is called begins what is said about its fault.
+            let name = format!("rank {rank} of {size} on {}", host_name());
+            let thread = std::thread::Builder::new().name(name.clone());
+            let work = move || {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let pool = pool.thread_name(move |_| name.clone()).build();
                 let thread = Thread { rank, post: Arc::clone(&post), deadline: settings.deadline };
                 let ranks = Ranks::over(Box::new(thread));
                 // What a rank holds is not looked at again after its panic.
@@ -42,7 +42,8 @@ pub(crate) fn on_threads_with<T: Send>(
                 }));
                 post.ended(rank, done.as_ref().err().map(|panic| said(panic.as_ref())));
                 done
-            })
+            };
+            thread.spawn_scoped(scope, work).unwrap_or_else(|error| panic!("failed to spawn thread: {error}"))
         };
         let started: Vec<_> = (0..size).map(start).collect();
         started.into_iter().map(|rank| rank.join().unwrap_or_else(Err)).collect()

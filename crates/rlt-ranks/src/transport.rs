@@ -40,6 +40,10 @@ pub(crate) trait Transport: Send + Sync + Debug {
     /// Tells the others that this rank cannot go on. Where the transport can, it ends their processes.
     fn abort(&self, why: &str);
 
+    /// As [`Self::abort`] for a process that has told the user why and ends now, whatever its threads hold: without memory of
+    /// its own, and without waiting for a lock. Where a launcher notices the end of a process, there is nothing to say.
+    fn last_word(&self) {}
+
     /// This rank has done its work and leaves in good order.
     fn leave(&self);
 }

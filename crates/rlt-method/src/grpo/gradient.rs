@@ -9,7 +9,9 @@ use rlt_model::{Decoder, Gradients, Stop};
 use crate::config::ObjectiveSettings;
 use crate::error::{Error, Result};
 use crate::ranks::wire_fields;
+use crate::training::fault::{self, Stage};
 use crate::training::{GradientSum, LaneWork, SharedLanes};
+use rlt_ranks::Ranks;
 use rlt_reward::objective::{Counted, Term, has_sequence_ratio, k3, kl_term, policy_terms, token_weight};
 
 /// What one optimizer step learns from.
@@ -29,6 +31,8 @@ pub(super) struct Batch<'a> {
     pub tokens_per_microbatch: usize,
     /// What to keep between the passes.
     pub keep: Keep,
+    /// Who shares it.
+    pub ranks: &'a Ranks,
 }
 
 /// A lane's share of a batch.
@@ -160,6 +164,7 @@ impl Batch<'_> {
         logprobs: &[f32],
         sums: &mut StepLoss,
     ) -> Result<Vec<f32>> {
+        fault::point(self.ranks, Stage::Backward, self.step)?;
         let beta = f64::from(self.settings.beta);
         let mut derivatives = Vec::with_capacity(logprobs.len());
         for ((term, (kl, kl_derivative)), (token, &logprob)) in

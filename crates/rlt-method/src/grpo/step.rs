@@ -23,6 +23,7 @@ use crate::ranks::{Ranks, agree, dealt, gather};
 use crate::sampler::SamplingEngine;
 use crate::scorer::Stoppable;
 use crate::training::failure::FailedGroup;
+use crate::training::fault::{self, Stage};
 use crate::training::run::Weights;
 use crate::training::{EpochOrder, GradientSum, Run};
 
@@ -63,7 +64,7 @@ impl<'a> Trainer<'a> {
     /// [`Error::NonFinite`] naming step, row and sample, after the batch was kept; [`Error::Interrupted`] once it is asked
     /// to stop, after the state was saved; what models and files report.
     pub fn step(&mut self, step: u64) -> Result<StepNews> {
-        self.run.stop_if_asked(&self.weights, self.stop)?;
+        self.run.stop_if_asked(&self.weights)?;
         let (mut seconds, started) = (StepSeconds::default(), Instant::now());
         let wanted = self.setup.config.grpo.questions_per_step;
         let mut rollout = Rollout::default();
@@ -111,10 +112,11 @@ impl<'a> Trainer<'a> {
     ) -> Result<Vec<Vec<Completion>>> {
         let requests = self.requests_for(step, positions, questions);
         let (own, stop) = (&requests[dealt(&self.ranks, requests.len())], Stop::when(self.stop));
-        let completions = match self.engine.drawn_ahead(own, stop) {
+        let faultless = fault::point(&self.ranks, Stage::Sampling, step);
+        let completions = faultless.and_then(|()| match self.engine.drawn_ahead(own, stop) {
             Some(drawn) => drawn,
             None => self.engine.sampler(&self.weights.decoder).sample(own, stop),
-        };
+        });
         self.setup.config.memory.end_stage();
         let own = agree(&self.ranks, completions).map_err(|error| self.run.stopped(&self.weights, error))?;
         gather(&self.ranks, own)
@@ -179,7 +181,9 @@ impl<'a> Trainer<'a> {
             .map(|(question, completions)| Answered { question, completions })
             .collect();
         let own = &answered[dealt(&self.ranks, answered.len())];
-        let verdicts = match agree(&self.ranks, verdicts(&*self.setup.reward, &context, own)) {
+        let earned = fault::point(&self.ranks, Stage::Scoring, step)
+            .and_then(|()| verdicts(&*self.setup.reward, &context, own));
+        let verdicts = match agree(&self.ranks, earned) {
             Ok(verdicts) => gather(&self.ranks, verdicts)?,
             Err(error) => {
                 let keep = |group: &Answered| failed_group(group.question, group.completions.iter());

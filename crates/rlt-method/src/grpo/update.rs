@@ -137,6 +137,7 @@ impl Learner {
                 longest: self.longest,
                 tokens_per_microbatch: self.tokens_per_microbatch,
                 keep: self.keep,
+                ranks: self.lanes.ranks(),
             };
             if batch.completions.is_empty() {
                 continue;

@@ -90,7 +90,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     let _ = run.end_unevaluated_step(&weights, |_| evaluate(&weights.decoder))?;
 
     for step in run.steps_left() {
-        run.stop_if_asked(&weights, stop)?;
+        run.stop_if_asked(&weights)?;
         let started = Instant::now();
         let positions = (step - 1) * batch_rows..(step * batch_rows).min(total_rows);
         let rows: Vec<&Row> = order.rows(positions.clone()).into_iter().map(|row| &examples[row]).collect();

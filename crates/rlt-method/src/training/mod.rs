@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod ending;
 pub mod evaluation;
 pub mod failure;
+pub(crate) mod fault;
 pub mod host;
 pub mod inputs;
 pub mod lanes;

@@ -17,6 +17,7 @@ use rlt_model::weights::{Dtype, Weights, write_each};
 use rlt_model::{Decoder, Gradients};
 use rlt_ranks::Ranks;
 
+use super::fault::{self, Stage};
 use super::lanes::trained_shares;
 use super::schedule::learning_rate;
 use crate::config::{MomentDtype, OptimizerConfig};
@@ -215,6 +216,7 @@ impl Optimizer {
     /// The sum of squares of every slot's gradient, of which this rank has its `own` shard's, block by block: blocks are added
     /// up in their order, whoever has them.
     fn squares(&self, own: &[Vec<f64>]) -> Result<Vec<f64>> {
+        fault::point(&self.ranks, Stage::Optimizer, self.steps_done + 1)?;
         if self.ranks.size() == 1 {
             return Ok(own.iter().map(|blocks| blocks.iter().sum()).collect());
         }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::checkpoint::{CHECKPOINTS, written_reference};
 use super::evaluation::{self, HeldOutScore};
 use super::failure::{self, FailedBatch, FailedGroup};
+use super::fault::{self, Stage};
 use super::live_report::LiveReport;
 use super::spikes::SpikeWatch;
 use super::{Ending, Host, Inputs, Lanes, Optimizer, RestoredRun, SharedLanes, Snapshot, State};
@@ -155,6 +156,8 @@ pub struct Run<'a> {
     log: Option<RunLog>,
     spikes: SpikeWatch,
     progress: &'a dyn Progress,
+    /// Whether this rank is asked to stop.
+    stop: &'a AtomicBool,
     write_report: fn(&Path) -> Result<PathBuf>,
     live_report: LiveReport,
     state: State,
@@ -195,7 +198,7 @@ impl<'a> Run<'a> {
         updates_per_step: u64,
         host: &Host<'a>,
     ) -> Result<(Self, Weights)> {
-        let &Host { progress, write_report, ref ranks, .. } = host;
+        let &Host { progress, stop, write_report, ref ranks, .. } = host;
         inputs.check_same_on(ranks)?;
         let keep = Keep { last: config.checkpoint.keep, every: config.checkpoint.keep_every as u64 };
         let store = CheckpointStore::new(run_dir.join(CHECKPOINTS), keep);
@@ -230,6 +233,7 @@ impl<'a> Run<'a> {
             log,
             spikes,
             progress,
+            stop,
             write_report,
             live_report: LiveReport::new(Instant::now()),
             lanes: SharedLanes::new(state.lanes, ranks).of(&weights.decoder)?,
@@ -316,14 +320,14 @@ impl<'a> Run<'a> {
         on_first(ranks, || log.as_mut().map_or(Ok(()), |log| log.samples(step, &rows())))
     }
 
-    /// Stops the run where `stop` is set on any rank, with the state after the last whole step saved. A step that has not
+    /// Stops the run where it is asked to on any rank, with the state after the last whole step saved. A step that has not
     /// changed the weights yet may be left at any moment: its draws are keyed by its number, so the run goes on
     /// with the same ones.
     ///
     /// # Errors
     /// [`Error::Interrupted`] after the state was saved; what the files report.
-    pub fn stop_if_asked(&mut self, weights: &Weights, stop: &AtomicBool) -> Result<()> {
-        if !self.ranks.any(stop.load(Ordering::SeqCst))? {
+    pub fn stop_if_asked(&mut self, weights: &Weights) -> Result<()> {
+        if !self.ranks.any(self.stop.load(Ordering::SeqCst))? {
             return Ok(());
         }
         Err(self.stop(weights)?)
@@ -332,19 +336,35 @@ impl<'a> Run<'a> {
     /// Saves the state after the last whole step, if there is one; the interruption that says so.
     fn stop(&mut self, weights: &Weights) -> Result<Error> {
         if self.state.step == 0 {
-            let what = "before the first step was done; the same command begins again";
-            return Ok(Error::Interrupted(what.into()));
+            let who = self.who_asked()?;
+            return Ok(Error::Interrupted(format!(
+                "{who}before the first step was done; the same command begins again"
+            )));
         }
         self.interrupted(weights, "")
+    }
+
+    /// The first rank that was asked to stop, in words; nothing on one rank.
+    fn who_asked(&self) -> Result<String> {
+        if self.ranks.size() == 1 {
+            return Ok(String::new());
+        }
+        let asked = self.stop.load(Ordering::SeqCst).then(|| self.ranks.place());
+        Ok(self
+            .ranks
+            .first_error(asked)?
+            .map(|(_, place)| format!("{place} was asked to stop; "))
+            .unwrap_or_default())
     }
 
     /// Saves the state after the last whole step; the interruption that says so.
     fn interrupted(&mut self, weights: &Weights, how_far: &str) -> Result<Error> {
         let (step, total) = (self.state.step, self.total_steps);
+        let who = self.who_asked()?;
         self.save(weights)?;
         let saved = self.store.path_of(step);
         Ok(Error::Interrupted(format!(
-            "saved after step {step} of {total}{how_far} in {}; the same command goes on from there",
+            "{who}saved after step {step} of {total}{how_far} in {}; the same command goes on from there",
             saved.display()
         )))
     }
@@ -507,9 +527,13 @@ impl<'a> Run<'a> {
         let synced = self.log.as_mut().map(RunLog::sync).transpose();
         let saved = synced.and_then(|on_first| match on_first {
             Some(()) => {
-                self.store.save(step, |folder| self.snapshot(weights).write(folder, &mut moments)).map(drop)
+                let write = |folder: &Path| {
+                    self.snapshot(weights).write(folder, &mut moments)?;
+                    fault::point(&self.ranks, Stage::Checkpoint, step)
+                };
+                self.store.save(step, write).map(drop)
             }
-            None => Ok(()),
+            None => fault::point(&self.ranks, Stage::Checkpoint, step),
         });
         let ended = moments.end();
         agree(&self.ranks, saved.and(ended))?;

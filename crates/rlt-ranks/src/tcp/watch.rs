@@ -24,6 +24,8 @@ struct Shared {
     streams: Mutex<Vec<Option<TcpStream>>>,
     hosts: Vec<String>,
     rank: usize,
+    /// That this rank fails, put together while there is memory.
+    last_word: Vec<u8>,
     /// Whether the end of the job has come, well or not: nothing more is reported.
     over: AtomicBool,
 }
@@ -39,7 +41,7 @@ enum Farewell {
 }
 
 impl Farewell {
-    fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+    fn to_bytes(&self) -> Vec<u8> {
         let (kind, rank, text) = match self {
             Self::Done => (b'd', 0, ""),
             Self::Failed { rank, why } => (b'f', *rank, why.as_str()),
@@ -50,8 +52,12 @@ impl Farewell {
         bytes.extend((rank as u32).to_le_bytes());
         bytes.extend((text.len() as u32).to_le_bytes());
         bytes.extend(text);
+        bytes
+    }
+
+    fn write(&self, stream: &mut TcpStream) -> std::io::Result<()> {
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(&bytes)
+        stream.write_all(&self.to_bytes())
     }
 
     /// None where the connection closed without one.
@@ -94,6 +100,7 @@ impl Watch {
             streams: Mutex::new(streams),
             hosts: hosts.to_vec(),
             rank,
+            last_word: Farewell::Failed { rank, why: "it has said why itself".into() }.to_bytes(),
             over: AtomicBool::new(false),
         };
         let shared = Arc::new(shared);
@@ -109,6 +116,18 @@ impl Watch {
     pub fn say_failed(&self, rank: usize, why: &str) {
         self.shared.over.store(true, Ordering::SeqCst);
         self.shared.tell(&Farewell::Failed { rank, why: why.into() }, None);
+    }
+
+    /// This rank ends at once; see [`crate::transport::Transport::last_word`].
+    pub fn last_word(&self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        if let Ok(mut streams) = self.shared.streams.try_lock() {
+            for stream in streams.iter_mut().flatten() {
+                // Who cannot be told hears that the connection closes.
+                let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
+                let _ = stream.write_all(&self.shared.last_word);
+            }
+        }
     }
 
     /// This rank has done its work.
