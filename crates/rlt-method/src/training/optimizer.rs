@@ -256,7 +256,12 @@ impl Optimizer {
             MomentDtype::F32 => Dtype::F32,
             MomentDtype::Bf16 => Dtype::Bf16,
         };
-        Ok(write_each(path, &names, dtype, moments)?)
+        let written = write_each(path, &names, dtype, &mut *moments);
+        // A rank that is gone leaves the moments incomplete.
+        match moments.failure.clone() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(written?),
+        }
     }
 
     /// The moments, whole, as the host of the first rank sees them.

@@ -46,19 +46,29 @@ pub fn write_safetensors(path: &Path, tensors: &[TensorView], dtype: Dtype) -> R
 /// matrix at a time.
 ///
 /// # Errors
-/// A name occurs twice, or the file cannot be written.
+/// A name occurs twice, or the file cannot be written, or the numbers are not as many as the shapes say: then there is no file.
 pub fn write_each<'a>(
     path: &Path,
     names: &[(&str, &[usize])],
     dtype: Dtype,
-    mut numbers: impl Iterator<Item = Cow<'a, [f32]>>,
+    numbers: impl Iterator<Item = Cow<'a, [f32]>>,
 ) -> Result<()> {
     let header = header(names, dtype).map_err(Error::Invalid)?;
     files::replace_file(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        numbers.try_for_each(|numbers| write_numbers(out, &numbers, dtype))
+        let mut left = names.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        for numbers in numbers {
+            left = left.checked_sub(numbers.len()).ok_or_else(|| other_than_said("more"))?;
+            write_numbers(out, &numbers, dtype)?;
+        }
+        if left == 0 { Ok(()) } else { Err(other_than_said("fewer")) }
     })
+}
+
+/// Whoever makes the numbers one after another may come to an early end.
+fn other_than_said(what: &str) -> io::Error {
+    io::Error::other(format!("there are {what} numbers than its tensors have"))
 }
 
 fn header(names: &[(&str, &[usize])], dtype: Dtype) -> std::result::Result<Vec<u8>, String> {
@@ -95,4 +105,21 @@ fn write_numbers(out: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result
         out.write_all(&bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_end_early_or_go_on_leave_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.safetensors");
+        for (n, what) in [(1, "fewer"), (3, "more")] {
+            let numbers = (0..n).map(|_| Cow::Owned(vec![1.0; 4]));
+            let error = write_each(&path, &[("a", &[4]), ("b", &[2, 2])], Dtype::F32, numbers).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(!path.exists());
+        }
+    }
 }
