@@ -31,12 +31,14 @@ const ROWS: [usize; 2] = [640, 3840];
 /// Clock ticks a second in /proc, on every Linux.
 const TICKS: f64 = 100.0;
 
-/// Requests since the first: when it came, when the last was answered, and how many were.
+/// Requests of the work: when it came, when the last was answered, and how many were.
 #[derive(Default)]
 struct Seen {
     first: Option<Instant>,
     last: Option<Instant>,
     n: usize,
+    /// Requests to come that only look at the server, before there is any work.
+    looks: usize,
     under_way: usize,
     /// How long nothing was under way after the first.
     idle: Duration,
@@ -64,7 +66,8 @@ fn main() -> Outcome<()> {
     for command in ["explain", "eval", "score"] {
         let (mut seconds, mut requests) = (Vec::new(), Vec::new());
         for n in ROWS {
-            *lock(&seen) = Seen::default();
+            let looks = if command == "score" { 1 } else { 2 };
+            *lock(&seen) = Seen { looks, ..Seen::default() };
             seconds.push(call(&rlt, &dir, command, &url, n)?);
             let seen = lock(&seen);
             let took = seen.first.zip(seen.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
@@ -156,7 +159,12 @@ fn serve(stream: &TcpStream, seen: &Mutex<Seen>) -> Outcome<()> {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let came = Instant::now();
-        let counts = path == "/v1/completions";
+        let mut counts = path == "/v1/completions";
+        if counts {
+            let mut seen = lock(seen);
+            counts = seen.looks == 0;
+            seen.looks = seen.looks.saturating_sub(1);
+        }
         if counts {
             let mut seen = lock(seen);
             seen.first.get_or_insert(came);

@@ -71,7 +71,8 @@ def rlt(*words: str) -> dict:
 
 def rows(name: str) -> list[dict]:
     path = args.work / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    # Not splitlines: what a model writes may hold line separators that are no ends of a row.
+    return [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
 
 
 def write_rows(name: str, content: list[dict]) -> None:
@@ -206,15 +207,35 @@ main(parser.parse_args())
 """
 
 
+# What rlt asks for beside the text. vLLM's client does not by itself.
+FIELDS = {"return_token_ids": True, "return_tokens_as_token_ids": True, "top_p": 1.0, "seed": 1}
+
+
+def their_client(turn: int, tokens: int, *more: str) -> tuple[float, int]:
+    """Seconds of 200 prompts by vLLM's own client, and the tokens that came."""
+    done = subprocess.run(
+        [sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+         "--model", "policy", "--tokenizer", str(args.work / "model"), "--dataset-name", "random",
+         "--random-input-len", str(PROMPT), "--random-output-len", str(tokens), "--ignore-eos", "--num-prompts", "200",
+         "--max-concurrency", "64", "--temperature", "0.7", "--seed", str(turn), "--save-result", "--result-dir",
+         str(args.work), "--result-filename", "bench.json", "--disable-tqdm", *more],
+        capture_output=True, text=True, timeout=600,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip()[-400:])
+    result = json.loads((args.work / "bench.json").read_text())
+    return result["duration"], result["total_output_tokens"]
+
+
 def bench() -> None:
     """200 prompts, by turns: rlt, and vLLM's own client with as many tokens in and out.
 
     That client measures neither its start nor its first request; of rlt, the time of a call with 4 prompts is taken off one
-    with 204. Both ask for token ids and log-probabilities (that client would not by itself; and it takes its answers token by
-    token). The first turn warms the server up and does not count.
+    with 204. It asks once as it does by itself, for text alone, and once for what rlt asks for, ids and log-probabilities;
+    both times it takes its answers token by token. The first turn warms the server up and does not count.
     """
-    extra = {"return_token_ids": True, "return_tokens_as_token_ids": True, "top_p": 1.0, "seed": 1}
-    ours, theirs = [], []
+    names = ("text", "ids and log-probabilities")
+    ratios = {name: [] for name in names}
     for turn in range(args.turns + 1 if args.turns else 0):
         seconds, tokens = [], []
         for n in (4, 204):
@@ -224,27 +245,23 @@ def bench() -> None:
                          "sampling.max_new_tokens=128", f"seed={turn}", served, "server.in_flight=64")
             seconds.append(answer.get("seconds", 0.0))
             tokens.append(sum(len(row["completion_ids"]) for row in rows(out)))
-        ours.append((seconds[1] - seconds[0], tokens[1] - tokens[0]))
-        done = subprocess.run(
-            [sys.executable, "-c", BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
-             "--model", "policy", "--tokenizer", str(args.work / "model"), "--dataset-name", "random",
-             "--random-input-len", str(PROMPT), "--random-output-len", str(max(1, round(ours[-1][1] / 200))),
-             "--logprobs", "0", "--extra-body", json.dumps(extra), "--ignore-eos", "--num-prompts", "200", "--max-concurrency", "64", "--temperature", "0.7",
-             "--seed", str(turn), "--save-result", "--result-dir", str(args.work),
-             "--result-filename", f"bench-{turn}.json", "--disable-tqdm"],
-            capture_output=True, text=True, timeout=600,
-        )
-        if done.returncode != 0:
-            check("bench", False, f"vLLM's client: {done.stderr.strip()[-400:]}")
-            return
-        result = json.loads((args.work / f"bench-{turn}.json").read_text())
-        theirs.append((result["duration"], result["total_output_tokens"]))
-        (a, m), (b, n) = ours[-1], theirs[-1]
-        print(f"     200 prompts: rlt {a:.2f} s for {m} tokens, vLLM's client {b:.2f} s for {n}", flush=True)
-    if args.turns:
-        ratios = sorted((a / m) / (b / n) for (a, m), (b, n) in zip(ours[1:], theirs[1:]))
-        figures = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"     of {args.turns} turns ({figures}): {ratios[len(ratios) // 2]:.2f} x of what vLLM's client takes", flush=True)
+        a, m = seconds[1] - seconds[0], tokens[1] - tokens[0]
+        shown = []
+        for name, more in zip(names, ([], ["--logprobs", "0", "--extra-body", json.dumps(FIELDS)])):
+            try:
+                b, n = their_client(turn, max(1, round(m / 200)), *more)
+            except RuntimeError as error:
+                check("bench", False, f"vLLM's client: {error}")
+                return
+            shown.append(f"{b:.2f} s for {n} ({name})")
+            if turn > 0:
+                ratios[name].append((a / m) / (b / n))
+        print(f"     200 prompts: rlt {a:.2f} s for {m} tokens, vLLM's client {' and '.join(shown)}", flush=True)
+    for name, of in ratios.items():
+        if of:
+            of.sort()
+            figures = ", ".join(f"{ratio:.2f}" for ratio in of)
+            print(f"     {name}: {of[len(of) // 2]:.2f} x of what vLLM's client takes ({figures})", flush=True)
 
 
 wait_for_server()

@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 /// How often waiting looks whether it is asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Requests of a call that are made for each that can be under way: while one is answered the next waits, so that a thread
-/// which is done finds it, whatever the caller does with what was answered.
-const MADE: usize = 2;
+/// Requests of a call that are made for each that can be under way: while one is answered others wait, so that a thread
+/// which is done finds the next, also while the caller makes what was answered safe, which takes a disk a moment.
+const MADE: usize = 6;
 
 /// Requests that may be ahead of the first that has no answer, for each that can be under way: their answers are held.
 const AHEAD: usize = 8;
@@ -234,6 +234,8 @@ impl<T: Send + Serialize + DeserializeOwned + 'static> Call<'_, T> {
         let (shared, tell, abandoned) = (self.pool.shared.clone(), self.tell.clone(), self.abandoned.clone());
         let task = move || {
             if let Some(answer) = persist(&shared, &abandoned, place, &ask, &*read) {
+                // What cannot be answered ends the call: no more is asked from here on.
+                abandoned.fetch_or(answer.is_err(), Ordering::SeqCst);
                 // Whoever asked may have gone.
                 let _ = tell.send((place, answer));
             }
