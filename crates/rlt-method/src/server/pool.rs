@@ -27,10 +27,13 @@ const MADE: usize = 6;
 /// Requests that may be ahead of the first that has no answer, for each that can be under way: their answers are held.
 const AHEAD: usize = 8;
 
-/// A request, and what makes an answer of the bytes that come back, or says what is wrong with them.
+/// What makes an answer of the bytes that come back, or says what is wrong with them.
+type Reader<T> = dyn Fn(&[u8]) -> std::result::Result<T, Fault> + Send;
+
+/// A request, and how its answer is read.
 pub(super) struct Question<T> {
     pub ask: Ask,
-    pub read: Box<dyn Fn(&[u8]) -> std::result::Result<T, Fault> + Send>,
+    pub read: Box<Reader<T>>,
 }
 
 /// Addresses that serve the same model.
@@ -260,7 +263,7 @@ fn persist<T>(
     abandoned: &AtomicBool,
     place: usize,
     ask: &Ask,
-    read: &dyn Fn(&[u8]) -> std::result::Result<T, Fault>,
+    read: &Reader<T>,
 ) -> Option<std::result::Result<T, String>> {
     let started = Instant::now();
     let mut attempt = 0;

@@ -71,15 +71,14 @@ pub(super) fn on_kept_stack<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     PARTNER.with(|partner| {
-        let partner = match partner.get() {
-            Some(partner) => partner,
-            None => {
-                let (give, tasks) = mpsc::channel::<Task>();
-                let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
-                let spawned = thread.spawn(move || tasks.into_iter().for_each(|task| task()));
-                spawned.map_err(|e| format!("no memory to read it with: {e}"))?;
-                partner.get_or_init(|| give)
-            }
+        let partner = if let Some(partner) = partner.get() {
+            partner
+        } else {
+            let (give, tasks) = mpsc::channel::<Task>();
+            let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+            let spawned = thread.spawn(move || tasks.into_iter().for_each(|task| task()));
+            spawned.map_err(|e| format!("no memory to read it with: {e}"))?;
+            partner.get_or_init(|| give)
         };
         let (tell, told) = mpsc::sync_channel(1);
         let gone = |_: String| "the thread that reads it has ended".to_owned();
