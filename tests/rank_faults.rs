@@ -180,6 +180,30 @@ fn ranks_that_are_threads_name_the_one_that_failed() {
 }
 
 #[test]
+fn ranks_write_a_log_where_it_is_asked_for_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    for (run, logs) in [("silent", None), ("told", Some("logs"))] {
+        let mut all = args(run);
+        all.push("ranks=2".into());
+        let mut command = rlt(dir, &all, None);
+        command.env_remove("RLT_RANK_LOG").envs(logs.map(|logs| ("RLT_RANK_LOG", logs)));
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{:?}", said(&[done]));
+    }
+    assert_same(&outcome(&dir.join("silent")), &dir.join("told"), "a run with a log");
+    let mut here: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    here.sort();
+    assert_eq!(here, ["logs", "silent", "told"]);
+    let names: Vec<_> =
+        std::fs::read_dir(dir.join("logs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["rank-1.log"]);
+    let log = std::fs::read_to_string(dir.join("logs/rank-1.log")).unwrap();
+    assert!(log.lines().next().unwrap().contains("rank 1 of 2 on "), "{log}");
+    assert_eq!(log.matches("1 done: reward ").count(), 4, "{log}");
+}
+
+#[test]
 fn a_fault_under_mpirun_ends_the_job() {
     if !has_faults() {
         return;

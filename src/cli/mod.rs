@@ -21,6 +21,7 @@ mod logprobs;
 mod man;
 mod new;
 mod plan;
+mod rank_log;
 mod ranks;
 mod render;
 mod replay;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rlt::config::Config;
+use rlt::progress::Progress;
 use rlt::run_dir::RunDir;
 use rlt::training::{Host, Trained, with_what_is_left};
 use rlt::{Error, Result, start};
@@ -14,6 +15,7 @@ use rlt_ranks::{Launch, OnLoss, Ranks, on_threads_with};
 
 use super::common::Context;
 use super::interrupt::stop_flag;
+use super::rank_log::RankLog;
 use super::visible;
 
 /// "rank 2 of 4 on node7", where there are several: it begins every line about an error.
@@ -170,8 +172,16 @@ pub fn train(context: &Context, config: &Config, training: Training) -> Result<T
     let _ = RUN_DIR.set(run_dir.clone());
     let _folder = if job.is_first() { Some(RunDir::open(config)?) } else { None };
     let on = |ranks: Ranks| {
-        let host = Host { ranks, ..start::host(&context.progress, stop) };
+        let log = if ranks.is_first() { None } else { RankLog::of(&ranks)? };
+        let host = Host {
+            ranks,
+            log: log.as_ref().map(|log| log as &dyn Progress),
+            ..start::host(&context.progress, stop)
+        };
         let outcome = training(config, &run_dir, &host);
+        if let (Some(log), Err(error)) = (&log, &outcome) {
+            log.line(&format!("error: {error}"));
+        }
         if let (Err(Error::Ranks(late @ rlt_ranks::Error::Late { .. })), 1) = (&outcome, job.size()) {
             // A thread that hangs would be waited for.
             end_over(late);

@@ -14,7 +14,7 @@ use rlt_report::write_report;
 
 /// Everything that a training run is lent, on one rank; `Host { ranks, ..host(progress, stop) }` is that of several.
 pub fn host<'a>(progress: &'a dyn Progress, stop: &'a AtomicBool) -> Host<'a> {
-    Host { progress, stop, ranks: Ranks::alone(), supply_world, write_report }
+    Host { progress, log: None, stop, ranks: Ranks::alone(), supply_world, write_report }
 }
 
 /// As [`sft::train`].

@@ -245,7 +245,9 @@ impl Transport for Thread {
                 let parts: Vec<&[f32]> =
                     letters.iter().map(|letter| bytemuck::cast_slice(letter.bytes())).collect();
                 (inflow.take)(range, &parts);
-                letters.into_iter().for_each(|letter| self.post.keep(letter));
+                for letter in letters {
+                    self.post.keep(letter);
+                }
             }
             self.post_piece(&outgoing, length, piece + AHEAD);
         }

@@ -63,8 +63,11 @@ pub(crate) struct Inflow<'a> {
     /// Room for [`AHEAD`] pieces of each.
     pub room: &'a mut [f32],
     /// Is called for one piece after another with its range, and with what each rank sent of it, in the order of `from`.
-    pub take: &'a mut dyn FnMut(Range<usize>, &[&[f32]]),
+    pub take: Take<'a>,
 }
+
+/// Uses up a range of what every sender sent.
+pub(crate) type Take<'a> = &'a mut dyn FnMut(Range<usize>, &[&[f32]]);
 
 impl Inflow<'_> {
     /// Pieces from each rank; none where nobody sends.

@@ -23,6 +23,8 @@ pub enum WorldRows {
 pub struct Host<'a> {
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
+    /// Is told the same on ranks other than the first, where somebody wants to read what they do.
+    pub log: Option<&'a dyn Progress>,
     /// Once true on any rank, the run saves and ends.
     pub stop: &'a AtomicBool,
     /// The processes that share the run, which all do the same; the first alone writes and tells.
@@ -37,7 +39,7 @@ pub struct Host<'a> {
 impl Host<'_> {
     /// As this rank sees it: only the first tells how far it is.
     pub(crate) fn of_rank(&self) -> Self {
-        let progress = if self.ranks.is_first() { self.progress } else { &Silent };
+        let progress = if self.ranks.is_first() { self.progress } else { self.log.unwrap_or(&Silent) };
         Self { progress, ..self.clone() }
     }
 
