@@ -439,3 +439,109 @@ fn a_rank_that_hangs_while_it_trains_is_named_when_the_deadline_has_passed() {
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("error: rank 1 on ") && said[0].contains("did not answer for 3 s"), "{said:?}");
 }
+
+/// A folder with the shape of a model of 64 blocks, 55 million weights: at 16 bytes each in training, 870 MB.
+#[cfg(target_os = "linux")]
+fn folder_of_a_large_model() -> tempfile::TempDir {
+    let dir = folder();
+    let config = dir.path().join("model/config.json");
+    let mut shape: serde_json::Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let sizes = [
+        ("hidden_size", 256),
+        ("intermediate_size", 768),
+        ("num_hidden_layers", 64),
+        ("num_attention_heads", 4),
+        ("num_key_value_heads", 4),
+        ("head_dim", 64),
+    ];
+    for (key, value) in sizes {
+        shape[key] = value.into();
+    }
+    fs::write(&config, serde_json::to_vec(&shape).unwrap()).unwrap();
+    fs::remove_file(dir.path().join("model/model.safetensors")).unwrap();
+    dir
+}
+
+/// The most bytes of memory that a process has had.
+#[cfg(target_os = "linux")]
+fn most_bytes(process: &Child) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
+/// Four ranks train what one of them could not hold: each may have a third of the memory that one rank would need, and takes
+/// what the plan says, within a tenth.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_of_three_times_a_rank_s_memory_is_trained_by_four() {
+    let dir = folder_of_a_large_model();
+    let row = |i: usize| {
+        format!(
+            "{{\"question\":\"How many are {i} and 2?\",\"reasoning_trace\":\"Add them.\",\"solution\":\"{}\"}}\n",
+            i + 2
+        )
+    };
+    fs::write(dir.path().join("rows.jsonl"), (0..8).map(row).collect::<String>()).unwrap();
+    let settings = [
+        "model.path=model",
+        "model.from_scratch=true",
+        "data.path=rows.jsonl",
+        "data.reasoning_trace=reasoning_trace",
+        "sft.batch_rows=4",
+        "sft.epochs=0.5",
+        "sft.tokens_per_microbatch=256",
+        "eval.every=0",
+        "checkpoint.every=0",
+        "sft.format=student",
+        "prompts.student_system=",
+        "memory.recompute=blocks",
+        "memory.idle=release",
+        "train.lanes=4",
+        "threads=1",
+    ];
+    let planned = |more: &[&str]| -> u64 {
+        let mut command = Command::new(RLT);
+        command.args(["plan", "--for", "sft", "--json"]).args(settings).args(more).current_dir(dir.path());
+        let plan = command.output().unwrap();
+        let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+        plan["peak_bytes"].as_u64().unwrap()
+    };
+    // Alone a rank has no use for lanes.
+    let alone = planned(&["train.lanes=1"]);
+    let of_four = planned(&["ranks=4", "memory.weights=sharded"]);
+    assert!(3 * of_four < alone, "{of_four} bytes on each of four ranks, {alone} on one");
+    // What a process may write to counts what is set aside and not touched, a tenth of all.
+    let allowed = alone / 3 * 109 / 100;
+
+    let start = |size: usize, bytes: u64, more: &[&str]| -> Vec<Child> {
+        let port = free_port();
+        let limited = |rank: usize| {
+            let args: Vec<&str> = [&["sft", "-q"][..], &settings, more].concat();
+            let mut command = Command::new("sh");
+            // What the process may write to, in KiB.
+            command.args(["-c", &format!("ulimit -d {}; exec \"$@\"", bytes / 1024), "sh", RLT]).args(&args);
+            command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            if size > 1 {
+                let of_rank = rank_of(rank, size, &port, dir.path(), &args);
+                command.envs(of_rank.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            }
+            command.spawn().unwrap()
+        };
+        (0..size).map(limited).collect()
+    };
+    let outputs = ends(start(1, 3 * allowed, &["run_dir=alone", "train.lanes=1"]));
+    assert!(!outputs[0].status.success(), "three times as much is enough for one: {}", text(&outputs[0]));
+    let mut ranks = start(4, allowed, &["run_dir=four", "memory.weights=sharded"]);
+    let mut peak = 0;
+    while ranks.iter_mut().any(|rank| rank.try_wait().unwrap().is_none()) {
+        peak = ranks.iter().filter_map(most_bytes).fold(peak, u64::max);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for output in ends(ranks) {
+        assert!(output.status.success(), "{allowed} bytes allowed: {}", text(&output));
+    }
+    println!("{peak} bytes at most on each of four ranks, {of_four} planned; {alone} on one");
+    assert!(peak.abs_diff(of_four) * 10 <= of_four, "{peak} bytes on a rank, {of_four} planned");
+    assert!(dir.path().join("four/model/model.safetensors").exists());
+}

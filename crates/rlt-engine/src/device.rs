@@ -57,6 +57,13 @@ impl Device {
         Held { device: self.clone(), bytes }
     }
 
+    /// Counts bytes that leave for other processes, where nothing is computed.
+    pub fn sends(&self, bytes: usize) {
+        if let Self::Sizes(sizes) = self {
+            sizes.sent(bytes / 4);
+        }
+    }
+
     /// Does `work` on all items at the same time; without numbers, one after another, counted as if at the same time.
     pub fn at_once<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Sync + Send) {
         use rayon::prelude::*;

@@ -24,11 +24,14 @@ pub enum Operation {
     Decode,
     /// What reads and writes rows: norms, activations, rotations, sums, the optimizer.
     Rows,
+    /// No computation: what leaves for other processes.
+    Sending,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Product, Self::FewRows, Self::Attention, Self::Decode, Self::Rows];
+    pub const ALL: [Self; 6] =
+        [Self::Product, Self::FewRows, Self::Attention, Self::Decode, Self::Rows, Self::Sending];
 }
 
 /// Work of one kind.
@@ -145,6 +148,11 @@ impl Sizes {
     /// Counts an operation that touches `elements` numbers and is bound by that.
     pub(crate) fn did_rows(&self, elements: usize) {
         self.did(Operation::Rows, elements as f64, elements);
+    }
+
+    /// Counts `numbers` of 4 bytes that leave for other processes.
+    pub(crate) fn sent(&self, numbers: usize) {
+        self.did(Operation::Sending, 0.0, numbers);
     }
 
     /// Counts what `work` does `times` times.

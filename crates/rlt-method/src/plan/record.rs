@@ -33,13 +33,15 @@ impl Stage {
     }
 }
 
-/// Multiply-adds of a stage, over all of its steps.
+/// Multiply-adds of a stage, over all of its steps, and what it sends.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct MultiplyAdds {
     /// Of operations over many rows.
     pub many_rows: f64,
     /// Of those that wait for weights, or for keys and values.
     pub few_rows: f64,
+    /// Bytes of weights and gradients that leave for other ranks meanwhile.
+    pub sent_bytes: f64,
 }
 
 /// A record on its way.
@@ -79,12 +81,13 @@ impl Record {
         let Device::Sizes(sizes) = &self.device else { return };
         let work: [(Operation, Work); Operation::ALL.len()] = sizes.take_work();
         let sum = &mut self.work[stage as usize];
-        for (operation, Work { multiply_adds, .. }) in work {
+        for (operation, Work { multiply_adds, bytes, .. }) in work {
             match operation {
                 Operation::Product | Operation::Attention => sum.many_rows += times * multiply_adds,
                 Operation::FewRows | Operation::Decode => sum.few_rows += times * multiply_adds,
                 // Little beside the products, and not measured.
                 Operation::Rows => {}
+                Operation::Sending => sum.sent_bytes += times * bytes,
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::config::{Config, Idle};
 use crate::error::Result;
 use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
-use crate::training::{GradientSum, Optimizer, checkpoint};
+use crate::training::{GradientSum, Optimizer, checkpoint, trained_shares};
 
 /// The rows of a run.
 pub(super) enum Rows {
@@ -111,13 +111,20 @@ pub(super) fn rehearse(
     record.end(Stage::Saving, 0.0);
     let decoder = &models.weights.decoder;
     let trained = decoder.trained_slots().iter().map(|slot| slot.rows * slot.cols).sum();
-    let sent = match rows {
-        Rows::Sft(_) => share.sent(trained, 1, 0, false),
+    let trained_whole = if trained_shares(decoder).is_some() { 0 } else { trained };
+    let mut sent = match rows {
+        Rows::Sft(_) => share.sent(trained_whole, 1, 0, false),
         Rows::Grpo(rows) => {
             let (updates, scored) = (config.grpo.updates_per_step(), config.reward.kind.asks_student());
-            share.sent(trained, updates, rows.completion_tokens(config, share), scored)
+            share.sent(trained_whole, updates, rows.completion_tokens(config, share), scored)
         }
     };
+    let of_stages =
+        [Stage::Generation, Stage::Scoring, Stage::Update].map(|stage| record.work(stage).sent_bytes);
+    let of_step = of_stages.iter().sum::<f64>() / n_steps.max(1) as f64;
+    if of_step > 0.0 {
+        sent.insert(0, ("shares of weights and gradients", of_step as u64));
+    }
     Ok(Rehearsal { record, parameters: (decoder.n_parameters(), trained), n_steps, sent })
 }
 

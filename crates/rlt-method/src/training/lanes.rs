@@ -179,7 +179,7 @@ fn by_wave<T>(of_ranks: Vec<T>, ranks: usize) -> Vec<T> {
 }
 
 /// The shares that training changes, where ranks share what it changes.
-pub(super) fn trained_shares(decoder: &Decoder) -> Option<&Arc<SharedParameters>> {
+pub(crate) fn trained_shares(decoder: &Decoder) -> Option<&Arc<SharedParameters>> {
     decoder.shared().filter(|_| decoder.adapter().is_none())
 }
 

@@ -22,6 +22,7 @@ pub use evaluation::{EvaluationState, HeldOutScore};
 pub use failure::with_what_is_left;
 pub use host::{Host, WorldRows};
 pub use inputs::{Inputs, RowsSum};
+pub(crate) use lanes::trained_shares;
 pub use lanes::{GradientSum, LaneWork, Lanes, SharedLanes};
 pub use optimizer::{Optimizer, OptimizerUpdate};
 pub use order::EpochOrder;

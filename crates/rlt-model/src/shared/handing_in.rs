@@ -46,6 +46,8 @@ impl SharedParameters {
         let bytes = self.share_bytes(item) as u64;
         // All parts on their way out, and everyone's of this process's shard, with their sum.
         let _parts = self.device().hold(if ranks == 1 { 0 } else { (2 * ranks as u64 + 1) * bytes });
+        let whole: usize = tensors.iter().map(|tensor| 4 * tensor.len()).sum();
+        self.device().sends(whole - bytes as usize);
         if self.carrier().is_none() {
             // No others: whoever computes nothing has shards of sizes.
             let own = self.slots_of(item).zip(tensors).map(|(index, tensor)| {

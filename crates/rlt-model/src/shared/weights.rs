@@ -214,6 +214,7 @@ impl SharedParameters {
         // Every process's share, and this one's as it is sent, until the tensors are put together.
         let others = self.share.ranks > 1;
         let _shares = self.device.hold(if others { (bytes + bytes / self.share.ranks) as u64 } else { 0 });
+        self.device.sends(bytes - bytes / self.share.ranks);
         let shares = match self.carrier() {
             Some(carrier) => {
                 let carried = carrier.shares_of(item);
