@@ -139,7 +139,7 @@ fn a_full_disk_leaves_the_last_checkpoint_and_the_rows() {
         for (blocks, file) in faults {
             let line = error_line(&command(&with_full_disk(blocks), work, &run_dir, &[]).output().unwrap());
             assert!(line.contains(file) && line.contains("File too large"), "{line}");
-            let next = "is whole: once this is mended, the same command goes on from it";
+            let next = "is whole: once this is fixed, the same command continues from it";
             assert!(line.contains("the last checkpoint, ") && line.ends_with(next), "{line}");
         }
         finish(work, &run_dir);

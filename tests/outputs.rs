@@ -319,7 +319,7 @@ fn a_full_disk_and_a_kill_keep_what_was_committed() {
         let output = rlt(dir, &format!("ulimit -f {blocks};"), command, "out.jsonl").output().unwrap();
         let line = error_line(&output, 1);
         assert!(line.contains("out.jsonl: File too large"), "{command}: {line}");
-        assert!(line.ends_with("once this is mended, the same command goes on"), "{command}: {line}");
+        assert!(line.ends_with("once this is fixed, the same command continues"), "{command}: {line}");
         assert!(committed(dir, "out.jsonl") >= kept && kept > 0, "{command}");
         succeed(&rlt(dir, "", command, "out.jsonl").output().unwrap());
         assert!(

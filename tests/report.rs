@@ -121,8 +121,11 @@ fn the_page_of_a_run_that_goes_on_reloads_itself() {
         visible_text(&alive)
             .contains("The run is not finished: this page refreshes itself every 20 seconds.")
     );
+    // It keeps what its reader has opened, and where; a page that stays has no program in it.
+    assert!(alive.contains("sessionStorage.setItem(") && alive.contains("<details>"));
     fs::create_dir(dir.join("model")).unwrap();
     let ended = report_of(&dir);
+    assert!(!ended.contains("<script"));
     assert!(!ended.contains("http-equiv") && !visible_text(&ended).contains("not finished"));
     // Neither does the page of a demo, or of an evaluation alone.
     let dir = run_dir("alive-demo");

@@ -189,7 +189,7 @@ fn a_served_policy_is_trained_as_one_that_is_here() {
         .collect();
     assert_eq!(served, ["step-000003"]);
 
-    // Killed wherever it is, the same command goes on as if nothing had happened.
+    // Killed wherever it is, the same command continues as if nothing had happened.
     let killed = [&common[..], &["run_dir=runs/killed", &url]].concat();
     for wait_ms in [400, 900] {
         let mut child =

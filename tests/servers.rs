@@ -150,7 +150,7 @@ fn what_lasts_ends_it_at_once_in_one_line_and_what_was_answered_stays() {
     let line = one_line(dir, &explain("there.jsonl", &[&url, "server.in_flight=2", "server.retries=2"]));
     assert!(line.contains("500") && line.contains("made up"), "{line}");
 
-    // The same command goes on at the true address; what was answered is not asked again.
+    // The same command continues at the true address; what was answered is not asked again.
     let proxy = Proxy::start(server.port, |_| None);
     let url = format!("server.url={}", proxy.url());
     rlt(dir, &explain("there.jsonl", &[&url]));

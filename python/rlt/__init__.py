@@ -11,7 +11,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ._rlt import Error, Renderer, Scorer, UsageError, __version__, grade as _grade
 from .reward import Reward
-from .rows import settings_list, to_rows
+from .rows import Server, server_settings, settings_list, to_rows
 
 __all__ = ["Error", "Reward", "UsageError", "Verdict", "grade", "render", "score", "__version__"]
 
@@ -61,6 +61,8 @@ def score(
     *,
     teacher: str | os.PathLike[str],
     student: str | os.PathLike[str],
+    teacher_server: Server = None,
+    student_server: Server = None,
     config: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     ledger: bool = False,
@@ -71,13 +73,18 @@ def score(
 
     `rows` are mappings with `question`, `solution` and `completion` (or `explanation`), or a file of them. `teacher` and
     `student` are model folders, `config` a TOML file, `settings` keys of a configuration (`{"reward.lambda": 2.0}`). With
-    `ledger`, each row has its per-token values as numpy arrays, too. A row that lacks its question or its solution has
-    `reward` None and says why in `parts["status"]`; with `strict` it is an error."""
+    `ledger`, each row has its per-token values as numpy arrays, too. A row that lacks its question, its solution or its
+    explanation has `reward` None and says why in `parts["status"]`; with `strict` it is an error.
+
+    `teacher_server` and `student_server` are addresses of servers (`rlt serve`, vLLM, ..), or lists of addresses that serve
+    the same model: then `config.json` and the tokenizer of its folder are enough. Servers score at temperature 1, so
+    `reward.teacher_temperature` or `reward.student_temperature` must be 1. Other keys of `[teacher_server]` and
+    `[student_server]` go into `settings`."""
     scorer = Scorer(
         os.fspath(teacher),
         os.fspath(student),
         None if config is None else os.fspath(config),
-        settings_list(settings),
+        settings_list({**server_settings(teacher_server, student_server), **(settings or {})}),
         tokens_per_batch,
     )
     if isinstance(rows, (str, os.PathLike)):

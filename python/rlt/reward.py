@@ -7,24 +7,27 @@ import os
 from typing import Any, Iterable, Mapping, Sequence
 
 from ._rlt import Scorer, UsageError
-from .rows import settings_list
+from .rows import Server, server_settings, settings_list
 
 
 class Reward:
     """How much an explanation helps a student to the solution, less how surprising it is to that student.
 
     An instance is a reward function for TRL's `GRPOTrainer` (`reward_funcs=rlt.Reward(..)`), its method `verl` one for
-    verl's batch reward manager. Both models stay loaded.
+    verl's batch reward manager. Models that no server has stay loaded.
 
     `teacher` gives the log-probabilities that r_KL compares with the student's. A trainer does not hand those of its policy
     to reward functions, so this is a folder: the model as training began, or one that is saved now and then and taken by
-    `update_teacher`. `config` and `settings` are those of `rlt score`."""
+    `update_teacher`. `config` and `settings` are those of `rlt score`, `teacher_server` and `student_server` those of
+    `rlt.score`: addresses of servers that score in place of this process."""
 
     def __init__(
         self,
         *,
         teacher: str | os.PathLike[str],
         student: str | os.PathLike[str],
+        teacher_server: Server = None,
+        student_server: Server = None,
         question: str = "question",
         solution: str = "solution",
         config: str | os.PathLike[str] | None = None,
@@ -39,7 +42,14 @@ class Reward:
             os.fspath(teacher),
             os.fspath(student),
             None if config is None else os.fspath(config),
-            settings_list({"data.question": question, "data.solution": solution, **(settings or {})}),
+            settings_list(
+                {
+                    "data.question": question,
+                    "data.solution": solution,
+                    **server_settings(teacher_server, student_server),
+                    **(settings or {}),
+                }
+            ),
             tokens_per_batch,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence, Union
 
 import numpy
 
@@ -15,6 +15,19 @@ LEDGER = (
     "solution_logprobs",
     "solution_logprobs_without_explanation",
 )
+
+
+#: The address of a server, or those of several that serve the same model.
+Server = Union[str, Sequence[str], None]
+
+
+def server_settings(teacher: Server, student: Server) -> dict[str, Any]:
+    """The keys of a configuration that say who serves teacher and student."""
+    settings: dict[str, Any] = {}
+    for table, server in (("teacher_server", teacher), ("student_server", student)):
+        if server is not None:
+            settings[f"{table}.urls"] = [server] if isinstance(server, str) else list(server)
+    return settings
 
 
 def settings_list(settings: Mapping[str, Any] | None) -> list[str]:

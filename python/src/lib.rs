@@ -5,6 +5,7 @@ mod errors;
 mod grading;
 mod rendering;
 mod scoring;
+mod telling;
 
 use pyo3::prelude::*;
 

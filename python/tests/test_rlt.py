@@ -54,6 +54,50 @@ def test_a_row_without_a_solution_says_so_or_is_refused(here):
         rlt.score(rows, teacher=TEACHER, student=STUDENT, settings=PROMPTS, strict=True)
 
 
+@pytest.fixture(scope="module")
+def serve(folder):
+    """Starts `rlt serve` on models, each on a port of its own, and gives the addresses."""
+    running = []
+
+    def start(model):
+        command = ["rlt", "serve", "--model", model, "--port", "0", "--json"]
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        return json.loads(process.stdout.readline())["url"]
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait()
+
+
+def test_servers_score_as_this_process_does(project, serve):
+    rows = [json.loads(line) for line in (project / "questions.jsonl").read_text().splitlines()]
+    cold = {**PROMPTS, "reward.teacher_temperature": 1, "reward.student_temperature": 1}
+    here = rlt.score(rows, teacher=TEACHER, student=STUDENT, settings=cold)
+    teacher, student = serve(TEACHER), serve(STUDENT)
+    servers = {"teacher_server": teacher, "student_server": [student]}
+    there = rlt.score(rows, teacher=TEACHER, student=STUDENT, settings=cold, **servers)
+    assert [row["reward"] for row in there] == pytest.approx([row["reward"] for row in here], abs=1e-4)
+    # One of them, by a key of the configuration; and a reward function.
+    mixed = rlt.score(rows, teacher=TEACHER, student=STUDENT, settings={**cold, "student_server.url": student})
+    assert [row["reward"] for row in mixed] == pytest.approx([row["reward"] for row in here], abs=1e-4)
+    reward = rlt.Reward(teacher=TEACHER, student=STUDENT, settings=cold, **servers)
+    columns = {name: [row[name] for row in rows] for name in ("question", "solution")}
+    completions = [row["explanation"] + "\n\n<|end_of_explanation|>" for row in rows]
+    assert reward(completions=completions, **columns) == pytest.approx([row["reward"] for row in here], abs=1e-4)
+
+
+def test_wrong_servers_are_told_in_one_line(here):
+    models = {"teacher": TEACHER, "student": STUDENT}
+    with pytest.raises(rlt.UsageError, match="servers give log-probabilities of given tokens at temperature 1 only"):
+        rlt.score([], **models, student_server="http://127.0.0.1:9")
+    with pytest.raises(rlt.UsageError, match="is an address: give it as teacher_server"):
+        rlt.score([], teacher="http://127.0.0.1:9", student=STUDENT)
+    with pytest.raises(rlt.Error, match="http://127.0.0.1:9"):
+        rlt.score([], **models, student_server="http://127.0.0.1:9", settings={"reward.student_temperature": 1})
+
+
 @pytest.mark.parametrize(
     "settings, line",
     [

@@ -14,7 +14,7 @@ use super::interrupt::stop_flag;
 /// The whole method in miniature on this CPU, ending in a report
 ///
 /// A teacher learns to explain, one student learns from it before and one after reinforcement learning,
-/// and both answer held-out questions. An interrupted demo goes on with the same command.
+/// and both answer held-out questions. To continue an interrupted demo, give the same command again.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Every stage in half a minute or so: too little of each to show what the method is worth

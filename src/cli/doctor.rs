@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::common::{ConfigArgs, Context, model_folder};
 
-/// Say what a server can do for rlt, how well its numbers agree with the local weights, and how fast it is
+/// Report what a server can do for rlt, how well its numbers agree with the local weights, and how fast it is
 ///
 /// The server is asked for a few completions and scores of a fixed text. No weights are changed.
 #[derive(Debug, Args)]

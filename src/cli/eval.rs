@@ -55,11 +55,11 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Where the figures go (.json), with each question's answers in a .jsonl file and a page (.html)
-    /// beside it. A call that was killed goes on when it is repeated. With several tasks,
+    /// beside it. After a kill, the same command continues where it was. With several tasks,
     /// each task's name is added to the file name
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Answers to each question
+    /// Answers per question
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_positive)]
     n: usize,
     /// Softmax temperature, 0 for the most likely token; without it the configuration's

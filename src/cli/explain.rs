@@ -49,7 +49,7 @@ pub struct ExplainArgs {
     /// Where the rows go (.jsonl or .parquet), whole or not at all
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Explanations of each question
+    /// Explanations per question
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = parse_positive)]
     n: usize,
     /// What is written; the training rows leave out explanations that were not finished or are empty, and the

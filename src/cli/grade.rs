@@ -34,7 +34,7 @@ pub struct GradeArgs {
     /// What counts as right
     #[arg(long, value_enum, default_value_t = GraderArg::Math)]
     grader: GraderArg,
-    /// Look for the answer behind the thought section only. Where a row has a text `prompt` that ends with the tag that
+    /// Look for the answer after the thought section only. Where a row has a text `prompt` that ends with the tag that
     /// opens a thought, its prediction begins inside one
     #[arg(long)]
     remove_thought: bool,

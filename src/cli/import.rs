@@ -20,7 +20,7 @@ pub struct ImportArgs {
     /// The .gguf file: architecture llama, qwen2 or qwen3
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The new model folder; it must not exist, or be empty
+    /// The new model folder, which must not exist yet or must be empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The model's tokenizer.json, or a folder with it; without it, it is built from the file's own vocabulary

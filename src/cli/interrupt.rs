@@ -68,6 +68,6 @@ fn on_signal() {
     }
     // What is committed of rows that can be gone on with stays.
     rlt_files::remove_unfinished();
-    say("error: interrupted; the same command begins again, or goes on");
+    say("error: interrupted; the same command starts again, or continues");
     std::process::exit(EXIT_INTERRUPTED.into());
 }

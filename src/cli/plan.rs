@@ -10,7 +10,7 @@ use super::common::{ConfigArgs, Context, model_folder};
 
 /// Print the memory and the time that a configuration will need, and refuse what cannot fit
 ///
-/// Rows and tokenizer are read, weights are not. Completions count as long as they may become.
+/// Rows and tokenizer are read, weights are not. Every completion is counted at its longest (sampling.max_new_tokens).
 #[derive(Debug, Args)]
 pub struct PlanArgs {
     #[command(flatten)]

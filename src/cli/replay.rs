@@ -8,7 +8,7 @@ use rlt::{Error, Result};
 
 use super::common::Context;
 
-/// Compute the batch of a failed step again, and say which rows, tokens and weights are not finite
+/// Compute the batch of a failed step again, and name the rows, tokens and weights that are not finite
 ///
 /// A run that meets a number that is not finite keeps the batch in RUN/failed and names the file.
 #[derive(Debug, Args)]

@@ -15,8 +15,8 @@ use super::interrupt::stop_flag;
 
 /// The paper's tables, figures and ablations in miniature on this CPU, ending in tables and one page
 ///
-/// Each writes table.csv, table.md and figure.svg, and a section of index.html. An interrupted call goes on with
-/// the same command, to the same tables; what a recipe shares with another is done once.
+/// Each writes table.csv, table.md and figure.svg, and a section of index.html. To continue after an
+/// interruption, give the same command again: the tables are the same. What recipes share is done once.
 #[derive(Debug, Args)]
 pub struct ReproduceArgs {
     /// Which table or figure
@@ -34,7 +34,7 @@ pub struct ReproduceArgs {
     /// For `real`: the model folder of teacher and student
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
-    /// For `real`: a file of questions with worked solutions (as GSM8K's, MATH's or rlt's own rows); once a source
+    /// For `real`: a file of questions with worked solutions (as GSM8K's, MATH's or rlt's own rows); give it once for each source
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// For `real`: questions of each file

@@ -27,7 +27,7 @@ use super::ranks::dealt;
 
 /// Score traces with the RLT reward, part by part
 ///
-/// Takes files of any length. The same command goes on where it was stopped or killed.
+/// Files may have any length. After a stop or a kill, the same command continues where it was.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     /// Model folder of the teacher; without it the configuration's model.path

@@ -9,7 +9,7 @@ use super::ranks::train;
 
 /// Fine-tune a model on rows in teacher format, in student format or as plain text
 ///
-/// The same command goes on with a run that was interrupted.
+/// After an interruption, the same command continues the run.
 #[derive(Debug, Args)]
 pub struct SftArgs {
     #[command(flatten)]

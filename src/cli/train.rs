@@ -9,7 +9,7 @@ use super::ranks::train;
 
 /// Train a model by GRPO, with the RLT, the likelihood or the correctness reward
 ///
-/// The same command goes on with a run that was interrupted.
+/// After an interruption, the same command continues the run.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     #[command(flatten)]

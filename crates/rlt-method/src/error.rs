@@ -119,7 +119,7 @@ pub(crate) fn with_rows_kept(error: impl Into<Error>, kept: bool) -> Error {
     if !kept {
         return error;
     }
-    let left = "the rows before are kept beside it: once this is mended, the same command goes on".into();
+    let left = "the rows before are kept beside it: once this is fixed, the same command continues".into();
     Error::Stopped { source: Box::new(error), left }
 }
 

@@ -95,6 +95,7 @@ fn render(page: &str, values: impl serde::Serialize) -> Result<String> {
     // The names end in .html, which turns escaping on.
     let sources = [
         ("page.html", include_str!("page.html")),
+        ("reload.html", include_str!("reload.html")),
         ("comparison.html", include_str!("comparison.html")),
         ("charts.html", include_str!("charts.html")),
         ("explanations.html", include_str!("explanations.html")),

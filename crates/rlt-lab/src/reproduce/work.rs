@@ -185,7 +185,7 @@ impl SeedWork<'_> {
             return Ok(done.result);
         }
         if self.miniature.stop.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted("the same command goes on".into()));
+            return Err(Error::Interrupted("the same command continues".into()));
         }
         let (n_done, n_planned) = (self.ledger.done.borrow().len(), self.ledger.n_planned());
         let minutes = self.ledger.seconds_left() / 60.0;

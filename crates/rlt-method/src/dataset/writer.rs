@@ -118,7 +118,7 @@ impl<S: Clone + Default + Serialize + DeserializeOwned> RowWriter<S> {
         let is_resumable = self.rows.is_resumable();
         self.rows.suspend()?;
         Ok(if is_resumable {
-            "the same command goes on"
+            "the same command continues"
         } else {
             "the same command begins again: its rows went to no file"
         })

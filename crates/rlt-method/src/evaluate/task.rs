@@ -184,7 +184,9 @@ pub fn resume_task(
                 return error;
             }
             let all = task.rows.len();
-            error.of_unfinished(format!("{n_done} of {all} questions are answered; the same command goes on"))
+            error.of_unfinished(format!(
+                "{n_done} of {all} questions are answered; the same command continues"
+            ))
         })
     };
     let grade = |question: &EvalQuestion, text: &str| task.grade(text, &question.gold, &tags);

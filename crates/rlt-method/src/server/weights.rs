@@ -126,7 +126,7 @@ impl Served {
         }
         Err(Error::Failed(format!(
             "{}: the weights at {} are labelled {weight_version:?}, not {label:?}: another run gives them weights, or the \
-             server was started again; stop the other, and the same command goes on",
+             server was started again; stop the other, and the same command continues",
             self.table,
             wire.address()
         )))
@@ -154,7 +154,7 @@ impl Served {
         let (table, address) = (self.table, wire.address());
         Error::Failed(format!(
             "{table}: {address}{path}: {}; new weights have not arrived: see the server's own log, start it again if it needs \
-             that, and the same command goes on",
+             that, and the same command continues",
             fault.what()
         ))
     }

@@ -213,7 +213,7 @@ pub fn score_file(
 fn interrupted(writer: ResumableWriter<Tally>, checked: &CheckedTraces) -> Result<Error> {
     let resumable = writer.is_resumable();
     let tally = writer.suspend()?;
-    let next = if resumable { "goes on" } else { "begins again: its rows went to no file" };
+    let next = if resumable { "continues" } else { "begins again: its rows went to no file" };
     let what = format!("{} of {} rows are scored; the same command {next}", tally.rows, checked.n_rows);
     Ok(Error::Interrupted(what))
 }

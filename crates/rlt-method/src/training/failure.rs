@@ -136,7 +136,7 @@ pub(super) fn keep_failed(
     })
 }
 
-/// `error` of the run in `run_dir` with what it has left: the checkpoint that the same command goes on from. A wrong
+/// `error` of the run in `run_dir` with what it has left: the checkpoint that the same command continues from. A wrong
 /// call and an interruption stay as they are.
 pub fn with_what_is_left(error: Error, run_dir: &Path) -> Error {
     if matches!(error, Error::Usage(_) | Error::Interrupted(_)) {
@@ -149,7 +149,7 @@ pub fn with_what_is_left(error: Error, run_dir: &Path) -> Error {
     let next = match error {
         // The same numbers would come again.
         Error::NonFinite(_) => "a run of another name can start from it (model.path)",
-        _ => "once this is mended, the same command goes on from it",
+        _ => "once this is fixed, the same command continues from it",
     };
     let left = format!("the last checkpoint, {}, is whole: {next}", checkpoint.path.display());
     Error::Stopped { source: Box::new(error), left }
@@ -190,7 +190,8 @@ mod tests {
         let message = with_what_is_left(full(), dir.path()).to_string();
         assert!(message.starts_with("disk full; the last checkpoint, "), "{message}");
         assert!(
-            message.ends_with("step-000006, is whole: once this is mended, the same command goes on from it")
+            message
+                .ends_with("step-000006, is whole: once this is fixed, the same command continues from it")
         );
         let message = with_what_is_left(Error::NonFinite("step 7".into()), dir.path()).to_string();
         assert!(message.ends_with("a run of another name can start from it (model.path)"), "{message}");

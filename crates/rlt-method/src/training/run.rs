@@ -364,7 +364,7 @@ impl<'a> Run<'a> {
         self.save(weights)?;
         let saved = self.store.path_of(step);
         Ok(Error::Interrupted(format!(
-            "{who}saved after step {step} of {total}{how_far} in {}; the same command goes on from there",
+            "{who}saved after step {step} of {total}{how_far} in {}; the same command continues from there",
             saved.display()
         )))
     }

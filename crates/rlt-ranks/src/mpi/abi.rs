@@ -74,6 +74,11 @@ impl Library {
     /// # Errors
     /// [`Error::Launch`] where none can be loaded, or it is not MPI.
     pub fn open(names: &[String]) -> Result<Self> {
+        if cfg!(all(target_env = "musl", target_feature = "crt-static")) {
+            let what = "the job was started by an MPI launcher, and this is the static program, which can load no MPI library; \
+                        start the ranks by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or use the program of the wheel";
+            return Err(Error::Launch(what.into()));
+        }
         let mut refusals = Vec::new();
         for name in names {
             match open_globally(name) {
