@@ -1,6 +1,7 @@
 //! 16 x 16 words, transposed.
 
 use super::tile_size::{TILE_ROWS, TILE_WORDS};
+#[cfg(target_arch = "x86_64")]
 use crate::instructions::InstructionSet;
 
 /// Row `r`, column `c` of `tile` becomes row `c`, column `r` of `out`, whose rows are `stride` words apart.

@@ -51,6 +51,7 @@ impl<'a> View<'a> {
     }
 
     /// Elements between its rows.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn stride(self) -> usize {
         self.stride
     }
