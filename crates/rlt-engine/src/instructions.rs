@@ -125,7 +125,7 @@ mod tests {
     }
 
     /// This crate's tests of kernels again, in processes of their own, with the lesser instructions that this processor
-    /// has.
+    /// has. `RLT_TEST_RUNNER` starts them where the system cannot: under an emulator.
     #[test]
     fn kernels_are_right_with_lesser_instructions() {
         if std::env::var_os(VARIABLE).is_some() {
@@ -133,7 +133,11 @@ mod tests {
         }
         let lesser = InstructionSet::available().into_iter().filter(|&set| set < InstructionSet::Avx512);
         for set in lesser.filter(|&set| set < InstructionSet::in_use()) {
-            let again = Command::new(std::env::current_exe().unwrap())
+            let program = std::env::current_exe().unwrap();
+            let runner = std::env::var("RLT_TEST_RUNNER").unwrap_or_default();
+            let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+            let again = Command::new(words.next().unwrap())
+                .args(words)
                 .args(["product::", "packed::", "bf16::", "simd::", "tile::"])
                 .env(VARIABLE, set.to_string())
                 .output()
