@@ -151,7 +151,9 @@ fn every_fault_at_every_stage_ends_the_job_in_one_line_and_loses_nothing() {
                 fail_and_go_on(case, dir, &whole);
             }
         };
-        [scope.spawn(work), scope.spawn(work)].into_iter().for_each(|done| done.join().unwrap());
+        for done in [scope.spawn(work), scope.spawn(work)] {
+            done.join().unwrap();
+        }
     });
 }
 

@@ -20,7 +20,7 @@ pub enum Gradients {
     /// Of the adapter alone: the weights are frozen.
     Adapter(Adapter),
     /// Of weights that processes share: handed in as they come.
-    Shared(PassingGradients),
+    Shared(Box<PassingGradients>),
 }
 
 /// The gradients of a pass over weights that processes share. Nothing is left of them when the pass is done.
@@ -48,7 +48,7 @@ impl Gradients {
             (None, None) => Self::Weights(Parameters::zeros(decoder.device(), decoder.config())),
             (None, Some(shared)) => {
                 let (shared, config) = (shared.clone(), decoder.config().clone());
-                Self::Shared(PassingGradients { shared, config, ends: EndGradients::default() })
+                Self::Shared(Box::new(PassingGradients { shared, config, ends: EndGradients::default() }))
             }
         }
     }
@@ -118,8 +118,8 @@ impl Gradients {
         match self {
             Self::Weights(weights) => BlockGradients::Weights(&mut weights.blocks[layer]),
             Self::Adapter(adapter) => BlockGradients::Adapter(adapter.block_mut(layer)),
-            Self::Shared(PassingGradients { shared, .. }) => {
-                BlockGradients::Shared(shared, layer, shared.zero_block(layer))
+            Self::Shared(passing) => {
+                BlockGradients::Shared(&passing.shared, layer, passing.shared.zero_block(layer))
             }
         }
     }

@@ -156,10 +156,13 @@ mod tests {
     use super::*;
     use crate::on_threads;
 
+    /// An item, and what each rank handed in for it.
+    type Taken = (usize, Vec<Option<Vec<u8>>>);
+
     #[derive(Debug)]
     struct Shelf {
         rank: u8,
-        taken: Mutex<Vec<(usize, Vec<Option<Vec<u8>>>)>>,
+        taken: Mutex<Vec<Taken>>,
     }
 
     impl Lender for Shelf {

@@ -84,7 +84,7 @@ impl Holding {
         match self {
             Self::Whole | Self::Planned(_) => Ok(like.read_weights(file)?),
             Self::Shared(ranks) => {
-                let read = like.read_weights_share(file, self.share_of(ranks));
+                let read = like.read_weights_share(file, own_share(ranks));
                 lend(ranks, agree(ranks, read.map_err(Into::into))?)
             }
         }
@@ -101,10 +101,6 @@ impl Holding {
         }
     }
 
-    fn share_of(&self, ranks: &Ranks) -> Share {
-        Share { rank: ranks.rank(), ranks: ranks.size() }
-    }
-
     fn held(
         &self,
         folder: &Path,
@@ -115,11 +111,15 @@ impl Holding {
             Self::Whole => whole(),
             Self::Planned(ranks) => of_share(Share::largest(&ModelConfig::from_dir(folder)?, *ranks)),
             Self::Shared(ranks) => {
-                let decoder = agree(ranks, of_share(self.share_of(ranks)))?;
+                let decoder = agree(ranks, of_share(own_share(ranks)))?;
                 lend(ranks, decoder)
             }
         }
     }
+}
+
+fn own_share(ranks: &Ranks) -> Share {
+    Share { rank: ranks.rank(), ranks: ranks.size() }
 }
 
 /// Lets the ranks have what each holds of a model. All bring theirs.

@@ -221,7 +221,7 @@ enum Summed {
     /// Sums of neighbouring subtrees, the largest first.
     Whole(Vec<Gradients>),
     /// Shares of the sum, and what passes hand in.
-    Shares(Arc<SharedParameters>, Gradients),
+    Shares(Arc<SharedParameters>, Box<Gradients>),
 }
 
 impl GradientSum {
@@ -229,7 +229,7 @@ impl GradientSum {
     pub fn new(decoder: &Decoder, n_lanes: usize) -> Self {
         if let Some(shared) = trained_shares(decoder) {
             shared.begin_gradient(n_lanes);
-            return Self(Summed::Shares(shared.clone(), Gradients::zeros(decoder)));
+            return Self(Summed::Shares(shared.clone(), Gradients::zeros(decoder).into()));
         }
         // Of the lanes before it, a lane finds a complete subtree for every one in its number's binary digits.
         let levels = (0..n_lanes).map(|lane| lane.count_ones() as usize + 1).max().unwrap_or(1);

@@ -35,7 +35,7 @@ impl Sum {
         for (own, other) in self.items.iter_mut().zip(other.items) {
             match (own.as_mut(), other) {
                 (Some(own), Some(other)) => {
-                    own.iter_mut().zip(&other).for_each(|(own, other)| own.add(other))
+                    own.iter_mut().zip(&other).for_each(|(own, other)| own.add(other));
                 }
                 (None, other) => *own = other,
                 (Some(_), None) => {}

@@ -64,10 +64,10 @@ impl Shard {
     fn add_to(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::F32(numbers) => {
-                bytes.extend(numbers.to_host().iter().flat_map(|number| number.to_le_bytes()))
+                bytes.extend(numbers.to_host().iter().flat_map(|number| number.to_le_bytes()));
             }
             Self::Bf16 { numbers, .. } => {
-                bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()))
+                bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
             }
         }
     }
@@ -247,6 +247,9 @@ impl SharedParameters {
     }
 
     /// Calls `change(slot, shard, gradient)` for this process's shard of every slot (1 x its length each), to update it.
+    ///
+    /// # Errors
+    /// What `change` returns.
     ///
     /// # Panics
     /// When these are weights that are only read.
