@@ -153,9 +153,9 @@ fn random_eval(dir: &Path, out: &str, args: &[&str]) -> (String, String) {
             "market",
             "-q",
             "--max-questions",
-            "60",
+            "300",
             "-n",
-            "2",
+            "16",
             "--out",
             out,
         ])
@@ -189,7 +189,7 @@ fn a_killed_evaluation_goes_on_to_the_same_numbers() {
     let (partial, state) = (dir.path().join(".b.json.rlt-partial"), dir.path().join(".b.json.rlt-state"));
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
         .current_dir(dir.path())
-        .args(["eval", "--model", "model", "--task", "market", "-q", "--max-questions", "60", "-n", "2"])
+        .args(["eval", "--model", "model", "--task", "market", "-q", "--max-questions", "300", "-n", "16"])
         .args(["--out", "b.json", "sampling.max_new_tokens=24", batch[0]])
         .spawn()
         .unwrap();
@@ -249,9 +249,9 @@ fn a_killed_evaluation_goes_on_with_its_date() {
             "market",
             "-q",
             "--max-questions",
-            "60",
+            "300",
             "-n",
-            "2",
+            "16",
         ]);
         command.args(["--out", out, "sampling.max_new_tokens=24", "sampling.max_running=1"]);
         command

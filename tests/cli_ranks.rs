@@ -511,8 +511,9 @@ fn a_model_of_three_times_a_rank_s_memory_is_trained_by_four() {
     let alone = planned(&["train.lanes=1"]);
     let of_four = planned(&["ranks=4", "memory.weights=sharded"]);
     assert!(3 * of_four < alone, "{of_four} bytes on each of four ranks, {alone} on one");
-    // What a process may write to counts what is set aside and not touched, a tenth of all.
-    let allowed = alone / 3 * 109 / 100;
+    // What a process may write to counts what is set aside and not touched: a tenth of all, and the stacks of the two threads that
+    // read templates, which come on top for whoever trains.
+    let (allowed, stacks) = (alone / 3 * 109 / 100, 2 * 64 << 20);
 
     let start = |size: usize, bytes: u64, more: &[&str]| -> Vec<Child> {
         let port = free_port();
@@ -520,7 +521,9 @@ fn a_model_of_three_times_a_rank_s_memory_is_trained_by_four() {
             let args: Vec<&str> = [&["sft", "-q"][..], &settings, more].concat();
             let mut command = Command::new("sh");
             // What the process may write to, in KiB.
-            command.args(["-c", &format!("ulimit -d {}; exec \"$@\"", bytes / 1024), "sh", RLT]).args(&args);
+            command
+                .args(["-c", &format!("ulimit -d {}; exec \"$@\"", (bytes + stacks) / 1024), "sh", RLT])
+                .args(&args);
             command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
             if size > 1 {
                 let of_rank = rank_of(rank, size, &port, dir.path(), &args);
@@ -538,9 +541,12 @@ fn a_model_of_three_times_a_rank_s_memory_is_trained_by_four() {
         peak = ranks.iter().filter_map(most_bytes).fold(peak, u64::max);
         std::thread::sleep(Duration::from_millis(5));
     }
-    for output in ends(ranks) {
-        assert!(output.status.success(), "{allowed} bytes allowed: {}", text(&output));
-    }
+    let outputs = ends(ranks);
+    let said: String = outputs.iter().map(text).collect();
+    assert!(
+        outputs.iter().all(|output| output.status.success()),
+        "{allowed} bytes allowed, {peak} taken at most: {said}"
+    );
     println!("{peak} bytes at most on each of four ranks, {of_four} planned; {alone} on one");
     assert!(peak.abs_diff(of_four) * 10 <= of_four, "{peak} bytes on a rank, {of_four} planned");
     assert!(dir.path().join("four/model/model.safetensors").exists());

@@ -218,7 +218,12 @@ impl EvalArgs {
         let (summary, records) = match evaluated {
             Ok(evaluated) => evaluated,
             Err(error) => {
-                partial.suspend()?;
+                // Where nothing was answered there is nothing to continue.
+                if partial.n_records() == 0 {
+                    partial.remove()?
+                } else {
+                    partial.suspend()?
+                }
                 return Err(error);
             }
         };
