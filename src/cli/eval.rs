@@ -220,9 +220,9 @@ impl EvalArgs {
             Err(error) => {
                 // Where nothing was answered there is nothing to continue.
                 if partial.n_records() == 0 {
-                    partial.remove()?
+                    partial.remove()?;
                 } else {
-                    partial.suspend()?
+                    partial.suspend()?;
                 }
                 return Err(error);
             }
