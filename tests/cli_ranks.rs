@@ -513,7 +513,7 @@ fn a_model_of_three_times_a_rank_s_memory_is_trained_by_four() {
     assert!(3 * of_four < alone, "{of_four} bytes on each of four ranks, {alone} on one");
     // What a process may write to counts what is set aside and not touched: a tenth of all, and the stacks of the two threads that
     // read templates, which come on top for whoever trains.
-    let (allowed, stacks) = (alone / 3 * 109 / 100, 2 * 64 << 20);
+    let (allowed, stacks) = (alone / 3 * 109 / 100, (2 * 64) << 20);
 
     let start = |size: usize, bytes: u64, more: &[&str]| -> Vec<Child> {
         let port = free_port();
