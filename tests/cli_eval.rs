@@ -396,7 +396,7 @@ fn evaluations_are_compared() {
     let comparison = &answer["comparisons"][0];
     assert_eq!(
         (comparison["n_questions"].as_u64(), comparison["difference"].as_f64()),
-        (Some(60), Some(0.0))
+        (Some(300), Some(0.0))
     );
     assert_eq!(comparison["p_value"].as_f64(), Some(1.0));
     assert!(std::fs::read_to_string(dir.path().join("page.html")).unwrap().contains("question by question"));
