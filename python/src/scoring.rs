@@ -8,6 +8,7 @@ use rlt::config::{Config, DataConfig, ServerConfig};
 use rlt::dataset::{Record, question_of, read_records};
 use rlt::located::LocatedModel;
 use rlt::prompts::{ChatText, PromptStyle};
+use rlt::ranks::Holding;
 use rlt::score::Formats;
 use rlt::server::Wanted;
 use rlt::traces::in_memory::score_records;
@@ -49,7 +50,7 @@ impl Model {
             return Err(Error::File { path: folder.to_owned(), what });
         }
         let chat = ChatText::from_dir(folder)?.reading(config.data.special_tokens);
-        let located = LocatedModel::find(server, &config.model, folder, warnings)?;
+        let located = LocatedModel::find(server, &config.model, folder, &Holding::Whole, warnings)?;
         located.check(&chat.tokenizer, &Wanted { scoring: true, ..Wanted::default() }, warnings)?;
         Ok(Arc::new(Self { folder: folder.to_owned(), chat, located }))
     }
