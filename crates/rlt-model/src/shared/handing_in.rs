@@ -48,7 +48,7 @@ impl SharedParameters {
         let _parts = self.device().hold(if ranks == 1 { 0 } else { (2 * ranks as u64 + 1) * bytes });
         let whole: usize = tensors.iter().map(|tensor| 4 * tensor.len()).sum();
         self.device().sends(whole - bytes as usize);
-        if self.carrier().is_none() {
+        let Some(carrier) = self.carrier() else {
             // No others: whoever computes nothing has shards of sizes.
             let own = self.slots_of(item).zip(tensors).map(|(index, tensor)| {
                 let shard = self.shards_of(index)[self.share().rank].clone();
@@ -56,7 +56,7 @@ impl SharedParameters {
             });
             let own = own.collect();
             return self.gradients().take(item, own);
-        }
+        };
         let hosts: Vec<_> = tensors.iter().map(|tensor| tensor.to_host()).collect();
         let part = |rank: usize| -> Vec<u8> {
             let of_slots = self.slots_of(item).zip(&hosts);
@@ -65,9 +65,7 @@ impl SharedParameters {
         };
         let parts: Vec<Vec<u8>> = (0..ranks).map(part).collect();
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        if let Some(carrier) = self.carrier() {
-            carrier.hand_in(item, &parts);
-        }
+        carrier.hand_in(item, &parts);
     }
 
     /// Zeros of a block's shapes.

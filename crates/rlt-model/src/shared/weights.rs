@@ -217,8 +217,7 @@ impl SharedParameters {
         self.device.sends(bytes - bytes / self.share.ranks);
         let shares = match self.carrier() {
             Some(carrier) => {
-                let carried = carrier.shares_of(item);
-                carried.filter(|shares| shares.iter().map(Vec::len).sum::<usize>() == bytes)
+                carrier.shares_of(item).inspect(|shares| self.check_shares(item, &sizes, shares))
             }
             None => self.device.has_numbers().then(|| vec![self.share_of(item)]),
         };
@@ -232,6 +231,21 @@ impl SharedParameters {
             put_together(&self.device, &self.slots[index], &parts.collect::<Vec<_>>(), size)
         });
         tensors.collect()
+    }
+
+    /// Panics where a share is not as long as it must be: nothing is computed with weights that are not the model's.
+    /// `sizes` are the bytes of an element of each slot.
+    fn check_shares(&self, item: usize, sizes: &[usize], shares: &[Vec<u8>]) {
+        assert_eq!(shares.len(), self.share.ranks, "a share of every process");
+        for (rank, share) in shares.iter().enumerate() {
+            let of_slots = self.slots_of(item).zip(sizes);
+            let expected: usize = of_slots.map(|(index, size)| self.shards[index][rank].len() * size).sum();
+            assert_eq!(
+                share.len(),
+                expected,
+                "bytes of rank {rank}'s share of part {item} of a model: do all ranks read the same files?"
+            );
+        }
     }
 
     /// A block, whole.
