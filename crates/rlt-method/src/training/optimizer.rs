@@ -204,11 +204,12 @@ impl Optimizer {
             let (device, own) = (gradient.device(), shards[self.rank].len());
             // Every rank's part of it, until they are summed.
             let _parts = device.hold((4 * (shards.len() - 1) * own) as u64);
-            if !device.has_numbers() {
-                return Ok(Cow::Owned(Tensor::made_on(device, 1, own, Vec::new)));
+            let mut sum = Tensor::scratch_on(device, 1, own);
+            if device.has_numbers() {
+                let full = gradient.to_host();
+                sum.change_on_host(|sum| self.ranks.reduce_shards_into(&full, shards, sum))?;
             }
-            let sum = self.ranks.reduce_shards(&gradient.to_host(), shards)?;
-            Ok(Cow::Owned(Tensor::made_on(device, 1, own, || sum)))
+            Ok(Cow::Owned(sum))
         };
         tensors.zip(&self.shards).map(sum).collect()
     }

@@ -1,7 +1,7 @@
 //! How long ranks take to sum an array in the fixed order, and to gather it: what `MPI_Allreduce` does in an order of its own.
 //!
 //! ```text
-//! cargo build --release -p rlt-ranks --example reduce
+//! cargo build --release --example reduce
 //! mpirun -n 4 target/release/examples/reduce        # megabytes as an argument; 100 without
 //! target/release/examples/reduce 100 4              # with a number of threads, ranks that are threads
 //! ```
@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rlt_engine::Tensor;
 use rlt_ranks::{Error, Launch, OnLoss, Ranks, on_threads};
 
 /// Times whose median is said.
@@ -30,16 +31,21 @@ fn main() -> Result<(), Error> {
 fn measure(ranks: &Ranks, megabytes: usize) -> Result<(), Error> {
     let (n, size) = (megabytes * 250_000, ranks.size());
     let shards: Vec<Range<usize>> = (0..size).map(|rank| n * rank / size..n * (rank + 1) / size).collect();
-    let numbers: Vec<f32> = (0..n).map(|i| (i % 17) as f32 + ranks.rank() as f32).collect();
-    let mut sum = vec![0.0; n];
+    // In tensors, as a trainer's gradients and weights are.
+    let mut numbers = Tensor::zeros(1, n);
+    numbers.change_on_host(|numbers| {
+        numbers.iter_mut().enumerate().for_each(|(i, number)| *number = (i % 17) as f32 + ranks.rank() as f32);
+    });
+    let (numbers, mut sum) = (numbers.to_host(), Tensor::zeros(1, n));
+    let own = shards[ranks.rank()].clone();
     let mut seconds = [Vec::new(), Vec::new()];
     // The first time warms up.
     for time in 0..=TIMES {
         ranks.barrier()?;
         let started = Instant::now();
-        ranks.reduce_shards_into(&numbers, &shards, &mut sum[shards[ranks.rank()].clone()])?;
+        sum.change_on_host(|sum| ranks.reduce_shards_into(&numbers, &shards, &mut sum[own.clone()]))?;
         let reduced = started.elapsed().as_secs_f64();
-        ranks.gather_shards(&mut sum, &shards)?;
+        sum.change_on_host(|sum| ranks.gather_shards(sum, &shards))?;
         ranks.barrier()?;
         if time > 0 {
             seconds[0].push(reduced);
