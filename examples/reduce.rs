@@ -34,7 +34,10 @@ fn measure(ranks: &Ranks, megabytes: usize) -> Result<(), Error> {
     // In tensors, as a trainer's gradients and weights are.
     let mut numbers = Tensor::zeros(1, n);
     numbers.change_on_host(|numbers| {
-        numbers.iter_mut().enumerate().for_each(|(i, number)| *number = (i % 17) as f32 + ranks.rank() as f32);
+        numbers
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, number)| *number = (i % 17) as f32 + ranks.rank() as f32);
     });
     let (numbers, mut sum) = (numbers.to_host(), Tensor::zeros(1, n));
     let own = shards[ranks.rank()].clone();

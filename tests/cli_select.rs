@@ -46,12 +46,15 @@ fn nested_columns_and_number_forms_pass_through() {
 
 #[test]
 fn groups_add_a_column() {
-    let (written, _) = select("groups=3", &["--quiet"]);
-    let groups: Vec<Value> = written
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["reward_group"].clone())
-        .collect();
-    assert_eq!(groups, [2, 3, 1]);
+    // By the rewards as they stand; and among a question's own, where the only one of its question is in the middle.
+    for (rule, expected) in [("groups=3", [2, 3, 1]), ("relative-groups=3", [1, 3, 2])] {
+        let (written, _) = select(rule, &["--quiet"]);
+        let groups: Vec<Value> = written
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["reward_group"].clone())
+            .collect();
+        assert_eq!(groups, expected, "{rule}");
+    }
 }
 
 #[test]

@@ -150,7 +150,10 @@ fn a_folder_of_another_scale_is_refused_in_one_line() {
     other.scale.pool_samples = 6;
     let error = reproduce(&other).unwrap_err();
     assert!(matches!(error, Error::Usage(_)));
-    assert!(error.to_string().contains("made with other settings (`24 samples, 4 groups`"), "{error}");
+    assert!(
+        error.to_string().contains("made with other settings (`24 samples, 4 groups by relative reward`"),
+        "{error}"
+    );
 }
 
 #[test]

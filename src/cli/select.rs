@@ -21,6 +21,7 @@ enum Selection {
     Threshold(f64),
     TopFraction(f64),
     Groups(usize),
+    RelativeGroups(usize),
 }
 
 /// Keep the best of scored traces: best of n, threshold, top fraction, or k reward groups
@@ -32,8 +33,9 @@ pub struct SelectArgs {
     /// Where the kept rows go (.jsonl), unchanged and in their order
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// What to keep: `best` (of each question), `threshold=R`, `top=SHARE`, or `groups=K` (all, with a
-    /// column `reward_group` from 1, the lowest rewards, to K)
+    /// What to keep: `best` (of each question), `threshold=R`, `top=SHARE`, `groups=K` (all, with a
+    /// column `reward_group` from 1, the lowest rewards, to K), or `relative-groups=K` (as groups, each
+    /// trace ranked among those of its question)
     #[arg(long, value_name = "RULE", value_parser = parse_selection)]
     by: Selection,
     /// Choose among traces of at most N think tokens (`parts.n_think`)
@@ -71,7 +73,7 @@ impl SelectArgs {
             entries.iter().map(|entry| entry.reward.filter(|_| entry.short)).collect();
         let questions: Vec<u128> = entries.iter().map(|entry| entry.question).collect();
         let n_eligible = eligible.iter().flatten().count();
-        if let Selection::Groups(groups) = self.by
+        if let Selection::Groups(groups) | Selection::RelativeGroups(groups) = self.by
             && groups > n_eligible
         {
             return Err(Error::Usage(format!(
@@ -165,17 +167,24 @@ impl SelectArgs {
             },
             Selection::Threshold(least) => select::at_least(rewards, least),
             Selection::TopFraction(share) => select::top_fraction(rewards, share),
-            Selection::Groups(n) => {
-                let best_first = select::reward_groups(rewards, n).into_iter().enumerate();
-                let mut kept: Vec<(usize, Option<usize>)> = best_first
-                    .flat_map(|(i, members)| members.into_iter().map(move |index| (index, Some(n - i))))
-                    .collect();
-                kept.sort_unstable();
-                return kept;
+            Selection::Groups(k) => return numbered(select::reward_groups(rewards, k)),
+            Selection::RelativeGroups(k) => {
+                return numbered(select::relative_groups(questions, rewards, k));
             }
         };
         indices.into_iter().map(|index| (index, None)).collect()
     }
+}
+
+/// The members of groups, given best first, in the rows' order; the best has the highest number.
+fn numbered(groups: Vec<Vec<usize>>) -> Vec<(usize, Option<usize>)> {
+    let k = groups.len();
+    let best_first = groups.into_iter().enumerate();
+    let mut kept: Vec<(usize, Option<usize>)> = best_first
+        .flat_map(|(i, members)| members.into_iter().map(move |index| (index, Some(k - i))))
+        .collect();
+    kept.sort_unstable();
+    kept
 }
 
 /// "rewards lie between -3 and 0.25".
@@ -236,13 +245,13 @@ fn parse_selection(text: &str) -> std::result::Result<Selection, String> {
             .filter(|&share| share > 0.0 && share <= 1.0)
             .map(Selection::TopFraction)
             .ok_or_else(|| "top needs a share above 0 and at most 1, for example top=0.2".into()),
-        ("groups", _) => value
+        ("groups" | "relative-groups", _) => value
             .parse()
             .ok()
             .filter(|&groups| groups >= 1)
-            .map(Selection::Groups)
-            .ok_or_else(|| "groups needs a whole number from 1, for example groups=16".into()),
-        _ => Err("best, threshold=R, top=SHARE or groups=K is expected".into()),
+            .map(if rule == "groups" { Selection::Groups } else { Selection::RelativeGroups })
+            .ok_or_else(|| format!("{rule} needs a whole number from 1, for example {rule}=16")),
+        _ => Err("best, threshold=R, top=SHARE, groups=K or relative-groups=K is expected".into()),
     }
 }
 
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(parse_selection("threshold=-0.5"), Ok(Selection::Threshold(-0.5)));
         assert_eq!(parse_selection("top=0.2"), Ok(Selection::TopFraction(0.2)));
         assert_eq!(parse_selection("groups=16"), Ok(Selection::Groups(16)));
+        assert_eq!(parse_selection("relative-groups=8"), Ok(Selection::RelativeGroups(8)));
         for wrong in
             ["", "best=2", "threshold", "threshold=nan", "top=0", "top=1.5", "groups=0", "groups=1.5", "x=1"]
         {

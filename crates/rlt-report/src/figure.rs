@@ -9,7 +9,7 @@ use super::number::{escape, percent, round_up};
 /// Colours on a ground of their own, so that the figure reads on a dark page as well.
 const STYLE: &str = "text{font:10px system-ui,sans-serif;fill:#1d1f23}.tick{fill:#666c75;font-size:9px}\
     .grid{stroke:#e3e5e8}.axis{stroke:#666c75}.line{fill:none;stroke-width:1.8}.dot{stroke:#fcfcfb}\
-    .whisker{stroke:#1d1f23;stroke-width:1.2}.bar{fill:#b4bac3}.bar.emphasis{fill:#5590cf}.fit{stroke:#9aa0a8;\
+    .whisker{stroke:#1d1f23;stroke-width:1.2}.bar{fill:#b4bac3}.bar.emphasis{fill:#5590cf}.fit{opacity:.6;\
     stroke-dasharray:4 3}";
 
 /// One colour a line, in their order.
@@ -33,12 +33,12 @@ pub struct FigureBar {
     pub emphasis: bool,
 }
 
-/// A line.
+/// Points that belong together: a line, or a cloud.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FigureLine {
     /// What it is of.
     pub label: String,
-    /// Where it goes; the second of each is a share, 0 to 1.
+    /// Where they lie; the second of each is a share, 0 to 1.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -84,6 +84,43 @@ pub fn bars(title: &str, bars: &[FigureBar]) -> String {
 
 /// Shares over something else, a line and a colour each, named below.
 pub fn lines(title: &str, x_label: &str, all: &[FigureLine]) -> String {
+    let (frame, mut svg) = framed(title, all);
+    for (line, colour) in all.iter().zip(COLOURS.iter().cycle()) {
+        let _ = write!(svg, r#"<path class="line" stroke="{colour}" d="{}"/>"#, frame.path(&line.points));
+        dots(&mut svg, &frame, &line.points, colour, 2.6);
+    }
+    label_x(&mut svg, x_label);
+    for (index, (line, colour)) in all.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        let y = name_below(&mut svg, index, &line.label);
+        let _ = write!(svg, r#"<path class="line" stroke="{colour}" d="M{LEFT} {y:.1}h18"/>"#);
+    }
+    svg.push_str("</g>");
+    close(svg)
+}
+
+/// Shares over something else as points, with the line of least squares through them; one colour a cloud, named below.
+pub fn clouds(title: &str, x_label: &str, all: &[FigureLine]) -> String {
+    let (frame, mut svg) = framed(title, all);
+    for (cloud, colour) in all.iter().zip(COLOURS.iter().cycle()) {
+        if let Some((slope, intercept)) = least_squares(&cloud.points) {
+            let end = |x: f64| (x, (intercept + slope * x).clamp(frame.y.start, frame.y.end));
+            let ends = [end(frame.x.start), end(frame.x.end)];
+            let _ = write!(svg, r#"<path class="fit" stroke="{colour}" d="{}"/>"#, frame.path(&ends));
+        }
+        dots(&mut svg, &frame, &cloud.points, colour, 4.0);
+    }
+    label_x(&mut svg, x_label);
+    for (index, (cloud, colour)) in all.iter().zip(COLOURS.iter().cycle()).enumerate() {
+        let y = name_below(&mut svg, index, &cloud.label);
+        let _ =
+            write!(svg, r#"<circle class="dot" fill="{colour}" cx="{:.1}" cy="{y:.1}" r="4"/>"#, LEFT + 9.0);
+    }
+    svg.push_str("</g>");
+    close(svg)
+}
+
+/// Axes that hold all points, with room for a name each below.
+fn framed(title: &str, all: &[FigureLine]) -> (Frame, String) {
     let points = || all.iter().flat_map(|line| &line.points);
     let highest = points().map(|p| p.1).fold(0.01, f64::max);
     let y = 0.0..if highest > 0.5 { 1.0 } else { round_up(highest) };
@@ -91,48 +128,21 @@ pub fn lines(title: &str, x_label: &str, all: &[FigureLine]) -> String {
     let mut svg = open(title, WIDTH, HEIGHT + 44.0 + 14.0 * all.len() as f64);
     svg.push_str(r#"<g transform="translate(0 14)">"#);
     frame.draw_axes(&mut svg, Axis::Share);
-    for (line, colour) in all.iter().zip(COLOURS.iter().cycle()) {
-        let _ = write!(svg, r#"<path class="line" stroke="{colour}" d="{}"/>"#, frame.path(&line.points));
-        for &(x, y) in &line.points {
-            let (x, y) = (frame.px(x), frame.py(y));
-            let _ = write!(svg, r#"<circle class="dot" fill="{colour}" cx="{x:.1}" cy="{y:.1}" r="2.6"/>"#);
-        }
-    }
-    label_x(&mut svg, x_label);
-    for (index, (line, colour)) in all.iter().zip(COLOURS.iter().cycle()).enumerate() {
-        let y = HEIGHT + 24.0 + 14.0 * index as f64;
-        let _ = write!(
-            svg,
-            r#"<path class="line" stroke="{colour}" d="M{LEFT} {y:.1}h18"/><text x="{:.1}" y="{:.1}">{}</text>"#,
-            LEFT + 24.0,
-            y + 3.5,
-            escape(&line.label)
-        );
-    }
-    svg.push_str("</g>");
-    close(svg)
+    (frame, svg)
 }
 
-/// Shares over something else as points, with the line of least squares through them.
-pub fn cloud(title: &str, x_label: &str, points: &[(f64, f64)]) -> String {
-    let highest = points.iter().map(|p| p.1).fold(0.01, f64::max);
-    let y = 0.0..if highest > 0.5 { 1.0 } else { round_up(highest) };
-    let frame = Frame { x: domain(points.iter().map(|p| p.0)), y };
-    let mut svg = open(title, WIDTH, HEIGHT + 36.0);
-    svg.push_str(r#"<g transform="translate(0 14)">"#);
-    frame.draw_axes(&mut svg, Axis::Share);
-    if let Some((slope, intercept)) = least_squares(points) {
-        let end = |x: f64| (x, (intercept + slope * x).clamp(frame.y.start, frame.y.end));
-        let ends = [end(frame.x.start), end(frame.x.end)];
-        let _ = write!(svg, r#"<path class="fit" d="{}"/>"#, frame.path(&ends));
-    }
+fn dots(svg: &mut String, frame: &Frame, points: &[(f64, f64)], colour: &str, radius: f64) {
     for &(x, y) in points {
         let (x, y) = (frame.px(x), frame.py(y));
-        let _ = write!(svg, r#"<circle class="dot" fill="{}" cx="{x:.1}" cy="{y:.1}" r="4"/>"#, COLOURS[0]);
+        let _ = write!(svg, r#"<circle class="dot" fill="{colour}" cx="{x:.1}" cy="{y:.1}" r="{radius}"/>"#);
     }
-    label_x(&mut svg, x_label);
-    svg.push_str("</g>");
-    close(svg)
+}
+
+/// Writes the name of the `index`-th below the axes and says at which height its colour belongs.
+fn name_below(svg: &mut String, index: usize, label: &str) -> f64 {
+    let y = HEIGHT + 24.0 + 14.0 * index as f64;
+    let _ = write!(svg, r#"<text x="{:.1}" y="{:.1}">{}</text>"#, LEFT + 24.0, y + 3.5, escape(label));
+    y
 }
 
 fn open(title: &str, width: f64, height: f64) -> String {
@@ -194,10 +204,14 @@ mod tests {
         for svg in [
             bars("t", &[bar(0.2), bar(0.8)]),
             lines("t", "steps", &[line.clone(), line]),
-            cloud("t", "reward", &[(-2.0, 0.1), (-1.0, 0.5), (-0.5, 0.7)]),
+            clouds(
+                "t",
+                "reward",
+                &[FigureLine { label: "a & b".into(), points: vec![(-2.0, 0.1), (-1.0, 0.5), (-0.5, 0.7)] }],
+            ),
             bars("nothing", &[]),
             lines("nothing", "", &[]),
-            cloud("nothing", "", &[]),
+            clouds("nothing", "", &[]),
         ] {
             assert!(svg.starts_with("<svg xmlns=") && svg.trim_end().ends_with("</svg>"), "{svg}");
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");

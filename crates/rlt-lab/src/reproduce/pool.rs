@@ -12,7 +12,7 @@ use rlt_method::evaluate::metrics::mean;
 use rlt_method::prompts::ChatText;
 use rlt_method::score::{Formats, score_traces};
 use rlt_method::traces::flaw;
-use rlt_method::traces::select::reward_groups;
+use rlt_method::traces::select::relative_groups;
 use rlt_method::training::run::frozen_model;
 
 /// Tokens that are scored at once.
@@ -60,13 +60,14 @@ impl SeedWork<'_> {
 }
 
 impl TracePool {
-    /// Writes `k` equal groups by reward, best first, as `group-01.jsonl` and so on, and describes them.
+    /// Writes `k` groups by relative reward ([`relative_groups`]), best first, as `group-01.jsonl` and so on, and describes them.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write_groups(&self, folder: &Path, k: usize) -> Result<Vec<TraceGroup>> {
         let TeacherTraces { traces, style, chat } = &self.explained;
-        let groups = reward_groups(&self.rewards, k);
+        let questions: Vec<&str> = traces.iter().map(|trace| trace.question.question.as_str()).collect();
+        let groups = relative_groups(&questions, &self.rewards, k);
         let describe = |(index, members): (usize, &Vec<usize>)| {
             let rows: Vec<_> = members.iter().map(|&i| traces[i].clone()).collect();
             write_student_rows(&folder.join(format!("group-{:02}.jsonl", index + 1)), &rows, style, chat)?;

@@ -85,6 +85,32 @@ pub fn reward_groups(rewards: &[Option<f64>], k: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
+/// As [`reward_groups`], by relative reward: the scored traces of each question (`questions[i]` says which) are ranked among
+/// themselves, and all traces by where they stand in their question's rank. With as many traces a question as groups, every
+/// group holds every question once, so that none is made of easy questions; a question's only trace stands in the middle.
+///
+/// # Panics
+/// When `k` is 0 or `questions` is not as long as `rewards`.
+pub fn relative_groups<Q: Hash + Eq + Copy>(
+    questions: &[Q],
+    rewards: &[Option<f64>],
+    k: usize,
+) -> Vec<Vec<usize>> {
+    assert_eq!(questions.len(), rewards.len(), "a question for every reward");
+    let mut of_question: HashMap<Q, Vec<usize>> = HashMap::new();
+    for i in ranked(rewards) {
+        of_question.entry(questions[i]).or_default().push(i);
+    }
+    // From nearly 1, a question's best, to nearly 0.
+    let mut standing = vec![None; rewards.len()];
+    for ranked in of_question.values() {
+        for (rank, &i) in ranked.iter().enumerate() {
+            standing[i] = Some(1.0 - (rank as f64 + 0.5) / ranked.len() as f64);
+        }
+    }
+    reward_groups(&standing, k)
+}
+
 /// Indices of the scored traces, best first, equals in their order.
 fn ranked(rewards: &[Option<f64>]) -> Vec<usize> {
     let mut scored: Vec<(usize, f64)> =
@@ -129,5 +155,19 @@ mod tests {
         assert_eq!(reward_groups(&REWARDS, 2), [vec![1, 4], vec![0, 3, 5]]);
         assert_eq!(reward_groups(&REWARDS, 5).concat(), [4, 1, 3, 0, 5]);
         assert_eq!(reward_groups(&[None], 2), [vec![0; 0], vec![]]);
+    }
+
+    #[test]
+    fn relative_groups_rank_each_question_s_own() {
+        // The best of "b" is worse than all of "a".
+        let (questions, rewards) =
+            (["a", "b", "a", "b", "a", "b"], [1.0, -9.0, 3.0, -7.0, 2.0, -8.0].map(Some));
+        assert_eq!(relative_groups(&questions, &rewards, 3), [vec![2, 3], vec![4, 5], vec![0, 1]]);
+        // One question alone is ranked as it is.
+        assert_eq!(relative_groups(&["a"; 6], &REWARDS, 5), reward_groups(&REWARDS, 5));
+        // The only trace of "b" is in the middle, and no group is empty.
+        let (questions, rewards) = (["a", "a", "b"], [-1.0, -2.0, -9.0].map(Some));
+        assert_eq!(relative_groups(&questions, &rewards, 3), [[0], [2], [1]]);
+        assert_eq!(relative_groups(&["a"], &[None], 2), [vec![0; 0], vec![]]);
     }
 }
