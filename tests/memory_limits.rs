@@ -4,6 +4,7 @@
 //! `RLT_TEST_MEMORY=100 cargo test --test memory_limits` tries 100 random limits; without it, it is 8.
 #![cfg(target_os = "linux")]
 
+mod emulated;
 mod scripted;
 
 use std::fs;
@@ -12,6 +13,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use emulated::under_emulation;
 
 const CONFIGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests");
 
@@ -101,6 +104,9 @@ fn limits(n: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn memory_that_runs_out_ends_in_one_line() {
+    if under_emulation("its own memory counts against the limit") {
+        return;
+    }
     let n = std::env::var("RLT_TEST_MEMORY").ok().map_or(8, |n| n.parse().expect("a number of limits"));
     let commands = commands();
     let (mut faults, mut done) = (Vec::new(), 0);
@@ -117,6 +123,9 @@ fn memory_that_runs_out_ends_in_one_line() {
 
 #[test]
 fn every_command_works_where_there_is_memory() {
+    if under_emulation("its own memory counts against the limit") {
+        return;
+    }
     for command in commands() {
         let dir = tempfile::tempdir().unwrap();
         inputs(dir.path());
@@ -127,6 +136,9 @@ fn every_command_works_where_there_is_memory() {
 
 #[test]
 fn threads_beyond_reason_are_fewer_and_do_the_same() {
+    if under_emulation("its own memory counts against the limit") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     inputs(dir.path());
     let grade = |more: &[&str]| {

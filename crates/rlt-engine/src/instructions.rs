@@ -125,7 +125,7 @@ mod tests {
     }
 
     /// This crate's tests of kernels again, in processes of their own, with the lesser instructions that this processor
-    /// has. `RLT_TEST_RUNNER` starts them where the system cannot: under an emulator.
+    /// has.
     #[test]
     fn kernels_are_right_with_lesser_instructions() {
         if std::env::var_os(VARIABLE).is_some() {
@@ -133,11 +133,7 @@ mod tests {
         }
         let lesser = InstructionSet::available().into_iter().filter(|&set| set < InstructionSet::Avx512);
         for set in lesser.filter(|&set| set < InstructionSet::in_use()) {
-            let program = std::env::current_exe().unwrap();
-            let runner = std::env::var("RLT_TEST_RUNNER").unwrap_or_default();
-            let mut words = runner.split_whitespace().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
-            let again = Command::new(words.next().unwrap())
-                .args(words)
+            let again = Command::new(std::env::current_exe().unwrap())
                 .args(["product::", "packed::", "bf16::", "simd::", "tile::"])
                 .env(VARIABLE, set.to_string())
                 .output()
