@@ -1,9 +1,11 @@
 //! `rlt plan`: what it says is what the run takes, and what cannot fit is refused.
 
+#[cfg(target_os = "linux")]
 mod emulated;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
 use emulated::under_emulation;
 use rlt::worlds::{DatasetFiles, ModelShape, Sizes, World, WorldContent};
 use rlt_model::Decoder;
