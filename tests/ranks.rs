@@ -39,6 +39,7 @@ fn made() -> Made {
 enum Work {
     Sft,
     Grpo,
+    Distill,
 }
 
 impl Made {
@@ -51,6 +52,9 @@ impl Made {
             format!("data.path={}", data.display()),
             format!("eval.data={heldout}"),
         ];
+        if work == Work::Distill {
+            all.push("grpo.reference_mixup=0.5".to_owned());
+        }
         let settings = [
             "seed=4",
             "train.lanes=8",
@@ -95,7 +99,11 @@ fn train(
         let others = AtomicBool::new(false);
         let stop = if ranks.is_first() { stop } else { &others };
         let host = Host { ranks, ..start::host(progress, stop) };
-        let train = if work == Work::Sft { sft::train } else { grpo::train };
+        let train = match work {
+            Work::Sft => sft::train,
+            Work::Grpo => grpo::train,
+            Work::Distill => grpo::distill,
+        };
         train(&own, run_dir, &host)
     })
 }
@@ -175,6 +183,21 @@ fn correctness_with_groups_drawn_again() {
     ];
     let metrics = assert_any_number_of_ranks_leaves_the_same(Work::Grpo, &overrides);
     assert!(!metrics.contains("\"groups_sampled\":6,"), "groups are drawn again in every step: {metrics}");
+}
+
+#[test]
+fn distillation() {
+    // Several micro-batches a lane, and a teacher that moves.
+    let metrics =
+        assert_any_number_of_ranks_leaves_the_same(Work::Distill, &["grpo.tokens_per_microbatch=160"]);
+    assert!(metrics.contains("\"divergence\":"), "{metrics}");
+    let made = made();
+    let config = made.config(Work::Distill, &["memory.weights=sharded"]);
+    let outcomes = train(Work::Distill, &config, &made.run_dir("run"), 2, &Silent, &AtomicBool::new(false));
+    for outcome in outcomes {
+        let message = outcome.unwrap_err().to_string();
+        assert!(message.starts_with("memory.weights=sharded does not go with distillation"), "{message}");
+    }
 }
 
 #[test]

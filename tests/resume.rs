@@ -48,6 +48,8 @@ fn victims(all: bool) -> Vec<Victim> {
             overrides.iter().chain(&["optimizer.moments=bf16", "model.arithmetic=bf16"]).copied().collect();
         victims.push(Victim { command, config, overrides });
     }
+    let distil = ["grpo.steps=10", "grpo.questions_per_step=3", "grpo.group_size=4", "eval.every=2"];
+    victims.push(Victim { command: "distill", config: "short-rl.toml", overrides: distil.to_vec() });
     for lora in [&[][..], &LORA] {
         let overrides = sft.iter().chain(lora).copied().collect();
         victims.push(Victim { command: "sft", config: "short-sft.toml", overrides });

@@ -267,6 +267,19 @@ impl Made {
     }
 }
 
+impl Made {
+    /// The same for distillation, which has no reference of its own that moves.
+    fn distill_config(&self, model: &Path, overrides: &[&str]) -> Config {
+        let mut all = vec![
+            format!("model.path={}", model.display()),
+            format!("data.path={}", self.files.questions_train.display()),
+            "distill.told={question} The answer is {solution}".to_owned(),
+        ];
+        all.extend(overrides.iter().map(|&o| o.to_owned()));
+        Config::load(Some(&Path::new(CONFIGS).join("distill.toml")), &all).unwrap()
+    }
+}
+
 /// Every number of `keys` is there and finite in every row.
 fn assert_has(rows: &[serde_json::Map<String, serde_json::Value>], keys: &[&str]) {
     for (row, key) in rows.iter().flat_map(|row| keys.iter().map(move |key| (row, key))) {
@@ -430,6 +443,62 @@ fn grpo_runs_with_the_likelihood_reward() {
         let sum = reward - 0.5 * sample["rewards"]["repetition"].as_f64().unwrap();
         assert!((sample["reward"].as_f64().unwrap() - sum).abs() < 1e-5, "{sample:?}");
     }
+}
+
+#[test]
+fn distillation_nears_its_teacher() {
+    let made = world();
+    let model = made.trained_model();
+    // A teacher that has learnt more: models of this size hardly read what they are told.
+    let longer = made.sft_config(&["sft.format=student", "sft.epochs=8", "optimizer.learning_rate=3e-3"]);
+    let teacher = run(rlt::start::sft, &longer, &made.run_dir("teacher")).model;
+    let teacher = format!("model.reference={}", teacher.display());
+    let config = made.distill_config(
+        &model,
+        &[&teacher, "grpo.steps=12", "optimizer.learning_rate=3e-3", "checkpoint.every=0"],
+    );
+    let run_dir = made.run_dir("run");
+    run(rlt::start::distill, &config, &run_dir);
+    let rows = metrics(&run_dir);
+    assert_has(&rows, &["divergence", "reward_mean", "accuracy", "grad_norm", "learning_rate"]);
+    assert!(!rows[0].contains_key("loss") && !rows[0].contains_key("kl_to_reference"), "{:?}", rows[0]);
+    let divergence = |row: usize| rows[row]["divergence"].as_f64().unwrap();
+    assert!(divergence(0) > 0.1 && divergence(11) < 0.7 * divergence(0), "{rows:?}");
+    let samples = read_rows(&run_dir.join("samples/step-000001.jsonl")).unwrap();
+    assert!(samples.iter().all(|sample| !sample.contains_key("advantage")), "{samples:?}");
+    let page = fs::read_to_string(run_dir.join("report.html")).unwrap();
+    assert!(page.contains("On-policy distillation") && page.contains("Divergence from the teacher"));
+}
+
+#[test]
+fn distillation_goes_on_bit_for_bit() {
+    for own in
+        [&[][..], &["grpo.reference_sync_every=1", "grpo.reference_mixup=0.1", "distill.divergence=forward"]]
+    {
+        let made = world();
+        let model = made.trained_model();
+        let overrides = [own, &["grpo.steps=5", "checkpoint.every=2"]].concat();
+        let config = made.distill_config(&model, &overrides);
+        assert_goes_on_bit_for_bit(rlt::start::distill, &config, &made, 3);
+    }
+}
+
+#[test]
+fn a_run_of_distillation_is_no_run_of_grpo_and_knows_what_it_told() {
+    let made = world();
+    let model = made.trained_model();
+    let config = made.distill_config(&model, &[]);
+    let run_dir = made.run_dir("run");
+    run(rlt::start::distill, &config, &run_dir);
+    let refusal = |train: Train, config: &Config| {
+        train(config, &run_dir, &Silent, &AtomicBool::new(false)).unwrap_err().to_string()
+    };
+    let other = made.train_config(&model, &["reward.kind=correctness"]);
+    let message = refusal(rlt::start::grpo, &other);
+    assert!(message.contains("belongs to a run of distill, not grpo"), "{message}");
+    let told = made.distill_config(&model, &["distill.told={solution}"]);
+    let message = refusal(rlt::start::distill, &told);
+    assert!(message.contains("distill.told was"), "{message}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod compare;
 mod completions;
 mod config;
 mod demo;
+mod distill;
 mod doctor;
 mod eval;
 mod explain;
@@ -68,6 +69,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Config(config::ConfigCommandArgs),
     Demo(demo::DemoArgs),
+    Distill(distill::DistillArgs),
     Doctor(doctor::DoctorArgs),
     Eval(eval::EvalArgs),
     Explain(explain::ExplainArgs),
@@ -94,7 +96,8 @@ impl Command {
     fn reads_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Doctor(_)
+            Self::Distill(_)
+                | Self::Doctor(_)
                 | Self::Eval(_)
                 | Self::Explain(_)
                 | Self::Inspect(_)
@@ -108,7 +111,15 @@ impl Command {
 
     /// Whether several ranks can share its work; others are the same on every rank.
     fn works_on_ranks(&self) -> bool {
-        matches!(self, Self::Eval(_) | Self::Explain(_) | Self::Score(_) | Self::Sft(_) | Self::Train(_))
+        matches!(
+            self,
+            Self::Distill(_)
+                | Self::Eval(_)
+                | Self::Explain(_)
+                | Self::Score(_)
+                | Self::Sft(_)
+                | Self::Train(_)
+        )
     }
 
     fn run(&self, context: &Context) -> Result<()> {
@@ -117,6 +128,7 @@ impl Command {
             Self::Completions(args) => args.run(context, Cli::command()),
             Self::Config(args) => args.run(context),
             Self::Demo(args) => args.run(context),
+            Self::Distill(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Eval(args) => args.run(context),
             Self::Explain(args) => args.run(context),

@@ -62,6 +62,11 @@ impl PlanArgs {
         let text = self.config.config.as_deref().map(|path| rlt_files::read_text(path, MOST_SETTINGS));
         let text = text.and_then(std::result::Result::ok).unwrap_or_default();
         let has = |table: &str| text.lines().any(|line| line.trim() == format!("[{table}]"));
+        if has("distill") {
+            let what = "rlt plan knows `rlt sft` and `rlt train`; what `rlt distill` needs beside the latter is a second model's \
+                        forward pass: --for train with reward.kind=correctness is close";
+            return Err(Error::Usage(what.into()));
+        }
         match (has("sft"), has("grpo")) {
             (true, false) => Ok(Command::Sft),
             (false, true) => Ok(Command::Train),

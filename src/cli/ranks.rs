@@ -200,7 +200,7 @@ pub fn train(context: &Context, config: &Config, training: Training) -> Result<T
     trained.map_err(|error| with_what_is_left(error, &run_dir))
 }
 
-/// [`rlt::sft::train`] or [`rlt::grpo::train`].
+/// [`rlt::sft::train`], [`rlt::grpo::train`] or [`rlt::grpo::distill`].
 pub type Training = fn(&Config, &Path, &Host) -> Result<Trained>;
 
 /// Ends rank 0's share of work that was dealt: where it came to an end in good order, the others go home.

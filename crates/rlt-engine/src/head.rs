@@ -246,6 +246,116 @@ fn row_divergence(p: &[f32], q: &[f32], p_temperature: f32, q_temperature: f32) 
     )
 }
 
+/// Which way a Kullback-Leibler divergence between a model in training (p) and a fixed one (q) is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kl {
+    /// KL(p || q): the mean is over what the model in training would say.
+    Reverse,
+    /// KL(q || p): over what the fixed one would.
+    Forward,
+}
+
+impl Kl {
+    fn of_row(self, p: (&[f32], f32), q: (&[f32], f32)) -> f32 {
+        match self {
+            Self::Reverse => row_divergence(p.0, q.0, p.1, q.1),
+            Self::Forward => row_divergence(q.0, p.0, q.1, p.1),
+        }
+    }
+}
+
+/// The divergences of [`full_divergence`], the way that `kl` says, and their gradient by p in the same sweep over the chunks; q
+/// is a constant.
+///
+/// `weight(i, divergences)` is called for each chunk with the index of its first row and its divergences (nats), and
+/// returns the derivative of the loss by each. The gradient of p's hidden states is added to `dhidden` (M x D), that of its
+/// output matrix, where it is wanted, to `dw` (V x D). Returns all divergences.
+///
+/// Gradient of a logit of p at weight g: `g / T * p_v (log p_v - log q_v - KL(p || q))` for the reverse divergence,
+/// `g / T * (p_v - q_v)` for the forward one.
+///
+/// # Panics
+/// If the numbers of rows or the vocabularies differ.
+///
+/// # Errors
+/// What `weight` returns.
+pub fn divergence_with_backward<E>(
+    p: Distributions,
+    q: Distributions,
+    kl: Kl,
+    dhidden: &mut Tensor,
+    mut dw: Option<&mut Tensor>,
+    mut weight: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E>,
+) -> Result<Vec<f32>, E> {
+    assert_eq!(p.rows.len(), q.rows.len(), "one distribution of q for each of p");
+    assert_eq!(p.w.vocabulary(), q.w.vocabulary(), "both over one vocabulary");
+    let (n, chunk) = (p.rows.len(), chunk_rows(p.w.vocabulary()));
+    let (p_packed, q_packed) = (p.w.packed(), q.w.packed());
+    let mut all = Vec::with_capacity(n);
+    for first in (0..n).step_by(chunk) {
+        let rows = first..n.min(first + chunk);
+        let h = p.hidden.gather_rows(&p.rows[rows.clone()]);
+        let mut logits = packed_logits(&h, &p_packed);
+        let q_logits = q.logits(rows.clone(), &q_packed);
+        let divergences: Vec<f32> = if let Device::Sizes(sizes) = p.hidden.device() {
+            sizes.did_rows(4 * logits.len());
+            vec![0.0; rows.len()]
+        } else {
+            let of_row = |i| kl.of_row((logits.row(i), p.temperature), (q_logits.row(i), q.temperature));
+            (0..rows.len()).into_par_iter().with_min_len(8).map(of_row).collect()
+        };
+        let g = weight(first, &divergences)?;
+        if p.hidden.device().has_numbers() {
+            let temperatures = (p.temperature, q.temperature);
+            divergence_gradients(&mut logits, &q_logits, temperatures, kl, &divergences, &g);
+        }
+        drop(q_logits);
+        let mut dh = h.beside(rows.len(), h.cols());
+        p.w.arithmetic.nn(&logits, p.w.weight, &mut dh, Output::Replace);
+        dhidden.scatter_add_rows(&p.rows[rows], &dh);
+        if let Some(dw) = dw.as_deref_mut() {
+            p.w.arithmetic.tn(&logits, &h, dw, Output::Accumulate);
+        }
+        all.extend(divergences);
+    }
+    Ok(all)
+}
+
+/// Turns p's logits into their gradients, row `i` at weight `g[i]`.
+fn divergence_gradients(
+    p: &mut Tensor,
+    q: &Tensor,
+    (p_temperature, q_temperature): (f32, f32),
+    kl: Kl,
+    divergences: &[f32],
+    g: &[f32],
+) {
+    let (p_scale, q_scale) = (1.0 / p_temperature, 1.0 / q_temperature);
+    let vocab = p.cols();
+    p.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
+        let (p_sum, q_sum) = (log_sum_exp(row, p_scale), log_sum_exp(q.row(i), q_scale));
+        let (g, divergence) = (g[i] * p_scale, divergences[i]);
+        simd::vectorized(
+            #[inline(always)]
+            || match kl {
+                Kl::Reverse => {
+                    for (x, y) in row.iter_mut().zip(q.row(i)) {
+                        let p_logprob = x.mul_add(p_scale, -p_sum);
+                        let difference = p_logprob - y.mul_add(q_scale, -q_sum);
+                        *x = g * simd::exp(p_logprob) * (difference - divergence);
+                    }
+                }
+                Kl::Forward => {
+                    for (x, y) in row.iter_mut().zip(q.row(i)) {
+                        let p = simd::exp(x.mul_add(p_scale, -p_sum));
+                        *x = g * (p - simd::exp(y.mul_add(q_scale, -q_sum)));
+                    }
+                }
+            },
+        );
+    });
+}
+
 /// Logits (rows x V) of all rows of `hidden`, for parity tests and for sampling.
 pub fn logits(hidden: &Tensor, w: &Tensor) -> Tensor {
     packed_logits(hidden, &OutputMatrix::from(w).packed())

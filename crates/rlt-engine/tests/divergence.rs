@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{product_nt, random, wide};
+use common::{check_gradient, product_nt, random, wide};
 use rlt_engine::Tensor;
-use rlt_engine::head::{Distributions, full_divergence, token_logprobs};
+use rlt_engine::head::{Distributions, Kl, divergence_with_backward, full_divergence, token_logprobs};
 use rlt_engine::random::RandomStream;
 
 /// log softmax(logits / temperature) in f64.
@@ -113,6 +113,77 @@ fn the_sampled_log_ratio_estimates_it_without_bias() {
             full[row]
         );
         assert!(full[row] > 20.0 * standard_error as f32, "row {row}: the test could not fail");
+    }
+}
+
+/// Divergences, the gradient of the hidden states and of the output matrix, at the weight of each row.
+fn backward(p: Distributions, q: Distributions, kl: Kl, weights: &[f32]) -> (Vec<f32>, Tensor, Tensor) {
+    let mut dhidden = Tensor::zeros(p.hidden.rows(), p.hidden.cols());
+    let mut dw = Tensor::zeros(p.w.weight.rows(), p.w.weight.cols());
+    let weight =
+        |first: usize, divergences: &[f32]| Ok::<_, ()>(weights[first..first + divergences.len()].to_vec());
+    let all = divergence_with_backward(p, q, kl, &mut dhidden, Some(&mut dw), weight).unwrap();
+    (all, dhidden, dw)
+}
+
+#[test]
+fn the_gradient_of_a_divergence_by_hand() {
+    // Two tokens. The model says (0.6, 0.4), the teacher (0.5, 0.5): its logits are the hidden state times (1, 0).
+    let (z, ln) = (1.5_f32.ln(), f32::ln);
+    let (h, w) = (Tensor::from_vec(1, 1, vec![z]), Tensor::from_vec(2, 1, vec![1.0, 0.0]));
+    let zero = Tensor::from_vec(1, 1, vec![0.0]);
+    let p = Distributions { hidden: &h, rows: &[0], w: (&w).into(), temperature: 1.0 };
+    let q = Distributions { hidden: &zero, ..p };
+    let near = |a: f32, b: f32| assert!((a - b).abs() < 1e-6, "{a}, by hand {b}");
+    // 0.6 ln 1.2 + 0.4 ln 0.8; by the logit: 0.6 * 0.4 * ln(1.2 / 0.8).
+    let (divergence, dh, _) = backward(p, q, Kl::Reverse, &[2.0]);
+    near(divergence[0], 0.6 * ln(1.2) + 0.4 * ln(0.8));
+    near(dh.to_host()[0], 2.0 * 0.6 * 0.4 * ln(1.5));
+    // -0.5 ln 1.2 - 0.5 ln 0.8; by the logit: 0.6 - 0.5.
+    let (divergence, dh, dw) = backward(p, q, Kl::Forward, &[2.0]);
+    near(divergence[0], -0.5 * ln(1.2) - 0.5 * ln(0.8));
+    near(dh.to_host()[0], 2.0 * 0.1);
+    near(dw.to_host()[0], 2.0 * 0.1 * z);
+    near(dw.to_host()[1], -2.0 * 0.1 * z);
+    // At temperature 2 of both a logit counts half, and says less.
+    let [p, q] = [p, q].map(|d| Distributions { temperature: 2.0, ..d });
+    let share = 1.5_f32.sqrt() / (1.0 + 1.5_f32.sqrt());
+    let (_, dh, _) = backward(p, q, Kl::Forward, &[2.0]);
+    near(dh.to_host()[0], share - 0.5);
+}
+
+#[test]
+fn the_gradient_of_a_divergence_agrees_with_finite_differences() {
+    // Rows repeat, so that what they add to a hidden state adds up; more than one chunk of rows.
+    let (n, vocab, width) = (150, 37, 10);
+    let (h, hq, w, wq) = (random(9, width, 1), random(9, 6, 2), random(vocab, width, 3), random(vocab, 6, 4));
+    let (w, wq) = (scaled(&w, 0.5), scaled(&wq, 0.5));
+    let at: Vec<usize> = (0..n).map(|i| i * 5 % 9).collect();
+    let weights: Vec<f32> = (0..n).map(|i| 0.5 + (i as f32).sin()).collect();
+    let p = Distributions { hidden: &h, rows: &at, w: (&w).into(), temperature: 0.7 };
+    let q = Distributions { hidden: &hq, rows: &at, w: (&wq).into(), temperature: 0.7 };
+    let of_q = rows(&q);
+    for kl in [Kl::Reverse, Kl::Forward] {
+        let (all, dhidden, dw) = backward(p, q, kl, &weights);
+        let exact = if kl == Kl::Reverse { exact(&p, &q) } else { self::exact(&q, &p) };
+        for (ours, exact) in all.iter().zip(&exact) {
+            assert!((f64::from(*ours) - exact).abs() < 1e-6 * exact.max(1.0), "{ours}, exactly {exact}");
+        }
+        let loss = |h: &[f64], w: &[f64]| -> f64 {
+            let logits = product_nt(h, w, width);
+            let of_row = |(i, &row): (usize, &usize)| -> f64 {
+                let of_p = log_softmax(&logits[row * vocab..][..vocab], 0.7);
+                let terms = of_p.iter().zip(&of_q[i]).map(|(p, q)| match kl {
+                    Kl::Reverse => p.exp() * (p - q),
+                    Kl::Forward => q.exp() * (q - p),
+                });
+                f64::from(weights[i]) * terms.sum::<f64>()
+            };
+            at.iter().enumerate().map(of_row).sum()
+        };
+        let (h, w) = (wide(&h), wide(&w));
+        check_gradient("hidden states", &h, |h| loss(h, &w), &dhidden, 2e-4);
+        check_gradient("output matrix", &w, |w| loss(&h, w), &dw, 2e-4);
     }
 }
 

@@ -102,6 +102,15 @@ impl Miniature<'_> {
         Ok(start::grpo(config, &dir.path, self.progress, self.stop)?.model)
     }
 
+    /// `rlt distill`; the folder of the final model.
+    ///
+    /// # Errors
+    /// As [`start::distill`].
+    pub fn distil(&self, config: &Config) -> Result<PathBuf> {
+        let dir = RunDir::open(config)?;
+        Ok(start::distill(config, &dir.path, self.progress, self.stop)?.model)
+    }
+
     /// `rlt explain`: `n` explanations of each row of `config.data` by the model in `config.model.path`.
     ///
     /// # Errors

@@ -25,6 +25,19 @@ pub fn sft(given: &Config, run_dir: &Path, progress: &dyn Progress, stop: &Atomi
     sft::train(given, run_dir, &host(progress, stop))
 }
 
+/// As [`grpo::distill`].
+///
+/// # Errors
+/// As [`grpo::distill`].
+pub fn distill(
+    given: &Config,
+    run_dir: &Path,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) -> Result<Trained> {
+    grpo::distill(given, run_dir, &host(progress, stop))
+}
+
 /// As [`grpo::train`].
 ///
 /// # Errors

@@ -236,6 +236,8 @@ metrics! { OF_REWARDS:
 
 metrics! { OF_UPDATES:
     KL_TO_REFERENCE = "kl_to_reference", Nats, "Divergence from the reference model a token (k3), where there is one.";
+    DIVERGENCE = "divergence", Nats,
+        "Distillation: divergence between the model and the teacher that is told the solution, mean over tokens, then completions.";
     CLIPPED_SHARE = "clipped_share", Share, "Tokens whose ratio of new to old probability a bound holds.";
     LOG_RATIO_MAX = "log_ratio_max", Nats,
         "Largest distance of a token's log-probability from the one recorded while sampling.";

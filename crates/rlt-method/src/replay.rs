@@ -19,7 +19,7 @@ use crate::{grpo, sft};
 /// What a failed batch came to when it was computed again.
 #[derive(Debug, Serialize)]
 pub struct Replay {
-    /// `sft` or `grpo`.
+    /// `sft`, `grpo` or `distill`.
     pub work: String,
     /// The step that failed.
     pub step: u64,
@@ -62,7 +62,7 @@ impl Replay {
         let folder = file.parent().unwrap_or(Path::new("."));
         let (mut weights, time, lanes) = weights(&batch, folder)?;
         let mut sequences = log_probabilities(&batch, &weights)?;
-        if batch.work == "grpo" {
+        if batch.work != "sft" {
             let rewards = grpo::rewards_again(&weights, &batch, folder, time)?;
             for (sequence, reward) in sequences.iter_mut().zip(rewards) {
                 match reward {
@@ -71,7 +71,7 @@ impl Replay {
                 }
             }
         }
-        let learn_again = if batch.work == "grpo" { grpo::learn_again } else { sft::learn_again };
+        let learn_again = if batch.work != "sft" { grpo::learn_again } else { sft::learn_again };
         let gradient_norm = learn_again(&mut weights, &batch, lanes).map_err(|error| error.to_string());
         let FailedBatch { work, step, error, .. } = batch;
         Ok(Self { work, step, error, sequences, gradient_norm })
@@ -106,7 +106,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime,
     let RestoredRun { state, decoder, reference } = restored;
     let time = state.template_time.unwrap_or_else(TemplateTime::of_this_process);
     let mut weights = Weights { decoder, optimizer, reference };
-    if batch.work == "grpo" {
+    if batch.work != "sft" {
         grpo::begin_reference(
             &mut weights,
             config,
@@ -120,7 +120,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime,
 
 /// Every sequence with its log-probabilities, each group on its own.
 fn log_probabilities(batch: &FailedBatch, weights: &Weights) -> Result<Vec<Sequence>> {
-    let temperature = if batch.work == "grpo" { batch.config.sampling.temperature } else { 1.0 };
+    let temperature = if batch.work != "sft" { batch.config.sampling.temperature } else { 1.0 };
     let mut sequences = Vec::new();
     for group in &batch.groups {
         let scoring = [group.to_scoring()];

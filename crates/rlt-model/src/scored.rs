@@ -35,6 +35,16 @@ impl<'a> ScoredStates<'a> {
         OutputMatrix { weight: &self.w, arithmetic: self.arithmetic }
     }
 
+    /// How many scored tokens there are.
+    pub fn n(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// What the model would have said before the scored tokens `rows`.
+    pub(crate) fn distributions<'s>(&'s self, rows: &'s [usize], temperature: f32) -> Distributions<'s> {
+        Distributions { hidden: &self.hidden, rows, w: self.output_matrix(), temperature }
+    }
+
     /// Log-probability (nats) of every scored token at `temperature`, in order.
     pub fn logprobs(&self, temperature: f32) -> Vec<f32> {
         let all: Vec<usize> = (0..self.targets.len()).collect();
@@ -57,13 +67,8 @@ impl<'a> ScoredStates<'a> {
     ) -> Vec<f32> {
         let [rows, other_rows] =
             [rows, other_rows].map(|rows| rows.iter().cloned().flatten().collect::<Vec<_>>());
-        let p = Distributions { hidden: &self.hidden, rows: &rows, w: self.output_matrix(), temperature };
-        let q = Distributions {
-            hidden: &other.hidden,
-            rows: &other_rows,
-            w: other.output_matrix(),
-            temperature: other_temperature,
-        };
+        let (p, q) =
+            (self.distributions(&rows, temperature), other.distributions(&other_rows, other_temperature));
         rayon::scope(|_| head::full_divergence(p, q))
     }
 }

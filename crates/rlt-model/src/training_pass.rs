@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rlt_engine::attention::{Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed_backward, scale};
 use rlt_engine::geglu::geglu_backward;
+use rlt_engine::head::{Distributions, Kl};
 use rlt_engine::matmul::add_bias_backward;
 use rlt_engine::norm::{head_norm_backward, rms_norm, rms_norm_again, rms_norm_backward};
 use rlt_engine::rope::{Rotation, rotate};
@@ -17,6 +18,7 @@ use crate::decoder::{Decoder, RopeTables};
 use crate::gradients::{BlockGradients, Gradients};
 use crate::packed_block::{AfterFeedForward, BareAddition, BeforeAttention, PackedBlock};
 use crate::parameters::{BlockParameters, BlockWeight};
+use crate::scored::ScoredStates;
 use crate::shared::Piece;
 
 /// What the backward pass needs of one block.
@@ -314,6 +316,43 @@ impl Decoder {
             self.train_head_and_blocks(batch, activations, temperature, grads, |first, logprobs| {
                 Ok(derivatives[first..first + logprobs.len()].to_vec())
             })
+        })
+    }
+
+    /// As [`Self::train_micro_batch`], where the loss is made of the divergences, the way that `kl` says, between what this model
+    /// and a teacher would say before every scored token, over the whole vocabulary: `teacher` holds the teacher's states before
+    /// the same tokens in the same order, whatever stands before these in its own sequences. Both are taken at `temperature`.
+    /// `weight` gets the divergences (nats) in the place of log-probabilities, and they are returned.
+    ///
+    /// # Panics
+    /// When the teacher has another number of scored tokens, or another vocabulary.
+    ///
+    /// # Errors
+    /// What `weight` returns; `grads` is then incomplete.
+    pub fn train_divergence_micro_batch<E: Send>(
+        &self,
+        batch: &PackedBatch,
+        teacher: &ScoredStates,
+        kl: Kl,
+        temperature: f32,
+        keep: Keep,
+        grads: &mut Gradients,
+        weight: impl FnMut(usize, &[f32]) -> Result<Vec<f32>, E> + Send,
+    ) -> Result<Vec<f32>, E> {
+        rayon::scope(|_| {
+            let activations = self.forward(batch, keep);
+            let mut dhidden = Tensor::zeros_on(self.device(), batch.n_rows(), self.config().hidden_size);
+            let head_weight = self.head_weight();
+            let w = self.output_matrix(&head_weight);
+            let p = Distributions { hidden: &activations.hidden, rows: &batch.rows, w, temperature };
+            let all: Vec<usize> = (0..teacher.n()).collect();
+            let q = teacher.distributions(&all, temperature);
+            let divergences =
+                head::divergence_with_backward(p, q, kl, &mut dhidden, grads.head_mut(), weight)?;
+            drop(head_weight);
+            grads.done_with(Piece::Head);
+            self.backward(batch, activations, &dhidden, grads);
+            Ok(divergences)
         })
     }
 

@@ -127,6 +127,14 @@ const CHART_SECTIONS: [(&str, &[Chart]); 5] = [
                 smoothed: true,
             },
             Chart {
+                title: "Divergence from the teacher",
+                caption: "From what the teacher would say that is told the solution, nats a token. It is the loss.",
+                metric: metrics::DIVERGENCE,
+                bands: &[],
+                axis: Axis::Positive,
+                smoothed: true,
+            },
+            Chart {
                 title: "Loss",
                 caption: "Mean negative log-probability of the target tokens, nats.",
                 metric: metrics::LOSS,

@@ -210,6 +210,11 @@ fn headline(files: &RunFiles, kind: RunKind) -> Vec<Figure> {
             ("Format rate", metrics::FORMAT_RATE, percent),
             ("Completion tokens", metrics::COMPLETION_TOKENS_MEAN, compact),
         ],
+        RunKind::Distillation => &[
+            ("Divergence", metrics::DIVERGENCE, compact),
+            ("Accuracy", metrics::ACCURACY, percent),
+            ("Completion tokens", metrics::COMPLETION_TOKENS_MEAN, compact),
+        ],
         RunKind::Demo | RunKind::Rlt => &[
             ("Reward", metrics::REWARD.mean, compact),
             ("Solution log-prob", metrics::SOLUTION_LOGPROB_MEAN, compact),

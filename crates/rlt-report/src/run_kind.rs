@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::run_files::RunFiles;
-use rlt_method::metrics::{Metric, R_SS, REWARD};
+use rlt_method::metrics::{DIVERGENCE, Metric, R_SS, REWARD};
 
 /// What the run was: decides the opening words.
 #[derive(Clone, Copy, PartialEq, Serialize)]
@@ -12,6 +12,7 @@ pub(super) enum RunKind {
     Demo,
     Rlt,
     Correctness,
+    Distillation,
     Sft,
     Evaluation,
 }
@@ -23,6 +24,8 @@ impl RunKind {
             Self::Demo
         } else if logged(R_SS.mean) {
             Self::Rlt
+        } else if logged(DIVERGENCE) {
+            Self::Distillation
         } else if logged(REWARD.mean) {
             Self::Correctness
         } else if files.metrics.is_empty() {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::work::{SeedWork, StageKind};
 use crate::worlds::lexicon::write_model_folder;
 use crate::worlds::{DatasetFiles, ModelShape, World, WorldContent};
 use rlt_method::config::Config;
+use rlt_method::dataset::{JsonlWriter, read_questions};
 use rlt_method::error::Result;
 use rlt_method::evaluate::metrics::mean;
 use rlt_method::evaluate::task::Task;
@@ -16,6 +18,7 @@ use rlt_method::evaluate::{QuestionRecord, write_report};
 const BASE: &str = include_str!("../../../../configs/demo/base.toml");
 const TEACHER_SFT: &str = include_str!("../../../../configs/demo/teacher_sft.toml");
 pub(super) const RLT: &str = include_str!("../../../../configs/demo/rlt.toml");
+const DISTILL: &str = include_str!("../../../../configs/demo/distill.toml");
 const STUDENT: &str = include_str!("../../../../configs/demo/student.toml");
 const CORRECTNESS: &str = include_str!("../../../../configs/reproduce/correctness.toml");
 
@@ -70,6 +73,9 @@ impl Start {
         }
     }
 }
+
+/// Textbook rows from which a base model learns to read a solution that it is told, half of them without one.
+const TOLD_ROWS: usize = 6000;
 
 /// The scarce start reads one row in this many.
 const SCARCE_PART: usize = 3;
@@ -197,6 +203,48 @@ impl SeedWork<'_> {
         config.eval.max_rows = self.scale.watched_questions;
         files.questions_heldout.clone_into(&mut config.eval.data);
         self.trained(StageKind::Rl, &config)
+    }
+
+    /// A base model that can read a solution: it has learnt a part of its textbook again, every other row with the solution in
+    /// the question as on-policy distillation puts it there. A language model of any size can do so without.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn told_base(&self) -> Result<PathBuf> {
+        let (base, textbook) = (self.base(Start::Usual)?, self.market()?.textbook);
+        let told = self.miniature.config("told", DISTILL, &[], &base, &textbook)?.distill.told;
+        let n = TOLD_ROWS.min(self.scale.market.textbook);
+        self.stage(StageKind::Rows, "told-rows", &format!("{n} rows, {told}"), |folder| {
+            let mut data = self.miniature.config("told", STUDENT, &[], &base, &textbook)?.data;
+            data.max_rows = n;
+            let mut out = JsonlWriter::create(&folder.join("told.jsonl"))?;
+            for (i, row) in read_questions(&data)?.into_iter().enumerate() {
+                let question = match i % 2 {
+                    0 => row.question,
+                    _ => told.replace("{question}", &row.question).replace("{solution}", &row.solution),
+                };
+                out.write(&json!({
+                    "question": question, "solution": row.solution, "reasoning_trace": row.reasoning_trace,
+                }))?;
+            }
+            out.finish()
+        })?;
+        self.student("told-base", &base, &self.at("told-rows").join("told.jsonl"), &["sft.epochs=1".into()])
+    }
+
+    /// That model after on-policy distillation from itself, told the solutions: as many steps of as many completions as a
+    /// teacher's RL has.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn distilled_on_policy(&self) -> Result<PathBuf> {
+        let (size, model) = (self.rl_size(self.scale.rl_steps), self.told_base()?);
+        let questions = self.market()?.questions_train;
+        let config = self.miniature.config("on-policy", DISTILL, &size, &model, &questions)?;
+        self.stage(StageKind::Rl, "on-policy", &config.to_toml()?, |_| {
+            self.miniature.distil(&config).map(drop)
+        })?;
+        Ok(config.run_dir.join("model"))
     }
 
     /// The conventional teacher: the base model after as many steps on right answers as the RLT teacher has on its

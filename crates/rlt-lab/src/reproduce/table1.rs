@@ -28,6 +28,10 @@ pub enum TraceSource {
     Rlt,
     /// Nothing but complete explanations: what no teacher can beat.
     Perfect,
+    /// No traces, but a part of the textbook again, half of it with the solution told: where on-policy distillation begins.
+    Told,
+    /// No traces: its own answers, by what it would have said if it were told the solution.
+    OnPolicy,
 }
 
 impl TraceSource {
@@ -41,6 +45,8 @@ impl TraceSource {
             Self::ConventionalRight => "conventional teacher, right ones",
             Self::Rlt => "RLT teacher",
             Self::Perfect => "complete explanations (bound)",
+            Self::Told => "nothing (base that can read a solution)",
+            Self::OnPolicy => "itself, told the solution (on-policy distillation)",
         }
     }
 
@@ -54,6 +60,8 @@ impl TraceSource {
             Self::ConventionalRight => "conventional-right",
             Self::Rlt => "rlt",
             Self::Perfect => "perfect",
+            Self::Told => "told-base",
+            Self::OnPolicy => "on-policy",
         }
     }
 }
@@ -84,9 +92,13 @@ impl TraceSet {
     }
 
     fn sources(self) -> &'static [TraceSource] {
-        use TraceSource::{Conventional, ConventionalRight, Nothing, Perfect, PreRl, Rlt, Textbook};
+        use TraceSource::{
+            Conventional, ConventionalRight, Nothing, OnPolicy, Perfect, PreRl, Rlt, Textbook, Told,
+        };
         match self {
-            Self::Full => &[Nothing, Textbook, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
+            Self::Full => {
+                &[Nothing, Textbook, PreRl, Conventional, ConventionalRight, Rlt, Perfect, Told, OnPolicy]
+            }
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Larger => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Scarce => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
@@ -100,9 +112,9 @@ pub struct Table1Student {
     set: TraceSet,
     source: TraceSource,
     answers: Answers,
-    /// Traces it learnt from.
+    /// Traces it learnt from; its own completions where it learnt on-policy.
     n_traces: usize,
-    /// Share of them that show every step and are right; none for the base model.
+    /// Share of them that show every step and are right; none where there are no traces.
     complete: Option<f64>,
 }
 
@@ -130,8 +142,21 @@ pub fn student(
         let answers = work.market_answers(&own, &base)?;
         return Ok((base, own, Table1Student { set, source, answers, n_traces: 0, complete: None }));
     }
+    if let TraceSource::Told | TraceSource::OnPolicy = source {
+        let (model, n_traces) = if source == TraceSource::Told {
+            (work.told_base()?, 0)
+        } else {
+            let scale = work.scale;
+            (work.distilled_on_policy()?, scale.rl_steps * scale.questions_per_step * scale.group_size)
+        };
+        let answers = work.market_answers(source.name(), &model)?;
+        let row = Table1Student { set, source, answers, n_traces, complete: None };
+        return Ok((model, source.name().into(), row));
+    }
     let (rows, traces) = match source {
-        TraceSource::Nothing | TraceSource::Perfect => (files.questions_train.clone(), work.perfect_traces()),
+        TraceSource::Nothing | TraceSource::Told | TraceSource::OnPolicy | TraceSource::Perfect => {
+            (files.questions_train.clone(), work.perfect_traces())
+        }
         TraceSource::Textbook => work.textbook_traces()?,
         TraceSource::PreRl => work.market_traces(&start.named("traces-pre-rl"), &work.teacher(start)?)?,
         TraceSource::Rlt => work.market_traces(&start.named("traces-rlt"), &work.rlt_teacher(start)?)?,
@@ -247,7 +272,9 @@ pub fn section(seeds: &[(u64, Vec<Table1Student>)]) -> Section {
         story: "The same training questions are explained by different sources; a student of each starts from the \
                 same base model and answers held-out questions. The conventional teacher was trained, in as many \
                 steps of as many completions as the RLT teacher, to answer rightly; its traces are its own answers, \
-                raw or without the wrong ones. \"Complete\" is the share of traces that show every step, all right."
+                raw or without the wrong ones. On-policy distillation has no traces: a base model that has learnt to read a \
+                solution answers the questions itself, in as many steps of as many completions, and learns at every token \
+                what it would have said if it were told. \"Complete\" is the share of traces that show every step, all right."
             .into(),
         paper: paper(),
         tried: "The first version had the usual base model only, which answers half of its questions and \
@@ -279,6 +306,7 @@ fn findings(pooled: &[(TraceSet, TraceSource, PooledAccuracy)]) -> Vec<Finding> 
                 "RLT traces beat the post-processed ones of a conventional teacher",
             ),
             (TraceSource::Textbook, "RLT traces beat curated ones"),
+            (TraceSource::OnPolicy, "RLT traces beat on-policy distillation of as many completions"),
         ] {
             let Some(other) = of(set, source) else { continue };
             findings.push(Finding::new(

@@ -8,6 +8,7 @@
 mod answer_rule;
 mod bounds;
 mod derived;
+mod distill;
 mod grpo;
 mod load;
 mod memory;
@@ -22,6 +23,7 @@ mod validate;
 mod world;
 
 pub use answer_rule::*;
+pub use distill::*;
 pub use grpo::*;
 pub use memory::*;
 pub use reference::*;

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerRule, CheckpointConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig, RolloutConfig,
-    ServerConfig, TrainConfig, WorldConfig,
+    AnswerRule, CheckpointConfig, DistillConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig,
+    RolloutConfig, ServerConfig, TrainConfig, WorldConfig,
 };
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
@@ -47,6 +47,8 @@ pub struct Config {
     pub sft: SftConfig,
     /// Reinforcement learning: GRPO and its relatives.
     pub grpo: GrpoConfig,
+    /// On-policy distillation from a teacher that is told the solution (`rlt distill`; `[grpo]` says how much of it).
+    pub distill: DistillConfig,
     /// What both kinds of training share.
     pub train: TrainConfig,
     /// The optimizer and its schedule.

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use super::sample::{Group, Sample, Verdict, text_ids};
 use super::update::Update;
 use crate::metrics::{
-    ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, EXPLANATION_VALUE_MEAN, FORMAT_RATE, GENERATE_S,
-    GENERATE_TOKENS_PER_S, GRAD_NORM, KL_MAX, KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE, LEARNING_RATE,
-    LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, Metric, R_KL, R_SS, REPEATED_NGRAM_SHARE_MEAN, REWARD,
-    REWARD_NO_ENTROPY_MEAN, SCORE_S, SCORE_TOKENS_PER_S, SOLUTION_LOGPROB_MEAN, SOLUTION_LOGPROB_MIN,
+    ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, DIVERGENCE, EXPLANATION_VALUE_MEAN, FORMAT_RATE,
+    GENERATE_S, GENERATE_TOKENS_PER_S, GRAD_NORM, KL_MAX, KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE,
+    LEARNING_RATE, LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, Metric, R_KL, R_SS, REPEATED_NGRAM_SHARE_MEAN,
+    REWARD, REWARD_NO_ENTROPY_MEAN, SCORE_S, SCORE_TOKENS_PER_S, SOLUTION_LOGPROB_MEAN, SOLUTION_LOGPROB_MIN,
     SOLUTION_OVERLAP_MEAN, THINK_TOKENS_MEAN, TOKENS_PER_S, TRUNCATED_RATE, UNSCORABLE, UPDATE_S,
     UPDATE_TOKENS_PER_S, ZERO_VARIANCE_GROUPS, put_reward_part,
 };
@@ -77,6 +77,14 @@ impl Update {
     /// Metrics of the update; of several optimizer steps the means, and the largest log-ratio.
     pub(super) fn describe(&self) -> Map<String, Value> {
         let mut metrics = Map::new();
+        GRAD_NORM.put_mean(&mut metrics, &self.grad_norms);
+        if let Some(learning_rate) = self.learning_rate {
+            LEARNING_RATE.put(&mut metrics, learning_rate);
+        }
+        if let Some(divergence) = self.divergence {
+            DIVERGENCE.put(&mut metrics, divergence);
+            return metrics;
+        }
         let losses: Vec<f64> = self.losses.iter().map(|loss| loss.loss).collect();
         LOSS.put_mean(&mut metrics, &losses);
         let kl: Vec<f64> = self.losses.iter().filter_map(|loss| loss.kl_to_reference).collect();
@@ -85,10 +93,6 @@ impl Update {
         CLIPPED_SHARE.put_mean(&mut metrics, &clipped);
         let log_ratio = self.losses.iter().map(|loss| loss.log_ratio_max).fold(0.0, f64::max);
         LOG_RATIO_MAX.put(&mut metrics, log_ratio);
-        GRAD_NORM.put_mean(&mut metrics, &self.grad_norms);
-        if let Some(learning_rate) = self.learning_rate {
-            LEARNING_RATE.put(&mut metrics, learning_rate);
-        }
         if let Some(penalty) = self.kl_penalty {
             KL_PENALTY_MEAN.put(&mut metrics, penalty);
         }
@@ -152,8 +156,10 @@ pub(super) fn sample_rows(
             ("completion".to_owned(), text.as_str().into()),
             ("finish".to_owned(), if sample.is_truncated() { "length" } else { "stop" }.into()),
             ("reward".to_owned(), verdict.reward.into()),
-            ("advantage".to_owned(), advantages[group * group_size + index].into()),
         ]);
+        if let Some(&advantage) = advantages.get(group * group_size + index) {
+            columns.insert("advantage".into(), advantage.into());
+        }
         if !verdict.parts.is_empty() {
             let rewards = verdict.parts.iter().map(|(name, value)| (name.to_string(), (*value).into()));
             columns.insert("rewards".into(), Value::Object(rewards.collect()));

@@ -5,11 +5,13 @@
 //! - [`train`]: the loop; `step`: a step, top to bottom; `setup`: what it works with;
 //! - `sample`: a completion on its way through a step; `rollout`: which groups a step learns from;
 //! - `reward`: what a reward is; `rewards/`: those that there are, a file each;
+//! - `told`: what the teacher of a distillation is asked; `distill`: its gradient;
 //! - `update`: what a batch does to the weights; `gradient`: the gradient of one optimizer step; `reference`: the
 //!   reference model;
 //! - `evaluate`: the reward on held-out questions; `metrics`: what a step says about itself; `mismatch`: how far
 //!   whoever draws is from the policy; `replay`: a failed step again.
 
+mod distill;
 mod evaluate;
 mod gradient;
 mod metrics;
@@ -25,6 +27,7 @@ mod setup;
 mod step;
 #[cfg(test)]
 mod tests;
+mod told;
 mod train;
 mod update;
 
@@ -33,5 +36,5 @@ pub(crate) use reference::{begin_reference, settle_reference, sync_reference};
 pub(crate) use replay::{learn_again, rewards_again};
 pub(crate) use rewards::teacher_was_recorded;
 pub(crate) use sample::{Group, Question, certain_group};
-pub use train::train;
+pub use train::{distill, train};
 pub(crate) use update::Learner;

@@ -9,6 +9,7 @@ use rlt_model::generate::{Completion, Finish};
 use super::reward::{Answered, StepContext};
 use super::rewards;
 use super::sample::{Group, Question, Sample, Verdict};
+use super::told::WORK;
 use super::update::Learner;
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
@@ -54,7 +55,11 @@ pub(crate) fn rewards_again(
             path: config.data.path.clone(),
             what: format!("no longer has {}, which the failed batch is of", group.name),
         })?;
-        let question = Question { row: row.clone(), prompt: group.prefix.clone().into() };
+        let question = Question {
+            row: row.clone(),
+            prompt: group.prefix.clone().into(),
+            told: group.told.clone().into(),
+        };
         for completion in completions(group) {
             let answered = Answered { question: &question, completions: &[completion] };
             let verdicts = rewards::verdicts(&*reward, &context, &[answered]);
@@ -76,10 +81,11 @@ pub(crate) fn rewards_again(
 /// # Errors
 /// As the step that it was kept from; [`Error::Failed`] when it did not get as far as this.
 pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lanes) -> Result<f64> {
-    // Learning asks for a question's name and prompt only.
+    // Learning asks for a question's name and prompts only.
     let question = |group: &FailedGroup| Question {
         row: QuestionRow { row: group.row, ..QuestionRow::default() },
         prompt: group.prefix.clone().into(),
+        told: group.told.clone().into(),
     };
     let questions: Vec<Question> = batch.groups.iter().map(question).collect();
     let groups = batch.groups.iter().zip(&questions);
@@ -89,6 +95,7 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lan
     let groups: Vec<&Group> = groups.iter().collect();
     let mut gradients = GradientSum::new(&weights.decoder, lanes.count());
     let learner = Learner::new(&batch.config, lanes);
+    let learner = if batch.work == WORK { learner.distilling(&batch.config) } else { learner };
     let update = learner.learn(batch.step, &groups, weights, &mut gradients, Stop::never())?;
     Ok(update.grad_norms.first().copied().unwrap_or(0.0))
 }

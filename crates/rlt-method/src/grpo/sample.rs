@@ -17,6 +17,8 @@ pub(crate) struct Question {
     pub row: QuestionRow,
     /// What completions are sampled after.
     pub prompt: TokenIds,
+    /// What a teacher reads them behind that is told the solution; empty outside distillation.
+    pub told: TokenIds,
 }
 
 impl Question {
@@ -148,6 +150,7 @@ pub(super) fn failed_group<'a>(
     let continuations = completions.clone().map(|completion| Continuation::whole(completion.ids.clone()));
     let group = ScoringGroup { prefix: question.prompt.clone(), continuations: continuations.collect() };
     let mut failed = FailedGroup::of(&question.name(), question.row.row, &group);
+    failed.told = question.told.to_vec();
     for (kept, completion) in failed.continuations.iter_mut().zip(completions) {
         let finite = |&logprob: &f32| logprob.is_finite().then_some(logprob);
         kept.sampled_logprobs = completion.logprobs.iter().map(finite).collect();
@@ -174,7 +177,7 @@ pub(super) mod tests {
 
     /// The question of row 1.
     pub(in crate::grpo) fn question() -> Question {
-        Question { row: row("What is 2 + 2?", "4"), prompt: [5, 6].into() }
+        Question { row: row("What is 2 + 2?", "4"), prompt: [5, 6].into(), told: TokenIds::default() }
     }
 
     /// A row 1.

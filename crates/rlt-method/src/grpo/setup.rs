@@ -11,6 +11,7 @@ use super::questions::questions;
 use super::reward::{Reward, StepContext};
 use super::rewards;
 use super::sample::Question;
+use super::told::{Told, WORK};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model_files::{Deciding, ModelFiles};
@@ -31,16 +32,19 @@ pub(super) struct Setup<'a> {
     pub reward: Box<dyn Reward>,
     pub questions: Vec<Question>,
     pub held_out: Option<HeldOut>,
+    /// What the run is called in its files.
+    work: &'static str,
     time: TemplateTime,
 }
 
 impl<'a> Setup<'a> {
-    /// Reads it; templates tell `time`.
+    /// Reads it; templates tell `time`. `told` is what a teacher is told, in distillation.
     ///
     /// # Errors
     /// What files and rows report.
     pub fn load(
         config: &'a Config,
+        told: Option<&Told>,
         time: TemplateTime,
         ranks: &Ranks,
         progress: &dyn Progress,
@@ -53,15 +57,16 @@ impl<'a> Setup<'a> {
             progress.warn(&warning);
         }
         let model = ModelConfig::from_dir(&config.model.path)?;
-        let all = questions(config, &model, &style, &chat, &*reward, progress)?;
+        let all = questions(config, &model, &style, &chat, &*reward, told, progress)?;
         let held_out = match config.on_held_out_rows() {
             Some(config) => {
-                let rows = questions(&config, &model, &style, &chat, &*reward, progress)?;
+                let rows = questions(&config, &model, &style, &chat, &*reward, None, progress)?;
                 Some(HeldOut::of(rows, config.eval.samples))
             }
             None => None,
         };
-        Ok(Self { config, style, chat, reward, questions: all, held_out, time })
+        let work = if told.is_some() { WORK } else { "grpo" };
+        Ok(Self { config, style, chat, reward, questions: all, held_out, work, time })
     }
 
     /// The date that the run's prompts depend on, if they do.
@@ -98,7 +103,7 @@ impl<'a> Setup<'a> {
     /// What the files report.
     pub fn inputs(&self, given: &Config, progress: &dyn Progress) -> Result<Inputs> {
         let config = self.config;
-        let of_path = Inputs::of("grpo", given, config, progress)?;
+        let of_path = Inputs::of(self.work, given, config, progress)?;
         let files = |folder: &PathBuf| match &of_path.model {
             Some(known) if *folder == config.model.path && !config.model.from_scratch => Ok(known.clone()),
             _ if folder.as_os_str().is_empty() => Ok(ModelFiles::default()),
@@ -114,6 +119,9 @@ impl<'a> Setup<'a> {
         let mut answers = Checksum::default();
         for question in &self.questions {
             question.add_texts(&mut answers);
+            if !question.told.is_empty() {
+                answers.add_ids(&question.told);
+            }
         }
         Ok(Inputs {
             rows: Some(RowsSum::of_ids(self.questions.iter().map(|question| &*question.prompt))),

@@ -1,5 +1,6 @@
 //! The gradient of an update against the plain one, for every objective and whatever composes with it.
 
+mod distill;
 mod parity;
 
 use std::iter;
@@ -8,6 +9,7 @@ use rlt_engine::Tensor;
 use rlt_model::adapter::{Adapter, LoraSettings, Target};
 use rlt_model::batch::{PackedBatch, ScoringGroup};
 use rlt_model::generate::{Completion, Finish};
+use rlt_model::ids::TokenIds;
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
@@ -114,8 +116,11 @@ fn sampled(policy: &Decoder, temperature: f32) -> Vec<Group<'static>> {
             Sample { completion, behaviour: Vec::new(), verdict: Verdict { reward, ..Verdict::default() } }
         });
         let samples = samples.collect();
-        let question =
-            Question { row: QuestionRow { row: group + 8, ..QuestionRow::default() }, prompt: prompt.into() };
+        let question = Question {
+            row: QuestionRow { row: group + 8, ..QuestionRow::default() },
+            prompt: prompt.into(),
+            told: TokenIds::default(),
+        };
         Group { question: Box::leak(Box::new(question)), samples }
     });
     groups.collect()

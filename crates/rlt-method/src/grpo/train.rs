@@ -23,11 +23,12 @@ use rlt_model::tokenizer::Tokenizer;
 use super::reference::{begin_reference, settle_reference};
 use super::setup::Setup;
 use super::step::Trainer;
+use super::told::Told;
 use super::update::Learner;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::ranks::{Ranks, agree};
+use crate::ranks::{Holding, Ranks, agree};
 use crate::run_dir::SERVED;
 use crate::sampler::{OwnEngine, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
@@ -43,12 +44,32 @@ use crate::training::{Earlier, Ending, EpochOrder, GradientSum, Host, Run, Train
 /// [`crate::Error::NonFinite`] naming step, row and sample, [`crate::Error::Interrupted`] after it.
 pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
     given.validate_for_grpo()?;
+    run(given, None, run_dir, host)
+}
+
+/// Distils on-policy what `given.model.path` knows where it is told the solution into what it says where it is not
+/// (`[distill]`; the file `distill.rs` has the loss). Everything else is as in [`train`].
+///
+/// # Errors
+/// As [`train`]; [`Error::Usage`] for settings that would have no effect, and for weights in shares.
+pub fn distill(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
+    let given = given.for_distillation()?;
+    if matches!(given.memory.holding(&host.ranks), Holding::Shared(_)) {
+        return Err(Error::Usage(
+            "memory.weights=sharded does not go with distillation: two models take part in every pass; hold weights whole"
+                .into(),
+        ));
+    }
+    run(&given, Some(&Told::of(&given.distill)), run_dir, host)
+}
+
+fn run(given: &Config, told: Option<&Told>, run_dir: &Path, host: &Host) -> Result<Trained> {
     let host = &host.of_rank();
     let &Host { progress, stop, ref ranks, .. } = host;
     let config = &host.supply(given, run_dir, WorldRows::Questions)?;
     let served = agree(ranks, find_servers(config, ranks, progress))?;
     let earlier = Earlier::find(run_dir, host)?;
-    let setup = agree(ranks, Setup::load(config, earlier.template_time(), ranks, progress))?;
+    let setup = agree(ranks, Setup::load(config, told, earlier.template_time(), ranks, progress))?;
 
     let (run, mut weights) = Run::begin(
         config,
@@ -74,13 +95,15 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
 
     progress.start("train", config.grpo.steps as u64 - run.steps_done(), "steps");
     let lanes = run.lanes().clone();
+    let learner = Learner::new(config, lanes.clone());
+    let learner = if told.is_some() { learner.distilling(config) } else { learner };
     let mut trainer = Trainer {
         setup: &setup,
         run,
         engine,
         order: EpochOrder::new(config.seed, setup.questions.len()),
         gradients: GradientSum::new(&weights.decoder, lanes.n_own()),
-        learner: Learner::new(config, lanes),
+        learner,
         weights,
         n_retries: 0,
         stop,

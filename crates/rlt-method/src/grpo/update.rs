@@ -1,9 +1,11 @@
 //! What a batch of completions does to the weights: reference log-probabilities, advantages, then the optimizer
 //! steps, `grpo.epochs` passes of `grpo.minibatches` each.
 
+use rlt_engine::head::Kl;
 use rlt_model::Stop;
 use rlt_model::training_pass::Keep;
 
+use super::distill::Distillation;
 use super::gradient::{Batch, LaneOfBatch, LossInput, StepLoss};
 use super::sample::{Group, Sample};
 use crate::config::{Config, KlToReference, ObjectiveSettings};
@@ -29,12 +31,14 @@ pub(crate) struct Learner {
     lanes: SharedLanes,
     /// What to keep between the passes of a micro-batch.
     pub keep: Keep,
+    /// The loss of a distillation, which takes the place of the objective.
+    distilled: Option<Kl>,
 }
 
 /// What learning from a batch came to.
 #[derive(Debug, Clone)]
 pub(crate) struct Update {
-    /// One a completion, group by group.
+    /// One a completion, group by group; none in distillation.
     pub advantages: Vec<f32>,
     /// One an optimizer step.
     pub losses: Vec<StepLoss>,
@@ -46,6 +50,8 @@ pub(crate) struct Update {
     pub masked: usize,
     /// Mean of what [`KlToReference::K1`] took from the rewards.
     pub kl_penalty: Option<f64>,
+    /// The loss of a distillation, which has neither advantages nor an objective.
+    pub divergence: Option<f64>,
 }
 
 impl Learner {
@@ -60,7 +66,14 @@ impl Learner {
             tokens_per_microbatch: config.grpo.tokens_per_microbatch,
             lanes: lanes.into(),
             keep: config.memory.recompute.into(),
+            distilled: None,
         }
+    }
+
+    /// One that learns from the divergence between the policy and the reference model, which is told the solution.
+    #[must_use]
+    pub fn distilling(self, config: &Config) -> Self {
+        Self { distilled: Some(config.distill.divergence.into()), ..self }
     }
 
     /// Learns from the groups of a step, all of the same size, which all ranks have. `gradients` is where they are summed. `stop` is looked
@@ -78,6 +91,9 @@ impl Learner {
         gradients: &mut GradientSum,
         stop: Stop,
     ) -> Result<Update> {
+        if let Some(divergence) = self.distilled {
+            return self.distil(step, groups, weights, gradients, divergence, stop);
+        }
         let reference = self.reference_logprobs(groups, weights, stop)?;
         let reference_of = |completion: usize| reference.get(completion).map(Vec::as_slice);
         let samples = || groups.iter().flat_map(|group| &group.samples);
@@ -112,6 +128,7 @@ impl Learner {
             learning_rate: None,
             masked,
             kl_penalty,
+            divergence: None,
         };
         let per_step = groups.len().div_ceil(self.minibatches);
         for (minibatch, part) in (0..self.epochs).flat_map(|_| groups.chunks(per_step).enumerate()) {
@@ -150,6 +167,40 @@ impl Learner {
             update.learning_rate = Some(done.learning_rate);
         }
         Ok(update)
+    }
+
+    fn distil(
+        &self,
+        step: u64,
+        groups: &[&Group],
+        weights: &mut Weights,
+        gradients: &mut GradientSum,
+        divergence: Kl,
+        stop: Stop,
+    ) -> Result<Update> {
+        let teacher =
+            weights.reference.as_ref().ok_or_else(|| Error::Failed("there is no teacher".into()))?;
+        let batch = Distillation {
+            step,
+            groups,
+            divergence,
+            teacher,
+            temperature: self.temperature,
+            tokens_per_microbatch: self.tokens_per_microbatch,
+            keep: self.keep,
+            ranks: self.lanes.ranks(),
+        };
+        let loss = batch.gradient(&weights.decoder, &self.lanes, gradients, stop)?;
+        let done = weights.optimizer.update(&mut weights.decoder, gradients.total())?;
+        Ok(Update {
+            advantages: vec![],
+            losses: vec![],
+            grad_norms: vec![done.grad_norm],
+            learning_rate: Some(done.learning_rate),
+            masked: 0,
+            kl_penalty: None,
+            divergence: Some(loss),
+        })
     }
 
     /// The lanes of a minibatch: each has neighbouring groups by their place, of which only those with a sample that `counts`

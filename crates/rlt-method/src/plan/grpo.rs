@@ -112,8 +112,11 @@ impl GrpoRows {
         let tokens = config.grpo.tokens_per_microbatch;
         let lengths: Vec<usize> = questions.iter().map(|question| question.longest).collect();
         let part = Part::of_micro_batches(&lengths, config.grpo.group_size, tokens);
-        let asked =
-            |&row: &usize| Asked { row: questions[row].row.clone(), prompt: questions[row].prompt.clone() };
+        let asked = |&row: &usize| Asked {
+            row: questions[row].row.clone(),
+            prompt: questions[row].prompt.clone(),
+            told: TokenIds::default(),
+        };
         let asked: Vec<Asked> = part.rows.iter().map(asked).collect();
         let completions = part.rows.iter().map(|&row| questions[row].completion(self.token));
         let groups: Vec<Group> =

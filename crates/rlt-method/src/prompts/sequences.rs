@@ -90,11 +90,16 @@ impl PromptStyle {
     /// # Errors
     /// What the chat template reports.
     pub fn student_question_text(&self, chat: &ChatText, row: &QuestionRow) -> Result<String> {
+        self.student_text(chat, row, &chat.row_text(&row.question))
+    }
+
+    /// The same with another text than the question in the user's turn.
+    pub(crate) fn student_text(&self, chat: &ChatText, row: &QuestionRow, user: &str) -> Result<String> {
         let system = match &row.system {
             Some(own) => chat.row_text(own),
             None => Cow::Borrowed(self.student_system.as_str()),
         };
-        chat.prompt(&system, &chat.row_text(&row.question))
+        chat.prompt(&system, user)
     }
 
     /// What the student writes to open its thought: the tag and the padding, or what the template left of them.

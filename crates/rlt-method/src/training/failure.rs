@@ -18,7 +18,7 @@ pub const BATCH: &str = "batch.json";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailedBatch {
-    /// `sft` or `grpo`.
+    /// `sft`, `grpo` or `distill`.
     pub work: String,
     /// The step, from 1; it changed nothing.
     pub step: u64,
@@ -40,6 +40,9 @@ pub struct FailedGroup {
     pub row: usize,
     /// Token ids that the continuations share.
     pub prefix: Vec<u32>,
+    /// What a teacher that is told the solution reads in their place; empty outside distillation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<u32>,
     /// The row's tokens, or the completions.
     pub continuations: Vec<FailedContinuation>,
 }
@@ -74,7 +77,13 @@ impl FailedGroup {
             reward: None,
             advantage: None,
         });
-        Self { name: name.into(), row, prefix: group.prefix.to_vec(), continuations: continuations.collect() }
+        Self {
+            name: name.into(),
+            row,
+            prefix: group.prefix.to_vec(),
+            told: Vec::new(),
+            continuations: continuations.collect(),
+        }
     }
 
     /// The group as models take it.

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inputs {
-    /// `sft` or `grpo`.
+    /// `sft`, `grpo` or `distill`.
     pub work: String,
     /// Seed of every random stream.
     pub seed: u64,

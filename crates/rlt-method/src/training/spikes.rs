@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
-use crate::metrics::{GRAD_NORM, LOSS, Metric, REWARD};
+use crate::metrics::{DIVERGENCE, GRAD_NORM, LOSS, Metric, REWARD};
 
 /// The metrics that are watched, where a row has them, and how far from the median they may always go, as a share of
 /// it: the norms of RL's gradients often double without harm.
-const WATCHED: [(Metric, f64); 3] = [(GRAD_NORM, 2.0), (REWARD.mean, 0.5), (LOSS, 0.5)];
+const WATCHED: [(Metric, f64); 4] = [(GRAD_NORM, 2.0), (REWARD.mean, 0.5), (LOSS, 0.5), (DIVERGENCE, 0.5)];
 
 /// GRPO's loss is near 0 by construction; where there is a reward, that is watched in its place.
 const UNLESS_REWARDED: Metric = LOSS;

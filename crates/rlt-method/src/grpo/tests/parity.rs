@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rlt_engine::Tensor;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::{Completion, Finish};
+use rlt_model::ids::TokenIds;
 use rlt_model::parameters::Parameters;
 use rlt_model::{Decoder, Stop};
 use serde::Deserialize;
@@ -107,7 +108,7 @@ fn to_learn(step: &GoldenStep) -> Vec<Group<'static>> {
     };
     let group = |(index, group): (usize, &GoldenGroup)| {
         let row = QuestionRow { row: index + 1, ..QuestionRow::default() };
-        let question = Question { row, prompt: group.prompt.clone().into() };
+        let question = Question { row, prompt: group.prompt.clone().into(), told: TokenIds::default() };
         Group { question: Box::leak(Box::new(question)), samples: group.samples.iter().map(sample).collect() }
     };
     step.groups.iter().enumerate().map(group).collect()
