@@ -71,7 +71,7 @@ impl Replay {
                 }
             }
         }
-        let learn_again = if batch.work != "sft" { grpo::learn_again } else { sft::learn_again };
+        let learn_again = if batch.work == "sft" { sft::learn_again } else { grpo::learn_again };
         let gradient_norm = learn_again(&mut weights, &batch, lanes).map_err(|error| error.to_string());
         let FailedBatch { work, step, error, .. } = batch;
         Ok(Self { work, step, error, sequences, gradient_norm })
@@ -120,7 +120,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime,
 
 /// Every sequence with its log-probabilities, each group on its own.
 fn log_probabilities(batch: &FailedBatch, weights: &Weights) -> Result<Vec<Sequence>> {
-    let temperature = if batch.work != "sft" { batch.config.sampling.temperature } else { 1.0 };
+    let temperature = if batch.work == "sft" { 1.0 } else { batch.config.sampling.temperature };
     let mut sequences = Vec::new();
     for group in &batch.groups {
         let scoring = [group.to_scoring()];
