@@ -9,6 +9,7 @@ mod answer_rule;
 mod bounds;
 mod derived;
 mod distill;
+mod distillation;
 mod grpo;
 mod load;
 mod memory;
