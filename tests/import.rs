@@ -125,9 +125,14 @@ fn in_pairs(values: &[f32], columns: usize, width: usize) -> Vec<f32> {
 }
 
 /// `model.layers.0.self_attn.q_proj.bias` as `blk.0.attn_q.bias`.
-fn gguf_name(name: &str) -> String {
+fn gguf_name(name: &str, architecture: &str) -> String {
     let mut name = name.to_owned();
+    if architecture == "gemma3" {
+        name = name.replace("post_attention_layernorm", "post_attention_norm");
+    }
     for (from, to) in [
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
         ("lm_head", "output"),
@@ -152,7 +157,7 @@ fn model(dir: &Path, config: &Value) -> (Made, ModelConfig, PathBuf) {
     let folder = dir.join("original");
     Decoder::random(&config, 3).save(&folder).unwrap();
     let weights = Weights::open(&folder).unwrap();
-    let architecture = config.family.model_type();
+    let architecture = config.family.model_type().trim_end_matches("_text");
     let mut made = Made::default();
     made.text("general.architecture", architecture);
     let key = |name: &str| format!("{architecture}.{name}");
@@ -166,6 +171,9 @@ fn model(dir: &Path, config: &Value) -> (Made, ModelConfig, PathBuf) {
     made.size(&key("attention.value_length"), config.head_dim);
     made.number(&key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps.into());
     made.number(&key("rope.freq_base"), config.rope.theta);
+    if let Some(windows) = &config.windows {
+        made.size(&key("attention.sliding_window"), windows.tokens);
+    }
     for part in slots(&config).into_iter().flat_map(|slot| slot.parts) {
         let mut values = weights.read_f32(&part.name, &part.shape).unwrap();
         if part.name.ends_with("bias") {
@@ -177,7 +185,10 @@ fn model(dir: &Path, config: &Value) -> (Made, ModelConfig, PathBuf) {
             let columns = if part.shape.len() == 1 { 1 } else { part.shape[1] };
             values = in_pairs(&values, columns, config.head_dim);
         }
-        made.tensor(&gguf_name(&part.name), &part.shape, &values);
+        if architecture == "gemma3" && part.name.ends_with("norm.weight") {
+            values.iter_mut().for_each(|x| *x += 1.0);
+        }
+        made.tensor(&gguf_name(&part.name, architecture), &part.shape, &values);
     }
     let mut tokens = byte_characters();
     tokens.extend(["Ġt", "he", "Ġthe", "<|end|>", "<|tool|>", "[PAD]"].map(str::to_owned));
@@ -251,6 +262,14 @@ fn every_family_comes_back_bit_for_bit() {
         ("llama", json!({"tie_word_embeddings": false, "attention_bias": true, "head_dim": 4})),
         ("qwen2", json!({"tie_word_embeddings": false})),
         ("qwen3", json!({"head_dim": 16})),
+        // The sixth and last block attends to everything.
+        (
+            "gemma3_text",
+            json!({
+                "num_hidden_layers": 6, "sliding_window": 5, "query_pre_attn_scalar": 8, "rope_theta": 1e6,
+                "hidden_activation": "gelu_pytorch_tanh", "hidden_act": null,
+            }),
+        ),
     ];
     for (family, own) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -258,7 +277,8 @@ fn every_family_comes_back_bit_for_bit() {
         made.write(&dir.path().join("model.gguf"));
         let assert = import(dir.path(), &["--dtype", "f32", "--json"]).success().stderr("");
         let answer: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
-        assert_eq!((&answer["architecture"], &answer["own_tokenizer"]), (&json!(family), &json!(true)));
+        let architecture = family.trim_end_matches("_text");
+        assert_eq!((&answer["architecture"], &answer["own_tokenizer"]), (&json!(architecture), &json!(true)));
         let imported = dir.path().join("imported");
         same_weights(&config, &original, &imported);
         let read = ModelConfig::from_dir(&imported).unwrap();
@@ -360,9 +380,10 @@ fn what_a_file_asks_for_and_is_not_there_is_refused_by_name() {
     let cases: Vec<(Made, &str)> = vec![
         (without("general.architecture"), "general.architecture none is not supported"),
         (
-            with(&|m| m.text("general.architecture", "gemma3")),
-            "is a gemma3 model: the Gemma families are not supported yet",
+            with(&|m| m.text("general.architecture", "gemma2")),
+            "general.architecture \"gemma2\" is not supported",
         ),
+        (with(&|m| m.number("llama.rope.freq_base_swa", 1e4)), "is not known for a llama model"),
         (
             with(&|m| m.text("general.architecture", "mamba")),
             "general.architecture \"mamba\" is not supported (supported: llama",
@@ -434,7 +455,7 @@ fn what_a_file_asks_for_and_is_not_there_is_refused_by_name() {
         ),
         (
             with(&|m| m.text("tokenizer.ggml.model", "llama")),
-            "SentencePiece's, which cannot be built from it; give the model's own: --tokenizer",
+            "puts a space before a text (tokenizer.ggml.add_space_prefix is not false), which cannot be built from it; give",
         ),
         (
             with(&|m| m.text("tokenizer.ggml.model", "bert")),
@@ -645,4 +666,57 @@ fn llama_3_s_pieces_are_cut_by_threes_and_taken_whole() {
     let json: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("tokenizer.json")).unwrap()).unwrap();
     assert_eq!(json["post_processor"]["single"][0]["SpecialToken"]["id"], "<|begin|>");
+}
+
+#[test]
+fn sentence_pieces_are_joined_by_their_scores_and_the_rest_is_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut made, ..) = model(dir.path(), &config("llama", &json!({"vocab_size": 300})));
+    // Joining by length or by the order of ids would give other pieces: "▁a" goes before "ab".
+    let pieces = [("a", -9.0), ("b", -9.0), ("▁", -9.0), ("ab", -2.0), ("▁a", -1.0), ("abab", -3.0)];
+    let mut tokens: Vec<String> = ["<unk>", "<bos>", "<eos>", "  "].map(str::to_owned).into();
+    tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    tokens.extend(pieces.iter().map(|(text, _)| (*text).to_owned()));
+    let id = |text: &str| tokens.iter().position(|token| token == text).unwrap() as u32;
+    let scores = [0.0_f32; 260].into_iter().chain(pieces.iter().map(|(_, score)| *score));
+    let scores: Vec<Vec<u8>> = scores.map(|score| score.to_le_bytes().to_vec()).collect();
+    made.text("tokenizer.ggml.model", "llama");
+    made.texts("tokenizer.ggml.tokens", &tokens);
+    made.list("tokenizer.ggml.scores", 6, &scores);
+    made.kinds(&[vec![2, 3, 3, 4], vec![6; 256], vec![1; pieces.len()]].concat());
+    made.flag("tokenizer.ggml.add_space_prefix", false);
+    made.size("tokenizer.ggml.unknown_token_id", 0);
+    made.size("tokenizer.ggml.bos_token_id", 1);
+    made.size("tokenizer.ggml.eos_token_id", 2);
+    made.write(&dir.path().join("model.gguf"));
+    import(dir.path(), &[]).success();
+    let tokenizer = Tokenizer::from_dir(&dir.path().join("imported")).unwrap();
+    for (text, expected) in [
+        ("ab", &["ab"][..]),
+        (" ab", &["▁a", "b"]),
+        ("abab", &["abab"]),
+        ("a  b", &["a", "  ", "b"]),
+        ("xé", &["<0x78>", "<0xC3>", "<0xA9>"]),
+    ] {
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(ids, expected.iter().map(|piece| id(piece)).collect::<Vec<_>>(), "{text:?}");
+        assert_eq!(tokenizer.decode(&ids), text);
+    }
+    for (change, expected) in [
+        (
+            Box::new(|made: &mut Made| made.list("tokenizer.ggml.scores", 6, &[])) as Box<dyn Fn(&mut Made)>,
+            "has 0 entries for",
+        ),
+        (Box::new(|made: &mut Made| made.kinds(&[1; 266])), "has 0 byte tokens, not 256"),
+    ] {
+        let mut wrong = made.clone();
+        change(&mut wrong);
+        let said = refusal(&wrong, &[]);
+        assert!(said.contains(expected), "{said}");
+    }
+    let mut long = tokens.clone();
+    long[265] = "a".repeat(300);
+    made.texts("tokenizer.ggml.tokens", &long);
+    let said = refusal(&made, &[]);
+    assert!(said.contains("entry 265 is a piece of 300 bytes"), "{said}");
 }

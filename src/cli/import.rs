@@ -17,7 +17,7 @@ use super::interrupt::stop_flag;
 /// read.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The .gguf file: architecture llama, qwen2 or qwen3
+    /// The .gguf file: architecture llama, qwen2, qwen3 or gemma3
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The new model folder, which must not exist yet or must be empty

@@ -1,7 +1,9 @@
 //! A GGUF file's metadata as a model's configuration.
 
 use rlt_gguf::Gguf;
-use rlt_model::config::{Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope};
+use rlt_model::config::{
+    Activation, EmbeddingScale, Family, ModelConfig, NormScale, Norms, Rope, RopeScaling, Windows,
+};
 
 use super::metadata::{named, required};
 use super::rope;
@@ -11,13 +13,14 @@ use crate::error::{Error, Result};
 const MAX_SIZE: usize = 1 << 24;
 
 /// Keys of an architecture that are read, below its name.
-const READ: [&str; 23] = [
+const READ: [&str; 25] = [
     "attention.causal",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
     "attention.layer_norm_rms_epsilon",
     "attention.sliding_window",
+    "attention.sliding_window_pattern",
     "attention.value_length",
     "block_count",
     "context_length",
@@ -27,6 +30,7 @@ const READ: [&str; 23] = [
     "feed_forward_length",
     "rope.dimension_count",
     "rope.freq_base",
+    "rope.freq_base_swa",
     "rope.scale_linear",
     "rope.scaling.attn_factor",
     "rope.scaling.factor",
@@ -55,12 +59,9 @@ pub fn architecture(file: &Gguf) -> Result<&str> {
         Some(other) => return wrong(format!("holds a {other:?}, not a model (general.type)")),
     }
     match file.text("general.architecture")? {
-        Some(name @ ("llama" | "qwen2" | "qwen3")) => Ok(name),
-        Some(name @ ("gemma3" | "gemma2" | "gemma")) => wrong(format!(
-            "is a {name} model: the Gemma families are not supported yet as GGUF files (supported architectures: llama, qwen2, qwen3)"
-        )),
+        Some(name @ ("llama" | "qwen2" | "qwen3" | "gemma3")) => Ok(name),
         other => wrong(format!(
-            "general.architecture {} is not supported (supported: llama, qwen2, qwen3)",
+            "general.architecture {} is not supported (supported: llama, qwen2, qwen3, gemma3)",
             named(other)
         )),
     }
@@ -115,7 +116,9 @@ pub fn read(file: &Gguf, architecture: &str) -> Result<ModelConfig> {
         }
     }
     let context = size("context_length")?;
-    if let Some(window) = file.size(&key("attention.sliding_window"))?
+    let window = file.size(&key("attention.sliding_window"))?;
+    if let Some(window) = window
+        && architecture != "gemma3"
         && window != 0
         && window < context
     {
@@ -124,12 +127,17 @@ pub fn read(file: &Gguf, architecture: &str) -> Result<ModelConfig> {
     let epsilon = key("attention.layer_norm_rms_epsilon");
     let rms_norm_eps =
         file.number(&epsilon)?.ok_or_else(|| wrong(format!("has no metadata {epsilon}")))? as f32;
-    let rope_theta = file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+    let is_gemma = architecture == "gemma3";
+    let rope_theta = file.number(&key("rope.freq_base"))?.unwrap_or(if is_gemma { 1e6 } else { 10_000.0 });
+    if !is_gemma && let Some(name) = OF_WINDOWS.into_iter().find(|name| file.has(&key(name))) {
+        return Err(wrong(format!("its metadata {} is not known for a {architecture} model", key(name))));
+    }
 
     let has = |name: &str| file.tensor(name).is_some();
     let family = match architecture {
         "qwen2" => Family::Qwen2,
         "qwen3" => Family::Qwen3,
+        "gemma3" => Family::Gemma3,
         _ => Family::Llama,
     };
     let (qkv_bias, attention_out_bias) = (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias"));
@@ -169,11 +177,47 @@ pub fn read(file: &Gguf, architecture: &str) -> Result<ModelConfig> {
         max_position_embeddings: context,
         eos_token_ids: Vec::new(),
     };
+    let config = if is_gemma { gemma3(file, config, window)? } else { config };
     // The folder's own reader has the last word, so that what is written can be loaded.
     let again = ModelConfig::from_json(&config.to_json().to_string())
         .map_err(|e| wrong(format!("describes a model that is not supported: {e}")))?;
     debug_assert_eq!(again, config);
     Ok(config)
+}
+
+/// Keys that say how blocks with windows differ from the others.
+const OF_WINDOWS: [&str; 2] = ["attention.sliding_window_pattern", "rope.freq_base_swa"];
+/// Of the blocks of a Gemma 3, all but every so manyth attend through a window, where the file does not say.
+const WINDOW_PATTERN: usize = 6;
+/// Rotary base of those blocks, where the file does not say.
+const WINDOW_THETA: f64 = 10_000.0;
+/// The Gemma 3 with so many blocks is the one of 27 billion weights, whose scores are divided by another width than a
+/// head's. (The file has no key for it, and llama.cpp tells it so, too.)
+const BLOCKS_OF_27B: usize = 62;
+
+/// What a Gemma 3 has beside the others: see [`rlt_model::config`].
+fn gemma3(file: &Gguf, plain: ModelConfig, window: Option<usize>) -> Result<ModelConfig> {
+    let wrong = |what: String| Error::from(file.error(what));
+    let tokens = window
+        .filter(|&tokens| tokens > 0)
+        .ok_or_else(|| wrong("has no metadata gemma3.attention.sliding_window above zero".into()))?;
+    let n = plain.n_layers;
+    let every = file.size("gemma3.attention.sliding_window_pattern")?.unwrap_or(WINDOW_PATTERN).max(1);
+    let of_block: Vec<bool> = (1..=n).map(|number| !number.is_multiple_of(every)).collect();
+    let theta = file.number("gemma3.rope.freq_base_swa")?.unwrap_or(WINDOW_THETA);
+    let rope = Rope { theta, scaling: RopeScaling::None };
+    let is_27b = n == BLOCKS_OF_27B;
+    let divisor = if is_27b { plain.hidden_size / plain.n_heads } else { plain.head_dim };
+    Ok(ModelConfig {
+        windows: of_block.contains(&true).then_some(Windows { tokens, of_block, rope: Some(rope) }),
+        score_divisor: divisor as f64,
+        activation: Activation::GeluTanh,
+        norms: Norms::BeforeAndAfter,
+        norm_scale: NormScale::OnePlusWeight,
+        embedding_scale: EmbeddingScale::RootOfWidth,
+        qk_norm: true,
+        ..plain
+    })
 }
 
 /// A key below the architecture's name that is not read could change the arithmetic.

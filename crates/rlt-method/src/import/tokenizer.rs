@@ -1,5 +1,6 @@
 //! A GGUF file's vocabulary as `tokenizer.json` and `tokenizer_config.json`, or another's checked against it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rlt_files::{MOST_DESCRIPTION, write_atomic};
@@ -21,6 +22,7 @@ mod kind {
     pub(super) const CONTROL: f64 = 3.0;
     pub(super) const USER_DEFINED: f64 = 4.0;
     pub(super) const UNUSED: f64 = 5.0;
+    pub(super) const BYTE: f64 = 6.0;
 }
 
 /// The tokens that a model folder names.
@@ -94,7 +96,11 @@ pub fn read(file: &Gguf, config: &ModelConfig, given: Option<&Path>) -> Result<I
     let mut has_template = metadata.get("chat_template").is_some();
     let files = match given {
         None => {
-            let json = build(file, &tokens, &kinds, &ids)?.to_string();
+            let json = match file.text("tokenizer.ggml.model")? {
+                Some("llama") => sentence_piece(file, &tokens, &kinds, &ids)?,
+                _ => build(file, &tokens, &kinds, &ids)?,
+            }
+            .to_string();
             Tokenizer::from_json(&json)
                 .map_err(|e| wrong(format!("its vocabulary makes no tokenizer ({e}); {GIVE_ONE}")))?;
             Files::Json(json)
@@ -258,11 +264,6 @@ fn build(file: &Gguf, tokens: &[&str], kinds: &[f64], ids: &NamedIds) -> Result<
     let wrong = |what: String| Error::from(file.error(what));
     match file.text("tokenizer.ggml.model")? {
         Some("gpt2") => {}
-        Some("llama") => {
-            return Err(wrong(format!(
-                "its vocabulary is SentencePiece's, which cannot be built from it; {GIVE_ONE}"
-            )));
-        }
         other => {
             return Err(wrong(format!("tokenizer.ggml.model {} cannot be built; {GIVE_ONE}", named(other))));
         }
@@ -273,22 +274,7 @@ fn build(file: &Gguf, tokens: &[&str], kinds: &[f64], ids: &NamedIds) -> Result<
         )));
     }
     let pre = pre_tokenizer(file)?;
-    let mut vocabulary = Map::with_capacity(tokens.len());
-    let mut added = Vec::new();
-    for (id, (&token, &kind)) in tokens.iter().zip(kinds).enumerate() {
-        if kind == kind::UNUSED {
-            continue;
-        }
-        if let Some(first) = vocabulary.insert(token.to_owned(), id.into()) {
-            return Err(wrong(format!("{TOKENS} has {token:?} twice (ids {first} and {id})")));
-        }
-        if kind == kind::CONTROL || kind == kind::USER_DEFINED {
-            added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind == kind::CONTROL,
-            }));
-        }
-    }
+    let (vocabulary, added) = vocabulary(file, tokens, kinds)?;
     let merges = file.texts("tokenizer.ggml.merges")?.unwrap_or_default();
     let merges: Vec<[&str; 2]> = merges
         .into_iter()
@@ -307,8 +293,7 @@ fn build(file: &Gguf, tokens: &[&str], kinds: &[f64], ids: &NamedIds) -> Result<
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
     let mut steps = pre.steps;
     steps.push(byte_level.clone());
-    let adds_bos = file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(pre.adds_bos);
-    let bos = ids.bos.filter(|_| adds_bos).and_then(|id| Some((id, *tokens.get(id as usize)?)));
+    let bos = begins_with(file, tokens, ids, pre.adds_bos)?;
     Ok(json!({
         "version": "1.0",
         "truncation": null,
@@ -322,6 +307,126 @@ fn build(file: &Gguf, tokens: &[&str], kinds: &[f64], ids: &NamedIds) -> Result<
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
             "ignore_merges": pre.ignore_merges, "vocab": vocabulary, "merges": merges,
+        },
+    }))
+}
+
+/// Tokens by their text, and those that are found in a text before it is cut.
+fn vocabulary(file: &Gguf, tokens: &[&str], kinds: &[f64]) -> Result<(Map<String, Value>, Vec<Value>)> {
+    let (mut vocabulary, mut added) = (Map::with_capacity(tokens.len()), Vec::new());
+    for (id, (&token, &kind)) in tokens.iter().zip(kinds).enumerate() {
+        if kind == kind::UNUSED {
+            continue;
+        }
+        if let Some(first) = vocabulary.insert(token.to_owned(), id.into()) {
+            let twice = format!("{TOKENS} has {token:?} twice (ids {first} and {id})");
+            return Err(file.error(twice).into());
+        }
+        if kind == kind::CONTROL || kind == kind::USER_DEFINED {
+            added.push(json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": kind == kind::CONTROL,
+            }));
+        }
+    }
+    Ok((vocabulary, added))
+}
+
+/// The token that stands before a text, where the file (or else the family) says that one does.
+fn begins_with<'t>(
+    file: &Gguf,
+    tokens: &[&'t str],
+    ids: &NamedIds,
+    by_default: bool,
+) -> Result<Option<(u32, &'t str)>> {
+    let adds_bos = file.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(by_default);
+    Ok(ids.bos.filter(|_| adds_bos).and_then(|id| Some((id, *tokens.get(id as usize)?))))
+}
+
+/// Bytes of the longest piece of a SentencePiece vocabulary: cutting it at every place is work that grows with its square.
+const LONGEST_PIECE: usize = 256;
+
+/// `tokenizer.json` of a SentencePiece vocabulary with scores (its BPE kind). SentencePiece joins the two neighbours whose
+/// union is the piece of the highest score; so of every piece all pairs of pieces that spell it are merges, by the score of
+/// what they make. What no piece spells is written in bytes; spaces are `▁`. User-defined pieces, runs of spaces among them, are
+/// found before anything is joined.
+fn sentence_piece(file: &Gguf, tokens: &[&str], kinds: &[f64], ids: &NamedIds) -> Result<Value> {
+    let wrong = |what: String| Error::from(file.error(what));
+    if file.flag("tokenizer.ggml.add_space_prefix")? != Some(false) {
+        return Err(wrong(format!(
+            "its SentencePiece vocabulary puts a space before a text (tokenizer.ggml.add_space_prefix is not false), which \
+             cannot be built from it; {GIVE_ONE}"
+        )));
+    }
+    let key = "tokenizer.ggml.scores";
+    let scores = file.numbers(key)?.unwrap_or_default();
+    if scores.len() != tokens.len() {
+        return Err(wrong(format!(
+            "{key} has {} entries for {} tokens; {GIVE_ONE}",
+            scores.len(),
+            tokens.len()
+        )));
+    }
+    if let Some(i) = scores.iter().position(|score| !score.is_finite()) {
+        return Err(wrong(format!("{key}, entry {i} is {}; {GIVE_ONE}", scores[i])));
+    }
+    let n_bytes = kinds.iter().filter(|&&kind| kind == kind::BYTE).count();
+    if n_bytes != 256 {
+        return Err(wrong(format!(
+            "its SentencePiece vocabulary has {n_bytes} byte tokens, not 256: some texts could not be spelled; {GIVE_ONE}"
+        )));
+    }
+    let unk = ids
+        .unk
+        .and_then(|id| tokens.get(id as usize))
+        .ok_or_else(|| wrong(format!("its SentencePiece vocabulary names no unknown token; {GIVE_ONE}")))?;
+    let (vocabulary, added) = vocabulary(file, tokens, kinds)?;
+    let piece: HashMap<&str, usize> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| kinds[*id] == kind::NORMAL)
+        .map(|(id, &token)| (token, id))
+        .collect();
+    let mut merges: Vec<(f64, [&str; 2])> = Vec::new();
+    for (id, &token) in tokens.iter().enumerate() {
+        if kinds[id] != kind::NORMAL {
+            continue;
+        }
+        if token.len() > LONGEST_PIECE {
+            let n = token.len();
+            return Err(wrong(format!(
+                "{TOKENS}, entry {id} is a piece of {n} bytes; at most {LONGEST_PIECE} are built from; {GIVE_ONE}"
+            )));
+        }
+        let cuts = token.char_indices().skip(1).filter_map(|(at, _)| {
+            let (left, right) = token.split_at(at);
+            Some((*piece.get(left)?, *piece.get(right)?))
+        });
+        let mut pairs: Vec<(usize, usize)> = cuts.collect();
+        pairs.sort_unstable();
+        merges.extend(pairs.into_iter().map(|(left, right)| (scores[id], [tokens[left], tokens[right]])));
+    }
+    // Those of equal score stay in the order of the pieces.
+    merges.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let merges: Vec<[&str; 2]> = merges.into_iter().map(|(_, pair)| pair).collect();
+    let bos = begins_with(file, tokens, ids, true)?;
+    let replace =
+        |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
+    Ok(json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": replace(" ", "▁"),
+        "pre_tokenizer": null,
+        "post_processor": bos.map(|(id, token)| starting_with(token, id)),
+        "decoder": {"type": "Sequence", "decoders": [
+            replace("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"},
+        ]},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": unk, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
         },
     }))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rlt_gguf::{Gguf, Tensor};
-use rlt_model::config::{Family, ModelConfig};
+use rlt_model::config::{Family, ModelConfig, NormScale, Norms};
 use rlt_model::parameters::slots;
 use rlt_model::weights::{Dtype, write_each};
 
@@ -28,6 +28,9 @@ pub struct Planned<'a> {
     shape: Vec<usize>,
     /// Where its numbers are.
     source: &'a Tensor,
+    /// What the file's numbers are more than the folder's: 1 where a norm multiplies by one more than its weight, which the
+    /// file has added.
+    added: f32,
     /// Width of the heads whose rows lie in pairs in the file and in halves in the folder; none where both agree.
     paired_heads: Option<usize>,
 }
@@ -52,7 +55,7 @@ pub fn plan<'a>(file: &'a Gguf, config: &ModelConfig) -> Result<Vec<Planned<'a>>
     let wrong = |what: String| Error::from(file.error(what));
     let mut planned = Vec::new();
     for part in slots(config).into_iter().flat_map(|slot| slot.parts) {
-        let name = gguf_name(&part.name);
+        let name = gguf_name(&part.name, config.norms);
         let source = file.tensor(&name).ok_or_else(|| wrong(format!("has no tensor {name}")))?;
         if source.shape != part.shape {
             return Err(wrong(format!(
@@ -63,7 +66,9 @@ pub fn plan<'a>(file: &'a Gguf, config: &ModelConfig) -> Result<Vec<Planned<'a>>
         // llama.cpp turns neighbouring dimensions of a llama's heads, transformers those that lie half a head apart.
         let turned = part.name.contains(".q_proj.") || part.name.contains(".k_proj.");
         let paired_heads = (config.family == Family::Llama && turned).then_some(config.head_dim);
-        planned.push(Planned { name: part.name, shape: part.shape, source, paired_heads });
+        let is_norm = part.name.ends_with("norm.weight");
+        let added = if is_norm && config.norm_scale == NormScale::OnePlusWeight { 1.0 } else { 0.0 };
+        planned.push(Planned { name: part.name, shape: part.shape, source, added, paired_heads });
     }
     let used: HashSet<&str> = planned.iter().map(|planned| planned.source.name.as_str()).collect();
     let unused = |tensor: &&Tensor| !used.contains(tensor.name.as_str()) && tensor.name != rope::FACTORS;
@@ -78,7 +83,7 @@ pub fn plan<'a>(file: &'a Gguf, config: &ModelConfig) -> Result<Vec<Planned<'a>>
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` as `blk.3.attn_q.weight`.
-fn gguf_name(name: &str) -> String {
+fn gguf_name(name: &str, norms: Norms) -> String {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     let Some((layer, rest)) = of_layer else {
         return match name {
@@ -91,7 +96,9 @@ fn gguf_name(name: &str) -> String {
     let (module, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
     let module = match module {
         "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
+        "post_attention_layernorm" if norms == Norms::BeforeAndAfter => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",
@@ -155,6 +162,9 @@ fn values(file: &Gguf, planned: &Planned, dtype: Dtype) -> Result<Vec<f32>> {
         .par_chunks_mut(rows_at_once * columns)
         .enumerate()
         .try_for_each(|(i, rows)| file.read_rows(source, i * rows_at_once, rows))?;
+    if planned.added != 0.0 {
+        values.iter_mut().for_each(|x| *x -= planned.added);
+    }
     let most = match dtype {
         Dtype::F32 | Dtype::Bf16 => f32::MAX,
         Dtype::F16 => 65_504.0,
@@ -212,7 +222,14 @@ mod tests {
             ("model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight"),
             ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
         ] {
-            assert_eq!(gguf_name(hugging_face), gguf);
+            assert_eq!(gguf_name(hugging_face, Norms::Before), gguf);
+        }
+        for (hugging_face, gguf) in [
+            ("model.layers.1.post_attention_layernorm.weight", "blk.1.post_attention_norm.weight"),
+            ("model.layers.1.pre_feedforward_layernorm.weight", "blk.1.ffn_norm.weight"),
+            ("model.layers.1.post_feedforward_layernorm.weight", "blk.1.post_ffw_norm.weight"),
+        ] {
+            assert_eq!(gguf_name(hugging_face, Norms::BeforeAndAfter), gguf);
         }
     }
 }
