@@ -186,7 +186,9 @@ fn model(dir: &Path, config: &Value) -> (Made, ModelConfig, PathBuf) {
             values = in_pairs(&values, columns, config.head_dim);
         }
         if architecture == "gemma3" && part.name.ends_with("norm.weight") {
-            values.iter_mut().for_each(|x| *x += 1.0);
+            for x in &mut values {
+                *x += 1.0;
+            }
         }
         made.tensor(&gguf_name(&part.name, architecture), &part.shape, &values);
     }

@@ -2,7 +2,7 @@
 //!
 //! The equations are `rlt-reward`'s.
 //!
-//! - [`mod@train`]: the loop; `step`: a step, top to bottom; `setup`: what it works with;
+//! - [`train()`]: the loop; `step`: a step, top to bottom; `setup`: what it works with;
 //! - `sample`: a completion on its way through a step; `rollout`: which groups a step learns from;
 //! - `reward`: what a reward is; `rewards/`: those that there are, a file each;
 //! - `told`: what the teacher of a distillation is asked; `distill`: its gradient;

@@ -163,7 +163,9 @@ fn values(file: &Gguf, planned: &Planned, dtype: Dtype) -> Result<Vec<f32>> {
         .enumerate()
         .try_for_each(|(i, rows)| file.read_rows(source, i * rows_at_once, rows))?;
     if planned.added != 0.0 {
-        values.iter_mut().for_each(|x| *x -= planned.added);
+        for x in &mut values {
+            *x -= planned.added;
+        }
     }
     let most = match dtype {
         Dtype::F32 | Dtype::Bf16 => f32::MAX,
