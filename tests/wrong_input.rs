@@ -209,7 +209,10 @@ fn wrong_arguments() {
             setup: |_| {},
             args: &["select", "--data", "rows.jsonl", "--out", "out", "--by", "worst"],
             code: 2,
-            says: &["'worst' for '--by <RULE>'", "best, threshold=R, top=SHARE, groups=K or relative-groups=K"],
+            says: &[
+                "'worst' for '--by <RULE>'",
+                "best, threshold=R, top=SHARE, groups=K or relative-groups=K",
+            ],
         },
         Case {
             name: "no threads",
