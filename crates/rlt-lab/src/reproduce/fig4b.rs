@@ -86,7 +86,9 @@ pub fn measure(work: &SeedWork) -> Result<Fig4bStudents> {
     for (pool, students) in Pool::ALL.into_iter().zip(&mut students) {
         let name = pool.named("pool");
         let groups = work.ranked_groups(&name, &pool.teacher(work)?)?;
-        for (index, group) in groups.into_iter().enumerate() {
+        // While stages are only listed, there are no groups yet.
+        for index in 0..work.scale.groups {
+            let group = groups.get(index).cloned().unwrap_or_default();
             let of_group = format!("group-{:02}", index + 1);
             let rows = work.at(&name).join(format!("{of_group}.jsonl"));
             // A group is small: as many passes as the small set of table 1.
