@@ -102,9 +102,7 @@ pub fn lines(title: &str, x_label: &str, all: &[FigureLine]) -> String {
 pub fn clouds(title: &str, x_label: &str, all: &[FigureLine]) -> String {
     let (frame, mut svg) = framed(title, all);
     for (cloud, colour) in all.iter().zip(COLOURS.iter().cycle()) {
-        if let Some((slope, intercept)) = least_squares(&cloud.points) {
-            let end = |x: f64| (x, (intercept + slope * x).clamp(frame.y.start, frame.y.end));
-            let ends = [end(frame.x.start), end(frame.x.end)];
+        if let Some(ends) = fitted(&cloud.points, &frame.y) {
             let _ = write!(svg, r#"<path class="fit" stroke="{colour}" d="{}"/>"#, frame.path(&ends));
         }
         dots(&mut svg, &frame, &cloud.points, colour, 4.0);
@@ -177,6 +175,19 @@ fn domain(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     low - margin..high + margin
 }
 
+/// The ends of the line of least squares where the points lie, cut where it leaves `y`; none where there is no such line.
+fn fitted(points: &[(f64, f64)], y: &Range<f64>) -> Option<[(f64, f64); 2]> {
+    let (slope, intercept) = least_squares(points)?;
+    let x = domain(points.iter().map(|p| p.0));
+    let end = |at: f64| {
+        let height = intercept + slope * at;
+        let within = height.clamp(y.start, y.end);
+        // A level line has no other place to be.
+        (if height == within || slope == 0.0 { at } else { (within - intercept) / slope }, within)
+    };
+    Some([end(x.start), end(x.end)])
+}
+
 /// Slope and intercept; none when x does not vary.
 fn least_squares(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     let n = points.len() as f64;
@@ -217,6 +228,16 @@ mod tests {
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             assert!(!svg.contains("a & b"));
         }
+    }
+
+    #[test]
+    fn a_fitted_line_is_cut_and_keeps_its_slope() {
+        // y = 0.5 + x, of which 0 to 1 is drawn: from x = -0.5 to 0.5.
+        let points = [(-2.0, -1.5), (0.0, 0.5), (2.0, 2.5)];
+        assert_eq!(fitted(&points, &(0.0..1.0)), Some([(-0.5, 0.0), (0.5, 1.0)]));
+        let [left, right] = fitted(&[(0.0, 0.25), (1.0, 0.75)], &(0.0..1.0)).unwrap();
+        assert!(left.0 < 0.0 && right.0 > 1.0 && (left.1 - 0.23).abs() < 1e-9, "{left:?} {right:?}");
+        assert_eq!(fitted(&[(1.0, 0.2), (1.0, 0.4)], &(0.0..1.0)), None);
     }
 
     #[test]
