@@ -242,6 +242,46 @@ fn a_reference_of_another_shape_cannot_move() {
 }
 
 #[test]
+fn matrices_padded_further_are_refused_where_whole_vocabularies_are_compared() {
+    let made = world();
+    let model = made.trained_model();
+    // Of the same tokenizer, as the larger models of a family are.
+    let padded = made.run_dir("padded");
+    fs::create_dir_all(&padded).unwrap();
+    for file in fs::read_dir(&model).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::copy(&file, padded.join(file.file_name().unwrap())).unwrap();
+    }
+    let config = fs::read_to_string(padded.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let rows = config["vocab_size"].as_u64().unwrap();
+    config["vocab_size"] = (rows + 8).into();
+    fs::write(padded.join("config.json"), config.to_string()).unwrap();
+    let config = rlt_model::config::ModelConfig::from_dir(&padded).unwrap();
+    Decoder::random(&config, 1).save(&padded).unwrap();
+
+    let refusal = |train: Train, config: &Config, name: &str| {
+        let stop = AtomicBool::new(false);
+        train(config, &made.run_dir(name), &Silent, &stop).unwrap_err().to_string()
+    };
+    let reference = format!("model.reference={}", padded.display());
+    let message = refusal(rlt::start::distill, &made.distill_config(&model, &[&reference]), "distilled");
+    let says =
+        format!("their output matrices have {rows} and {} rows; choose another model.reference", rows + 8);
+    assert!(message.starts_with("distillation compares") && message.ends_with(&says), "{message}");
+    let student = format!("model.student={}", padded.display());
+    let full = made.train_config(&model, &[&student, "reward.kl=full"]);
+    let message = refusal(rlt::start::grpo, &full, "full");
+    assert!(
+        message.starts_with("reward.kl = \"full\" compares two models over the whole vocabulary"),
+        "{message}"
+    );
+    // Log-probabilities of single tokens compare.
+    let fixed =
+        made.train_config(&model, &[&student, &reference, "grpo.reference_sync_every=0", "grpo.steps=1"]);
+    run(rlt::start::grpo, &fixed, &made.run_dir("single"));
+}
+
+#[test]
 fn rows_that_do_not_fit_are_an_error_when_none_is_left() {
     let made = world();
     let config = made.sft_config(&["sft.max_tokens=5"]);

@@ -37,7 +37,8 @@ impl<'a> From<&'a Tensor> for OutputMatrix<'a> {
 }
 
 impl OutputMatrix<'_> {
-    fn vocabulary(self) -> usize {
+    /// Its rows, V.
+    pub fn vocabulary(self) -> usize {
         self.weight.rows()
     }
 

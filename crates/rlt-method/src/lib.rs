@@ -37,5 +37,6 @@ pub mod style;
 pub mod tensorboard;
 pub mod traces;
 pub mod training;
+mod whole_vocabulary;
 
 pub use error::{Error, Result};

@@ -40,6 +40,11 @@ impl<'a> ScoredStates<'a> {
         self.targets.len()
     }
 
+    /// How many tokens the model knows: the rows of its output matrix.
+    pub fn vocabulary(&self) -> usize {
+        self.output_matrix().vocabulary()
+    }
+
     /// What the model would have said before the scored tokens `rows`.
     pub(crate) fn distributions<'s>(&'s self, rows: &'s [usize], temperature: f32) -> Distributions<'s> {
         Distributions { hidden: &self.hidden, rows, w: self.output_matrix(), temperature }

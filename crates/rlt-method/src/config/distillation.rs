@@ -16,29 +16,19 @@ impl Config {
         let range =
             format!("a text with {SOLUTION} or {TRACE}: a teacher that knows no more has nothing to teach");
         require(says_more, "distill.told", told, &range)?;
-        let GrpoConfig {
-            steps,
-            questions_per_step,
-            group_size,
-            reference_sync_every,
-            reference_mixup,
-            tokens_per_microbatch,
-            samples_logged,
-            samples_every,
-            ..
-        } = self.grpo;
+        let own = &self.grpo;
         let kept = GrpoConfig {
-            steps,
-            questions_per_step,
-            group_size,
-            reference_sync_every,
-            reference_mixup,
-            tokens_per_microbatch,
-            samples_logged,
-            samples_every,
+            steps: own.steps,
+            questions_per_step: own.questions_per_step,
+            group_size: own.group_size,
+            reference_sync_every: own.reference_sync_every,
+            reference_mixup: own.reference_mixup,
+            tokens_per_microbatch: own.tokens_per_microbatch,
+            samples_logged: own.samples_logged,
+            samples_every: own.samples_every,
             ..GrpoConfig::default()
         };
-        let of_loop = Self { grpo: kept, ..self.clone() };
+        let mut of_loop = Self { grpo: kept, ..self.clone() };
         let without = |what: String| {
             let key = what.split(' ').next().unwrap_or_default();
             format!(
@@ -51,7 +41,6 @@ impl Config {
         if self.reward.add != AddedRewards::default() {
             return Err(Error::Usage(without("reward.add".into())));
         }
-        let mut of_loop = of_loop;
         of_loop.reward.kind = RewardKind::Correctness;
         of_loop.grpo.beta = 1.0;
         of_loop.grpo.reference_sync_every.get_or_insert(0);
@@ -77,7 +66,7 @@ mod tests {
         assert_eq!((of_loop.reward.kind, of_loop.grpo.steps), (RewardKind::Correctness, 7));
         assert_eq!((of_loop.grpo.beta, of_loop.reference_sync_every()), (1.0, 0));
         assert_eq!(config(&["grpo.reference_sync_every=1"]).unwrap().reference_sync_every(), 1);
-        // What was mapped maps onto itself, but for the weight that is no setting there.
+        // A run's configuration without the table is one of its defaults.
         assert_eq!(Config::load(None, &[]).unwrap().distill, DistillConfig::default());
     }
 

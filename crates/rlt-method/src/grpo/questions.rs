@@ -37,8 +37,7 @@ pub(super) fn questions(
     let limit = longest_prompt(config, model.context());
     // A teacher reads completions of any length behind a prompt of its own, which the sampler knows nothing of.
     let room_for_told = (model.context() - 1).saturating_sub(config.sampling.max_new_tokens);
-    questions.retain(|question| question.prompt.len() <= limit);
-    questions.retain(|question| question.told.is_empty() || question.told.len() <= room_for_told);
+    questions.retain(|question| question.prompt.len() <= limit && question.told.len() <= room_for_told);
     let dropped = n_read - questions.len();
     if questions.is_empty() {
         return Err(Error::Failed(format!(

@@ -34,6 +34,7 @@ use crate::sampler::{OwnEngine, SamplingEngine};
 use crate::sampling::{sampling_params, stop_tokens, turn_end_token};
 use crate::server::{Served, ServedPolicy};
 use crate::training::{Earlier, Ending, EpochOrder, GradientSum, Host, Run, Trained, WorldRows};
+use crate::whole_vocabulary::check_rows;
 
 /// Trains `given.model.path` by GRPO on the questions of `given.data`, writing to `run_dir`. Goes on
 /// where an earlier call in the same directory ended. Once `host.stop` is true, saves and ends. All of `host.ranks` call it
@@ -90,6 +91,10 @@ fn run(given: &Config, told: Option<&Told>, run_dir: &Path, host: &Host) -> Resu
         ranks,
         begin_reference(&mut weights, config, &setup.chat, run.steps_done(), &config.memory.holding(ranks)),
     )?;
+    if let (true, Some(teacher)) = (told.is_some(), &weights.reference) {
+        let rows = [&weights.decoder, teacher].map(|model| model.config().vocab_size);
+        agree(ranks, check_rows(rows, "distillation", "choose another model.reference"))?;
+    }
     let student = setup.reward.student().and_then(|student| student.model.here());
     settle_reference(&mut weights, config.reference_sync_every(), student);
 

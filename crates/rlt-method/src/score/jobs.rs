@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::prompts::StudentSequence;
 use crate::scorer::Scorer;
+use crate::whole_vocabulary::check_rows;
 
 /// One sequence and the positions of its continuation that are wanted.
 pub(super) struct Job<'a> {
@@ -162,6 +163,11 @@ pub(super) fn full_scores(
         for members in within_budget(&members, student_jobs, tokens_per_batch) {
             let (p, p_rows) = states(members, teacher_jobs, teacher, tokens_per_batch)?;
             let (q, q_rows) = states(members, student_jobs, student, tokens_per_batch)?;
+            check_rows(
+                [p.vocabulary(), q.vocabulary()],
+                "reward.kl = \"full\"",
+                "choose another reward.kl, or another student",
+            )?;
             let think: Vec<Range<usize>> =
                 p_rows.iter().zip(&q_rows).map(|(p, q)| q.start..q.start + p.len()).collect();
             let divergence = p.divergence(&p_rows, of_teacher, &q, &think, of_student);
