@@ -73,8 +73,9 @@ def known_programs(arguments: argparse.Namespace) -> list[Program]:
     return programs
 
 
-def model_of(item: works.Item, models: Path) -> Path:
-    return models / f"qwen2-v{item.vocabulary}"
+def model_of(item: works.Item, arguments: argparse.Namespace) -> Path:
+    """The folder of the model that an item runs on: the one that was asked for, or the random one of its vocabulary."""
+    return arguments.model or arguments.models / f"qwen2-v{item.vocabulary}"
 
 
 def result_lines(output: str) -> list[dict]:
@@ -92,7 +93,7 @@ def result_lines(output: str) -> list[dict]:
 
 def call(program: Program, items: list[works.Item], arguments: argparse.Namespace, log: Path) -> list[dict]:
     """Runs one process of ``program`` for ``items`` and returns its lines; raises RuntimeError with the reason."""
-    command = [*program.command, str(model_of(items[0], arguments.models)), *map(str, items)]
+    command = [*program.command, str(model_of(items[0], arguments)), *map(str, items)]
     command += ["--threads", str(arguments.threads)]
     if arguments.runs:
         command += ["--runs", str(arguments.runs)]
@@ -213,7 +214,7 @@ def rate(item: works.Item, figure: Figure) -> str:
     return f"{item.tokens / figure.seconds:,.0f} ({figure.seconds:.3g} s){'*' if figure.disturbed else ''}"
 
 
-def roof_table(lines: list[dict], items: list[works.Item], models: Path) -> str:
+def roof_table(lines: list[dict], arguments: argparse.Namespace) -> str:
     """GEMM rates of this machine, and how much of the fastest each training step reaches."""
     products: dict[tuple[int, str], list[dict]] = {}
     for line in lines:
@@ -231,10 +232,10 @@ def roof_table(lines: list[dict], items: list[works.Item], models: Path) -> str:
         rows.append([f"matrix products alone, vocabulary {vocabulary}", program, f"{gflops:.0f}", "-"])
         if square:
             rows.append(["one 2048-cubed product", program, f"{square:.0f}", "-"])
-    for item in items:
+    for item in arguments.items:
         if item.name != "train_step" or item.vocabulary not in roof:
             continue
-        config = json.loads((model_of(item, models) / "config.json").read_text())
+        config = json.loads((model_of(item, arguments) / "config.json").read_text())
         for program, figure in figures(lines, item).items():
             gflops = works.train_flops_per_token(config) * item.tokens / figure.seconds / 1e9
             share = f"{100 * gflops / roof[item.vocabulary]:.0f} %"
@@ -287,6 +288,7 @@ def write_docs(path: Path, text: str) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True, help="folder with qwen2-v512 and qwen2-v2048")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="measure all items on this model instead")
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and the programs' logs")
     parser.add_argument("--rlt", required=True, help="command that runs rlt's side")
     parser.add_argument("--python", required=True, help="Python with PyTorch, transformers and TRL")
@@ -326,7 +328,7 @@ def main() -> None:
         f"{datetime.date.today()}, rlt {commit()}, {', '.join(versions)}; {machine()}; "
         f"{arguments.threads} threads, {arguments.rounds} rounds; rlt's products in {arguments.arithmetic}{limits()}."
     )
-    parts = [about, ratio_table(lines, arguments.items), roof_table(lines, arguments.items, arguments.models)]
+    parts = [about, ratio_table(lines, arguments.items), roof_table(lines, arguments)]
     text = "\n\n".join(part for part in parts if part)
     results = {"about": about, "lines": lines, "failures": failures}
     (arguments.out / "results.json").write_text(json.dumps(results, indent=1))

@@ -27,8 +27,11 @@ pub fn decode_attention(
     layer: usize,
     shape: AttentionShape,
 ) -> Tensor {
-    let sequences: Vec<&KvSequence> = sequences.iter().map(Deref::deref).collect();
-    let sequences = &sequences[..];
+    attention_of(qkv, &sequences.iter().map(Deref::deref).collect::<Vec<_>>(), layer, shape)
+}
+
+/// The work: compiled here, however the caller is compiled.
+fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: AttentionShape) -> Tensor {
     let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);
     if let Device::Sizes(sizes) = qkv.device() {
         let seen = |sequence: &&KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());

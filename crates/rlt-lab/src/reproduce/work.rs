@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scale::Scale;
 use crate::miniature::Miniature;
+use rlt_method::config::Config;
 use rlt_method::error::{Error, Result};
 
 /// What a stage does: its kind decides how long others of it are expected to take.
@@ -174,7 +175,7 @@ impl SeedWork<'_> {
         // A stage means the same wherever the runs are kept.
         let settings = settings.replace(&*self.miniature.dir.to_string_lossy(), "WORK");
         if let Some(done) = read_done::<T>(&file)? {
-            if done.settings != settings {
+            if !means_the_same(&done.settings, &settings) {
                 return Err(Error::Usage(format!(
                     "{}: made with other settings ({}); name another --run-dir, or remove it",
                     folder.display(),
@@ -213,6 +214,29 @@ fn read_done<T: DeserializeOwned>(file: &Path) -> Result<Option<Done<T>>> {
     };
     let what = |e| Error::File { path: file.to_owned(), what: format!("not a stage ({e}); remove it") };
     serde_json::from_str(&text).map(Some).map_err(what)
+}
+
+/// Whether what a stage was made with is what is asked for. A later build knows more keys: those that only it has, and that have
+/// their defaults, change nothing.
+fn means_the_same(was: &str, is: &str) -> bool {
+    let defaults = || Config::default().to_toml().unwrap_or_default();
+    let (was, is) = (lines_of_tables(was), lines_of_tables(is));
+    was == is
+        || was.is_subset(&is) && is.difference(&was).all(|line| lines_of_tables(&defaults()).contains(line))
+}
+
+/// The lines of some TOML, each with the heading of its table.
+fn lines_of_tables(text: &str) -> BTreeSet<(String, String)> {
+    let mut table = "";
+    let mut lines = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if line.starts_with('[') {
+            table = line;
+        } else {
+            lines.insert((table.to_owned(), line.to_owned()));
+        }
+    }
+    lines
 }
 
 /// The first line in which two texts differ.
@@ -264,6 +288,29 @@ mod tests {
         stop.store(true, Ordering::SeqCst);
         let new = work.stage(StageKind::Rows, "b", "", |_| Ok(()));
         assert!(matches!(new, Err(Error::Interrupted(_))));
+    }
+
+    #[test]
+    fn keys_of_a_later_build_at_their_defaults_change_nothing() {
+        let is = Config::default().to_toml().unwrap() + "2 samples";
+        let without = |word: &str| {
+            is.lines()
+                .filter(|line| !line.starts_with(word))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        };
+        let (before, table) = is.split_once("[distill]").unwrap();
+        let without_table = format!("{before}{}", &table[table.find("\n[").unwrap() + 1..]);
+        assert!(means_the_same(&is, &is));
+        assert!(means_the_same(&without_table, &is), "a table");
+        assert!(means_the_same(&without("alpha"), &is), "a key");
+        assert!(
+            !means_the_same(&without("alpha"), &is.replace("alpha = 0.01", "alpha = 0.1")),
+            "not its default"
+        );
+        assert!(!means_the_same(&is, &is.replace("alpha = 0.01", "alpha = 0.1")), "another value");
+        assert!(!means_the_same(&is, &without("alpha")), "a key that is no more");
+        assert!(!means_the_same(&is, &is.replace("2 samples", "3 samples")), "what is no key");
     }
 
     #[test]

@@ -40,7 +40,10 @@ pub fn sample_row(set: RowFile, seed: u64, index: u64) -> (SolvedProblem, Explan
 }
 
 fn row(set: RowFile, seed: u64, index: u64) -> Value {
-    let (solved, kind, explanation) = sample_row(set, seed, index);
+    question_row(sample_row(set, seed, index))
+}
+
+fn question_row((solved, kind, explanation): (SolvedProblem, ExplanationKind, String)) -> Value {
     json!({
         "question": solved.problem.question(),
         "solution": solved.solution(),
@@ -49,6 +52,14 @@ fn row(set: RowFile, seed: u64, index: u64) -> Value {
         "nums": solved.problem.numbers,
         "target": solved.problem.target
     })
+}
+
+/// Row `index` (from 0) of a textbook of sums under `seed`: the arithmetic of the world in its own words, but no problem of it.
+pub fn sum_row(seed: u64, index: u64) -> Value {
+    let mut stream = Stream::new(seed, "countdown sums", index);
+    let solved = SolvedProblem::sum(&mut stream);
+    let text = explanation::write(ExplanationKind::Full, &solved, &mut stream);
+    question_row((solved, ExplanationKind::Full, text))
 }
 
 /// The first `n` rows of `questions_heldout.jsonl` under `seed`, without the file.
@@ -101,6 +112,21 @@ mod tests {
             assert_eq!(questions(&files.questions_heldout), heldout_questions(seed, SMALL.questions_heldout));
         }
         assert!(held_out.is_disjoint(&train));
+    }
+
+    #[test]
+    fn a_textbook_of_sums_has_every_sign_and_no_problem_of_three_numbers() {
+        let mut signs = HashSet::new();
+        for index in 0..500 {
+            let row = sum_row(3, index);
+            let problem = Problem::parse(row["question"].as_str().expect("a question")).expect("a problem");
+            let text = row["reasoning_trace"].as_str().expect("an explanation");
+            assert_eq!(problem.numbers.len(), 2);
+            assert!(problem.judge(row["solution"].as_str().expect("a solution")).equal, "{row}");
+            assert_eq!(explanation::classify(&problem, text), ExplanationKind::Full, "{row}");
+            signs.insert(text.split(' ').nth(1).expect("a sign").to_owned());
+        }
+        assert_eq!(signs.len(), 4);
     }
 
     #[test]

@@ -164,6 +164,26 @@ impl SolvedProblem {
         (target >= MIN_TARGET && !is_sum).then_some(Self { problem, steps, expression })
     }
 
+    /// A sum as it comes up on the way to a target: one of the two numbers is small, the other anything below 100.
+    pub fn sum(stream: &mut Stream) -> Self {
+        loop {
+            let small = MIN_NUMBER + stream.below((MAX_NUMBER - MIN_NUMBER + 1) as usize) as u32;
+            let other = 1 + stream.below(LIMIT as usize - 1) as u32;
+            let mut numbers = vec![small, other];
+            stream.shuffle(&mut numbers);
+            let (left, right) = if stream.below(2) == 0 { (small, other) } else { (other, small) };
+            let Some(step) = CountdownStep::new(left, *stream.pick(&['+', '-', 'x', '/']), right) else {
+                continue;
+            };
+            let expression = format!("{left} {} {right}", step.sign);
+            let solved =
+                Self { problem: Problem { numbers, target: step.result }, steps: vec![step], expression };
+            if solved.problem.side() == Side::Train {
+                return solved;
+            }
+        }
+    }
+
     /// The solution: the expression and what it makes.
     pub fn solution(&self) -> String {
         format!("{} = {}.", self.expression, self.problem.target)
