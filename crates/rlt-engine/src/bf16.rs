@@ -140,6 +140,20 @@ const SQUARE: usize = 32;
 
 const UPPER: u32 = 0xffff_0000;
 
+/// The words of some input features of a strip of `NV` vectors, widened into `out`, one after another.
+#[inline(always)]
+pub(crate) fn widen_strip<S: Simd, const NV: usize>(simd: S, words: &[u32], out: &mut [f32]) {
+    let (shift, upper) = (simd.splat_u32s(16), simd.splat_u32s(UPPER));
+    let (words, _) = S::as_simd_u32s(words);
+    let (out, _) = S::as_mut_simd_f32s(out);
+    for (words, out) in words.chunks_exact(NV / 2).zip(out.chunks_exact_mut(NV)) {
+        for v in 0..NV / 2 {
+            out[v] = simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(words[v], shift));
+            out[NV / 2 + v] = simd.transmute_f32s_u32s(simd.and_u32s(words[v], upper));
+        }
+    }
+}
+
 /// The bits of `x` rounded to bf16 (nearest, ties to even). What is not a number stays so.
 #[inline(always)]
 pub(crate) fn rounded(x: f32) -> u32 {

@@ -87,7 +87,10 @@ impl<T> Ahead<'_, T> {
 
 /// Rows of a left factor as [`tile`] reads them.
 #[inline(always)]
-pub(crate) fn left_rows<const MR: usize>(rows: [&[f32]; MR], depth: usize) -> impl Fn(usize, usize) -> f32 {
+pub(crate) fn left_rows<const MR: usize>(
+    rows: [&[f32]; MR],
+    depth: usize,
+) -> impl Fn(usize, usize) -> f32 + Copy {
     for row in rows {
         assert!(row.len() >= depth, "rows of a tile");
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::factors::{FEW_ROWS, Product, Right};
-use crate::bf16::tile_bf16;
+use crate::bf16::{tile_bf16, widen_strip};
 use crate::output::Output;
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, ByTiles, PANEL, left_rows, prefetch, strip, tile};
@@ -27,7 +27,7 @@ const GROUP_BYTES: usize = 512 << 10;
 const COPY_ROWS: usize = 8 * PANEL;
 const COPY_COLUMNS: usize = 4 * PANEL;
 
-/// Rows from which on it pays to copy a strip of a right factor that lies in rows.
+/// Rows from which on it pays to copy a strip of a right factor that lies in rows, or to widen one in bf16.
 const COPY_STRIP: usize = 48;
 
 /// Elements between the rows of a left factor's copy: not a power of two, which would send the rows to the same
@@ -79,7 +79,7 @@ enum LeftCopy {
 struct Copied {
     /// Of a chunk of the left factor: the rows of a register tile a row of this.
     left: Tensor,
-    /// Of a chunk of the right factor: a strip that lies in rows, filled up with zeros.
+    /// Of a chunk of the right factor: a strip that lies in rows, filled up with zeros, or is kept in bf16.
     strip: Tensor,
     /// Which strip that is.
     index: Option<usize>,
@@ -108,11 +108,11 @@ impl Part<'_> {
     fn copied(&self, tile_rows: usize, width: usize) -> Copied {
         let copies_left = self.left_copy(width) != LeftCopy::Nothing;
         let blocks = if copies_left { self.rows.len().div_ceil(tile_rows) } else { 0 };
-        let in_rows = matches!(self.product.right, Right::Rows(_));
+        let in_panels = matches!(self.product.right, Right::Panels(_));
         let scratch = |rows, cols| Tensor::scratch_on(self.product.device, rows, cols);
         Copied {
             left: scratch(blocks, tile_rows * ROW_STRIDE),
-            strip: scratch(if in_rows { DEPTH } else { 0 }, width),
+            strip: scratch(if in_panels { 0 } else { DEPTH }, width),
             index: None,
         }
     }
@@ -123,7 +123,7 @@ impl Part<'_> {
         let (m, n, depth) = self.product.shape;
         let one_by_one = m <= FEW_ROWS || width <= RESIDENT_COLUMNS;
         let (strips, left) = (self.strips(width), self.left_copy(width));
-        let in_rows = matches!(self.product.right, Right::Rows(_));
+        let rows = self.rows.len();
         let mut copied = self.copied(MR, width);
         // Even a product over nothing has a result.
         for first in (0..depth.max(1)).step_by(DEPTH) {
@@ -137,8 +137,13 @@ impl Part<'_> {
                 let strips = strip..strips.end.min(strip + group);
                 let last = strips.end - 1;
                 let partial = (last + 1) * width > n;
-                if in_rows && (partial || one_by_one && self.rows.len() >= COPY_STRIP) {
-                    self.copy_strip(width, last, chunk.range.clone(), &mut copied);
+                let pays = match self.product.right {
+                    Right::Rows(_) => partial || one_by_one && rows >= COPY_STRIP,
+                    Right::Bf16(_) => S::REGISTER_COUNT <= 16 && rows >= COPY_STRIP,
+                    Right::Panels(_) => false,
+                };
+                if pays {
+                    self.copy_strip::<S, NV>(simd, last, chunk.range.clone(), &mut copied);
                 }
                 let (mut row, end) = (self.rows.start, self.rows.end);
                 while row < end {
@@ -191,22 +196,38 @@ impl Part<'_> {
         }
     }
 
-    /// Copies a chunk of a strip of a right factor that lies in rows.
+    /// Copies a chunk of a strip of a right factor that lies in rows or is kept in bf16.
     #[inline(always)]
-    fn copy_strip(&self, width: usize, strip: usize, chunk: Range<usize>, copied: &mut Copied) {
-        let Right::Rows(rows) = self.product.right else { return };
-        let (_, n, _) = self.product.shape;
-        let columns = width.min(n - strip * width);
-        for (to, at) in copied.strip.data_mut().chunks_exact_mut(width).zip(chunk) {
-            let from = rows.from(at, strip * width);
-            if columns == width {
-                to.copy_from_slice(&from[..width]);
-            } else {
-                to[..columns].copy_from_slice(&from[..columns]);
-                to[columns..].fill(0.0);
+    fn copy_strip<S: Simd, const NV: usize>(
+        &self,
+        simd: S,
+        index: usize,
+        chunk: Range<usize>,
+        copied: &mut Copied,
+    ) {
+        let width = strip::<S, NV>();
+        let (_, n, inner) = self.product.shape;
+        let columns = width.min(n - index * width);
+        let to = copied.strip.data_mut();
+        match self.product.right {
+            Right::Panels(_) => return,
+            Right::Bf16(panels) => {
+                let words = &panels.strips()[(index * inner + chunk.start) * width / 2..];
+                widen_strip::<S, NV>(simd, &words[..chunk.len() * width / 2], to);
+            }
+            Right::Rows(rows) => {
+                for (to, at) in to.chunks_exact_mut(width).zip(chunk) {
+                    let from = rows.from(at, index * width);
+                    if columns == width {
+                        to.copy_from_slice(&from[..width]);
+                    } else {
+                        to[..columns].copy_from_slice(&from[..columns]);
+                        to[columns..].fill(0.0);
+                    }
+                }
             }
         }
-        copied.index = Some(strip);
+        copied.index = Some(index);
     }
 
     /// A few rows times a group of strips; `MAX` is the most rows that a tile has.
@@ -227,21 +248,21 @@ impl Part<'_> {
                 let columns = &copied.left.row(at / MAX)[at % MAX..];
                 assert!(depth == 0 || columns.len() >= (depth - 1) * MAX + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth.
-                let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
+                let left = move |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
                 self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Rows => {
                 let rows = &copied.left.data()[at * ROW_STRIDE..];
                 assert!(depth <= DEPTH && rows.len() >= MR * ROW_STRIDE, "rows of a left factor");
                 // SAFETY: r < MR and k < depth, which is at most DEPTH.
-                let left = |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
+                let left = move |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
                 self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Nothing if left.lies_in_columns() => {
                 let (columns, stride) = (left.from(row, first), left.col_stride);
                 assert!(depth == 0 || columns.len() >= (depth - 1) * stride + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth, so it lies inside by the assertion above.
-                let left = |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
+                let left = move |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
                 self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
             }
             LeftCopy::Nothing => {
@@ -259,10 +280,10 @@ impl Part<'_> {
         copied: &Copied,
         row: usize,
         strips: Range<usize>,
-        left: impl Fn(usize, usize) -> f32,
+        left: impl Fn(usize, usize) -> f32 + Copy,
     ) {
         for strip in strips {
-            self.tile::<S, MR, NV>(simd, chunk, copied, row, strip, &left);
+            self.tile::<S, MR, NV>(simd, chunk, copied, row, strip, left);
         }
     }
 
@@ -274,17 +295,17 @@ impl Part<'_> {
         copied: &Copied,
         row: usize,
         index: usize,
-        left: impl Fn(usize, usize) -> f32,
+        left: impl Fn(usize, usize) -> f32 + Copy,
     ) {
         let width = strip::<S, NV>();
         let (m, n, inner) = self.product.shape;
         let (first, depth) = (chunk.range.start, chunk.range.len());
         let columns = width.min(n - index * width);
         // SAFETY: the rows and these columns lie inside `out`, and only this task writes them.
-        let out = |r: usize| unsafe {
-            let to = self.product.out.get().add((row + r) * self.product.out_stride + index * width);
-            std::slice::from_raw_parts_mut(to, columns)
-        };
+        let to = unsafe { self.product.out.get().add(row * self.product.out_stride + index * width) };
+        let out_stride = self.product.out_stride;
+        // SAFETY: as before.
+        let out = move |r: usize| unsafe { std::slice::from_raw_parts_mut(to.add(r * out_stride), columns) };
         // The output of a large product lies in no cache: asked for now, it has arrived when the sums are done.
         for r in 0..MR {
             prefetch::<_, true>(out(r), 0, columns);
@@ -296,34 +317,58 @@ impl Part<'_> {
         } else {
             copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
         };
-        let rows_ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
-        let sums = match self.product.right {
-            Right::Rows(rows) => {
-                let (right, stride) = if copied.index == Some(index) {
-                    (copied.strip.data(), width)
-                } else {
-                    (rows.from(first, index * width), rows.row_stride)
-                };
-                let ahead = if resident { rows_ahead } else { Ahead::Near };
-                tile::<S, MR, NV>(simd, left, right, stride, depth, ahead)
-            }
-            Right::Panels(data) => {
-                let right = &data[(index * inner + first) * width..];
-                let ahead = if resident { rows_ahead } else { Ahead::Near };
-                tile::<S, MR, NV>(simd, left, right, width, depth, ahead)
-            }
-            Right::Bf16(panels) => {
-                let right = &panels.strips()[(index * inner + first) * width / 2..];
-                let ahead = if resident {
-                    Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH }
-                } else {
-                    Ahead::Near
-                };
-                tile_bf16::<S, MR, NV>(simd, left, right, width / 2, depth, ahead)
+        // What is asked for ahead is named inside of what is compiled by itself, so that its loop need not look.
+        let mode = chunk.mode;
+        let compute = |right: &[f32], stride: usize| {
+            if resident {
+                apart(
+                    simd,
+                    #[inline(always)]
+                    move || {
+                        let ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
+                        let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, ahead);
+                        put::<S, MR, NV>(simd, sums, columns, mode, out);
+                    },
+                );
+            } else {
+                apart(
+                    simd,
+                    #[inline(always)]
+                    move || {
+                        let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near);
+                        put::<S, MR, NV>(simd, sums, columns, mode, out);
+                    },
+                );
             }
         };
-        put::<S, MR, NV>(simd, sums, columns, chunk.mode, out);
+        match self.product.right {
+            _ if copied.index == Some(index) => compute(copied.strip.data(), width),
+            Right::Rows(rows) => compute(rows.from(first, index * width), rows.row_stride),
+            Right::Panels(data) => compute(&data[(index * inner + first) * width..], width),
+            Right::Bf16(panels) => {
+                let right = &panels.strips()[(index * inner + first) * width / 2..];
+                apart(
+                    simd,
+                    #[inline(always)]
+                    move || {
+                        let sums = tile_bf16::<S, MR, NV>(simd, left, right, width / 2, depth, Ahead::Near);
+                        put::<S, MR, NV>(simd, sums, columns, mode, out);
+                    },
+                );
+            }
+        }
     }
+}
+
+/// Does `work`, compiled by itself where a tile takes nearly all of the registers there are. Among much else, one of its sums may
+/// be left without one, and then every step waits for that sum's way through memory.
+#[inline(always)]
+fn apart<S: Simd, R>(simd: S, work: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn called<S: Simd, R>(simd: S, work: impl FnOnce() -> R) -> R {
+        simd.vectorize(work)
+    }
+    if S::REGISTER_COUNT > 16 { work() } else { called(simd, work) }
 }
 
 /// Writes or adds the sums of a tile: row `r` of them to `out(r)`.
