@@ -317,58 +317,74 @@ impl Part<'_> {
         } else {
             copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
         };
-        // What is asked for ahead is named inside of what is compiled by itself, so that its loop need not look.
-        let mode = chunk.mode;
-        let compute = |right: &[f32], stride: usize| {
-            if resident {
-                apart(
-                    simd,
-                    #[inline(always)]
-                    move || {
-                        let ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
-                        let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, ahead);
-                        put::<S, MR, NV>(simd, sums, columns, mode, out);
-                    },
-                );
-            } else {
-                apart(
-                    simd,
-                    #[inline(always)]
-                    move || {
-                        let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near);
-                        put::<S, MR, NV>(simd, sums, columns, mode, out);
-                    },
-                );
-            }
+        let right = match self.product.right {
+            _ if copied.index == Some(index) => TileColumns::F32(copied.strip.data(), width),
+            Right::Rows(rows) => TileColumns::F32(rows.from(first, index * width), rows.row_stride),
+            Right::Panels(data) => TileColumns::F32(&data[(index * inner + first) * width..], width),
+            Right::Bf16(panels) => TileColumns::Bf16(&panels.strips()[(index * inner + first) * width / 2..]),
         };
-        match self.product.right {
-            _ if copied.index == Some(index) => compute(copied.strip.data(), width),
-            Right::Rows(rows) => compute(rows.from(first, index * width), rows.row_stride),
-            Right::Panels(data) => compute(&data[(index * inner + first) * width..], width),
-            Right::Bf16(panels) => {
-                let right = &panels.strips()[(index * inner + first) * width / 2..];
-                apart(
-                    simd,
-                    #[inline(always)]
-                    move || {
-                        let sums = tile_bf16::<S, MR, NV>(simd, left, right, width / 2, depth, Ahead::Near);
-                        put::<S, MR, NV>(simd, sums, columns, mode, out);
-                    },
-                );
-            }
+        let mode = chunk.mode;
+        // What is asked for ahead is named where the tile is computed, so that its loop need not look.
+        if S::REGISTER_COUNT > 16 {
+            let sums = match right {
+                TileColumns::F32(right, stride) if resident => {
+                    let ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
+                    tile::<S, MR, NV>(simd, left, right, stride, depth, ahead)
+                }
+                TileColumns::F32(right, stride) => {
+                    tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near)
+                }
+                TileColumns::Bf16(words) => {
+                    tile_bf16::<S, MR, NV>(simd, left, words, width / 2, depth, Ahead::Near)
+                }
+            };
+            return put::<S, MR, NV>(simd, sums, columns, mode, out);
+        }
+        match right {
+            TileColumns::F32(right, stride) if resident => apart(
+                simd,
+                #[inline(always)]
+                move || {
+                    let ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
+                    let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, ahead);
+                    put::<S, MR, NV>(simd, sums, columns, mode, out);
+                },
+            ),
+            TileColumns::F32(right, stride) => apart(
+                simd,
+                #[inline(always)]
+                move || {
+                    let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near);
+                    put::<S, MR, NV>(simd, sums, columns, mode, out);
+                },
+            ),
+            TileColumns::Bf16(words) => apart(
+                simd,
+                #[inline(always)]
+                move || {
+                    let sums = tile_bf16::<S, MR, NV>(simd, left, words, width / 2, depth, Ahead::Near);
+                    put::<S, MR, NV>(simd, sums, columns, mode, out);
+                },
+            ),
         }
     }
 }
 
-/// Does `work`, compiled by itself where a tile takes nearly all of the registers there are. Among much else, one of its sums may
-/// be left without one, and then every step waits for that sum's way through memory.
-#[inline(always)]
-fn apart<S: Simd, R>(simd: S, work: impl FnOnce() -> R) -> R {
-    #[inline(never)]
-    fn called<S: Simd, R>(simd: S, work: impl FnOnce() -> R) -> R {
-        simd.vectorize(work)
-    }
-    if S::REGISTER_COUNT > 16 { work() } else { called(simd, work) }
+/// The columns that a tile reads.
+#[derive(Clone, Copy)]
+enum TileColumns<'a> {
+    /// From one step to the next so many elements.
+    F32(&'a [f32], usize),
+    /// Words of two numbers, as a strip keeps them.
+    Bf16(&'a [u32]),
+}
+
+/// Does `work`, compiled by itself: a tile that takes nearly all of the registers there are. Inlined among much else, one of its
+/// sums is left without one, and then every step waits for that sum's way through memory. (With twice as many registers it is the
+/// other way round: what is inlined keeps them.)
+#[inline(never)]
+fn apart<S: Simd>(simd: S, work: impl FnOnce()) {
+    simd.vectorize(work);
 }
 
 /// Writes or adds the sums of a tile: row `r` of them to `out(r)`.
