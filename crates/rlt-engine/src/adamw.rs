@@ -1,6 +1,7 @@
 //! AdamW with decoupled weight decay (arXiv 1711.05101) and global-norm clipping.
 
 use rayon::prelude::*;
+use rlt_cuda::Gpu;
 
 use crate::device::Device;
 use crate::moment::{Moment, random_bits, round_at_random, widen};
@@ -37,6 +38,10 @@ pub fn squares_of_blocks(x: &Tensor) -> Vec<f64> {
         sizes.did_rows(x.len());
         return Vec::new();
     }
+    if let Some(gpu) = x.gpu() {
+        let squares = gpu.squares_of_blocks(x.memory(), BLOCK).to_host::<f32>();
+        return squares.into_iter().map(f64::from).collect();
+    }
     x.data()
         .par_chunks(BLOCK)
         .map(|block| {
@@ -70,6 +75,26 @@ impl Factors {
         let x = x.mul_add(self.keep, -self.step_size * m / v.sqrt().mul_add(self.root2, self.eps));
         (x, m, v)
     }
+}
+
+/// Updates the part of `value` from element `from` on, on a GPU.
+fn update_on_gpu(
+    gpu: &Gpu,
+    from: usize,
+    value: &mut Tensor,
+    gradient: &Tensor,
+    first: &mut Moment,
+    second: &mut Moment,
+    gradient_scale: f32,
+    factors: Factors,
+) {
+    let (Moment::F32(first), Moment::F32(second)) = (first, second) else {
+        panic!("moments in bf16 are not built for GPUs")
+    };
+    let Factors { b1, b2, a1, a2, step_size, root2, eps, keep } = factors;
+    let step = rlt_cuda::Step { b1, b2, a1, a2, step_size, root2, eps, keep };
+    let moments = (first.memory_mut(), second.memory_mut());
+    gpu.adamw(value.memory_mut(), from, gradient.memory(), moments, gradient_scale, step);
 }
 
 /// Tells the random bits of the two moments apart.
@@ -136,6 +161,10 @@ impl AdamW {
             // Value, moments and gradient are read, all but the last are written.
             return sizes.did_rows(7 * gradient.len());
         }
+        if let Some(gpu) = value.gpu() {
+            let factors = self.factors(step, decay);
+            return update_on_gpu(&gpu, from, value, gradient, first, second, gradient_scale, factors);
+        }
         let part = &mut value.data_mut()[from..from + gradient.len()];
         self.update_numbers(from, part, gradient, first, second, gradient_scale, step, decay, index);
     }
@@ -158,6 +187,10 @@ impl AdamW {
     ) {
         if let Device::Sizes(sizes) = shard.device() {
             return sizes.did_rows(7 * gradient.len());
+        }
+        if let Some(gpu) = shard.gpu() {
+            let factors = self.factors(step, decay);
+            return update_on_gpu(&gpu, 0, shard, gradient, first, second, gradient_scale, factors);
         }
         let shard = shard.data_mut();
         self.update_numbers(from, shard, gradient, first, second, gradient_scale, step, decay, index);

@@ -1,10 +1,12 @@
 //! The memory of whatever holds numbers: recycled blocks of its device.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use pulp::bytemuck;
+use rlt_cuda::{Gpu, Memory};
 
-use crate::device::{CPU, Device, Held};
+use crate::device::{CPU, Device, Held, not_on_gpus};
 use crate::pool;
 use crate::recycling::{Piece, SMALLEST_ELEMENTS};
 use crate::slab::Block;
@@ -33,6 +35,36 @@ pub(crate) enum Buffer {
     Recycled(Piece<Block>, usize),
     /// Of a device without numbers.
     Sizes(Outline),
+    /// Of a GPU.
+    Cuda(OnGpu),
+}
+
+/// Memory of a GPU. Copies share it until one of them is written to.
+pub(crate) struct OnGpu {
+    device: Device,
+    memory: Arc<Memory>,
+}
+
+impl OnGpu {
+    pub(crate) fn new(gpu: &Gpu, memory: Memory) -> Self {
+        Self { device: Device::Cuda(gpu.clone()), memory: Arc::new(memory) }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// To be written to, by this one alone.
+    pub(crate) fn memory_mut(&mut self) -> &mut Memory {
+        if Arc::get_mut(&mut self.memory).is_none() {
+            self.memory = Arc::new(self.memory.copy());
+        }
+        Arc::get_mut(&mut self.memory).expect("nobody else has it")
+    }
+
+    pub(crate) fn shared(&self) -> Self {
+        Self { device: self.device.clone(), memory: self.memory.clone() }
+    }
 }
 
 /// Memory that is counted and not there.
@@ -63,21 +95,25 @@ impl Buffer {
                 _held: Some(held),
                 fits_bf16: false,
             }),
+            Device::Cuda(gpu) => Self::Cuda(OnGpu::new(gpu, gpu.upload(&make()))),
         }
     }
 
     /// Where it lies.
     pub(crate) fn device(&self) -> &Device {
         match self {
-            Self::Sizes(Outline { device, .. }) => device,
+            Self::Sizes(Outline { device, .. }) | Self::Cuda(OnGpu { device, .. }) => device,
             Self::Owned(..) | Self::Small(..) | Self::Recycled(..) => &CPU,
         }
     }
 }
 
 #[cold]
-fn refuse() -> ! {
-    panic!("numbers of a device that holds sizes alone")
+fn refuse(buffer: &Buffer) -> ! {
+    match buffer {
+        Buffer::Cuda(_) => not_on_gpus(),
+        _ => panic!("numbers of a device that holds sizes alone"),
+    }
 }
 
 impl Deref for Buffer {
@@ -89,7 +125,7 @@ impl Deref for Buffer {
             Self::Owned(values, _) => values,
             Self::Small(lines, len) => &bytemuck::cast_slice(lines)[..*len],
             Self::Recycled(piece, len) => &piece.memory.elements()[..*len],
-            Self::Sizes(_) => refuse(),
+            Self::Sizes(_) | Self::Cuda(_) => refuse(self),
         }
     }
 }
@@ -101,7 +137,7 @@ impl DerefMut for Buffer {
             Self::Owned(values, _) => values,
             Self::Small(lines, len) => &mut bytemuck::cast_slice_mut(lines)[..*len],
             Self::Recycled(piece, len) => &mut piece.memory.elements_mut()[..*len],
-            Self::Sizes(_) => refuse(),
+            Self::Sizes(_) | Self::Cuda(_) => refuse(self),
         }
     }
 }
@@ -120,6 +156,7 @@ pub(crate) fn take(device: &Device, elements: usize) -> Buffer {
             _held: None,
             fits_bf16: false,
         }),
+        Device::Cuda(gpu) => Buffer::Cuda(OnGpu::new(gpu, gpu.take(elements))),
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::pool;
 use crate::recycling::Usage;
 use crate::sizes::Sizes;
+use rlt_cuda::Gpu;
 
 pub use crate::recycling::Usage as MemoryUsage;
 
@@ -17,6 +18,14 @@ pub enum Device {
     Cpu,
     /// Sizes alone: nothing is computed.
     Sizes(Sizes),
+    /// An NVIDIA GPU: its memory, and its threads.
+    Cuda(Gpu),
+}
+
+/// Ends an operation of the processor that met numbers of a GPU.
+#[cold]
+pub(crate) fn not_on_gpus() -> ! {
+    panic!("numbers of a GPU, in an operation that is not built for GPUs")
 }
 
 /// What a tensor without a device of its own lies on.
@@ -28,6 +37,14 @@ impl Device {
         Self::Sizes(Sizes::default())
     }
 
+    /// The NVIDIA GPU of this number, from 0.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be used, and why.
+    pub fn cuda(ordinal: usize) -> Result<Self, rlt_cuda::Error> {
+        Gpu::open(ordinal).map(Self::Cuda)
+    }
+
     /// Whether there are numbers to read.
     pub fn has_numbers(&self) -> bool {
         !matches!(self, Self::Sizes(_))
@@ -35,12 +52,19 @@ impl Device {
 
     /// Bytes that this device holds.
     pub fn usage(&self) -> Usage {
+        if let Self::Cuda(gpu) = self {
+            let rlt_cuda::Usage { in_use, held, peak } = gpu.usage();
+            return Usage { in_use, held, peak };
+        }
         self.count(|usage| *usage)
     }
 
     /// The most bytes held since the last call.
     pub fn take_peak(&self) -> u64 {
-        self.count(Usage::take_peak)
+        match self {
+            Self::Cuda(gpu) => gpu.take_peak(),
+            Self::Cpu | Self::Sizes(_) => self.count(Usage::take_peak),
+        }
     }
 
     /// Returns recycled memory to where it came from.
@@ -48,6 +72,7 @@ impl Device {
         match self {
             Self::Cpu => pool::release_all(),
             Self::Sizes(sizes) => sizes.release_all(),
+            Self::Cuda(gpu) => gpu.release_memory(),
         }
     }
 
@@ -64,12 +89,14 @@ impl Device {
         }
     }
 
-    /// Does `work` on all items at the same time; without numbers, one after another, counted as if at the same time.
+    /// Does `work` on all items at the same time; without numbers, one after another, counted as if at the same time. A GPU
+    /// works on one after another, with all its threads.
     pub fn at_once<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Sync + Send) {
         use rayon::prelude::*;
         match self {
             Self::Cpu => items.par_iter_mut().for_each(work),
             Self::Sizes(sizes) => sizes.in_lanes(items, work),
+            Self::Cuda(_) => items.iter_mut().for_each(work),
         }
     }
 
@@ -79,7 +106,7 @@ impl Device {
     /// If there are numbers and it is not once.
     pub fn counted<R>(&self, times: usize, work: impl FnOnce() -> R) -> R {
         match self {
-            Self::Cpu => {
+            Self::Cpu | Self::Cuda(_) => {
                 assert_eq!(times, 1, "what is computed is computed once");
                 work()
             }
@@ -91,6 +118,8 @@ impl Device {
         match self {
             Self::Cpu => pool::count(change),
             Self::Sizes(sizes) => sizes.count(change),
+            // What is asked for beside a GPU's own memory is the host's.
+            Self::Cuda(_) => change(&mut Usage::default()),
         }
     }
 }

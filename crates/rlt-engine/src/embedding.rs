@@ -9,6 +9,10 @@ use crate::tensor::Tensor;
 /// # Panics
 /// If an id is not below V.
 pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
+    if let Some(gpu) = table.gpu() {
+        let rows = gpu.gather_rows(table.memory(), table.cols(), ids);
+        return Tensor::of_memory(rows, ids.len(), table.cols());
+    }
     let d = table.cols();
     let mut out = table.beside(ids.len(), d);
     if let Device::Sizes(sizes) = table.device() {
@@ -29,6 +33,9 @@ pub fn embed_backward(ids: &[u32], dout: &Tensor, dtable: &mut Tensor) {
     if let Device::Sizes(sizes) = dtable.device() {
         return sizes.did_rows(3 * ids.len() * d);
     }
+    if let Some(gpu) = dtable.gpu() {
+        return gpu.scatter_add_rows(dtable.memory_mut(), d, ids, dout.memory());
+    }
     for (i, &id) in ids.iter().enumerate() {
         let at = id as usize * d;
         for (t, g) in dtable.data_mut()[at..at + d].iter_mut().zip(dout.row(i)) {
@@ -42,6 +49,9 @@ pub fn scale(x: &mut Tensor, factor: f32) {
     let d = x.cols();
     if let Device::Sizes(sizes) = x.device() {
         return sizes.did_rows(2 * x.len());
+    }
+    if let Some(gpu) = x.gpu() {
+        return gpu.scale(x.memory_mut(), factor);
     }
     for_row_blocks(x.data_mut(), d, |_, rows| rows.iter_mut().for_each(|value| *value *= factor));
 }

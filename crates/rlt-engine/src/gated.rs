@@ -9,6 +9,9 @@ use crate::tensor::Tensor;
 
 /// The function of a gate.
 pub(crate) trait Gate {
+    /// Its name on a GPU.
+    const ON_GPU: rlt_cuda::Gate;
+
     /// Its value and its derivative at `x`.
     fn at(x: f32) -> (f32, f32);
 }
@@ -16,6 +19,10 @@ pub(crate) trait Gate {
 /// `gate_up` holds gate and up side by side (M x 2F); the result, `G(gate) * up`, is M x F.
 pub(crate) fn forward<G: Gate>(gate_up: &Tensor) -> Tensor {
     let f = gate_up.cols() / 2;
+    if let Some(gpu) = gate_up.gpu() {
+        let out = gpu.gated(G::ON_GPU, gate_up.memory(), f);
+        return Tensor::of_memory(out, gate_up.rows(), f);
+    }
     let mut out = gate_up.beside(gate_up.rows(), f);
     if let Device::Sizes(sizes) = gate_up.device() {
         sizes.did_rows(3 * out.len());
@@ -43,6 +50,9 @@ pub(crate) fn backward<G: Gate>(dout: &mut Tensor, gate_up: &mut Tensor) {
     let f = dout.cols();
     if let Device::Sizes(sizes) = dout.device() {
         return sizes.did_rows(6 * dout.len());
+    }
+    if let Some(gpu) = dout.gpu() {
+        return gpu.gated_backward(G::ON_GPU, dout.memory_mut(), gate_up.memory_mut(), f);
     }
     for_row_blocks2(gate_up.data_mut(), 2 * f, dout.data_mut(), f, |_, gate_up, dout| {
         simd::vectorized(

@@ -13,6 +13,8 @@ const CUBIC: f32 = 0.044_715;
 struct Gelu;
 
 impl Gate for Gelu {
+    const ON_GPU: rlt_cuda::Gate = rlt_cuda::Gate::Gelu;
+
     #[inline(always)]
     fn at(x: f32) -> (f32, f32) {
         let square = x * x;

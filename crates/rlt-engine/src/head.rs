@@ -5,6 +5,7 @@
 //! Shape legend: R scored tokens, D hidden width, V vocabulary.
 
 use rayon::prelude::*;
+use rlt_cuda::Gpu;
 
 use crate::arithmetic::Arithmetic;
 use crate::device::Device;
@@ -83,6 +84,10 @@ fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<(f3
         return vec![(0.0, 0.0); logits.rows()];
     }
     let scale = 1.0 / temperature;
+    if let Some(gpu) = logits.gpu() {
+        let pairs = gpu.target_logprobs(logits.memory(), logits.cols(), targets, scale).to_host::<f32>();
+        return pairs.as_chunks().0.iter().map(|[log_sum, logprob]| (*log_sum, *logprob)).collect();
+    }
     (0..logits.rows())
         .into_par_iter()
         .with_min_len(8)
@@ -155,6 +160,11 @@ fn logit_gradients(logits: &mut Tensor, targets: &[u32], sums: &[(f32, f32)], g:
         return sizes.did_rows(2 * logits.len());
     }
     let vocab = logits.cols();
+    if let Some(gpu) = logits.gpu() {
+        let pairs: Vec<f32> = sums.iter().flat_map(|(log_sum, logprob)| [*log_sum, *logprob]).collect();
+        let pairs = gpu.upload(&pairs);
+        return gpu.target_gradients(logits.memory_mut(), vocab, targets, &pairs, g, scale);
+    }
     logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
         simd::vectorized(
             #[inline(always)]
@@ -211,10 +221,21 @@ pub fn full_divergence(p: Distributions, q: Distributions) -> Vec<f32> {
             divergences.resize(rows.end, 0.0);
             continue;
         }
+        if let Some(gpu) = p.hidden.gpu() {
+            let pair = ((&p_logits, p.temperature), (&q_logits, q.temperature));
+            divergences.extend(divergences_on_gpu(&gpu, pair.0, pair.1));
+            continue;
+        }
         let of_row = |i| row_divergence(p_logits.row(i), q_logits.row(i), p.temperature, q.temperature);
         divergences.par_extend((0..rows.len()).into_par_iter().with_min_len(8).map(of_row));
     }
     divergences
+}
+
+/// KL(p || q) of every row of logits, each with a temperature.
+fn divergences_on_gpu(gpu: &Gpu, p: (&Tensor, f32), q: (&Tensor, f32)) -> Vec<f32> {
+    let (p, q, vocabulary) = ((p.0.memory(), 1.0 / p.1), (q.0.memory(), 1.0 / q.1), p.0.cols());
+    gpu.divergences(p, q, vocabulary).to_host()
 }
 
 /// Elements whose sum is taken in f32 before it is added in f64.
@@ -301,6 +322,10 @@ pub fn divergence_with_backward<E>(
         let divergences: Vec<f32> = if let Device::Sizes(sizes) = p.hidden.device() {
             sizes.did_rows(4 * logits.len());
             vec![0.0; rows.len()]
+        } else if let Some(gpu) = p.hidden.gpu() {
+            let (p, q) = ((&logits, p.temperature), (&q_logits, q.temperature));
+            let (first, second) = if kl == Kl::Reverse { (p, q) } else { (q, p) };
+            divergences_on_gpu(&gpu, first, second)
         } else {
             let of_row = |i| kl.of_row((logits.row(i), p.temperature), (q_logits.row(i), q.temperature));
             (0..rows.len()).into_par_iter().with_min_len(8).map(of_row).collect()
@@ -333,6 +358,13 @@ fn divergence_gradients(
 ) {
     let (p_scale, q_scale) = (1.0 / p_temperature, 1.0 / q_temperature);
     let vocab = p.cols();
+    if let Some(gpu) = p.gpu() {
+        let (p, q) = ((p.memory_mut(), p_scale), (q.memory(), q_scale));
+        return match kl {
+            Kl::Reverse => gpu.reverse_gradients(p, q, vocab, divergences, g),
+            Kl::Forward => gpu.forward_gradients(p, q, vocab, g),
+        };
+    }
     p.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
         let (p_sum, q_sum) = (log_sum_exp(row, p_scale), log_sum_exp(q.row(i), q_scale));
         let (g, divergence) = (g[i] * p_scale, divergences[i]);

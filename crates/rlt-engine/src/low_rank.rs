@@ -64,6 +64,9 @@ fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
     if let Device::Sizes(sizes) = y.device() {
         return sizes.did_rows(3 * term.len());
     }
+    if let Some(gpu) = y.gpu() {
+        return gpu.add_columns(y.memory_mut(), cols, first, term.memory(), n, scale);
+    }
     for_row_blocks(y.data_mut(), cols, |first_row, rows| {
         for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
             for (y, t) in row[first..first + n].iter_mut().zip(term.row(first_row + i)) {
@@ -76,6 +79,10 @@ fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
 /// `scale * y[:, first..first + n]`.
 fn scaled_columns(y: &Tensor, first: usize, n: usize, scale: f32) -> Tensor {
     assert!(first + n <= y.cols(), "columns {first}..{} of {}", first + n, y.cols());
+    if let Some(gpu) = y.gpu() {
+        let columns = gpu.scaled_columns(y.memory(), y.cols(), first, n, scale);
+        return Tensor::of_memory(columns, y.rows(), n);
+    }
     let mut out = y.beside(y.rows(), n);
     if let Device::Sizes(sizes) = y.device() {
         sizes.did_rows(2 * out.len());
@@ -128,8 +135,12 @@ pub fn low_rank_gradients(term: &LowRank, dy: &Tensor, x: &Tensor, du: &Tensor, 
 /// If the shapes do not fit.
 pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
     let cols = w.cols();
+    if let Some(gpu) = w.gpu() {
+        return merged_on_gpu(&gpu, w, terms);
+    }
     let mut out = w.beside(w.rows(), cols);
     match w.device() {
+        Device::Cuda(_) => unreachable!("merged above"),
         Device::Cpu => for_row_blocks(out.data_mut(), cols, |first, rows| {
             for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
                 w.copy_row(first + i, row);
@@ -149,6 +160,20 @@ pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
         for (w, p) in rows.iter_mut().zip(product.data()) {
             *w = p.mul_add(term.scale, *w);
         }
+    }
+    out
+}
+
+/// As [`merged`], on a GPU.
+fn merged_on_gpu(gpu: &rlt_cuda::Gpu, w: &Tensor, terms: &[LowRank]) -> Tensor {
+    let mut out = w.clone();
+    for term in terms {
+        let (n, cols) = (term.b.rows(), w.cols());
+        let mut product = w.beside(n, cols);
+        matmul_nn(&term.b, &term.a, &mut product, Output::Replace);
+        let rows: Vec<u32> = (term.first_column..term.first_column + n).map(|row| row as u32).collect();
+        gpu.scale(product.memory_mut(), term.scale);
+        gpu.scatter_add_rows(out.memory_mut(), cols, &rows, product.memory());
     }
     out
 }

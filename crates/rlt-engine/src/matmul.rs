@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use rlt_cuda::Product;
+
 use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
 use crate::device::Device;
@@ -34,6 +36,11 @@ pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
 /// If the shapes do not fit.
 pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
+    if let Some(gpu) = dy.gpu() {
+        let sizes = [dy.rows(), dy.cols(), w.cols()];
+        let (dy, w, adds) = (dy.memory(), w.memory(), mode == Output::Accumulate);
+        return gpu.product(Product::InputGradient, sizes, dy, w, out.memory_mut(), adds);
+    }
     match w.bf16_panels() {
         Some(panels) => by_widened(panels, w, mode, |features, wide, mode| {
             let left = View::rows(dy.numbers().get(features.start..).unwrap_or_default(), dy.cols());
@@ -60,6 +67,7 @@ fn by_widened(
         match w.device() {
             Device::Cpu => panels.widen(features.clone(), wide.data_mut()),
             Device::Sizes(sizes) => sizes.did_rows(wide.len() * 3 / 2),
+            Device::Cuda(_) => unreachable!("a GPU has no weights in panels"),
         }
         multiply(features, &wide, mode);
         mode = Output::Accumulate;
@@ -72,6 +80,11 @@ fn by_widened(
 /// If the shapes do not fit.
 pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.rows(), out.rows(), out.cols()), (x.rows(), dy.cols(), x.cols()), "matmul_tn shapes");
+    if let Some(gpu) = dy.gpu() {
+        let sizes = [dy.rows(), dy.cols(), x.cols()];
+        let (dy, x, adds) = (dy.memory(), x.memory(), mode == Output::Accumulate);
+        return gpu.product(Product::WeightGradient, sizes, dy, x, out.memory_mut(), adds);
+    }
     multiply(out, mode, View::of(dy).transposed(), Right::Rows(View::of(x)), x.rows());
 }
 
@@ -115,6 +128,9 @@ pub fn add_bias(y: &mut Tensor, bias: &Tensor) {
     if let Device::Sizes(sizes) = y.device() {
         return sizes.did_rows(2 * y.len());
     }
+    if let Some(gpu) = y.gpu() {
+        return gpu.add_bias(y.memory_mut(), bias.memory());
+    }
     for_row_blocks(y.data_mut(), cols, |_, rows| {
         simd::vectorized(
             #[inline(always)]
@@ -134,6 +150,9 @@ pub fn add_bias_backward(dy: &Tensor, grad: &mut Tensor) {
     assert_eq!(dy.cols(), grad.len(), "bias gradient length");
     if let Device::Sizes(sizes) = dy.device() {
         return sizes.did_rows(dy.len());
+    }
+    if let Some(gpu) = dy.gpu() {
+        return gpu.add_column_sums(grad.memory_mut(), dy.memory());
     }
     add_column_sums(dy.rows(), grad.data_mut(), |rows, partial| {
         simd::vectorized(

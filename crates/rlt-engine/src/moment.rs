@@ -79,7 +79,7 @@ impl Moment {
     /// If there are more or fewer, or one is no bf16 number where it must be.
     pub fn set(&mut self, numbers: &[f32]) {
         match self {
-            Self::F32(tensor) => tensor.data_mut().copy_from_slice(numbers),
+            Self::F32(tensor) => tensor.change_on_host(|own| own.copy_from_slice(numbers)),
             Self::Bf16(own) => {
                 assert_eq!(own.numbers.len(), numbers.len(), "numbers of a moment");
                 for (own, number) in own.numbers.iter_mut().zip(numbers) {

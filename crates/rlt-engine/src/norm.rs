@@ -30,6 +30,10 @@ fn backward_vector(dx: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], r: f32
 /// Returns the output (M x D) and the inverse root mean squares (M x 1) for the backward pass.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
     let d = x.cols();
+    if let Some(gpu) = x.gpu() {
+        let (y, inverse) = gpu.rms_norm(x.memory(), weight.memory(), eps);
+        return (Tensor::of_memory(y, x.rows(), d), Tensor::of_memory(inverse, x.rows(), 1));
+    }
     let mut y = x.beside(x.rows(), d);
     let mut inverse = x.beside(x.rows(), 1);
     if let Device::Sizes(sizes) = x.device() {
@@ -56,6 +60,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> (Tensor, Tensor) {
 /// The output of [`rms_norm`] again, from the saved inverse root mean squares.
 pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
     let d = x.cols();
+    if let Some(gpu) = x.gpu() {
+        let y = gpu.rms_norm_again(x.memory(), weight.memory(), inverse.memory());
+        return Tensor::of_memory(y, x.rows(), d);
+    }
     let mut y = x.beside(x.rows(), d);
     if let Device::Sizes(sizes) = x.device() {
         sizes.did_rows(2 * x.len());
@@ -81,6 +89,10 @@ pub fn rms_norm_again(x: &Tensor, weight: &Tensor, inverse: &Tensor) -> Tensor {
 /// of `y` (M x 1) for the backward pass, which is [`rms_norm`]'s.
 pub fn add_rms_norm(x: &mut Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
     let d = y.cols();
+    if let Some(gpu) = y.gpu() {
+        let inverse = gpu.add_rms_norm(x.memory_mut(), y.memory(), weight.memory(), eps);
+        return Tensor::of_memory(inverse, y.rows(), 1);
+    }
     let mut inverse = y.beside(y.rows(), 1);
     if let Device::Sizes(sizes) = y.device() {
         sizes.did_rows(3 * y.len());
@@ -105,6 +117,9 @@ pub fn add_rms_norm(x: &mut Tensor, y: &Tensor, weight: &Tensor, eps: f32) -> Te
 
 /// What a norm multiplies by whose weight (1 x D) says how far that is from one.
 pub fn one_plus(weight: &Tensor) -> Tensor {
+    if let Some(gpu) = weight.gpu() {
+        return Tensor::of_memory(gpu.one_plus(weight.memory()), 1, weight.cols());
+    }
     let mut out = weight.beside(1, weight.cols());
     if weight.device().has_numbers() {
         out.data_mut().iter_mut().zip(weight.data()).for_each(|(out, w)| *out = 1.0 + w);
@@ -125,6 +140,11 @@ pub fn rms_norm_backward(
     let d = x.cols();
     if let Device::Sizes(sizes) = x.device() {
         return sizes.did_rows(4 * x.len());
+    }
+    if let Some(gpu) = x.gpu() {
+        let (dy, x, weight, inverse) = (dy.memory(), x.memory(), weight.memory(), inverse.memory());
+        let dweight = dweight.map(Tensor::memory_mut);
+        return gpu.rms_norm_backward(dy, x, weight, inverse, dx.memory_mut(), dweight);
     }
     let rows = |first: usize, dx: &mut [f32], mut dweight: Option<&mut [f32]>| {
         simd::vectorized(
@@ -172,6 +192,11 @@ impl HeadColumns {
     fn len(&self) -> usize {
         self.n_heads * self.head_dim
     }
+
+    /// The same in rows of `stride` numbers on a GPU.
+    pub(crate) fn on_gpu(&self, stride: usize) -> rlt_cuda::Heads {
+        rlt_cuda::Heads { stride, first: self.first_col, n: self.n_heads, width: self.head_dim }
+    }
 }
 
 /// Normalises each head of `heads` in place (Qwen3's query and key norms), by `weight`
@@ -180,6 +205,9 @@ pub fn head_norm(x: &mut Tensor, heads: HeadColumns, weight: &Tensor, eps: f32) 
     let cols = x.cols();
     if let Device::Sizes(sizes) = x.device() {
         return sizes.did_rows(2 * x.rows() * heads.len());
+    }
+    if let Some(gpu) = x.gpu() {
+        return gpu.head_norm(x.memory_mut(), heads.on_gpu(cols), weight.memory(), eps);
     }
     for_row_blocks(x.data_mut(), cols, |_, rows| {
         simd::vectorized(
@@ -212,6 +240,10 @@ pub fn head_norm_backward(
 ) {
     if let Device::Sizes(sizes) = x.device() {
         return sizes.did_rows(3 * x.rows() * heads.len());
+    }
+    if let Some(gpu) = x.gpu() {
+        let (heads, dweight) = (heads.on_gpu(x.cols()), dweight.map(Tensor::memory_mut));
+        return gpu.head_norm_backward(dx.memory_mut(), x.memory(), heads, weight.memory(), eps, dweight);
     }
     let span = heads.first_col..heads.first_col + heads.len();
     if let Some(dweight) = dweight {

@@ -7,6 +7,8 @@
 
 use rayon::prelude::*;
 
+use rlt_cuda::Product;
+
 use crate::arithmetic::Arithmetic;
 use crate::bf16::Bf16Panels;
 use crate::device::Device;
@@ -30,12 +32,17 @@ enum Packed {
     Bf16(Bf16Panels),
     /// For products in bf16.
     Pairs(Pairs),
+    /// On a GPU, as it lies, and shared with the weight.
+    Cuda(Tensor),
 }
 
 impl PackedWeight {
     /// Packs a weight of N output and K input features. Read-only bf16 weights are shared, not copied.
     pub fn new(weight: &Tensor) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
+        if let Device::Cuda(_) = weight.device() {
+            return Self { rows, cols, packed: Packed::Cuda(weight.clone()) };
+        }
         if let Some(panels) = weight.bf16_panels() {
             return Self { rows, cols, packed: Packed::Bf16(panels.clone()) };
         }
@@ -94,6 +101,11 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
         }
         Packed::Bf16(panels) => multiply(out, mode, View::of(x), Right::Bf16(panels), w.cols),
         Packed::Pairs(pairs) => product(&Left::of_rows(x), pairs, out, mode),
+        Packed::Cuda(weight) => {
+            let (sizes, adds) = ([x.rows(), w.rows, w.cols], mode == Output::Accumulate);
+            let (x, weight) = (x.memory(), weight.memory());
+            weight.gpu().product(Product::Forward, sizes, x, weight, out.memory_mut(), adds);
+        }
     }
 }
 

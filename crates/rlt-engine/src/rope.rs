@@ -1,6 +1,10 @@
 //! Rotary position embedding, in the half-rotation layout of Hugging Face models: element `i` of a
 //! head is paired with element `i + head_dim / 2`.
 
+use std::sync::{Arc, OnceLock};
+
+use rlt_cuda::{Angles, Gpu};
+
 use crate::device::Device;
 use crate::norm::HeadColumns;
 use crate::parallel::for_row_blocks;
@@ -14,6 +18,8 @@ pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    /// The same on a GPU, from its first use there on.
+    on_gpu: OnceLock<Arc<Angles>>,
 }
 
 /// Which way to rotate.
@@ -40,7 +46,13 @@ impl RopeTable {
                 sin.push(s as f32 * attention_factor);
             }
         }
-        Self { cos, sin, half }
+        Self { cos, sin, half, on_gpu: OnceLock::new() }
+    }
+
+    fn on_gpu(&self, gpu: &Gpu) -> Arc<Angles> {
+        let uploaded = || Arc::new(Angles { cosines: gpu.upload(&self.cos), sines: gpu.upload(&self.sin) });
+        let angles = self.on_gpu.get_or_init(uploaded);
+        if angles.cosines.gpu().ordinal() == gpu.ordinal() { angles.clone() } else { uploaded() }
     }
 
     /// Number of positions the table covers.
@@ -58,6 +70,10 @@ pub fn rotate(x: &mut Tensor, heads: HeadColumns, positions: &[u32], table: &Rop
     assert_eq!(heads.head_dim, table.half * 2, "head width of the rotary table");
     if let Device::Sizes(sizes) = x.device() {
         return sizes.did_rows(2 * x.rows() * heads.n_heads * heads.head_dim);
+    }
+    if let Some(gpu) = x.gpu() {
+        let (heads, backward) = (heads.on_gpu(x.cols()), way == Rotation::Backward);
+        return gpu.rotate(x.memory_mut(), heads, positions, &table.on_gpu(&gpu), backward);
     }
     let cols = x.cols();
     let sign = if way == Rotation::Forward { 1.0 } else { -1.0 };

@@ -23,6 +23,11 @@ pub fn block_rows(rows: usize) -> usize {
     even.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end())
 }
 
+/// The same on `device`: a GPU takes all of them at once.
+fn block_rows_on(device: &Device, rows: usize) -> usize {
+    if let Device::Cuda(_) = device { rows } else { block_rows(rows) }
+}
+
 /// `rows` rows in blocks.
 fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
@@ -36,7 +41,7 @@ impl Tensor {
     /// If `chain` returns another shape.
     #[must_use]
     pub fn map_row_blocks(&self, cols: usize, chain: impl Fn(Range<usize>, &Self) -> Self + Sync) -> Self {
-        let (rows, block) = (self.rows(), block_rows(self.rows()));
+        let (rows, block) = (self.rows(), block_rows_on(self.device(), self.rows()));
         let checked = |range: Range<usize>, some: &Self| {
             let out = chain(range.clone(), some);
             assert_eq!((out.rows(), out.cols()), (range.len(), cols), "shape of a chain's result");
@@ -67,7 +72,7 @@ impl Tensor {
     pub fn update_row_blocks(&mut self, other: &Self, chain: impl Fn(&Self, &mut Self) + Sync) {
         let (rows, cols) = (self.rows(), self.cols());
         assert_eq!(other.rows(), rows, "rows of two tensors");
-        let block = block_rows(rows);
+        let block = block_rows_on(self.device(), rows);
         if block >= rows {
             return chain(other, self);
         }

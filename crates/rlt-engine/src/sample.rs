@@ -48,6 +48,7 @@ pub fn sample_row(
     match logits.device() {
         Device::Cpu => sample(logits.row(row), sampling, seen, uniform),
         Device::Sizes(_) => (0, 0.0),
+        Device::Cuda(_) => sample(&logits.gather_rows(&[row]).to_host(), sampling, seen, uniform),
     }
 }
 

@@ -8,6 +8,8 @@ use crate::tensor::Tensor;
 struct Silu;
 
 impl Gate for Silu {
+    const ON_GPU: rlt_cuda::Gate = rlt_cuda::Gate::Silu;
+
     /// With s = sigmoid(x), the derivative is `s (1 + x (1 - s))`.
     #[inline(always)]
     fn at(x: f32) -> (f32, f32) {

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::bf16::Bf16Panels;
-use crate::buffer::{self, Buffer};
+use crate::buffer::{self, Buffer, OnGpu};
 use crate::device::{CPU, Device, Held};
 use crate::parallel::{SharedMut, for_row_blocks};
+use rlt_cuda::{Gpu, Memory};
 
 /// A contiguous row-major matrix of f32, `rows x cols`, on a device. A vector is a matrix of one row.
 ///
@@ -67,6 +68,7 @@ impl Tensor {
         match device {
             Device::Cpu => out.data_mut().fill(value),
             Device::Sizes(sizes) => sizes.did_rows(rows * cols),
+            Device::Cuda(gpu) => gpu.fill(out.memory_mut(), value),
         }
         out
     }
@@ -106,6 +108,7 @@ impl Tensor {
         match device {
             Device::Cpu => fill(out.data_mut())?,
             Device::Sizes(sizes) => sizes.did_rows(rows * cols),
+            Device::Cuda(_) => out.change_on_host(fill)?,
         }
         Ok(out)
     }
@@ -119,7 +122,7 @@ impl Tensor {
         Self::from_bf16_rows_on(&CPU, rows, cols, row)
     }
 
-    /// As [`Self::from_bf16_rows`], on `device`; where that has no numbers, no row is asked for.
+    /// As [`Self::from_bf16_rows`], on `device`; where that has no numbers, no row is asked for. A GPU keeps them in f32.
     ///
     /// # Panics
     /// As there.
@@ -129,10 +132,16 @@ impl Tensor {
         cols: usize,
         row: impl Fn(usize) -> &'a [u8] + Sync,
     ) -> Self {
+        if let Device::Cuda(_) = device {
+            return Self::made_on(device, rows, cols, || {
+                let bytes = (0..rows).flat_map(|index| row(index).as_chunks::<2>().0);
+                bytes.map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16)).collect()
+            });
+        }
         Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(device, rows, cols, row)) }
     }
 
-    /// The same numbers as read-only bf16, where it holds every one of them exactly.
+    /// The same numbers as read-only bf16, where it holds every one of them exactly and the device keeps any.
     pub fn narrowed(&self) -> Option<Self> {
         let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
         if let Buffer::Sizes(outline) = data {
@@ -140,7 +149,7 @@ impl Tensor {
                 .fits_bf16
                 .then(|| Self::from_bf16_rows_on(self.device(), self.rows, self.cols, |_| &[]));
         }
-        if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
+        if matches!(data, Buffer::Cuda(_)) || data.iter().any(|value| value.to_bits() & 0xffff != 0) {
             return None;
         }
         let upper: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
@@ -185,6 +194,7 @@ impl Tensor {
             (Storage::F32(data), Device::Cpu) => Cow::Borrowed(data),
             (Storage::Bf16(panels), Device::Cpu) => Cow::Owned(panels.to_f32()),
             (Storage::F32(_), Device::Sizes(_)) => Cow::Borrowed(&[]),
+            (Storage::F32(_) | Storage::Bf16(_), Device::Cuda(_)) => Cow::Owned(self.memory().to_host()),
             (Storage::Bf16(_), device @ Device::Sizes(_)) => {
                 drop(device.hold(4 * self.len() as u64));
                 Cow::Borrowed(&[])
@@ -197,6 +207,12 @@ impl Tensor {
         match self.device() {
             Device::Cpu => change(self.data_mut()),
             Device::Sizes(_) => change(&mut []),
+            Device::Cuda(_) => {
+                let mut numbers = self.memory().to_host();
+                let result = change(&mut numbers);
+                self.memory_mut().set(&numbers);
+                result
+            }
         }
     }
 
@@ -231,6 +247,9 @@ impl Tensor {
         if let Device::Sizes(sizes) = self.device() {
             return sizes.did_rows(self.len());
         }
+        if let Some(gpu) = self.gpu() {
+            return gpu.fill(self.memory_mut(), 0.0);
+        }
         let cols = self.cols;
         for_row_blocks(self.data_mut(), cols, |_, rows| rows.fill(0.0));
     }
@@ -240,6 +259,9 @@ impl Tensor {
         assert_eq!((self.rows, self.cols), (other.rows, other.cols), "shapes of a sum");
         if let Device::Sizes(sizes) = self.device() {
             return sizes.did_rows(3 * self.len());
+        }
+        if let Some(gpu) = self.gpu() {
+            return gpu.add_scaled(self.memory_mut(), other.memory(), 1.0);
         }
         let cols = self.cols;
         for_row_blocks(self.data_mut(), cols, |first, rows| {
@@ -255,6 +277,9 @@ impl Tensor {
         if let Device::Sizes(sizes) = self.device() {
             return sizes.did_rows(3 * self.len());
         }
+        if let Some(gpu) = self.gpu() {
+            return gpu.mix_in(self.memory_mut(), other.memory(), mix);
+        }
         for (a, b) in self.data_mut().iter_mut().zip(other.data()) {
             *a = mix * b + (1.0 - mix) * *a;
         }
@@ -263,6 +288,10 @@ impl Tensor {
     /// A copy of the rows named, in that order (a row may be named more than once).
     #[must_use]
     pub fn gather_rows(&self, rows: &[usize]) -> Self {
+        if let Some(gpu) = self.gpu() {
+            let picked = gpu.gather_rows(self.memory(), self.cols, &numbered(rows));
+            return Self::of_memory(picked, rows.len(), self.cols);
+        }
         let mut out = self.beside(rows.len(), self.cols);
         if let Device::Sizes(sizes) = self.device() {
             sizes.did_rows(2 * out.len());
@@ -281,6 +310,10 @@ impl Tensor {
         if let Device::Sizes(sizes) = self.device() {
             return sizes.did_rows(3 * source.len());
         }
+        if let Some(gpu) = self.gpu() {
+            let cols = self.cols;
+            return gpu.scatter_add_rows(self.memory_mut(), cols, &numbered(rows), source.memory());
+        }
         let cols = self.cols;
         for (from, &to) in source.data().chunks_exact(cols).zip(rows) {
             for (a, b) in self.data_mut()[to * cols..(to + 1) * cols].iter_mut().zip(from) {
@@ -292,6 +325,37 @@ impl Tensor {
     /// Whether every element is finite; so are those that are not there.
     pub fn is_finite(&self) -> bool {
         self.to_host().iter().all(|v| v.is_finite())
+    }
+
+    /// The GPU that it lies on, where it does.
+    pub(crate) fn gpu(&self) -> Option<Gpu> {
+        match self.device() {
+            Device::Cuda(gpu) => Some(gpu.clone()),
+            Device::Cpu | Device::Sizes(_) => None,
+        }
+    }
+
+    /// Its numbers on a GPU.
+    pub(crate) fn memory(&self) -> &Memory {
+        match &self.storage {
+            Storage::F32(Buffer::Cuda(own)) => own.memory(),
+            _ => refuse_other_device(),
+        }
+    }
+
+    /// As [`Self::memory`], to be written to.
+    pub(crate) fn memory_mut(&mut self) -> &mut Memory {
+        match &mut self.storage {
+            Storage::F32(Buffer::Cuda(own)) => own.memory_mut(),
+            _ => refuse_other_device(),
+        }
+    }
+
+    /// The numbers that a GPU computed.
+    pub(crate) fn of_memory(memory: Memory, rows: usize, cols: usize) -> Self {
+        assert_eq!(memory.len(), rows * cols, "{rows} x {cols} tensor from {memory:?}");
+        let gpu = memory.gpu().clone();
+        Self { rows, cols, storage: Storage::F32(Buffer::Cuda(OnGpu::new(&gpu, memory))) }
     }
 
     #[inline]
@@ -383,6 +447,16 @@ impl GatheredRows {
     }
 }
 
+/// Numbers of rows, as a GPU counts them.
+fn numbered(rows: &[usize]) -> Vec<u32> {
+    rows.iter().map(|&row| row as u32).collect()
+}
+
+#[cold]
+fn refuse_other_device() -> ! {
+    panic!("one operation over tensors of two devices")
+}
+
 #[cold]
 fn refuse_bf16() -> ! {
     panic!("read-only bf16 weights where an operation needs f32: load the model for training instead")
@@ -392,6 +466,10 @@ impl Clone for Tensor {
     fn clone(&self) -> Self {
         if let Storage::Bf16(panels) = &self.storage {
             return Self { rows: self.rows, cols: self.cols, storage: Storage::Bf16(panels.clone()) };
+        }
+        if let Storage::F32(Buffer::Cuda(own)) = &self.storage {
+            let storage = Storage::F32(Buffer::Cuda(own.shared()));
+            return Self { rows: self.rows, cols: self.cols, storage };
         }
         let mut out = self.beside(self.rows, self.cols);
         if let Device::Sizes(sizes) = self.device() {

@@ -32,6 +32,12 @@ pub fn attention_backward(
     arithmetic: Arithmetic,
 ) -> Tensor {
     assert_eq!((dout.rows(), dout.cols()), (out.rows(), out.cols()), "attention gradient shape");
+    if let Some(gpu) = qkv.gpu() {
+        let (dout, of_forward) = (dout.memory(), (out.memory(), log_sums.memory()));
+        let (segments, shape) = (layout.on_gpu(), shape.on_gpu());
+        let dqkv = gpu.attention_backward(dout, qkv.memory(), of_forward, &segments, shape);
+        return Tensor::of_memory(dqkv, qkv.rows(), qkv.cols());
+    }
     // In f32 every element is written once; in bf16, whose products are quicker than copies, sums are taken in place.
     let mut dqkv = match arithmetic {
         Arithmetic::F32 => qkv.beside(qkv.rows(), qkv.cols()),

@@ -33,6 +33,14 @@ pub fn attention(
 ) -> (Tensor, Tensor) {
     assert_eq!((qkv.rows(), qkv.cols()), (layout.rows(), shape.qkv_cols()), "packed qkv shape");
     let device = qkv.device();
+    if let Device::Cuda(gpu) = device {
+        let (out, log_sums) = gpu.attention(qkv.memory(), &layout.on_gpu(), shape.on_gpu());
+        let features = shape.n_heads * shape.head_dim;
+        return (
+            Tensor::of_memory(out, layout.rows(), features),
+            Tensor::of_memory(log_sums, layout.rows(), shape.n_heads),
+        );
+    }
     let mut out = qkv.beside(layout.rows(), shape.n_heads * shape.head_dim);
     let mut log_sums = qkv.beside(layout.rows(), shape.n_heads);
     let (out_ptr, sums_ptr) = (out.shared_mut(), log_sums.shared_mut());

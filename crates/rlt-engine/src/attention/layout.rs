@@ -1,5 +1,7 @@
 //! Heads, and which rows of a packed batch belong together.
 
+use rlt_cuda::Span;
+
 /// Heads of an attention layer. Query, key and value heads lie side by side in a row of the packed
 /// matrix: `[n_heads | n_kv_heads | n_kv_heads] x head_dim` columns.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +47,17 @@ impl AttentionShape {
     /// What scores are multiplied by.
     pub(crate) fn scale(&self) -> f32 {
         1.0 / self.score_divisor.sqrt()
+    }
+
+    /// The same for a GPU.
+    pub(crate) fn on_gpu(&self) -> rlt_cuda::AttentionShape {
+        rlt_cuda::AttentionShape {
+            heads: self.n_heads,
+            kv_heads: self.n_kv_heads,
+            width: self.head_dim,
+            window: self.window.unwrap_or(0),
+            scale: self.scale(),
+        }
     }
 
     /// The first position that a token at `position` sees.
@@ -110,6 +123,14 @@ impl Layout {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.positions.len()
+    }
+
+    /// The segments as a GPU takes them: each with the one before it, empty without one.
+    pub(crate) fn on_gpu(&self) -> Vec<(Span, Span)> {
+        let span = |segment: Segment| Span { row: segment.start, len: segment.len };
+        let prefix = |prefix: Option<usize>| prefix.map(|prefix| span(self.segments[prefix]));
+        let segments = self.segments.iter();
+        segments.map(|s| (span(*s), prefix(s.prefix).unwrap_or(Span { row: 0, len: 0 }))).collect()
     }
 
     /// Keys seen, summed over the rows.

@@ -12,7 +12,7 @@ use super::laid_out::LaidOut;
 use super::operand::{Left, Pairs};
 use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::buffer::{self, Buffer};
-use crate::device::Device;
+use crate::device::{Device, not_on_gpus};
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::sizes::Operation;
@@ -87,6 +87,7 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
             let lay_out = |index: usize| buffer::give(task(index).laid_out());
             if serial { tasks.for_each(lay_out) } else { sizes.in_lanes(tasks, lay_out) }
         }
+        Device::Cuda(_) => not_on_gpus(),
     }
 }
 

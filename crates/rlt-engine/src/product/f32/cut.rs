@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::factors::{FEW_ROWS, Product, Right, View};
 use super::part::{Part, Untouched};
-use crate::device::Device;
+use crate::device::{Device, not_on_gpus};
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::simd::Vectors;
@@ -28,6 +28,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
                 count(sizes, (m, n, depth));
                 product.scratch(0..m, 0..panels);
             }
+            Device::Cuda(_) => not_on_gpus(),
         };
     }
     // How it is cut into tasks changes no element.
@@ -49,6 +50,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
             count(sizes, (m, n, depth));
             sizes.in_lanes((0..tasks_m * tasks_n).map(task), |(rows, panels)| product.scratch(rows, panels));
         }
+        Device::Cuda(_) => not_on_gpus(),
     }
 }
 

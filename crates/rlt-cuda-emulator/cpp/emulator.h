@@ -1,0 +1,112 @@
+// CUDA on a CPU, for tests: the threads of a block are fibers that run one after another from barrier to barrier.
+//
+// Kernel sources are compiled as they are: `common.cuh` includes this file where RLT_EMULATOR is defined. What a GPU may do in any
+// order is done in several (EMU_ORDER), what it need not have done yet is put off, memory ends at pages that cannot be touched, and
+// a build with -fsanitize=thread reports every access to it here (EMU_RACES).
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+struct dim3 { unsigned x = 1, y = 1, z = 1; };
+
+namespace emu {
+// What a fiber waits for.
+enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
+
+struct Fiber {
+    void* stack_pointer = nullptr;
+    dim3 thread;
+    State state = RUNS;
+    unsigned mask = 0;        // lanes of the warp-wide operation that it waits in
+    const void* what = nullptr; // which operation that is
+    unsigned turn = 0, warp_epoch = 0;
+};
+struct Block { dim3 grid, block, index; };
+
+extern Block block;
+extern Fiber* self; // null outside kernels
+extern unsigned thread_number;
+extern char* shared;
+
+[[noreturn]] void fail(const char* what);
+// Gives way to other fibers until this one's barrier is passed, or its warp's operation complete.
+void wait(State state, unsigned mask, const void* what);
+// A place in the source where threads of a block, or of a warp, wait for each other. EMU_WITHOUT=FILE:LINE passes it over.
+struct Place { const char* file; int line; bool passed_over; Place(const char* file, int line); };
+
+// A value of each lane, seen by the whole warp.
+struct Exchange { unsigned long long slot[32]; };
+Exchange& exchange();
+
+struct Kernel { const char* name; void (*run)(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes); };
+void add_kernel(Kernel kernel);
+void launch(dim3 grid, dim3 block, unsigned shared_bytes, void (*body)(void*), void* arguments);
+
+// The types of the arguments come from the kernel itself.
+template <auto F> struct Call;
+template <class... A, void (*F)(A...)> struct Call<F> {
+    static void run(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes) {
+        go(arguments, grid, block, shared_bytes, std::index_sequence_for<A...>{});
+    }
+    template <size_t... I> static void go(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes, std::index_sequence<I...>) {
+        std::tuple<std::decay_t<A>...> all{*(std::decay_t<A>*)arguments[I]...};
+        launch(grid, block, shared_bytes, [](void* p) { std::apply(F, *(decltype(all)*)p); }, &all);
+    }
+};
+} // namespace emu
+
+#define EMU_KERNEL(name) static const int emu_added_##name = (emu::add_kernel({#name, emu::Call<name>::run}), 0);
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#define threadIdx (emu::self->thread)
+#define blockIdx (emu::block.index)
+#define blockDim (emu::block.block)
+#define gridDim (emu::block.grid)
+#define SHARED(type, name) type* name = (type*)emu::shared
+
+#define __syncthreads() \
+    do { static emu::Place place(__FILE__, __LINE__); if (!place.passed_over) emu::wait(emu::AT_BARRIER, 0, &place); } while (0)
+#define __syncwarp() \
+    do { static emu::Place place(__FILE__, __LINE__); if (!place.passed_over) { emu::wait(emu::IN_WARP, 0xffffffffu, &place); ++emu::self->warp_epoch; } } while (0)
+
+namespace emu {
+// Every lane of the mask leaves its value, waits for the others, and reads. Two buffers by turns, so that one wait is enough.
+template <class T> inline T shuffled(unsigned mask, T value, unsigned from, const void* what) {
+    static_assert(sizeof(T) <= 8, "too large to exchange");
+    const unsigned lane = thread_number % 32;
+    if (!(mask >> lane & 1) || !(mask >> from & 1)) fail("a shuffle with a lane outside its mask");
+    Exchange& all = exchange();
+    std::memcpy(&all.slot[lane], &value, sizeof(T));
+    wait(IN_WARP, mask, what);
+    T out;
+    std::memcpy(&out, &all.slot[from], sizeof(T));
+    return out;
+}
+} // namespace emu
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, unsigned x) {
+    static const char what = 0;
+    return emu::shuffled(mask, value, (emu::thread_number % 32) ^ x, &what);
+}
+template <class T> inline T __shfl_sync(unsigned mask, T value, unsigned from) {
+    static const char what = 0;
+    return emu::shuffled(mask, value, from % 32, &what);
+}
+
+struct alignas(16) float4 { float x, y, z, w; };
+using std::fmaf;
+inline float __expf(float x) { return expf(x); }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline unsigned __float_as_uint(float f) { unsigned u; std::memcpy(&u, &f, 4); return u; }
+inline float __uint_as_float(unsigned u) { float f; std::memcpy(&f, &u, 4); return f; }

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""PTX of every kernel file, by the compiler that all use: build.py [--check] [--table]
+
+Needs Python 3 with pip, x86-64 Linux and no CUDA: the compiler (NVRTC) comes from PyPI, in the version below, into target/nvrtc.
+With --check nothing is written, and a PTX file that is not what the compiler makes of its source is an error.
+With --table ptxas assembles every file for every architecture, and the registers and spills of each kernel are printed as Markdown."""
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+# PTX 8.4 of this release is read by drivers from CUDA 12.4 (550) on.
+COMPILER = ["nvidia-cuda-nvrtc-cu12==12.4.127"]
+ASSEMBLER = ["nvidia-cuda-nvcc-cu12==12.9.86"]
+OPTIONS = ["--gpu-architecture=compute_80", "--std=c++17", "--device-as-default-execution-space"]
+ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+
+here = Path(__file__).resolve().parent
+target = Path(os.environ.get("CARGO_TARGET_DIR", here.parents[2] / "target")) / "nvrtc"
+
+
+def installed(packages):
+    """A folder with these packages of PyPI, downloaded once."""
+    folder = target / packages[0]
+    if not (folder / "complete").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder), *packages]
+        subprocess.run(command, check=True)
+        (folder / "complete").touch()
+    return folder / "nvidia"
+
+
+class Compiler:
+    def __init__(self):
+        folder = installed(COMPILER) / "cuda_nvrtc" / "lib"
+        ctypes.CDLL(str(next(folder.glob("libnvrtc-builtins.so*"))), mode=ctypes.RTLD_GLOBAL)
+        self.library = ctypes.CDLL(str(next(folder.glob("libnvrtc.so*"))))
+
+    def call(self, name, *arguments):
+        return getattr(self.library, "nvrtc" + name)(*arguments)
+
+    def text(self, program, what):
+        size = ctypes.c_size_t()
+        self.call(f"Get{what}Size", program, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value)
+        self.call(f"Get{what}", program, text)
+        return text.value.decode()
+
+    def ptx(self, source):
+        program = ctypes.c_void_p()
+        # Headers by their names: the folder a file lies in must not show in what is compiled.
+        headers = sorted(here.glob("*.cuh"))
+        texts = (ctypes.c_char_p * len(headers))(*(header.read_bytes() for header in headers))
+        names = (ctypes.c_char_p * len(headers))(*(header.name.encode() for header in headers))
+        self.call("CreateProgram", ctypes.byref(program), source.read_bytes(), source.name.encode(), len(headers), texts, names)
+        options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
+        if self.call("CompileProgram", program, len(OPTIONS), options):
+            sys.exit(f"{source.name}: {self.text(program, 'ProgramLog')}")
+        return self.text(program, "PTX")
+
+
+def table(files):
+    ptxas = installed(ASSEMBLER) / "cuda_nvcc" / "bin" / "ptxas"
+    ptxas.chmod(0o755)
+    found = {}
+    for file in files:
+        for architecture in ARCHITECTURES:
+            command = [str(ptxas), "-v", f"-arch={architecture}", "-o", os.devnull, str(file)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+            for kernel in re.split(r"Compiling entry function '", said)[1:]:
+                name = kernel.split("'")[0]
+                registers = re.search(r"Used (\d+) registers", kernel).group(1)
+                spilled = re.search(r"(\d+) bytes spill stores", kernel).group(1)
+                found.setdefault((file.stem, name), []).append(registers + (f" ({spilled} B)" if spilled != "0" else ""))
+    print("| kernel | " + " | ".join(ARCHITECTURES) + " |\n|---|" + "---|" * len(ARCHITECTURES))
+    for (file, name), cells in found.items():
+        print(f"| `{file}.cu` {name} | " + " | ".join(cells) + " |")
+
+
+def main():
+    check = "--check" in sys.argv
+    compiler, stale = Compiler(), []
+    for source in sorted(here.glob("*.cu")):
+        made, file = compiler.ptx(source), source.with_suffix(".ptx")
+        if check:
+            stale += [file.name] * (not file.exists() or file.read_text() != made)
+        else:
+            file.write_text(made)
+    if stale:
+        sys.exit(f"not what the compiler makes of their sources: {', '.join(stale)}; run {Path(__file__).name}")
+    if "--table" in sys.argv:
+        table(sorted(here.glob("*.ptx")))
+
+
+main()

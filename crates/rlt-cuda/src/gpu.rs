@@ -1,0 +1,166 @@
+//! A GPU that is open: its context, its stream, its memory and what runs on it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::cublaslt;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+
+use crate::error::Error;
+use crate::kernels::Kernels;
+use crate::pool::{Pool, Usage};
+use crate::product::Products;
+
+/// What the driver must at least be: the first that reads PTX 8.4.
+const OLDEST_DRIVER: i32 = 12_040;
+
+/// A GPU; clones are the same one.
+#[derive(Clone)]
+pub struct Gpu(Arc<Open>);
+
+struct Open {
+    ordinal: usize,
+    name: String,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    kernels: Kernels,
+    products: Mutex<Products>,
+    pool: Mutex<Pool>,
+}
+
+// SAFETY: contexts, streams, functions and cuBLASLt's handles may be used from any thread that has the context current, which
+// every call sees to.
+unsafe impl Send for Open {}
+// SAFETY: as above; what is changed stands behind mutexes.
+unsafe impl Sync for Open {}
+
+impl Gpu {
+    /// Opens GPU `ordinal`, from 0.
+    ///
+    /// # Errors
+    /// There is none, its driver is too old, or cuBLASLt is missing.
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        // SAFETY: looks for a library. Asked first because the first call without one would panic.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Error::NoDriver);
+        }
+        let failed = |e: DriverError| Error::Failed(ordinal, describe(e));
+        result::init().map_err(failed)?;
+        let mut version = 0;
+        // SAFETY: writes the version where it is told to.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
+        if version < OLDEST_DRIVER {
+            return Err(Error::OldDriver(version / 1000, version % 1000 / 10));
+        }
+        let found = result::device::get_count().map_err(failed)? as usize;
+        if ordinal >= found {
+            return Err(Error::NoSuchGpu { asked: ordinal, found });
+        }
+        let device = result::device::get(ordinal as i32).map_err(failed)?;
+        let name = result::device::get_name(device).map_err(failed)?;
+        let attribute = |which| {
+            // SAFETY: a device that the driver gave.
+            unsafe { result::device::get_attribute(device, which) }.map_err(failed)
+        };
+        let major = attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        if major < 8 {
+            return Err(Error::OldGpu(ordinal, name, major, minor));
+        }
+        // SAFETY: looks for a library.
+        if !unsafe { cublaslt::sys::is_culib_present() } {
+            return Err(Error::NoProducts);
+        }
+        // SAFETY: a device that the driver gave; its context is held for as long as the process lives.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed)?;
+        // SAFETY: the context is retained.
+        unsafe { result::ctx::set_current(context) }.map_err(failed)?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?;
+        let kernels = Kernels::load().map_err(|e| Error::Failed(ordinal, e))?;
+        let products = Products::new().map_err(|e| Error::Failed(ordinal, e))?;
+        let (products, pool) = (Mutex::new(products), Mutex::new(Pool::default()));
+        Ok(Self(Arc::new(Open { ordinal, name, context, stream, kernels, products, pool })))
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> usize {
+        self.0.ordinal
+    }
+
+    /// What the driver calls it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Bytes of its memory that are held.
+    pub fn usage(&self) -> Usage {
+        self.pool().usage
+    }
+
+    /// The most bytes that were held since the last call.
+    pub fn take_peak(&self) -> u64 {
+        self.pool().usage.take_peak()
+    }
+
+    /// Returns recycled memory to the driver.
+    pub fn release_memory(&self) {
+        self.make_current();
+        self.wait();
+        self.pool().release_all();
+    }
+
+    /// Waits for everything that was asked for.
+    pub fn wait(&self) {
+        self.make_current();
+        // SAFETY: the stream lives as long as the GPU is open.
+        self.expect("its work", unsafe { result::stream::synchronize(self.0.stream) });
+    }
+
+    /// Makes the calls that this thread makes next be this GPU's.
+    pub(crate) fn make_current(&self) {
+        // SAFETY: the context is retained for as long as the process lives.
+        self.expect("its context", unsafe { result::ctx::set_current(self.0.context) });
+    }
+
+    pub(crate) fn stream(&self) -> sys::CUstream {
+        self.0.stream
+    }
+
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.0.kernels
+    }
+
+    pub(crate) fn products(&self) -> MutexGuard<'_, Products> {
+        self.0.products.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the driver gave, which it must.
+    ///
+    /// # Panics
+    /// If it reports an error.
+    pub(crate) fn expect<T>(&self, what: &str, result: Result<T, DriverError>) -> T {
+        result.unwrap_or_else(|e| self.fail(what, &describe(e)))
+    }
+
+    /// Ends what cannot go on.
+    pub(crate) fn fail(&self, what: &str, why: &str) -> ! {
+        panic!("GPU {} ({}): {what}: {why}", self.0.ordinal, self.0.name)
+    }
+}
+
+/// What the driver calls an error.
+pub(crate) fn describe(error: DriverError) -> String {
+    let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
+    text.unwrap_or_else(|_| format!("error {:?} of the driver", error.0))
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({}, {})", self.0.ordinal, self.0.name)
+    }
+}

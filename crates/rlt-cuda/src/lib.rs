@@ -1,0 +1,41 @@
+//! NVIDIA GPUs, by pointers and launches: what a tensor library asks of one, and no tensor.
+//!
+//! A [`Gpu`] is opened by its number. It has one stream, on which everything happens in the order in which it was asked
+//! for; [`Memory`] that is recycled; the kernels of this crate (`kernels/*.cu`, whose PTX is part of the binary), a
+//! method each; and matrix products by cuBLASLt. Driver and cuBLASLt are opened while the program runs: where they are
+//! missing, opening a GPU is an [`Error`] that says so in a line.
+//!
+//! # Determinism
+//! No kernel adds up what blocks of threads hand in in any order: each number is written by one thread, its sum taken in an
+//! order that depends on sizes alone. So the same calls give the same bits on the same GPU; those of another type of
+//! processor differ in rounding.
+//!
+//! # Failures
+//! Operations check their arguments, and panic where these do not fit, where memory is used up, or where the driver
+//! reports an error: it names none before the work that caused it is waited for, so there is nothing to go on with.
+
+mod attention;
+mod columns;
+mod elements;
+mod error;
+mod gated;
+mod gpu;
+mod head;
+mod heads;
+mod kernels;
+mod memory;
+mod norm;
+mod optimizer;
+mod pool;
+mod product;
+mod rows;
+
+pub use attention::{AttentionShape, Span};
+pub use error::Error;
+pub use gated::Gate;
+pub use gpu::Gpu;
+pub use heads::{Angles, Heads};
+pub use memory::{Memory, Number};
+pub use optimizer::Step;
+pub use pool::Usage;
+pub use product::Product;

@@ -1,0 +1,351 @@
+//! Every operation on a GPU against the processor: forward and backward, 1e-5 of the largest number. On the emulated GPU, or with
+//! `RLT_CUDA=real` on the first real one.
+
+#![expect(clippy::print_stdout, reason = "what was skipped, and bits that are compared across processes")]
+
+use rlt_engine::adamw::{AdamW, squares_of_blocks};
+use rlt_engine::arithmetic::Arithmetic;
+use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
+use rlt_engine::embedding::{embed, embed_backward, scale};
+use rlt_engine::geglu::{geglu, geglu_backward};
+use rlt_engine::head::{self, Distributions, Kl};
+use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient, merged};
+use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
+use rlt_engine::moment::Moment;
+use rlt_engine::norm::{
+    HeadColumns, add_rms_norm, head_norm, head_norm_backward, one_plus, rms_norm, rms_norm_again,
+    rms_norm_backward,
+};
+use rlt_engine::random::RandomStream;
+use rlt_engine::rope::{RopeTable, Rotation, rotate};
+use rlt_engine::swiglu::{swiglu, swiglu_backward};
+use rlt_engine::{Device, Tensor};
+
+/// The GPU that tests run on; none where there is none.
+fn gpu() -> Option<Device> {
+    if std::env::var_os("RLT_CUDA").is_none_or(|which| which != "real")
+        && let Err(why) = rlt_cuda_emulator::load()
+    {
+        println!("skipped: {why}");
+        return None;
+    }
+    Some(Device::cuda(0).unwrap())
+}
+
+/// Numbers that are the same on every device.
+fn numbers(device: &Device, rows: usize, cols: usize, seed: u64) -> Tensor {
+    let stream = RandomStream::new(seed, "numbers");
+    Tensor::made_on(device, rows, cols, || stream.normals([0, 0, 0], rows * cols))
+}
+
+/// Computes on the processor and on the GPU, and compares what comes out, tensor by tensor.
+#[track_caller]
+fn compare(what: &str, compute: impl Fn(&Device) -> Vec<Tensor>) {
+    let Some(gpu) = gpu() else { return };
+    let (ours, theirs) = (compute(&Device::Cpu), compute(&gpu));
+    let again = compute(&gpu);
+    assert_eq!(ours.len(), theirs.len());
+    for (index, ((ours, theirs), again)) in ours.iter().zip(&theirs).zip(&again).enumerate() {
+        assert_eq!((ours.rows(), ours.cols()), (theirs.rows(), theirs.cols()), "{what}, tensor {index}");
+        assert!(matches!(theirs.device(), Device::Cuda(_)), "{what}, tensor {index} left the GPU");
+        assert!(theirs.has_bits_of(again), "{what}, tensor {index}: other bits the second time");
+        close(&format!("{what}, tensor {index}"), &ours.to_host(), &theirs.to_host());
+    }
+}
+
+#[track_caller]
+fn close(what: &str, ours: &[f32], theirs: &[f32]) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let largest = ours.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    for (at, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        // Not so written that what is not a number would pass.
+        assert!((a - b).abs() <= 1e-5 * largest, "{what} [{at}]: {a} and {b} of up to {largest}");
+    }
+}
+
+#[test]
+fn elements_and_rows() {
+    compare("sums", |device| {
+        let (x, y) = (numbers(device, 7, 33, 1), numbers(device, 7, 33, 2));
+        let (mut sum, mut mixed, mut scaled) = (x.clone(), x.clone(), x.clone());
+        sum.add(&y);
+        mixed.mix_in(&y, 0.25);
+        scale(&mut scaled, 3.0);
+        let mut scattered = x.clone();
+        let rows = [3, 0, 3, 3, 6];
+        scattered.scatter_add_rows(&rows, &y.gather_rows(&[1, 1, 2, 5, 0]));
+        let full = Tensor::full_on(device, 5, 3, 2.5);
+        vec![sum, mixed, scaled, scattered, x.gather_rows(&rows), full, one_plus(&x.gather_rows(&[2])), x]
+    });
+}
+
+#[test]
+fn what_is_copied_is_apart() {
+    let Some(gpu) = gpu() else { return };
+    let mut x = Tensor::full_on(&gpu, 3, 5, 1.0);
+    let copy = x.clone();
+    x.fill_zero();
+    assert_eq!((copy.to_host(), x.to_host()), (vec![1.0; 15].into(), vec![0.0; 15].into()));
+    x.change_on_host(|numbers| numbers[4] = 7.0);
+    assert_eq!(x.to_host()[4], 7.0);
+    assert!(x.is_finite());
+}
+
+#[test]
+fn embeddings() {
+    let ids = [5, 0, 5, 9, 5, 0];
+    compare("embedding", |device| {
+        let table = numbers(device, 10, 40, 1);
+        let mut dtable = numbers(device, 10, 40, 2);
+        embed_backward(&ids, &numbers(device, 6, 40, 3), &mut dtable);
+        vec![embed(&ids, &table), dtable]
+    });
+}
+
+#[test]
+fn norms() {
+    for (rows, cols) in [(1, 5), (70, 96), (3, 600)] {
+        compare("norm", |device| {
+            let (x, weight) = (numbers(device, rows, cols, 1), numbers(device, 1, cols, 2));
+            let (y, inverse) = rms_norm(&x, &weight, 1e-5);
+            let again = rms_norm_again(&x, &weight, &inverse);
+            let mut sum = numbers(device, rows, cols, 3);
+            let inverse2 = add_rms_norm(&mut sum, &x, &weight, 1e-5);
+            let (dy, mut dx) = (numbers(device, rows, cols, 4), numbers(device, rows, cols, 5));
+            let mut dweight = numbers(device, 1, cols, 6);
+            rms_norm_backward(&dy, &x, &weight, &inverse, &mut dx, Some(&mut dweight));
+            rms_norm_backward(&dy, &x, &weight, &inverse, &mut sum, None);
+            vec![y, inverse, again, sum, inverse2, dx, dweight]
+        });
+    }
+}
+
+#[test]
+fn heads() {
+    for width in [6, 64, 80] {
+        let heads = HeadColumns { first_col: width, n_heads: 3, head_dim: width };
+        let frequencies: Vec<f32> = (0..width / 2).map(|i| 1.0 / 100_f32.powf(i as f32 / 9.0)).collect();
+        let table = RopeTable::new(&frequencies, 1.5, 40);
+        let positions: Vec<u32> = (0..67).map(|row| row * 7 % 40).collect();
+        compare("heads", |device| {
+            let (x, weight) = (numbers(device, 67, 5 * width, 1), numbers(device, 1, width, 2));
+            let mut normed = x.clone();
+            head_norm(&mut normed, heads, &weight, 1e-5);
+            let (mut dx, mut dweight) = (numbers(device, 67, 5 * width, 3), numbers(device, 1, width, 4));
+            head_norm_backward(&mut dx, &x, heads, &weight, 1e-5, Some(&mut dweight));
+            let (mut turned, mut back) = (x.clone(), x.clone());
+            rotate(&mut turned, heads, &positions, &table, Rotation::Forward);
+            rotate(&mut back, heads, &positions, &table, Rotation::Backward);
+            vec![normed, dx, dweight, turned, back]
+        });
+    }
+}
+
+#[test]
+fn gates() {
+    compare("gates", |device| {
+        let gate_up = numbers(device, 19, 2 * 37, 1);
+        let mut all = vec![swiglu(&gate_up), geglu(&gate_up)];
+        for backward in [swiglu_backward, geglu_backward] {
+            let (mut dout, mut dgate_up) = (numbers(device, 19, 37, 2), gate_up.clone());
+            backward(&mut dout, &mut dgate_up);
+            all.extend([dout, dgate_up]);
+        }
+        all
+    });
+}
+
+#[test]
+fn products() {
+    for (m, n, k) in [(1, 1, 1), (5, 7, 12), (70, 33, 65)] {
+        compare("products", |device| {
+            let (x, w, dy) = (numbers(device, m, k, 1), numbers(device, n, k, 2), numbers(device, m, n, 3));
+            let mut all = Vec::new();
+            for mode in [Output::Replace, Output::Accumulate] {
+                let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+                matmul_nt(&x, &w, &mut y, mode);
+                matmul_nn(&dy, &w, &mut dx, mode);
+                matmul_tn(&dy, &x, &mut dw, mode);
+                all.extend([y, dx, dw]);
+            }
+            let (mut biased, mut dbias) = (dy.clone(), numbers(device, 1, n, 5));
+            add_bias(&mut biased, &numbers(device, 1, n, 4));
+            add_bias_backward(&dy, &mut dbias);
+            all.extend([biased, dbias]);
+            all
+        });
+    }
+}
+
+#[test]
+fn low_rank_terms() {
+    compare("low rank", |device| {
+        let term = |seed| LowRank {
+            a: numbers(device, 3, 20, seed),
+            b: numbers(device, 6, 3, seed + 1),
+            scale: 0.5,
+            first_column: 4,
+        };
+        let (x, dy) = (numbers(device, 9, 20, 3), numbers(device, 9, 16, 4));
+        let (mut y, mut dx) = (dy.clone(), x.clone());
+        PackedLowRank::new(&term(1)).add(&x, &mut y);
+        let du = low_rank_input_gradient(&term(1), &dy, &mut dx);
+        let mut gradient = term(7);
+        low_rank_gradients(&term(1), &dy, &x, &du, &mut gradient);
+        let merged = merged(&numbers(device, 16, 20, 5), &[term(1)]);
+        vec![y, dx, du, gradient.a, gradient.b, merged]
+    });
+}
+
+fn layout() -> Layout {
+    let mut layout = Layout::new();
+    let prompt = layout.push(37, None);
+    layout.push(40, Some(prompt));
+    layout.push(1, Some(prompt));
+    layout.push(17, None);
+    let short = layout.push(3, None);
+    layout.push(33, Some(short));
+    layout
+}
+
+#[test]
+fn attention_forward_and_backward() {
+    let shapes = [(4, 2, 8, None), (3, 1, 66, None), (2, 2, 10, Some(5)), (2, 1, 130, Some(40))];
+    for (n_heads, n_kv_heads, head_dim, window) in shapes {
+        let shape = AttentionShape { window, ..AttentionShape::full(n_heads, n_kv_heads, head_dim) };
+        compare(&format!("attention {shape:?}"), |device| {
+            let layout = layout();
+            let qkv = numbers(device, layout.rows(), shape.qkv_cols(), 1);
+            let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
+            let dout = numbers(device, layout.rows(), n_heads * head_dim, 2);
+            let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
+            vec![out, log_sums, dqkv]
+        });
+    }
+}
+
+#[test]
+fn the_head() {
+    let (vocabulary, rows) = (700, vec![2, 0, 5, 5]);
+    let targets = [699, 0, 3, 300];
+    compare("head", |device| {
+        let (hidden, w) = (numbers(device, 6, 24, 1), numbers(device, vocabulary, 24, 2));
+        let (mut dhidden, mut dw) = (numbers(device, 6, 24, 3), numbers(device, vocabulary, 24, 4));
+        let plain = head::token_logprobs(&hidden, &rows, (&w).into(), &targets, 0.7);
+        let weigh = |_: usize, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| 0.1 * lp).collect());
+        let logprobs = head::token_logprobs_with_backward(
+            &hidden,
+            &rows,
+            (&w).into(),
+            &targets,
+            0.7,
+            &mut dhidden,
+            Some(&mut dw),
+            weigh,
+        );
+        let lists = [plain, logprobs.unwrap()].map(|list| Tensor::made_on(device, 1, 4, || list));
+        let (hidden2, w2) = (numbers(device, 4, 10, 5), numbers(device, vocabulary, 10, 6));
+        let p = Distributions { hidden: &hidden, rows: &rows, w: (&w).into(), temperature: 0.7 };
+        let q = Distributions { hidden: &hidden2, rows: &[0, 1, 2, 3], w: (&w2).into(), temperature: 1.3 };
+        let mut all = Vec::from(lists);
+        all.push(Tensor::made_on(device, 1, 4, || head::full_divergence(p, q)));
+        for kl in [Kl::Reverse, Kl::Forward] {
+            let (mut dh, mut dw) = (dhidden.clone(), dw.clone());
+            let divergences = head::divergence_with_backward(p, q, kl, &mut dh, Some(&mut dw), weigh);
+            all.extend([Tensor::made_on(device, 1, 4, || divergences.unwrap()), dh, dw]);
+        }
+        all.extend([dhidden, dw]);
+        all
+    });
+}
+
+#[test]
+fn the_optimizer() {
+    let settings = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 };
+    compare("optimizer", |device| {
+        let mut value = numbers(device, 3, 20_000, 1);
+        let [mut first, mut second] = [0; 2].map(|_| Moment::zeros_f32(device, 3, 20_000));
+        for step in 1..=2 {
+            let gradient = numbers(device, 3, 20_000, 1 + step);
+            settings.update(&mut value, &gradient, &mut first, &mut second, 0.5, step, true, 0);
+        }
+        let squares = squares_of_blocks(&value).into_iter().map(|sum| sum as f32).collect::<Vec<_>>();
+        let squares = Tensor::made_on(device, 1, squares.len(), || squares);
+        let (Moment::F32(first), Moment::F32(second)) = (first, second) else { unreachable!() };
+        vec![value, first, second, squares]
+    });
+}
+
+/// Set for the processes below.
+const TINY: &str = "RLT_TEST_TINY";
+
+/// Whatever has a barrier, on shapes that need each: several warps, several tiles, sums one after another. Prints all bits.
+#[test]
+fn tiny_shapes() {
+    if std::env::var_os(TINY).is_none() {
+        return;
+    }
+    let shape = AttentionShape { window: Some(70), ..AttentionShape::full(2, 1, 4) };
+    let compute = |device: &Device| {
+        let mut layout = Layout::new();
+        let prompt = layout.push(36, None);
+        layout.push(35, Some(prompt));
+        layout.push(2, Some(prompt));
+        let qkv = numbers(device, layout.rows(), shape.qkv_cols(), 1);
+        let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
+        let dout = numbers(device, layout.rows(), 8, 2);
+        let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
+        let (hidden, w) = (numbers(device, 2, 6, 3), numbers(device, 300, 6, 4));
+        let d = Distributions { hidden: &hidden, rows: &[0, 1], w: (&w).into(), temperature: 0.7 };
+        let d2 = Distributions { temperature: 1.0, ..d };
+        let divergences = head::full_divergence(d, d2);
+        let (normed, _) = rms_norm(&w, &numbers(device, 1, 6, 5), 1e-5);
+        vec![out, log_sums, dqkv, Tensor::made_on(device, 1, 2, || divergences), normed]
+    };
+    compare("tiny shapes", compute);
+    let all = compute(&gpu().unwrap());
+    let bits = all.iter().flat_map(|x| x.to_host().into_owned());
+    let hash = bits.fold(0_u64, |hash, x| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(x.to_bits()));
+    println!("bits {hash:016x}");
+}
+
+/// Runs [`tiny_shapes`] in a process whose kernels are looked at: whether it passed, and what it said.
+fn looked_at(folder: &std::path::Path, variables: &[(&str, &str)]) -> (bool, String) {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tiny_shapes", "--nocapture"])
+        .env("LD_LIBRARY_PATH", folder)
+        .env("RLT_CUDA", "real")
+        .env("EMU_RACES", "1")
+        .env(TINY, "1")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.success(), said.concat())
+}
+
+#[test]
+fn no_order_of_threads_changes_bits_and_no_barrier_can_be_spared() {
+    let folder = match rlt_cuda_emulator::libraries(rlt_cuda_emulator::Build::Checked) {
+        Ok(folder) => folder,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let list = std::env::temp_dir().join(format!("rlt-barriers-{}", std::process::id()));
+    let mut bits = Vec::new();
+    for order in ["0", "1", "2", "3"] {
+        let (passed, said) =
+            looked_at(&folder, &[("EMU_ORDER", order), ("EMU_PLACES", list.to_str().unwrap())]);
+        assert!(passed, "order {order}: {said}");
+        bits.extend(said.lines().filter_map(|line| Some(line.split_once("bits ")?.1.to_owned())));
+    }
+    assert!(bits.len() == 4 && bits.iter().all(|other| *other == bits[0]), "{bits:?}");
+    let places = std::fs::read_to_string(&list).unwrap();
+    std::fs::remove_file(&list).unwrap();
+    let places: std::collections::BTreeSet<&str> = places.lines().collect();
+    assert!(places.len() > 12, "{places:?}");
+    let spared: Vec<_> = places
+        .into_iter()
+        .filter(|place| looked_at(&folder, &[("EMU_ORDER", "3"), ("EMU_WITHOUT", place)]).0)
+        .collect();
+    assert!(spared.is_empty(), "nobody misses the barriers at {spared:?}");
+}
