@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rlt::config::Config;
+use rlt::config::{Config, DeviceName};
 use rlt::located::LocatedModel;
 use rlt::training::Trained;
 use rlt::{Error, Result};
@@ -43,6 +43,14 @@ pub struct ConfigArgs {
     pub overrides: Vec<String>,
 }
 
+/// `--device D`.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Where models are computed: cpu, or an NVIDIA GPU, cuda (the first) or cuda:N; without it the configuration's model.device
+    #[arg(long, value_name = "D")]
+    pub device: Option<DeviceName>,
+}
+
 /// What a subcommand runs with.
 pub struct Context {
     /// Draws progress on standard error.
@@ -74,6 +82,23 @@ impl Context {
             config.threads = threads.into();
         }
         threads::start(config.threads, &self.ranks, &self.progress)?;
+        Ok(config)
+    }
+
+    /// As [`Self::load_config`], for a command that computes with models, on `device` where it is given: what cannot be used is
+    /// found before any work.
+    pub fn load_config_on(&self, args: &ConfigArgs, device: &DeviceArgs) -> Result<Config> {
+        let mut config = self.load_config(args)?;
+        if let Some(device) = device.device {
+            config.model.device = device;
+            config.validate()?;
+        }
+        let device = config.model.device;
+        if device != DeviceName::Cpu && self.ranks.size() > 1 {
+            let what = format!("model.device is {device}: several ranks work on processors only, so far");
+            return Err(Error::Usage(what));
+        }
+        device.open()?;
         Ok(config)
     }
 

@@ -28,7 +28,9 @@ use rlt_model::chat_template::TemplateTime;
 use rlt_model::generate::SamplingParams;
 use serde_json::{Value, json};
 
-use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
+use super::common::{
+    ConfigArgs, Context, DeviceArgs, check_output, inputs, model_folder, parse_positive, template_time,
+};
 use super::interrupt::stop_flag;
 use super::ranks::dealt;
 
@@ -74,6 +76,8 @@ pub struct EvalArgs {
     thought: ThoughtArg,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl EvalArgs {
@@ -84,7 +88,7 @@ impl EvalArgs {
 
     /// Checks every input that is cheap to check before it loads the model.
     fn evaluate_all(&self, context: &Context) -> Result<()> {
-        let mut config = context.load_config(&self.config)?;
+        let mut config = context.load_config_on(&self.config, &self.device)?;
         if let Some(temperature) = self.temperature {
             config.sampling.temperature = temperature;
             config.validate()?;
@@ -299,6 +303,9 @@ impl EvalArgs {
             "style": format!("{style:?}"),
             "special_tokens": chat.typed(),
         });
+        if config.model.device != DeviceName::Cpu {
+            settings["device"] = json!(config.model.device);
+        }
         if let Some(served) = located.served() {
             settings["server"] = served.deciding();
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use rlt::config::{Config, DataConfig};
+use rlt::config::{Config, DataConfig, DeviceName};
 use rlt::dataset::{GapRow, QuestionRow, RowWriter, UsableQuestions, read_questions, read_usable_questions};
 use rlt::dealt::{Answering, DealtSampler, agree_on_work, first_ranks, serve_first_rank};
 use rlt::explain::{ExplainSummary, explain_each};
@@ -21,7 +21,9 @@ use rlt_model::chat_template::TemplateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::common::{ConfigArgs, Context, check_output, inputs, model_folder, parse_positive, template_time};
+use super::common::{
+    ConfigArgs, Context, DeviceArgs, check_output, inputs, model_folder, parse_positive, template_time,
+};
 use super::interrupt::stop_flag;
 use super::ranks::dealt;
 
@@ -62,6 +64,8 @@ pub struct ExplainArgs {
     strict: bool,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl ExplainArgs {
@@ -72,7 +76,7 @@ impl ExplainArgs {
 
     /// Checks every input that is cheap to check before it loads the model.
     fn explain(&self, context: &Context) -> Result<()> {
-        let config = context.load_config(&self.config)?;
+        let config = context.load_config_on(&self.config, &self.device)?;
         let model = self.model.as_ref().unwrap_or(&config.model.path);
         let data = self.data.as_ref().unwrap_or(&config.data.path);
         for (path, flag, key) in [(model, "--model DIR", "model.path"), (data, "--data FILE", "data.path")] {
@@ -246,6 +250,9 @@ impl ExplainArgs {
             "n": self.n,
             "format": self.format,
         });
+        if config.model.device != DeviceName::Cpu {
+            work["device"] = json!(config.model.device);
+        }
         if let Some(server) = server {
             work["server"] = server.clone();
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use rlt::config::{ModelPaths, Products};
+use rlt::config::Products;
 use rlt::dataset::{JsonlWriter, read_records};
 use rlt::located::LocatedModel;
 use rlt::logprobs::{logprobs_each, row_ids};
@@ -16,7 +16,8 @@ use rlt_model::tokenizer::Tokenizer;
 use serde_json::json;
 
 use super::common::{
-    ConfigArgs, Context, TOKENS_HELP, check_output, inputs, model_folder, parse_positive, tokens_per_batch,
+    ConfigArgs, Context, DeviceArgs, TOKENS_HELP, check_output, inputs, model_folder, parse_positive,
+    tokens_per_batch,
 };
 
 /// Per-token log-probabilities (nats) of given text or ids
@@ -40,9 +41,11 @@ pub struct LogprobsArgs {
     /// about three digits
     #[arg(long, default_value = "f32", value_parser = products())]
     arithmetic: Products,
-    /// Of a configuration, `[server]` is read: who serves the model, where that is not computed here
+    /// Of a configuration, `[server]` is read (who serves the model, where that is not computed here), and model.device
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// As `model.arithmetic` has it.
@@ -53,7 +56,9 @@ pub fn products() -> impl TypedValueParser<Value = Products> {
 impl LogprobsArgs {
     /// Scores every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let config = context.load_config(&self.config)?;
+        let mut config = context.load_config_on(&self.config, &self.device)?;
+        config.model.arithmetic = self.arithmetic;
+        config.validate()?;
         let model = model_folder(&self.model)?;
         let inputs = inputs(&self.config, &config).with("--model", model).with("--data", &self.data);
         check_output(&inputs, &self.out)?;
@@ -66,8 +71,7 @@ impl LogprobsArgs {
                 self.temperature
             )));
         }
-        let paths = ModelPaths { arithmetic: self.arithmetic, ..ModelPaths::default() };
-        let located = LocatedModel::find(server, &paths, model, &Holding::Whole, &context.progress)?;
+        let located = LocatedModel::find(server, &config.model, model, &Holding::Whole, &context.progress)?;
         if located.served().is_some() {
             let wanted = Wanted { scoring: true, ..Wanted::default() };
             located.check(&Tokenizer::from_dir(model)?, &wanted, &context.progress)?;
@@ -98,6 +102,7 @@ impl LogprobsArgs {
                 "tokens": tokens,
                 "logprob_mean": mean,
                 "arithmetic": self.arithmetic,
+                "device": config.model.device,
                 "out": self.out,
             }),
         )

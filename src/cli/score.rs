@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rlt::config::{AddedRewards, Config, DataConfig};
+use rlt::config::{AddedRewards, Config, DataConfig, DeviceName};
 use rlt::dealt::{Answering, DealtScorer, Whose, agree_on_work, first_ranks, serve_first_rank};
 use rlt::located::LocatedModel;
 use rlt::model_files::{Deciding, ModelFiles};
@@ -19,8 +19,8 @@ use rlt_model::chat_template::TemplateTime;
 use serde_json::json;
 
 use super::common::{
-    ConfigArgs, Context, TOKENS_HELP, check_output, inputs, model_folder, parse_positive, template_time,
-    tokens_per_batch,
+    ConfigArgs, Context, DeviceArgs, TOKENS_HELP, check_output, inputs, model_folder, parse_positive,
+    template_time, tokens_per_batch,
 };
 use super::interrupt::stop_flag;
 use super::ranks::dealt;
@@ -54,6 +54,8 @@ pub struct ScoreArgs {
     tokens_per_batch: Option<usize>,
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl ScoreArgs {
@@ -64,7 +66,7 @@ impl ScoreArgs {
 
     /// Checks every input that is cheap to check before it loads a model.
     fn score(&self, context: &Context) -> Result<()> {
-        let config = context.load_config(&self.config)?;
+        let config = context.load_config_on(&self.config, &self.device)?;
         let (teacher_dir, student_dir) = self.models(&config)?;
         let inputs = inputs(&self.config, &config).with("--data", &self.data);
         check_output(&inputs.with("--teacher", teacher_dir).with("--student", student_dir), &self.out)?;
@@ -121,6 +123,9 @@ impl ScoreArgs {
                 "detail": detail,
                 "tokens_per_batch": tokens_per_batch,
             });
+            if config.model.device != DeviceName::Cpu {
+                work["device"] = json!(config.model.device);
+            }
             if servers.iter().any(Option::is_some) {
                 work["servers"] = json!(servers);
             }

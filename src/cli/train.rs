@@ -3,7 +3,7 @@
 use clap::Args;
 use rlt::Result;
 
-use super::common::{ConfigArgs, Context, model_folder};
+use super::common::{ConfigArgs, Context, DeviceArgs, model_folder};
 use super::interrupt::stop_flag;
 use super::ranks::train;
 
@@ -14,6 +14,8 @@ use super::ranks::train;
 pub struct TrainArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl TrainArgs {
@@ -21,7 +23,7 @@ impl TrainArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         // From here on a signal ends the run only once its state is saved.
         stop_flag();
-        let config = context.load_config(&self.config)?;
+        let config = context.load_config_on(&self.config, &self.device)?;
         config.validate_for_grpo()?;
         if !config.makes_its_world() {
             model_folder(&config.model.path)?;

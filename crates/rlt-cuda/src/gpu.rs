@@ -1,5 +1,6 @@
 //! A GPU that is open: its context, its stream, its memory and what runs on it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,11 +37,22 @@ unsafe impl Send for Open {}
 unsafe impl Sync for Open {}
 
 impl Gpu {
-    /// Opens GPU `ordinal`, from 0.
+    /// Opens GPU `ordinal`, from 0; the same one for all who ask, so that there is one order to all that happens on it.
     ///
     /// # Errors
     /// There is none, its driver is too old, or cuBLASLt is missing.
     pub fn open(ordinal: usize) -> Result<Self, Error> {
+        static OPENED: Mutex<BTreeMap<usize, Gpu>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = opened.get(&ordinal) {
+            return Ok(gpu.clone());
+        }
+        let gpu = Self::open_anew(ordinal)?;
+        opened.insert(ordinal, gpu.clone());
+        Ok(gpu)
+    }
+
+    fn open_anew(ordinal: usize) -> Result<Self, Error> {
         // SAFETY: looks for a library. Asked first because the first call without one would panic.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::NoDriver);

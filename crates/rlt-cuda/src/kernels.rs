@@ -9,7 +9,7 @@ use crate::gpu::{Gpu, describe};
 use crate::memory::Memory;
 
 /// Files of kernels, as PTX (`kernels/build.py` makes it of the `.cu` file of the same name).
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("attention", include_str!("../kernels/attention.ptx")),
     ("attention_backward", include_str!("../kernels/attention_backward.ptx")),
     ("columns", include_str!("../kernels/columns.ptx")),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 10] = [
     ("gated", include_str!("../kernels/gated.ptx")),
     ("head", include_str!("../kernels/head.ptx")),
     ("heads", include_str!("../kernels/heads.ptx")),
+    ("kv", include_str!("../kernels/kv.ptx")),
     ("norm", include_str!("../kernels/norm.ptx")),
     ("optimizer", include_str!("../kernels/optimizer.ptx")),
     ("rows", include_str!("../kernels/rows.ptx")),

@@ -100,6 +100,14 @@ impl Device {
         }
     }
 
+    /// How many tasks are done at the same time.
+    pub fn tasks_at_once(&self) -> usize {
+        match self {
+            Self::Cpu | Self::Sizes(_) => rayon::current_num_threads(),
+            Self::Cuda(_) => 1,
+        }
+    }
+
     /// Does `work`, which stands for `times` times the same: without numbers it counts as often.
     ///
     /// # Panics

@@ -202,6 +202,15 @@ impl Tensor {
         }
     }
 
+    /// The same numbers where the host reads them without a copy.
+    #[must_use]
+    pub fn on_host(self) -> Self {
+        match self.device() {
+            Device::Cpu | Device::Sizes(_) => self,
+            Device::Cuda(_) => Self::from_vec(self.rows, self.cols, self.to_host().into_owned()),
+        }
+    }
+
     /// Lets `change` change the numbers as the host sees them, row by row. A device without numbers has none to change.
     pub fn change_on_host<T>(&mut self, change: impl FnOnce(&mut [f32]) -> T) -> T {
         match self.device() {

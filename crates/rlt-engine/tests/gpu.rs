@@ -3,12 +3,15 @@
 
 #![expect(clippy::print_stdout, reason = "what was skipped, and bits that are compared across processes")]
 
+use std::sync::Arc;
+
 use rlt_engine::adamw::{AdamW, squares_of_blocks};
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward, scale};
 use rlt_engine::geglu::{geglu, geglu_backward};
 use rlt_engine::head::{self, Distributions, Kl};
+use rlt_engine::kv::{KvPages, KvSequence, decode_attention, store_newest};
 use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient, merged};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::moment::Moment;
@@ -224,6 +227,44 @@ fn attention_forward_and_backward() {
     }
 }
 
+/// Two prompts, one of which three sequences share, and steps over the ends of pages.
+fn decoded(device: &Device, shape: AttentionShape) -> Vec<Tensor> {
+    let layers = 2;
+    let prompt = |tokens: usize, seed: u64| {
+        let mut pages = KvPages::new(device, layers, shape, Arithmetic::F32);
+        for layer in 0..layers {
+            let rows = numbers(device, tokens + 1, shape.qkv_cols(), seed + layer as u64);
+            pages.store(layer, &rows, 1, tokens);
+        }
+        pages.advance(tokens);
+        Arc::new(pages)
+    };
+    let (long, short) = (prompt(131, 10), prompt(3, 20));
+    let mut sequences: Vec<_> =
+        [&long, &long, &long, &short].map(|prompt| KvSequence::after(prompt.clone())).into();
+    let mut all = Vec::new();
+    for step in 0..66 {
+        let mut sequences: Vec<&mut KvSequence> = sequences.iter_mut().collect();
+        for layer in 0..layers {
+            let qkv = numbers(device, 4, shape.qkv_cols(), 100 + 2 * step + layer as u64);
+            store_newest(layer, &qkv, &mut sequences);
+            if [0, 63, 64, 65].contains(&step) {
+                all.push(decode_attention(&qkv, &sequences, layer, shape));
+            }
+        }
+        sequences.iter_mut().for_each(|sequence| sequence.own.advance(1));
+    }
+    all
+}
+
+#[test]
+fn decoding() {
+    for (heads, kv_heads, width, window) in [(4, 2, 8, None), (2, 1, 66, Some(70)), (1, 1, 6, Some(2))] {
+        let shape = AttentionShape { window, ..AttentionShape::full(heads, kv_heads, width) };
+        compare(&format!("decoding {shape:?}"), |device| decoded(device, shape));
+    }
+}
+
 #[test]
 fn the_head() {
     let (vocabulary, rows) = (700, vec![2, 0, 5, 5]);
@@ -276,6 +317,19 @@ fn the_optimizer() {
     });
 }
 
+/// A step of one sequence over six pages: more than a block has warps.
+fn decoded_once(device: &Device) -> Tensor {
+    let shape = AttentionShape::full(1, 1, 4);
+    let mut pages = KvPages::new(device, 1, shape, Arithmetic::F32);
+    pages.store(0, &numbers(device, 350, shape.qkv_cols(), 6), 0, 350);
+    pages.advance(350);
+    let mut sequence = KvSequence::after(Arc::new(pages));
+    let qkv = numbers(device, 1, shape.qkv_cols(), 7);
+    let sequences = &mut [&mut sequence];
+    store_newest(0, &qkv, sequences);
+    decode_attention(&qkv, sequences, 0, shape)
+}
+
 /// Set for the processes below.
 const TINY: &str = "RLT_TEST_TINY";
 
@@ -300,7 +354,9 @@ fn tiny_shapes() {
         let d2 = Distributions { temperature: 1.0, ..d };
         let divergences = head::full_divergence(d, d2);
         let (normed, _) = rms_norm(&w, &numbers(device, 1, 6, 5), 1e-5);
-        vec![out, log_sums, dqkv, Tensor::made_on(device, 1, 2, || divergences), normed]
+        let mut all = vec![out, log_sums, dqkv, Tensor::made_on(device, 1, 2, || divergences), normed];
+        all.push(decoded_once(device));
+        all
     };
     compare("tiny shapes", compute);
     let all = compute(&gpu().unwrap());

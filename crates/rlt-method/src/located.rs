@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rlt_engine::Device;
 use rlt_model::config::ModelConfig;
 use rlt_model::generate::SamplingParams;
 use rlt_model::tokenizer::Tokenizer;
@@ -44,7 +43,10 @@ impl LocatedModel {
             Some((table, server)) => {
                 Ok(Self::Served(Served::connect(table, server, folder, progress)?.into()))
             }
-            None => Ok(Self::Here(frozen_model_on(&Device::Cpu, holding, model, folder)?.into())),
+            None => {
+                let device = model.device.open()?;
+                Ok(Self::Here(frozen_model_on(&device, holding, model, folder)?.into()))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What decoding computes: keys and values of prompts, and a new token of every sequence.
 
-use rlt_engine::kv::{KvSequence, decode_attention};
+use rlt_engine::kv::{KvSequence, decode_attention, store_newest};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::{Device, Tensor};
 
@@ -73,9 +73,7 @@ impl<'a> DecodeWeights<'a> {
         for layer in 0..config.n_layers {
             self.with_block(layer, |block| {
                 let qkv = block.before_attention(&x, &positions, &rope, false).qkv;
-                for (row, sequence) in sequences.iter_mut().enumerate() {
-                    sequence.own.store(layer, &qkv, row, 1);
-                }
+                store_newest(layer, &qkv, sequences);
                 let attended = decode_attention(&qkv, sequences, layer, self.decoder.attention_of(layer));
                 block.add_attended(&attended, &mut x);
                 block.add_feed_forward(&mut x);

@@ -362,7 +362,7 @@ impl<'a> Batch<'a> {
         }
         let last = |request: &usize| *self.requests[*request].prompt.last().expect("prompts are not empty");
         let last: Vec<u32> = requests.iter().map(last).collect();
-        let logits = weights.step(&last, &mut prompts.iter_mut().collect::<Vec<_>>());
+        let logits = weights.step(&last, &mut prompts.iter_mut().collect::<Vec<_>>()).on_host();
         for (row, (request, prompt)) in requests.into_iter().zip(prompts).enumerate() {
             let prompt = Prompt { pages: Arc::new(prompt.own), logits: logits.gather_rows(&[row]) };
             self.prompts.push_back((request, prompt));
@@ -432,7 +432,7 @@ impl<'a> Batch<'a> {
     /// Takes some steps with every running sequence: all threads with all of them together, or, where
     /// there are enough, each thread with its own.
     fn advance(&mut self, weights: &DecodeWeights, stop: Stop) {
-        let n_threads = rayon::current_num_threads();
+        let n_threads = weights.device().tasks_at_once();
         let mut waiting = std::mem::take(&mut self.running);
         let n_shares = if waiting.len() >= n_threads * SEQUENCES_OF_A_THREAD { n_threads } else { 1 };
         let n_each = waiting.len().div_ceil(n_shares);
@@ -465,7 +465,7 @@ impl<'a> Batch<'a> {
         let steps = steps_alike(weights, &share.running);
         let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
         let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
-        let logits = weights.device().counted(steps, || weights.step(&ids, &mut sequences));
+        let logits = weights.device().counted(steps, || weights.step(&ids, &mut sequences)).on_host();
         let rows = share.running.par_iter().enumerate().with_min_len(4);
         let drawn: Vec<_> = rows.map(|(row, running)| self.draw_one(running, &logits, row)).collect();
         share.tokens += steps * drawn.len();

@@ -32,6 +32,11 @@ pub fn decode_attention(
 
 /// The work: compiled here, however the caller is compiled.
 fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: AttentionShape) -> Tensor {
+    if let Device::Cuda(gpu) = qkv.device() {
+        let pages: Vec<_> = sequences.iter().map(|sequence| sequence.on_gpu()).collect();
+        let out = gpu.decode_attention(qkv.memory(), &pages, layer, shape.on_gpu());
+        return Tensor::of_memory(out, qkv.rows(), shape.n_heads * shape.head_dim);
+    }
     let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);
     if let Device::Sizes(sizes) = qkv.device() {
         let seen = |sequence: &&KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());

@@ -11,5 +11,5 @@ mod pages;
 mod words;
 
 pub use attend::decode_attention;
-pub use pages::{KvPages, KvSequence};
+pub use pages::{KvPages, KvSequence, store_newest};
 pub use words::PAGE_TOKENS;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use pulp::bytemuck;
+use rlt_cuda::{Page, Slot};
 
 use super::words::{PAGE_TOKENS, Words};
 use crate::arithmetic::Arithmetic;
 use crate::attention::AttentionShape;
-use crate::device::Device;
+use crate::device::{Device, not_on_gpus};
 use crate::tensor::Tensor;
 
 /// Keys and values of a run of tokens, in all layers.
@@ -24,7 +25,13 @@ pub struct KvPages {
 
 impl KvPages {
     /// No tokens yet, on `device`.
+    ///
+    /// # Panics
+    /// For bf16 on a GPU, which is not built.
     pub fn new(device: &Device, n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
+        if let (Device::Cuda(_), Arithmetic::Bf16) = (device, arithmetic) {
+            not_on_gpus();
+        }
         Self { n_layers, shape, arithmetic, device: device.clone(), pages: Vec::new(), len: 0 }
     }
 
@@ -63,6 +70,10 @@ impl KvPages {
         if let Device::Sizes(sizes) = &self.device {
             return sizes.did_rows(2 * n * self.shape.n_kv_heads * 2 * self.shape.head_dim);
         }
+        if let Device::Cuda(gpu) = &self.device {
+            let slots: Vec<_> = (0..n).map(|i| self.slot(self.len + i, first_row + i)).collect();
+            return gpu.store_tokens(&slots, qkv.memory(), layer, self.shape.on_gpu());
+        }
         let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
         for i in 0..n {
             let (page, slot) = ((self.len + i) / PAGE_TOKENS, (self.len + i) % PAGE_TOKENS);
@@ -84,6 +95,21 @@ impl KvPages {
                 values[slot * hd..(slot + 1) * hd].copy_from_slice(value);
             }
         }
+    }
+
+    /// Where the token at `position` goes on a GPU, from `row`.
+    fn slot(&self, position: usize, row: usize) -> Slot<'_> {
+        let page = self.pages[position / PAGE_TOKENS].memory();
+        Slot { page, token: position % PAGE_TOKENS, row }
+    }
+
+    /// The pages of the first `n` tokens on a GPU, of which `before` come before them.
+    fn on_gpu(&self, n: usize, before: usize) -> impl Iterator<Item = Page<'_>> {
+        (0..n).step_by(PAGE_TOKENS).zip(&self.pages).map(move |(first, page)| Page {
+            numbers: page.memory(),
+            first: before + first,
+            count: PAGE_TOKENS.min(n - first),
+        })
     }
 
     /// Counts `n` tokens that were stored in every layer.
@@ -108,6 +134,19 @@ impl KvPages {
     }
 }
 
+/// Stores the keys and values of one layer for the newest token of each of `sequences`, row by row of `qkv`: as
+/// [`KvPages::store`], all of them at once where the device can.
+pub fn store_newest(layer: usize, qkv: &Tensor, sequences: &mut [&mut KvSequence]) {
+    let Some(gpu) = qkv.gpu() else {
+        let each = sequences.iter_mut().enumerate();
+        return each.for_each(|(row, sequence)| sequence.own.store(layer, qkv, row, 1));
+    };
+    sequences.iter_mut().for_each(|sequence| sequence.own.reserve(1));
+    let Some(shape) = sequences.first().map(|sequence| sequence.own.shape.on_gpu()) else { return };
+    let slots = sequences.iter().enumerate().map(|(row, sequence)| sequence.own.slot(sequence.own.len, row));
+    gpu.store_tokens(&slots.collect::<Vec<_>>(), qkv.memory(), layer, shape);
+}
+
 /// Keys and values of one page of one head.
 #[derive(Clone, Copy)]
 pub(super) enum Numbers<'a> {
@@ -130,6 +169,12 @@ impl KvSequence {
     pub fn after(prefix: Arc<KvPages>) -> Self {
         let own = KvPages::new(&prefix.device, prefix.n_layers, prefix.shape, prefix.arithmetic);
         Self { prefix, own }
+    }
+
+    /// All pages on a GPU, with the newest token, which is stored and not counted yet.
+    pub(super) fn on_gpu(&self) -> Vec<Page<'_>> {
+        let (before, stored) = (self.prefix.len(), self.own.len() + 1);
+        self.prefix.on_gpu(before, 0).chain(self.own.on_gpu(stored, before)).collect()
     }
 
     /// Number of tokens, those of the prompt included.

@@ -370,7 +370,7 @@ impl SeedWork<'_> {
         self.stage(StageKind::Rows, "sums", &format!("{n} rows"), |folder| {
             let mut rows = first_rows(&market.textbook, n)?;
             for index in 0..n as u64 {
-                rows.push_str(&format!("{}\n", sum_row(seed, index)));
+                rows.extend([&*sum_row(seed, index).to_string(), "\n"]);
             }
             Ok(write_atomic(&folder.join("textbook.jsonl"), rows.as_bytes())?)
         })?;

@@ -8,6 +8,7 @@
 mod answer_rule;
 mod bounds;
 mod derived;
+mod device;
 mod distill;
 mod distillation;
 mod grpo;
@@ -24,6 +25,7 @@ mod validate;
 mod world;
 
 pub use answer_rule::*;
+pub use device::*;
 pub use distill::*;
 pub use grpo::*;
 pub use memory::*;

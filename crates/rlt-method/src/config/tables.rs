@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnswerRule, CheckpointConfig, DistillConfig, EvalConfig, GrpoConfig, LoraConfig, MemoryConfig,
-    RolloutConfig, ServerConfig, TrainConfig, WorldConfig,
+    AnswerRule, CheckpointConfig, DeviceName, DistillConfig, EvalConfig, GrpoConfig, LoraConfig,
+    MemoryConfig, RolloutConfig, ServerConfig, TrainConfig, WorldConfig,
 };
 
 /// A whole configuration. Each subcommand reads the tables it needs; unknown keys are errors.
@@ -87,6 +87,8 @@ pub struct ModelPaths {
     pub save_dtype: SaveDtype,
     /// Number format of the matrix products of every model involved, in training, sampling and scoring.
     pub arithmetic: Products,
+    /// Where every model involved is computed: `cpu`, or an NVIDIA GPU, `cuda` (the first) or `cuda:N`.
+    pub device: DeviceName,
 }
 
 /// `model.save_dtype`.

@@ -26,6 +26,7 @@ impl Config {
 
         self.check_bounds()?;
         self.check_servers()?;
+        self.check_device()?;
 
         let world = &self.world;
         if self.makes_its_world() {

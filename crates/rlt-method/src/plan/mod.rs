@@ -25,7 +25,7 @@ use self::record::Stage;
 use self::rehearsal::{Extent, Rehearsal, Rows, rehearse};
 use self::sft::SftRows;
 use self::share::Share;
-use crate::config::Config;
+use crate::config::{Config, DeviceName};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -98,6 +98,13 @@ pub fn plan(config: &Config, command: Command, ranks: usize, progress: &dyn Prog
     if config.model.path.as_os_str().is_empty() || config.data.path.as_os_str().is_empty() {
         let what = "a run that makes its own world is small and needs no plan; set model.path and data.path";
         return Err(Error::Usage(what.into()));
+    }
+    if config.model.device != DeviceName::Cpu {
+        let what = format!(
+            "model.device is {}: the plan counts what the processor takes; leave it out",
+            config.model.device
+        );
+        return Err(Error::Usage(what));
     }
     let share = Share::of(config, ranks)?;
     let model = ModelConfig::from_dir(&config.model.path)?;

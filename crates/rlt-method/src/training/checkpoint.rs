@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use rlt_engine::{Device, Tensor};
+use rlt_engine::Tensor;
 use rlt_files::{MOST_ROWS, write_atomic};
 use rlt_model::Decoder;
 use rlt_model::adapter_folder::ADAPTER_CONFIG;
@@ -200,11 +200,11 @@ impl RestoredRun {
     /// # Errors
     /// A file is missing or not what it should be.
     pub fn read(folder: &Path, model: &ModelPaths, holding: &Holding) -> Result<Self> {
-        let state = State::read(folder)?;
+        let (state, device) = (State::read(folder)?, model.device.open()?);
         let decoder = if folder.join(ADAPTER_CONFIG).exists() {
-            holding.load_with_adapter(&Device::Cpu, &model.path, folder)?
+            holding.load_with_adapter(&device, &model.path, folder)?
         } else {
-            holding.load(&Device::Cpu, folder)?
+            holding.load(&device, folder)?
         };
         let decoder = decoder.in_arithmetic(model.arithmetic.into());
         let path = folder.join(REFERENCE);

@@ -65,12 +65,12 @@ pub fn initial_model(
     Ok(decoder.in_arithmetic(model.arithmetic.into()))
 }
 
-/// A model that a run or a command only reads, with products as `model.arithmetic` says.
+/// A model that a run or a command only reads, with products as `model.arithmetic` says, on `model.device`.
 ///
 /// # Errors
 /// What the folder's files report.
 pub fn frozen_model(model: &ModelPaths, folder: &Path) -> Result<Decoder> {
-    frozen_model_on(&Device::Cpu, &Holding::Whole, model, folder)
+    frozen_model_on(&model.device.open()?, &Holding::Whole, model, folder)
 }
 
 /// As [`frozen_model`], on `device` and held as `holding` says.
@@ -259,9 +259,9 @@ impl<'a> Run<'a> {
         let Host { progress, ranks, .. } = host;
         let Some((checkpoint, state)) = earlier.checkpoint else {
             let lanes = Lanes::choose(config.train.lanes, None, ranks.size())?;
-            let (cpu, model) = (&Device::Cpu, &config.model);
+            let (device, model) = (&config.model.device.open()?, &config.model);
             let decoder =
-                initial_model(cpu, &config.memory.holding(ranks), model, &config.lora, config.seed)?;
+                initial_model(device, &config.memory.holding(ranks), model, &config.lora, config.seed)?;
             let optimizer = Optimizer::shared(&decoder, &config.optimizer, total_updates, ranks);
             let state = State { template_time, lanes, began_with: inputs, ..State::default() };
             return Ok((state, Weights { decoder, optimizer, reference: None }));

@@ -1,0 +1,145 @@
+//! `--device` as a program: a GPU gives the processor's numbers; a machine without one says so in a line. On the emulated GPU, or with
+//! `RLT_CUDA=real` on the first real one.
+
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
+mod scripted;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use rlt_cuda_emulator::{Build, libraries};
+use serde_json::Value;
+
+fn is_real() -> bool {
+    std::env::var_os("RLT_CUDA").is_some_and(|which| which == "real")
+}
+
+/// Where the program finds a GPU's libraries, the emulated ones if no real GPU is asked for; none where these cannot be.
+fn found_in() -> Option<PathBuf> {
+    if is_real() {
+        return Some(std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default().into());
+    }
+    libraries(Build::Plain).map_err(|why| println!("skipped: {why}")).ok()
+}
+
+fn rlt(dir: &Path, libraries: &Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
+    command.current_dir(dir).env("LD_LIBRARY_PATH", libraries);
+    command
+}
+
+const ROWS: &str = "{\"text\":\"Tom has 9 eggs.\"}\n{\"ids\":[5,6,7]}\n{\"ids\":[5]}\n{\"text\":\"<|im_start|>user\\nWho?\"}\n";
+
+fn with_model() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 64);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    dir
+}
+
+const LOGPROBS: [&str; 8] =
+    ["logprobs", "--model", "model", "--data", "rows.jsonl", "-q", "--json", "--device"];
+
+fn numbers(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.flat_map(|mut row| row["logprobs"].as_array_mut().unwrap().split_off(0)).collect()
+}
+
+#[test]
+fn the_gpu_gives_the_log_probabilities_of_the_processor() {
+    let Some(libraries) = found_in() else { return };
+    let dir = with_model();
+    for device in ["cpu", "cuda"] {
+        let out = format!("{device}.jsonl");
+        let mut command = rlt(dir.path(), &libraries);
+        let done = command.args(LOGPROBS).args([device, "--out", &out]).assert().success().stderr("");
+        let answer: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+        assert_eq!(answer["device"], device);
+    }
+    let [ours, theirs] = ["cpu.jsonl", "cuda.jsonl"].map(|file| numbers(&dir.path().join(file)));
+    assert!(ours.len() == theirs.len() && ours.len() > 20);
+    for (a, b) in ours.iter().zip(&theirs) {
+        assert_eq!(a.is_null(), b.is_null());
+        let (a, b) = (a.as_f64().unwrap_or(0.0), b.as_f64().unwrap_or(0.0));
+        assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{a} {b}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_one_line_and_leaves_no_file() {
+    let Some(libraries) = found_in() else { return };
+    let dir = with_model();
+    let refused = |device: &str, code: i32, says: &str, change: &dyn Fn(&mut Command)| {
+        let mut command = rlt(dir.path(), &libraries);
+        command.args(LOGPROBS).args([device, "--out", "out.jsonl"]);
+        change(&mut command);
+        let output = command.assert().code(code).get_output().clone();
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert!(line.trim_end().lines().count() == 1 && line.contains(says), "{line}");
+        assert!(output.stdout.is_empty() && !dir.path().join("out.jsonl").exists());
+    };
+    refused("cuda:7", 1, "there is no GPU 7", &|_| ());
+    refused("gpu", 2, "cuda:N", &|_| ());
+    refused("cuda", 2, "not built for GPUs", &|command| _ = command.args(["--arithmetic", "bf16"]));
+    refused("cuda", 2, "not built for GPUs", &|command| _ = command.arg("optimizer.moments=bf16"));
+    if !is_real() {
+        refused("cuda", 1, "CUDA 12.2", &|command| _ = command.env("EMU_DRIVER_VERSION", "12020"));
+        refused("cuda", 1, "no NVIDIA driver", &|command| _ = command.env_remove("LD_LIBRARY_PATH"));
+    }
+}
+
+/// A run that makes its own world: sampled, rewarded and learnt from on the device.
+fn train(dir: &Path, libraries: &Path, device: &str, name: &str) -> Command {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests/short-rl.toml");
+    let small = "world.rows=8 world.heldout_rows=0 world.hidden_size=16 world.intermediate_size=24 world.n_layers=1 \
+                 world.n_heads=2 grpo.steps=3 grpo.questions_per_step=2 grpo.group_size=2 sampling.max_new_tokens=6 \
+                 eval.every=0 checkpoint.every=1 grpo.reference_sync_every=1";
+    let mut command = rlt(dir, libraries);
+    command
+        .args(["train", "-q", "--config", config, "--device", device, &format!("run_dir={name}")])
+        .args(small.split_whitespace());
+    command
+}
+
+/// Its metrics and its last weights.
+fn left(dir: &Path) -> (Vec<Value>, Vec<u8>) {
+    let metrics = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    let metrics = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (metrics, std::fs::read(dir.join("model/model.safetensors")).unwrap())
+}
+
+#[test]
+fn a_run_on_the_gpu_goes_as_on_the_processor_and_ends_with_the_same_bits_whatever_happens_to_it() {
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let of = |device: &str, name: &str, order: &str| {
+        train(dir.path(), &libraries, device, name).env("EMU_ORDER", order).assert().success();
+        left(&dir.path().join(name))
+    };
+    let (ours, theirs, again) = (of("cpu", "a", "0"), of("cuda", "b", "0"), of("cuda", "c", "3"));
+    assert!(theirs.1 == again.1, "other weights in another order of threads");
+    assert_eq!((ours.0.len(), theirs.0.len()), (3, 3));
+    for (a, b) in ours.0.iter().zip(&theirs.0) {
+        for metric in ["reward", "loss", "grad_norm"] {
+            let (a, b) = (a[metric].as_f64().unwrap(), b[metric].as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-3 * a.abs().max(1e-2), "{metric}: {a} {b}");
+        }
+    }
+    // Killed as soon as there is a checkpoint, and started again.
+    let command = train(dir.path(), &libraries, "cuda", "d");
+    let mut child = std::process::Command::new(command.get_program())
+        .args(command.get_args())
+        .current_dir(dir.path())
+        .env("LD_LIBRARY_PATH", &libraries)
+        .spawn()
+        .unwrap();
+    let checkpoint = dir.path().join("d/checkpoints/step-000001/state.json");
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(of("cuda", "d", "1").1 == theirs.1, "other weights after a kill");
+}
