@@ -7,6 +7,8 @@
 //! besides (exponentials, copies that its tiles need, a second look at an operand) counts nothing, so a share of 100 % is out
 //! of reach. `RLT_SIMD` takes lesser instructions for both.
 
+#![expect(clippy::print_stdout, reason = "the table is its answer")]
+
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Instant;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use rlt::config::Config;
+use rlt::config::{Config, DeviceName};
 use rlt::dataset::QuestionRow;
 use rlt::dealt::{Answering, DealtSampler, agree_on_work, first_ranks, serve_first_rank};
 use rlt::evaluate::benchmark::Benchmark;

@@ -252,7 +252,9 @@ fn decoded(device: &Device, shape: AttentionShape) -> Vec<Tensor> {
                 all.push(decode_attention(&qkv, &sequences, layer, shape));
             }
         }
-        sequences.iter_mut().for_each(|sequence| sequence.own.advance(1));
+        for sequence in sequences {
+            sequence.own.advance(1);
+        }
     }
     all
 }

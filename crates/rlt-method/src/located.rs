@@ -39,15 +39,11 @@ impl LocatedModel {
         holding: &Holding,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        match server {
-            Some((table, server)) => {
-                Ok(Self::Served(Served::connect(table, server, folder, progress)?.into()))
-            }
-            None => {
-                let device = model.device.open()?;
-                Ok(Self::Here(frozen_model_on(&device, holding, model, folder)?.into()))
-            }
+        if let Some((table, server)) = server {
+            return Ok(Self::Served(Served::connect(table, server, folder, progress)?.into()));
         }
+        let device = model.device.open()?;
+        Ok(Self::Here(frozen_model_on(&device, holding, model, folder)?.into()))
     }
 
     /// Its shape.

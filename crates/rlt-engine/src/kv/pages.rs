@@ -141,7 +141,9 @@ pub fn store_newest(layer: usize, qkv: &Tensor, sequences: &mut [&mut KvSequence
         let each = sequences.iter_mut().enumerate();
         return each.for_each(|(row, sequence)| sequence.own.store(layer, qkv, row, 1));
     };
-    sequences.iter_mut().for_each(|sequence| sequence.own.reserve(1));
+    for sequence in sequences.iter_mut() {
+        sequence.own.reserve(1);
+    }
     let Some(shape) = sequences.first().map(|sequence| sequence.own.shape.on_gpu()) else { return };
     let slots = sequences.iter().enumerate().map(|(row, sequence)| sequence.own.slot(sequence.own.len, row));
     gpu.store_tokens(&slots.collect::<Vec<_>>(), qkv.memory(), layer, shape);

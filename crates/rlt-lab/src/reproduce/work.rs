@@ -294,7 +294,10 @@ mod tests {
     fn keys_of_a_later_build_at_their_defaults_change_nothing() {
         let is = Config::default().to_toml().unwrap() + "2 samples";
         let without = |word: &str| {
-            is.lines().filter(|line| !line.starts_with(word)).flat_map(|line| [line, "\n"]).collect::<String>()
+            is.lines()
+                .filter(|line| !line.starts_with(word))
+                .flat_map(|line| [line, "\n"])
+                .collect::<String>()
         };
         let (before, table) = is.split_once("[distill]").unwrap();
         let without_table = format!("{before}{}", &table[table.find("\n[").unwrap() + 1..]);
