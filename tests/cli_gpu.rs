@@ -59,7 +59,7 @@ fn the_gpu_gives_the_log_probabilities_of_the_processor() {
         assert_eq!(answer["device"], device);
     }
     let [ours, theirs] = ["cpu.jsonl", "cuda.jsonl"].map(|file| numbers(&dir.path().join(file)));
-    assert!(ours.len() == theirs.len() && ours.len() > 20);
+    assert!(ours.len() == theirs.len() && ours.len() > 10, "{ours:?} {theirs:?}");
     for (a, b) in ours.iter().zip(&theirs) {
         assert_eq!(a.is_null(), b.is_null());
         let (a, b) = (a.as_f64().unwrap_or(0.0), b.as_f64().unwrap_or(0.0));
@@ -81,7 +81,6 @@ fn what_cannot_be_used_is_one_line_and_leaves_no_file() {
         assert!(output.stdout.is_empty() && !dir.path().join("out.jsonl").exists());
     };
     refused("cuda:7", 1, "there is no GPU 7", &|_| ());
-    refused("gpu", 2, "cuda:N", &|_| ());
     refused("cuda", 2, "not built for GPUs", &|command| _ = command.args(["--arithmetic", "bf16"]));
     refused("cuda", 2, "not built for GPUs", &|command| _ = command.arg("optimizer.moments=bf16"));
     if !is_real() {
@@ -122,8 +121,9 @@ fn a_run_on_the_gpu_goes_as_on_the_processor_and_ends_with_the_same_bits_whateve
     assert!(theirs.1 == again.1, "other weights in another order of threads");
     assert_eq!((ours.0.len(), theirs.0.len()), (3, 3));
     for (a, b) in ours.0.iter().zip(&theirs.0) {
-        for metric in ["reward", "loss", "grad_norm"] {
-            let (a, b) = (a[metric].as_f64().unwrap(), b[metric].as_f64().unwrap());
+        for metric in ["reward_mean", "solution_logprob_mean", "grad_norm"] {
+            let number = |row: &Value| row[metric].as_f64().unwrap_or_else(|| panic!("{metric} of {row}"));
+            let (a, b) = (number(a), number(b));
             assert!((a - b).abs() <= 1e-3 * a.abs().max(1e-2), "{metric}: {a} {b}");
         }
     }
