@@ -1,7 +1,7 @@
 //! Packed attention, forward and backward (`kernels/attention.cu`, `kernels/attention_backward.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, of, size};
+use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 /// Queries of a tile of the forward pass.

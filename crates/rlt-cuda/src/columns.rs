@@ -1,7 +1,7 @@
 //! Vectors that belong to columns, and runs of columns (`kernels/columns.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, count, of, size};
+use crate::launch::{Arg, Threads, count, of, size};
 use crate::memory::Memory;
 
 /// Rows of a partial sum, as the kernels have it.

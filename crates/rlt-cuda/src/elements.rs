@@ -1,7 +1,7 @@
 //! Operations on elements, whatever the shape (`kernels/elements.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, count, of};
+use crate::launch::{Arg, Threads, count, of};
 use crate::memory::Memory;
 
 impl Gpu {

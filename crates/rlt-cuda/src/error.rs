@@ -1,5 +1,7 @@
 //! Why there is no GPU to work on.
 
+use cudarc::driver::result::DriverError;
+
 /// What opening a GPU can report; each a line that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -29,4 +31,10 @@ pub enum Error {
     /// What driver or cuBLASLt report.
     #[error("GPU {0}: {1}")]
     Failed(usize, String),
+}
+
+/// What the driver calls an error.
+pub(crate) fn describe(error: DriverError) -> String {
+    let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
+    text.unwrap_or_else(|_| format!("error {:?} of the driver", error.0))
 }

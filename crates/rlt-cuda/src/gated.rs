@@ -1,7 +1,7 @@
 //! Gated activations (`kernels/gated.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Threads, count, of, size};
+use crate::launch::{Threads, count, of, size};
 use crate::memory::Memory;
 
 /// The function of a gate.

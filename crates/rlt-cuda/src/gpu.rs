@@ -8,10 +8,10 @@ use cudarc::cublaslt;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-use crate::error::Error;
-use crate::kernels::Kernels;
+use crate::catalogue::Kernels;
+use crate::error::{Error, describe};
+use crate::plans::Products;
 use crate::pool::{Pool, Usage};
-use crate::product::Products;
 
 /// What the driver must at least be: the first that reads PTX 8.4.
 const OLDEST_DRIVER: i32 = 12_040;
@@ -163,12 +163,6 @@ impl Gpu {
     pub(crate) fn fail(&self, what: &str, why: &str) -> ! {
         panic!("GPU {} ({}): {what}: {why}", self.0.ordinal, self.0.name)
     }
-}
-
-/// What the driver calls an error.
-pub(crate) fn describe(error: DriverError) -> String {
-    let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
-    text.unwrap_or_else(|_| format!("error {:?} of the driver", error.0))
 }
 
 impl fmt::Debug for Gpu {

@@ -1,7 +1,7 @@
 //! Log-probabilities and divergences from rows of logits (`kernels/head.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, of, size};
+use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 impl Gpu {

@@ -1,7 +1,7 @@
 //! Norms and rotations of heads in rows of packed queries, keys and values (`kernels/heads.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, of, size};
+use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 /// Heads side by side in rows of a matrix.

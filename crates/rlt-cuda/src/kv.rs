@@ -2,7 +2,7 @@
 
 use crate::attention::AttentionShape;
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, of, size};
+use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 /// Tokens of a page, as the kernels have it.

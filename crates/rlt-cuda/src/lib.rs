@@ -15,6 +15,7 @@
 //! reports an error: it names none before the work that caused it is waited for, so there is nothing to go on with.
 
 mod attention;
+mod catalogue;
 mod columns;
 mod elements;
 mod error;
@@ -22,11 +23,12 @@ mod gated;
 mod gpu;
 mod head;
 mod heads;
-mod kernels;
 mod kv;
+mod launch;
 mod memory;
 mod norm;
 mod optimizer;
+mod plans;
 mod pool;
 mod product;
 mod rows;
@@ -39,5 +41,5 @@ pub use heads::{Angles, Heads};
 pub use kv::{Page, Slot};
 pub use memory::{Memory, Number};
 pub use optimizer::Step;
+pub use plans::Product;
 pub use pool::Usage;
-pub use product::Product;

@@ -1,7 +1,7 @@
 //! Root mean square norms of rows (`kernels/norm.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, Threads, of, size};
+use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 impl Gpu {

@@ -1,7 +1,7 @@
 //! AdamW, and sums of squares (`kernels/optimizer.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Arg, THREADS, Threads, count, of, size};
+use crate::launch::{Arg, THREADS, Threads, count, of, size};
 use crate::memory::Memory;
 
 /// Factors of a step of AdamW: `m = b1 m + a1 g`, `v = b2 v + a2 g^2`, `x = keep x - step_size m / (root2 sqrt(v) + eps)`.

@@ -1,7 +1,7 @@
 //! Rows that are picked by number (`kernels/rows.cu`).
 
 use crate::gpu::Gpu;
-use crate::kernels::{Threads, of, size};
+use crate::launch::{Threads, of, size};
 use crate::memory::Memory;
 
 impl Gpu {

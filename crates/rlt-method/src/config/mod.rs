@@ -15,6 +15,7 @@ mod grpo;
 mod load;
 mod memory;
 mod nearest;
+mod on_device;
 mod reference;
 mod rollout;
 mod run_tables;

@@ -1,27 +1,12 @@
-//! The kernels of this crate, and their launches with arguments that are checked.
+//! Launches of kernels, with arguments that are checked.
 
-use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 
 use cudarc::driver::{result, sys};
 
-use crate::gpu::{Gpu, describe};
+use crate::catalogue::Kind;
+use crate::gpu::Gpu;
 use crate::memory::Memory;
-
-/// Files of kernels, as PTX (`kernels/build.py` makes it of the `.cu` file of the same name).
-const FILES: [(&str, &str); 11] = [
-    ("attention", include_str!("../kernels/attention.ptx")),
-    ("attention_backward", include_str!("../kernels/attention_backward.ptx")),
-    ("columns", include_str!("../kernels/columns.ptx")),
-    ("elements", include_str!("../kernels/elements.ptx")),
-    ("gated", include_str!("../kernels/gated.ptx")),
-    ("head", include_str!("../kernels/head.ptx")),
-    ("heads", include_str!("../kernels/heads.ptx")),
-    ("kv", include_str!("../kernels/kv.ptx")),
-    ("norm", include_str!("../kernels/norm.ptx")),
-    ("optimizer", include_str!("../kernels/optimizer.ptx")),
-    ("rows", include_str!("../kernels/rows.ptx")),
-];
 
 /// Threads of a block of most kernels.
 pub(crate) const THREADS: u32 = 256;
@@ -31,23 +16,6 @@ const MOST_BLOCKS: usize = 4096;
 
 /// Shared memory that every block may have without being asked for.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
-
-/// What a kernel takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// An address, or a count of 64 bits.
-    Wide,
-    Int,
-    Float,
-}
-
-struct Kernel {
-    function: sys::CUfunction,
-    takes: Vec<Kind>,
-}
-
-/// All kernels by name.
-pub(crate) struct Kernels(HashMap<&'static str, Kernel>);
 
 /// One argument.
 #[derive(Debug, Clone, Copy)]
@@ -120,51 +88,13 @@ impl Threads {
     }
 }
 
-/// Names of the kernels in PTX, with what they take.
-fn entries(ptx: &'static str) -> impl Iterator<Item = (&'static str, Vec<Kind>)> {
-    ptx.split(".visible .entry ").skip(1).map(|entry| {
-        let (name, rest) = entry.split_once('(').expect("a list of parameters");
-        let (list, _) = rest.split_once(')').expect("its end");
-        let kinds = list.split(".param ").skip(1).map(|parameter| match &parameter[..4] {
-            ".u64" => Kind::Wide,
-            ".u32" => Kind::Int,
-            ".f32" => Kind::Float,
-            other => unreachable!("a kernel takes {other}"),
-        });
-        (name, kinds.collect())
-    })
-}
-
-impl Kernels {
-    /// Hands all of them to the driver. The context must be current.
-    ///
-    /// # Errors
-    /// What the driver reports.
-    pub(crate) fn load() -> Result<Self, String> {
-        let mut kernels = HashMap::new();
-        for (file, ptx) in FILES {
-            let failed = |e| format!("the kernels of {file} are refused: {}", describe(e));
-            let image = CString::new(ptx).expect("PTX is text");
-            // SAFETY: text that ends with a zero. The module is kept for as long as the process lives.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed)?;
-            for (name, takes) in entries(ptx) {
-                let symbol = CString::new(name).expect("names are text");
-                // SAFETY: the module that was loaded.
-                let function = unsafe { result::module::get_function(module, symbol) }.map_err(failed)?;
-                kernels.insert(name, Kernel { function, takes });
-            }
-        }
-        Ok(Self(kernels))
-    }
-}
-
 impl Gpu {
     /// Asks for a kernel to be run. Nothing is run for a grid without blocks.
     ///
     /// # Panics
     /// If it takes other arguments, or the driver refuses.
     pub(crate) fn launch(&self, name: &'static str, threads: Threads, mut arguments: Vec<Arg>) {
-        let kernel = self.kernels().0.get(name).unwrap_or_else(|| panic!("no kernel {name}"));
+        let kernel = self.kernels().get(name);
         let given = arguments.iter().map(|argument| argument.kind());
         assert!(given.eq(kernel.takes.iter().copied()), "{name} takes {:?}", kernel.takes);
         let (x, y) = threads.grid;
@@ -202,14 +132,6 @@ impl Gpu {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_kernels_take_is_read_off_their_ptx() {
-        let all: HashMap<_, _> = FILES.iter().flat_map(|(_, ptx)| entries(ptx)).collect();
-        assert_eq!(all["fill"], [Kind::Wide, Kind::Wide, Kind::Float]);
-        assert_eq!(all["gather_rows"], [Kind::Wide, Kind::Wide, Kind::Wide, Kind::Int]);
-        assert!(all.len() > 30, "{} kernels", all.len());
-    }
-
     /// Touches numbers beyond memory, in a process of its own: what reads or writes them.
     const BEYOND: &str = "RLT_TEST_BEYOND";
 
@@ -232,7 +154,7 @@ mod tests {
         }
         for (which, passes) in [("neither", true), ("read", false), ("write", false)] {
             let status = std::process::Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "kernels::tests::what_lies_beyond_memory_cannot_be_touched"])
+                .args(["--exact", "launch::tests::what_lies_beyond_memory_cannot_be_touched"])
                 .env(BEYOND, which)
                 .output()
                 .unwrap()
