@@ -186,6 +186,17 @@ fn correctness_with_groups_drawn_again() {
 }
 
 #[test]
+fn the_pedagogical_reward_and_gated_imitation() {
+    for weights in ["memory.weights=whole", "memory.weights=sharded"] {
+        let overrides = ["reward.kind=pedagogical", "reward.add.length=0.5", weights];
+        let metrics = assert_any_number_of_ranks_leaves_the_same(Work::Grpo, &overrides);
+        assert!(metrics.contains("\"learnability_mean\":"), "{metrics}");
+    }
+    let metrics = assert_any_number_of_ranks_leaves_the_same(Work::Sft, &["sft.gate_kappa=2"]);
+    assert!(metrics.contains("\"gate_mean\":"), "{metrics}");
+}
+
+#[test]
 fn distillation() {
     // Several micro-batches a lane, and a teacher that moves.
     let metrics =

@@ -486,6 +486,88 @@ fn grpo_runs_with_the_likelihood_reward() {
 }
 
 #[test]
+fn grpo_runs_with_the_pedagogical_reward() {
+    let made = world();
+    let model = made.trained_model();
+    let told = "distill.told={question} The answer is {solution}";
+    let of_length = "reward.add.length=0.5";
+    let pedagogical = ["reward.kind=pedagogical", told, of_length, "reward.spike_lambda=2"];
+    let config = made.train_config(&model, &pedagogical);
+    let run_dir = made.run_dir("run");
+    run(rlt::start::grpo, &config, &run_dir);
+    let rows = metrics(&run_dir);
+    assert_has(&rows, &METRICS[..10]);
+    assert_has(&rows, &["reward_pedagogical_mean", "accuracy", "format_rate", "unscorable"]);
+    assert_has(&rows, &["learnability_mean", "surprise_gap_mean", "surprise_gap_max"]);
+    for sample in read_rows(&run_dir.join("samples/step-000001.jsonl")).unwrap() {
+        let numbers = |column: &str| -> Vec<f64> {
+            sample[column].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+        };
+        let (gaps, logprobs) = (numbers("surprise_gaps"), numbers("reader_logprobs"));
+        assert!(gaps.len() == logprobs.len() && !gaps.is_empty(), "{sample:?}");
+        // A favourite's log-probability is none above 0.
+        assert!(gaps.iter().zip(&logprobs).all(|(gap, logprob)| *gap >= 0.0 && gap + logprob <= 1e-6));
+        let mean = gaps.iter().map(|gap| (5.0 * gap).exp()).sum::<f64>() / gaps.len() as f64;
+        let expected = (-2.0 / 5.0 * mean.ln()).exp();
+        let learnability = sample["parts"]["learnability"].as_f64().unwrap();
+        assert!((learnability - expected).abs() < 1e-5, "{learnability} {expected}");
+        let earned = if sample["parts"]["correct"] == true { learnability } else { 0.0 };
+        assert!((sample["rewards"]["pedagogical"].as_f64().unwrap() - earned).abs() < 1e-6, "{sample:?}");
+    }
+    let goes_on = [&pedagogical[..], &["grpo.steps=5", "checkpoint.every=2"]].concat();
+    assert_goes_on_bit_for_bit(rlt::start::grpo, &made.train_config(&model, &goes_on), &made, 3);
+}
+
+#[test]
+fn a_student_that_cannot_read_a_whole_completion_is_a_reason_and_no_number() {
+    let made = world();
+    let model = made.trained_model();
+    let student = made.run_dir("student");
+    fs::create_dir(&student).unwrap();
+    for entry in fs::read_dir(&model).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, student.join(path.file_name().unwrap())).unwrap();
+    }
+    // Room for the question and little else.
+    let config = fs::read_to_string(student.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = 40.into();
+    fs::write(student.join("config.json"), config.to_string()).unwrap();
+    let student = format!("model.student={}", student.display());
+    let pedagogical = ["reward.kind=pedagogical", &student, "grpo.steps=1", "reward.unscorable_reward=-7"];
+    let run_dir = made.run_dir("run");
+    run(rlt::start::grpo, &made.train_config(&model, &pedagogical), &run_dir);
+    let rows = metrics(&run_dir);
+    assert!(rows[0]["unscorable"].as_u64().unwrap() > 0, "{rows:?}");
+    let samples = read_rows(&run_dir.join("samples/step-000001.jsonl")).unwrap();
+    let unread: Vec<_> = samples.iter().filter(|sample| sample["reward"] == -7.0).collect();
+    assert!(!unread.is_empty(), "{samples:?}");
+    for sample in unread {
+        let status = sample["parts"]["status"].as_str().unwrap();
+        assert!(
+            status.starts_with("too long: ") && status.ends_with("the student's context is 40"),
+            "{status}"
+        );
+        assert!(sample["parts"].get("learnability").is_none(), "{sample:?}");
+    }
+}
+
+#[test]
+fn gated_fine_tuning_goes_on_bit_for_bit() {
+    let made = world();
+    let gate = ["sft.gate_kappa=2", "sft.gate_gamma=-4", "sft.epochs=2", "checkpoint.every=2"];
+    let config = made.sft_config(&gate);
+    assert_goes_on_bit_for_bit(rlt::start::sft, &config, &made, 3);
+    let rows = metrics(&made.run_dir("whole"));
+    let gates: Vec<f64> = rows.iter().map(|row| row["gate_mean"].as_f64().unwrap()).collect();
+    assert!(gates.iter().all(|gate| (0.0..=1.0).contains(gate)), "{gates:?}");
+    assert!(gates.last() > gates.first(), "what is learnt surprises less: {gates:?}");
+    let plain = made.run_dir("plain");
+    run(rlt::start::sft, &made.sft_config(&[]), &plain);
+    assert!(!metrics(&plain)[0].contains_key("gate_mean"));
+}
+
+#[test]
 fn distillation_nears_its_teacher() {
     let made = world();
     let model = made.trained_model();

@@ -68,20 +68,66 @@ pub fn token_logprobs(
     targets: &[u32],
     temperature: f32,
 ) -> Vec<f32> {
-    let mut logprobs = Vec::with_capacity(rows.len());
+    all_logprobs(hidden, rows, w, targets, temperature, |row| row.target)
+}
+
+/// What a model says of a given token.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TokenLogprob {
+    /// Its log-probability, nats.
+    pub given: f32,
+    /// That of the most likely token in its place: never less, and equal to the last bit where that is the given one.
+    pub best: f32,
+}
+
+/// As [`token_logprobs`], with the log-probability of the most likely token beside each, of the same pass.
+///
+/// # Panics
+/// As there.
+pub fn token_logprobs_beside_best(
+    hidden: &Tensor,
+    rows: &[usize],
+    w: OutputMatrix,
+    targets: &[u32],
+    temperature: f32,
+) -> Vec<TokenLogprob> {
+    let of_row = |row: RowLogprob| TokenLogprob { given: row.target, best: row.best };
+    all_logprobs(hidden, rows, w, targets, temperature, of_row)
+}
+
+/// `of_row` of every row, chunk by chunk.
+fn all_logprobs<T>(
+    hidden: &Tensor,
+    rows: &[usize],
+    w: OutputMatrix,
+    targets: &[u32],
+    temperature: f32,
+    of_row: impl Fn(RowLogprob) -> T,
+) -> Vec<T> {
+    let mut all = Vec::with_capacity(rows.len());
     let (chunk, w) = (chunk_rows(w.vocabulary()), w.packed());
     for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
         let logits = packed_logits(&hidden.gather_rows(rows), &w);
-        logprobs.extend(chunk_logprobs(&logits, targets, temperature).into_iter().map(|(_, lp)| lp));
+        all.extend(chunk_logprobs(&logits, targets, temperature).into_iter().map(&of_row));
     }
-    logprobs
+    all
 }
 
-/// Per row: the log of the softmax denominator and the target's log-probability.
-fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<(f32, f32)> {
+/// What is taken of a row of logits.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowLogprob {
+    /// The log of the softmax denominator.
+    log_sum: f32,
+    /// The target's log-probability.
+    target: f32,
+    /// The largest of the row.
+    best: f32,
+}
+
+fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<RowLogprob> {
     if let Device::Sizes(sizes) = logits.device() {
         sizes.did_rows(logits.len());
-        return vec![(0.0, 0.0); logits.rows()];
+        return vec![RowLogprob::default(); logits.rows()];
     }
     let scale = 1.0 / temperature;
     if let Some(gpu) = logits.gpu() {
@@ -93,19 +139,27 @@ fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<(f3
         .with_min_len(8)
         .map(|i| {
             let row = logits.row(i);
-            let log_sum = log_sum_exp(row, scale);
-            (log_sum, row[targets[i] as usize].mul_add(scale, -log_sum))
+            let (max, log_sum) = max_and_log_sum_exp(row, scale);
+            // Both by the same rounding: equal where the target is the largest.
+            let [target, best] = [row[targets[i] as usize], max].map(|x| x.mul_add(scale, -log_sum));
+            RowLogprob { log_sum, target, best }
         })
         .collect()
 }
 
 /// `ln sum_v exp(x_v * scale)`.
 pub(crate) fn log_sum_exp(x: &[f32], scale: f32) -> f32 {
+    max_and_log_sum_exp(x, scale).1
+}
+
+/// `max_v x_v`, and `ln sum_v exp(x_v * scale)`, which starts from it.
+fn max_and_log_sum_exp(x: &[f32], scale: f32) -> (f32, f32) {
     simd::vectorized(
         #[inline(always)]
         || {
-            let max = simd::max(x) * scale;
-            max + simd::sum_exp_scaled(x, scale, max).ln()
+            let max = simd::max(x);
+            let shift = max * scale;
+            (max, shift + simd::sum_exp_scaled(x, scale, shift).ln())
         },
     )
 }
@@ -137,12 +191,12 @@ pub fn token_logprobs_with_backward<E>(
     for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
         let h = hidden.gather_rows(rows);
         let mut logits = packed_logits(&h, &packed);
-        let sums_and_logprobs = chunk_logprobs(&logits, targets, temperature);
-        let logprobs: Vec<f32> = sums_and_logprobs.iter().map(|(_, lp)| *lp).collect();
+        let of_rows = chunk_logprobs(&logits, targets, temperature);
+        let logprobs: Vec<f32> = of_rows.iter().map(|row| row.target).collect();
         let g = gradient(all.len(), &logprobs)?;
         all.extend(logprobs);
 
-        logit_gradients(&mut logits, targets, &sums_and_logprobs, &g, scale);
+        logit_gradients(&mut logits, targets, &of_rows, &g, scale);
         let mut dh = h.beside(rows.len(), h.cols());
         w.arithmetic.nn(&logits, w.weight, &mut dh, Output::Replace);
         dhidden.scatter_add_rows(rows, &dh);
@@ -155,7 +209,7 @@ pub fn token_logprobs_with_backward<E>(
 
 /// Turns logits into their gradients: row `i` by the log of its softmax denominator and the derivative `g[i]` by its
 /// log-probability.
-fn logit_gradients(logits: &mut Tensor, targets: &[u32], sums: &[(f32, f32)], g: &[f32], scale: f32) {
+fn logit_gradients(logits: &mut Tensor, targets: &[u32], of_rows: &[RowLogprob], g: &[f32], scale: f32) {
     if let Device::Sizes(sizes) = logits.device() {
         return sizes.did_rows(2 * logits.len());
     }
@@ -169,7 +223,7 @@ fn logit_gradients(logits: &mut Tensor, targets: &[u32], sums: &[(f32, f32)], g:
         simd::vectorized(
             #[inline(always)]
             || {
-                let (log_sum, g) = (sums[i].0, g[i] * scale);
+                let (log_sum, g) = (of_rows[i].log_sum, g[i] * scale);
                 for x in row.iter_mut() {
                     *x = -g * simd::exp(x.mul_add(scale, -log_sum));
                 }

@@ -7,7 +7,7 @@ use common::{assert_close, check_gradient, dot, product_nt, random, wide};
 use rlt_engine::Tensor;
 use rlt_engine::embedding::{embed, embed_backward, scale};
 use rlt_engine::geglu::{geglu, geglu_backward};
-use rlt_engine::head::{logits, token_logprobs, token_logprobs_with_backward};
+use rlt_engine::head::{logits, token_logprobs, token_logprobs_beside_best, token_logprobs_with_backward};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::norm::{
     HeadColumns, add_rms_norm, head_norm, head_norm_backward, one_plus, rms_norm, rms_norm_again,
@@ -341,6 +341,26 @@ fn head_with_repeated_rows() {
 fn head_in_several_chunks() {
     let asked: Vec<(usize, u32)> = (0..1100).map(|i| (i * 7 % 40, (i * 5 % 33) as u32)).collect();
     check_head(40, 12, 33, &asked, 0.9);
+}
+
+#[test]
+fn the_most_likely_token_stands_beside_the_given_one() {
+    // Several chunks, and a vocabulary that no vector divides.
+    let (m, d, vocab, temperature) = (13, 10, 147, 0.7);
+    let (hidden, w) = (random(m, d, 1), random(vocab, d, 2));
+    let asked: Vec<(usize, u32)> = (0..600).map(|i| (i * 7 % m, (i * 5 % vocab) as u32)).collect();
+    let (rows, targets): (Vec<usize>, Vec<u32>) = asked.iter().copied().unzip();
+    let both = token_logprobs_beside_best(&hidden, &rows, (&w).into(), &targets, temperature);
+    let alone = token_logprobs(&hidden, &rows, (&w).into(), &targets, temperature);
+    assert!(both.iter().map(|token| token.given).eq(alone), "the given token's is that of the other pass");
+    let all = logits(&hidden, &w);
+    for (token, &(row, target)) in both.iter().zip(&asked) {
+        let row = &all.to_host()[row * vocab..(row + 1) * vocab];
+        let gap = row.iter().copied().fold(f32::MIN, f32::max) - row[target as usize];
+        assert!((token.best - token.given - gap / temperature).abs() < 1e-4, "{token:?}, {gap}");
+        assert!(token.best >= token.given && (token.best == token.given) == (gap == 0.0), "{token:?}, {gap}");
+    }
+    assert!(both.iter().any(|token| token.best == token.given), "some are the most likely ones");
 }
 
 #[test]

@@ -203,6 +203,7 @@ metrics! { OF_EVERY_RUN:
 metrics! { OF_FINE_TUNING:
     TOKENS = "tokens", Tokens, "Target tokens of the batch.";
     EPOCH = "epoch", Plain, "Passes over the rows so far.";
+    GATE_MEAN = "gate_mean", Share, "What a target token counts, mean (`sft.gate_kappa`); `loss` is of all in full.";
     EVAL_LOSS = "eval_loss", Nats, "`loss` on the held-out rows.";
 }
 
@@ -227,6 +228,11 @@ metrics! { OF_REWARDS:
         "Runs of four tokens that the explanation had before, mean share.";
     EXPLANATION_VALUE_MEAN = "explanation_value_mean", Nats,
         "Mean solution score after the explanation less that without any.";
+    LEARNABILITY_MEAN = "learnability_mean", Share,
+        "Pedagogical reward: how learnable a completion is to the student, mean over all that it read, right or wrong.";
+    SURPRISE_GAP_MEAN = "surprise_gap_mean", Nats,
+        "How far the student's favourite token is ahead of the one that was written, mean over tokens, then completions.";
+    SURPRISE_GAP_MAX = "surprise_gap_max", Nats, "Mean over completions of the largest such gap.";
     ACCURACY = "accuracy", Share, "Right answers.";
     FORMAT_RATE = "format_rate", Share, "Completions in the asked format.";
     COMPLETION_TOKENS_MEAN = "completion_tokens_mean", Tokens, "Mean length of a completion.";

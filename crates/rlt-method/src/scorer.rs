@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rlt_engine::head::TokenLogprob;
 #[cfg(test)]
 use rlt_model::batch::Continuation;
 use rlt_model::batch::ScoringGroup;
@@ -48,6 +49,21 @@ pub trait Scorer: Sync {
     /// Where they are kept cannot be written.
     fn release(&self, _n: u64) -> Result<()> {
         Ok(())
+    }
+
+    /// As [`Self::token_logprobs`], with the log-probability of the most likely token in the place of each.
+    ///
+    /// # Errors
+    /// As there; [`Error::Usage`] from whatever is told of given tokens alone.
+    fn token_logprobs_beside_best(
+        &self,
+        _groups: &[ScoringGroup],
+        _temperature: f32,
+        _tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<TokenLogprob>>>> {
+        let what = "reward.kind = \"pedagogical\" needs the log-probability of the most likely token beside that of the given one, \
+                    and what scores here gives the latter only; let the student be computed here";
+        Err(Error::Usage(what.into()))
     }
 
     /// The whole distributions before every scored token, as hidden states: group by group, continuation by
@@ -121,6 +137,15 @@ impl Scorer for Stoppable<'_> {
         tokens_per_batch: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>> {
         Ok(self.0.token_logprobs_unless(self.1, groups, temperature, tokens_per_batch)?)
+    }
+
+    fn token_logprobs_beside_best(
+        &self,
+        groups: &[ScoringGroup],
+        temperature: f32,
+        tokens_per_batch: usize,
+    ) -> Result<Vec<Vec<Vec<TokenLogprob>>>> {
+        Ok(self.0.token_logprobs_beside_best(self.1, groups, temperature, tokens_per_batch)?)
     }
 
     fn scored_states(&self, groups: &[ScoringGroup], tokens_per_batch: usize) -> Result<ScoredStates<'_>> {

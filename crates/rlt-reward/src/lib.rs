@@ -26,7 +26,8 @@
 //! assert!(advantages[0] < 0.0 && advantages[0] == -advantages[1]);
 //! ```
 //!
-//! - [`rlt`] the paper's dense reward, [`settings`] what it can be told; [`correctness`] the conventional one;
+//! - [`rlt`] the paper's dense reward, [`settings`] what it can be told; [`correctness`] the conventional one; [`pedagogy`] that of
+//!   Pedagogical RL;
 //! - [`overlong`], [`sum`] what can be added to either; [`diagnostics`] what a report says of a text whatever its reward;
 //! - [`advantage`] rewards to advantages; [`objective`] what a token or a completion adds to the loss, with its derivative;
 //!   [`choice`] which objective;
@@ -38,6 +39,7 @@ pub mod correctness;
 pub mod diagnostics;
 pub mod objective;
 pub mod overlong;
+pub mod pedagogy;
 pub mod rlt;
 pub mod settings;
 pub mod sum;

@@ -110,6 +110,8 @@ impl Config {
             ("reward.lambda", reward.lambda),
             ("reward.logprob_clip", reward.logprob_clip),
             ("reward.kl_clip", reward.kl_clip),
+            ("reward.spike_lambda", reward.spike_lambda),
+            ("reward.spike_beta", reward.spike_beta),
             ("reward.reward_clip", reward.reward_clip),
             ("grpo.beta", grpo.beta),
         ] {
@@ -141,6 +143,8 @@ impl Config {
         between("sampling.min_p", sampling.min_p, 0.0..=0.999_999)?;
         between("sampling.repetition_penalty", sampling.repetition_penalty, 0.01..=100.0)?;
         between("sft.epochs", sft.epochs, 1e-9..=1e6)?;
+        between("sft.gate_kappa", sft.gate_kappa, 0.0..=MOST_WEIGHT)?;
+        between("sft.gate_gamma", sft.gate_gamma, -MOST_WEIGHT..=0.0)?;
         if objective.clip_low.is_finite() || grpo.clip_low.is_some() {
             between("grpo.clip_low", objective.clip_low, LEAST_CLIP..=1.0 - LEAST_CLIP)?;
         }

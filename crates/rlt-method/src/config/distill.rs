@@ -38,7 +38,8 @@ pub struct DistillConfig {
     /// Which divergence between student and teacher is the loss of a token, over the whole vocabulary.
     pub divergence: DistillDivergence,
     /// What the teacher is told in the place of the question: `{question}`, `{solution}` and `{trace}` stand for the row's
-    /// question, solution and reasoning trace. System prompt and completion are the student's.
+    /// question, solution and reasoning trace. System prompt and completion are the student's. It is also what the policy
+    /// is told that writes under `reward.kind = "pedagogical"`.
     pub told: String,
 }
 

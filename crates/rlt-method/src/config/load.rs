@@ -145,6 +145,8 @@ fn specimen() -> Result<Table> {
             student_temperature: reward.student_temperature,
             format_penalty: reward.format_penalty,
             unscorable_reward: Some(0.0),
+            spike_lambda: reward.spike_lambda,
+            spike_beta: reward.spike_beta,
             add: AddedRewards {
                 correctness: add.correctness,
                 overlap: add.overlap,

@@ -58,6 +58,13 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] with the key and the reason.
     pub fn check_served_training(&self) -> Result<()> {
+        if self.server_of_student().is_some() && self.reward.kind == RewardKind::Pedagogical {
+            return Err(Error::Usage(
+                "reward.kind is \"pedagogical\": it asks the student for the most likely token's log-probability beside that of the \
+                 given one, and servers give the latter only; leave student_server out, so that the student is computed here"
+                    .into(),
+            ));
+        }
         self.check_scored_by_servers(
             false,
             self.server_of_student().is_some() && self.reward.kind.asks_student(),
@@ -250,6 +257,17 @@ mod tests {
         let student = "student_server.url=http://127.0.0.1:1";
         assert!(load(&[student]).unwrap().check_served_training().is_err(), "at 0.7");
         load(&[student, "reward.student_temperature=1"]).unwrap().check_served_training().unwrap();
+        let message = load(&[student, "reward.kind=pedagogical"])
+            .unwrap()
+            .check_served_training()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("reward.kind is \"pedagogical\"")
+                && message.contains("leave student_server out"),
+            "{message}"
+        );
+        load(&[url, "reward.kind=pedagogical"]).unwrap().check_served_training().unwrap();
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct Config {
 pub struct ModelPaths {
     /// The model to train.
     pub path: PathBuf,
-    /// The reward's student (`reward.kind = "rlt"`).
+    /// The reward's student (every `reward.kind` but `correctness`).
     pub student: PathBuf,
     /// The reference model of `rlt train`; empty for the model as training begins.
     pub reference: PathBuf,
@@ -226,12 +226,20 @@ pub enum RewardKind {
     Correctness,
     /// How much an explanation improves the likelihood of the solution, from a student's log-probabilities.
     Likelihood,
+    /// Whether the answer of a policy that is told the solution (`distill.told`) is right, times how little its steps surprise a
+    /// student who is not (Pedagogical RL).
+    Pedagogical,
 }
 
 impl RewardKind {
-    /// Whether it is about explanations and asks a student (`model.student`) for log-probabilities.
+    /// Whether it asks a student (`model.student`) for log-probabilities.
     pub fn asks_student(self) -> bool {
         self != Self::Correctness
+    }
+
+    /// Whether it is about explanations of a solution; else about answers.
+    pub fn is_of_explanations(self) -> bool {
+        matches!(self, Self::Rlt | Self::Likelihood)
     }
 }
 
@@ -241,8 +249,8 @@ impl RewardKind {
 pub struct RewardConfig {
     /// Which reward.
     pub kind: RewardKind,
-    /// What makes an answer right, for `kind = "correctness"` and `add.correctness`; unset, the rule of the world that
-    /// `[world]` names, or `solution` without one.
+    /// What makes an answer right, for `kind = "correctness"`, `"pedagogical"` and `add.correctness`; unset, the rule of the world
+    /// that `[world]` names, or `solution` without one.
     pub grader: Option<AnswerRule>,
     /// Weight of the minimum (r_SS) and the maximum (r_KL) against the mean.
     pub alpha: f32,
@@ -275,6 +283,10 @@ pub struct RewardConfig {
     /// The reward of what cannot be scored (an empty thought, a sequence beyond the context) where it is not
     /// `format_penalty`. It must lie below ordinary rewards, or training learns to write nothing.
     pub unscorable_reward: Option<f32>,
+    /// What surprise costs under `kind = "pedagogical"`: a right answer is worth exp(-lambda times its surprise, nats).
+    pub spike_lambda: f32,
+    /// How far surprise is that of the most surprising token alone: 0 is the mean over the tokens, a large number the largest.
+    pub spike_beta: f32,
     /// What training adds to it.
     pub add: AddedRewards,
 }
@@ -361,6 +373,8 @@ impl Default for RewardConfig {
             student_temperature: 0.7,
             format_penalty,
             unscorable_reward: None,
+            spike_lambda: 0.5,
+            spike_beta: 5.0,
             add: AddedRewards::default(),
         }
     }
@@ -427,6 +441,11 @@ pub struct SftConfig {
     pub tokens_per_microbatch: usize,
     /// Rows longer than this many tokens are dropped (and counted); 0 means the model's context.
     pub max_tokens: usize,
+    /// How sharply a token counts less, the more it surprises the model as it is (surprisal-gated imitation): its weight is
+    /// sigmoid(kappa (log-probability - gamma)). 0: all count the same.
+    pub gate_kappa: f32,
+    /// The log-probability (nats) at which a token counts half, where `gate_kappa` is above 0.
+    pub gate_gamma: f32,
 }
 
 impl Default for SftConfig {
@@ -437,6 +456,8 @@ impl Default for SftConfig {
             batch_rows: 16,
             tokens_per_microbatch: 8192,
             max_tokens: 0,
+            gate_kappa: 0.0,
+            gate_gamma: -3.5,
         }
     }
 }

@@ -64,8 +64,8 @@ impl Config {
             ("reward.add.length", add.length, false),
             ("reward.add.overlong", add.overlong, false),
         ] {
-            let composes = weight == 0.0 || !of_explanations || reward.kind.asks_student();
-            let range = "0 where reward.kind is correctness: it is about explanations";
+            let composes = weight == 0.0 || !of_explanations || reward.kind.is_of_explanations();
+            let range = "0 where reward.kind is correctness or pedagogical: it is about explanations";
             require(composes, key, weight, range)?;
         }
         if let Some(cache) = add.overlong_cache {
@@ -221,6 +221,8 @@ mod tests {
             "reward.solution_weight=-1",
             "reward.logprob_clip=-1",
             "reward.kl_clip=-1",
+            "reward.spike_lambda=-1",
+            "reward.spike_beta=nan",
             "reward.reward_clip=-1",
             "sampling.temperature=-0.5",
             "sampling.top_p=0",
@@ -230,6 +232,8 @@ mod tests {
             "sampling.max_new_tokens=0",
             "sampling.max_running=0",
             "sft.epochs=0",
+            "sft.gate_kappa=-1",
+            "sft.gate_gamma=0.1",
             "sft.batch_rows=0",
             "sft.tokens_per_microbatch=0",
             "grpo.steps=0",

@@ -2,15 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use super::sample::{Group, Sample, Verdict, text_ids};
+use super::sample::{Group, Reading, Sample, Verdict, text_ids};
 use super::update::Update;
 use crate::metrics::{
     ACCURACY, CLIPPED_SHARE, COMPLETION_TOKENS_MEAN, DIVERGENCE, EXPLANATION_VALUE_MEAN, FORMAT_RATE,
     GENERATE_S, GENERATE_TOKENS_PER_S, GRAD_NORM, KL_MAX, KL_MEAN, KL_PENALTY_MEAN, KL_TO_REFERENCE,
-    LEARNING_RATE, LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, Metric, R_KL, R_SS, REPEATED_NGRAM_SHARE_MEAN,
-    REWARD, REWARD_NO_ENTROPY_MEAN, SCORE_S, SCORE_TOKENS_PER_S, SOLUTION_LOGPROB_MEAN, SOLUTION_LOGPROB_MIN,
-    SOLUTION_OVERLAP_MEAN, THINK_TOKENS_MEAN, TOKENS_PER_S, TRUNCATED_RATE, UNSCORABLE, UPDATE_S,
-    UPDATE_TOKENS_PER_S, ZERO_VARIANCE_GROUPS, put_reward_part,
+    LEARNABILITY_MEAN, LEARNING_RATE, LOG_RATIO_MAX, LOSS, MASKED_COMPLETIONS, Metric, R_KL, R_SS,
+    REPEATED_NGRAM_SHARE_MEAN, REWARD, REWARD_NO_ENTROPY_MEAN, SCORE_S, SCORE_TOKENS_PER_S,
+    SOLUTION_LOGPROB_MEAN, SOLUTION_LOGPROB_MIN, SOLUTION_OVERLAP_MEAN, SURPRISE_GAP_MAX, SURPRISE_GAP_MEAN,
+    THINK_TOKENS_MEAN, TOKENS_PER_S, TRUNCATED_RATE, UNSCORABLE, UPDATE_S, UPDATE_TOKENS_PER_S,
+    ZERO_VARIANCE_GROUPS, put_reward_part,
 };
 use crate::prompts::{ChatText, PromptStyle};
 use crate::score::{NGRAM_TOKENS, RltSample, ScoredSample, ledger_columns, number, score_columns};
@@ -59,6 +60,7 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
             samples.iter().filter_map(|(_, scored)| scored.explanation_value).map(f64::from).collect();
         EXPLANATION_VALUE_MEAN.put_mean(&mut metrics, &value);
     }
+    describe_readings(&verdicts, &mut metrics);
     let share =
         |holds: Vec<bool>| -> Vec<f64> { holds.into_iter().map(|b| f64::from(u8::from(b))).collect() };
     let correct = verdicts.iter().filter_map(|verdict| verdict.is_correct).collect();
@@ -71,6 +73,24 @@ pub(super) fn describe(groups: &[Group]) -> Map<String, Value> {
     let zero_variance = groups.iter().filter(|group| group.has_zero_variance());
     ZERO_VARIANCE_GROUPS.put(&mut metrics, zero_variance.count());
     metrics
+}
+
+/// What a student said of whole completions, over those that it could read.
+fn describe_readings(verdicts: &[&Verdict], metrics: &mut Map<String, Value>) {
+    let readings: Vec<&Reading> = verdicts.iter().filter_map(|verdict| verdict.reading.as_deref()).collect();
+    if readings.is_empty() {
+        return;
+    }
+    let read: Vec<&Reading> =
+        readings.iter().copied().filter(|reading| reading.unscorable.is_none()).collect();
+    let of = |value: fn(&Reading) -> f64| read.iter().map(|reading| value(reading)).collect::<Vec<f64>>();
+    LEARNABILITY_MEAN.put_mean(metrics, &of(|reading| reading.learnability.into()));
+    let mean = |gaps: &[f32]| gaps.iter().copied().map(f64::from).sum::<f64>() / gaps.len() as f64;
+    let of_read = read.iter().filter(|reading| !reading.gaps.is_empty());
+    SURPRISE_GAP_MEAN.put_mean(metrics, &of_read.map(|reading| mean(&reading.gaps)).collect::<Vec<f64>>());
+    SURPRISE_GAP_MAX
+        .put_mean(metrics, &of(|reading| reading.gaps.iter().copied().fold(0.0, f32::max).into()));
+    UNSCORABLE.put(metrics, readings.len() - read.len());
 }
 
 impl Update {
@@ -173,12 +193,30 @@ pub(super) fn sample_rows(
             columns.insert("reward".into(), number(verdict.reward));
             columns.extend(ledger_columns(&of.0, &of.1, chat));
         } else if let Some(correct) = verdict.is_correct {
-            let parts = json!({"status": "ok", "formatted": verdict.is_formatted, "correct": correct});
+            let mut parts = json!({"status": "ok", "formatted": verdict.is_formatted, "correct": correct});
+            if let Some(reading) = verdict.reading.as_deref() {
+                match &reading.unscorable {
+                    None => parts["learnability"] = number(reading.learnability),
+                    Some(why) => parts["status"] = why.to_string().into(),
+                }
+                columns.extend(reading_columns(reading, &sample.completion.ids, chat));
+            }
             columns.insert("parts".into(), parts);
         }
         Value::Object(columns)
     };
     chosen.take(n).map(row).collect()
+}
+
+/// The per-token columns of what a student said of a whole completion, nats.
+fn reading_columns(reading: &Reading, ids: &[u32], chat: &ChatText) -> Map<String, Value> {
+    let texts = ids.iter().map(|&id| Value::from(chat.tokenizer.decode(&[id]))).collect();
+    let numbers = |values: &[f32]| values.iter().copied().map(number).collect();
+    Map::from_iter([
+        ("completion_tokens".to_owned(), texts),
+        ("reader_logprobs".to_owned(), numbers(&reading.logprobs)),
+        ("surprise_gaps".to_owned(), numbers(&reading.gaps)),
+    ])
 }
 
 #[cfg(test)]

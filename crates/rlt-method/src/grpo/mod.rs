@@ -36,5 +36,6 @@ pub(crate) use reference::{begin_reference, settle_reference, sync_reference};
 pub(crate) use replay::{learn_again, rewards_again};
 pub(crate) use rewards::teacher_was_recorded;
 pub(crate) use sample::{Group, Question, certain_group};
+pub(crate) use told::Told;
 pub use train::{distill, train};
 pub(crate) use update::Learner;

@@ -4,6 +4,7 @@ use rlt_model::batch::{Continuation, ScoringGroup};
 use rlt_model::generate::{Completion, Finish};
 use rlt_model::ids::TokenIds;
 use rlt_reward::advantage::has_zero_variance;
+use rlt_reward::rlt::Unscorable;
 
 use crate::dataset::QuestionRow;
 use crate::ranks::wire_fields;
@@ -71,9 +72,26 @@ pub(crate) struct Verdict {
     pub is_correct: Option<bool>,
     /// The sequences that models were asked about with their log-probabilities, where the reward is made from these.
     pub scored: Option<Box<(RltSample, ScoredSample)>>,
+    /// What a student said of the whole completion, where the reward is made from that.
+    pub reading: Option<Box<Reading>>,
 }
 
-wire_fields!(Verdict { reward, parts, is_formatted, is_correct, scored });
+wire_fields!(Verdict { reward, parts, is_formatted, is_correct, scored, reading });
+
+/// A completion as a student reads it that was told nothing but the question.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    /// Its log-probabilities, one a token, nats.
+    pub logprobs: Vec<f32>,
+    /// How far its favourites are ahead, one a token, nats ([`rlt_reward::pedagogy::surprise_gap`]).
+    pub gaps: Vec<f32>,
+    /// How learnable that makes the completion, 0 to 1.
+    pub learnability: f32,
+    /// Why there is none of this.
+    pub unscorable: Option<Unscorable>,
+}
+
+wire_fields!(Reading { logprobs, gaps, learnability, unscorable });
 
 /// The ids of a completion's text, in its own memory: all but the stop token that ended it.
 pub(super) fn text_ids(completion: &Completion) -> TokenIds {

@@ -1,4 +1,5 @@
-//! What the teacher of a distillation is asked: the row's question, and what the student is not told.
+//! What somebody is asked who is told the solution, the teacher of a distillation for one: the row's question, and what the
+//! student is not told.
 
 use rlt_model::ids::TokenIds;
 
@@ -11,7 +12,7 @@ use crate::prompts::{ChatText, PromptStyle};
 pub(super) const WORK: &str = "distill";
 
 /// `distill.told`, cut at what stands for a part of the row.
-pub(super) struct Told(Vec<Piece>);
+pub(crate) struct Told(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {

@@ -9,11 +9,12 @@ use rlt_model::{Decoder, Stop};
 use super::record::{Record, Stage};
 use super::share::Share;
 use super::steps::{Part, chosen};
-use crate::config::Config;
+use crate::config::{Config, RewardKind};
 use crate::dataset::{QuestionRow, read_usable_questions};
 use crate::error::{Error, Result};
 use crate::grpo::{
-    Group, Learner, Question as Asked, certain_group, longest_prompt, sync_reference, teacher_was_recorded,
+    Group, Learner, Question as Asked, Told, certain_group, longest_prompt, sync_reference,
+    teacher_was_recorded,
 };
 use crate::progress::{Progress, Silent};
 use crate::prompts::{ChatText, PromptStyle};
@@ -67,7 +68,7 @@ impl GrpoRows {
         let student_chat = if scored { Some(ChatText::from_dir(&config.model.student)?) } else { None };
         let token = chat.tokenizer.encode("a")?.first().copied().unwrap_or(0);
         let context = model.context();
-        let read = |config: &Config| questions(config, &style, &chat, scored, context);
+        let read = |config: &Config| questions(config, &style, &chat, context);
         let questions = read(config)?;
         let held_out = config.on_held_out_rows().as_ref().map(read).transpose()?;
         progress.note("completions count as long as sampling.max_new_tokens allows");
@@ -197,6 +198,18 @@ impl GrpoRows {
         let (Some(student), Some(chat)) = (student, &self.student_chat) else { return Ok(()) };
         let (reward, tokens) = (&config.reward, config.grpo.tokens_per_microbatch);
         let part = Part::of_micro_batches(&longest, n, tokens);
+        if !reward.kind.is_of_explanations() {
+            let groups = part.rows.iter().map(|&row| {
+                let prefix = self.style.student_question_prompt(chat, &questions[row].row)?.into();
+                let continuation = Continuation::whole(questions[row].completion(self.token));
+                Ok(ScoringGroup { prefix, continuations: vec![continuation; part.n] })
+            });
+            let groups: Vec<ScoringGroup> = groups.collect::<Result<_>>()?;
+            let temperature = reward.student_temperature;
+            student.token_logprobs_beside_best(Stop::never(), &groups, temperature, tokens)?;
+            record.end_stage(scoring, counts * part.times);
+            return Ok(());
+        }
         let formats = Formats { style: &self.style, teacher: &self.chat, student: chat };
         let mut samples = Vec::new();
         for question in part.rows.iter().map(|&row| questions[row]) {
@@ -238,25 +251,19 @@ impl GrpoRows {
 }
 
 /// The questions of `config.data` whose prompts leave room in the context.
-fn questions(
-    config: &Config,
-    style: &PromptStyle,
-    chat: &ChatText,
-    scored: bool,
-    context: usize,
-) -> Result<Vec<Question>> {
-    let limit = longest_prompt(config, context);
+fn questions(config: &Config, style: &PromptStyle, chat: &ChatText, context: usize) -> Result<Vec<Question>> {
+    let (limit, told) = (longest_prompt(config, context), Told::of(&config.distill));
     let mut questions = Vec::new();
     for row in read_usable_questions(&config.data)?.rows {
-        let prompt = if scored {
-            style.teacher_prompt(chat, &row)?
-        } else {
-            style.student_question_prompt(chat, &row)?
+        let prompt: TokenIds = match config.reward.kind {
+            RewardKind::Rlt | RewardKind::Likelihood => style.teacher_prompt(chat, &row)?.into(),
+            RewardKind::Correctness => style.student_question_prompt(chat, &row)?.into(),
+            RewardKind::Pedagogical => told.prompt(style, chat, &row)?,
         };
         if prompt.len() <= limit {
             // The context is a limit, too.
             let longest = config.sampling.max_new_tokens.min(context - prompt.len()).max(1);
-            questions.push(Question { row, prompt: prompt.into(), longest });
+            questions.push(Question { row, prompt, longest });
         }
     }
     if questions.is_empty() {

@@ -33,7 +33,7 @@ use crate::training::{
     Earlier, Ending, EpochOrder, GradientSum, Host, Inputs, LaneWork, Lanes, RowsSum, Run, SharedLanes,
     Trained, WorldRows,
 };
-use rlt_reward::supervised::{derivative, loss};
+use rlt_reward::supervised::{derivative, loss, surprisal_gate};
 
 /// Fine-tunes `given.model.path` on the rows of `given.data`, writing to `run_dir`. Goes on where an
 /// earlier call in the same directory ended. Once `host.stop` is true, saves and ends. All of `host.ranks` call it alike, each
@@ -110,6 +110,9 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         metrics::LOSS.put(&mut row, batch.loss);
         metrics::LEARNING_RATE.put(&mut row, update.learning_rate);
         metrics::GRAD_NORM.put(&mut row, update.grad_norm);
+        if config.sft.gate_kappa > 0.0 {
+            metrics::GATE_MEAN.put(&mut row, batch.gate);
+        }
         metrics::TOKENS.put(&mut row, batch.n_tokens);
         metrics::TOKENS_PER_S.put(&mut row, tokens_per_s);
         metrics::EPOCH.put(&mut row, positions.end as f64 / examples.len() as f64);
@@ -187,6 +190,8 @@ pub(crate) fn learn_again(weights: &mut Weights, batch: &FailedBatch, lanes: Lan
 pub(crate) struct BatchLoss {
     /// Mean negative log-probability of the tokens that count, nats.
     loss: f64,
+    /// Mean weight of these tokens.
+    gate: f64,
     /// Tokens in all rows.
     n_tokens: usize,
 }
@@ -197,6 +202,7 @@ pub(crate) struct BatchPass<'a> {
     /// From 1.
     pub step: u64,
     pub tokens_per_microbatch: usize,
+    pub gate: Gate,
     /// What to keep between the passes of a micro-batch.
     pub keep: Keep,
     /// In which partial sums it is added up.
@@ -208,7 +214,21 @@ impl<'a> BatchPass<'a> {
     pub fn new(config: &Config, step: u64, lanes: &'a SharedLanes, stop: Stop<'a>) -> Self {
         let (tokens_per_microbatch, keep) =
             (config.sft.tokens_per_microbatch, config.memory.recompute.into());
-        Self { step, tokens_per_microbatch, keep, lanes, stop }
+        let gate = Gate { kappa: config.sft.gate_kappa, gamma: config.sft.gate_gamma };
+        Self { step, tokens_per_microbatch, gate, keep, lanes, stop }
+    }
+}
+
+/// What a token counts ([`surprisal_gate`]).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gate {
+    kappa: f32,
+    gamma: f32,
+}
+
+impl Gate {
+    fn of(self, logprob: f32) -> f32 {
+        surprisal_gate(logprob, self.kappa, self.gamma)
     }
 }
 
@@ -232,10 +252,14 @@ pub(crate) fn batch_gradient(
         RowsOfLane { rows: &rows[of_lane], parts }
     });
     let work = BatchInLanes { decoder, lanes: lanes.collect(), derivative: derivative(n_loss), pass };
-    let of_lanes = sum.of_lanes(pass.lanes, &work)?.into_iter().map(|of_lane| of_lane.logprobs);
-    let sum = pass.lanes.fold(of_lanes.collect(), |sum: &mut f64, other| *sum += other)?;
+    let of_lanes = sum.of_lanes(pass.lanes, &work)?.into_iter();
+    let of_lanes = of_lanes.map(|of_lane| (of_lane.logprobs, of_lane.gates)).collect();
+    let (logprobs, gates) = pass.lanes.fold(of_lanes, |sum: &mut (f64, f64), other| {
+        sum.0 += other.0;
+        sum.1 += other.1;
+    })?;
     let n_tokens = rows.iter().map(|row| row.example.ids.len()).sum();
-    Ok(BatchLoss { loss: loss(sum, n_loss), n_tokens })
+    Ok(BatchLoss { loss: loss(logprobs, n_loss), gate: gates / n_loss as f64, n_tokens })
 }
 
 /// The rows of a batch, lane by lane.
@@ -260,6 +284,8 @@ struct LaneSum {
     tokens: usize,
     /// The sum of their log-probabilities.
     logprobs: f64,
+    /// That of their weights.
+    gates: f64,
 }
 
 impl LaneWork for BatchInLanes<'_> {
@@ -282,9 +308,10 @@ impl LaneWork for BatchInLanes<'_> {
                          optimizer.learning_rate may help"
                     )));
                 }
-                Ok(vec![self.derivative; logprobs.len()])
+                Ok(logprobs.iter().map(|&logprob| self.derivative * pass.gate.of(logprob)).collect())
             })?;
         sum.tokens += logprobs.len();
+        sum.gates += logprobs.iter().map(|&logprob| f64::from(pass.gate.of(logprob))).sum::<f64>();
         sum.logprobs += logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>();
         Ok(())
     }
@@ -322,7 +349,54 @@ mod tests {
     fn pass() -> BatchPass<'static> {
         static ONE: LazyLock<SharedLanes> = LazyLock::new(|| Lanes::default().into());
         let (keep, stop) = (Keep::Activations, Stop::never());
-        BatchPass { step: 1, tokens_per_microbatch: 1000, keep, lanes: &ONE, stop }
+        let gate = Gate { kappa: 0.0, gamma: -3.5 };
+        BatchPass { step: 1, tokens_per_microbatch: 1000, gate, keep, lanes: &ONE, stop }
+    }
+
+    /// The loss that a gate has where the weights are those of `at`: a constant to the gradient.
+    fn gated_loss(decoder: &Decoder, at: &Decoder, rows: &[&Row], gate: Gate) -> f64 {
+        let groups: Vec<ScoringGroup> = rows
+            .iter()
+            .map(|row| ScoringGroup::single(row.example.ids.clone(), row.example.loss.clone()))
+            .collect();
+        let of = |model: &Decoder| {
+            model
+                .token_logprobs(&groups, 1.0, 1000)
+                .unwrap()
+                .into_iter()
+                .flatten()
+                .flatten()
+                .collect::<Vec<f32>>()
+        };
+        let (logprobs, weights) = (of(decoder), of(at));
+        let terms = logprobs.iter().zip(&weights).map(|(&lp, &at)| f64::from(lp) * f64::from(gate.of(at)));
+        -terms.sum::<f64>() / logprobs.len() as f64
+    }
+
+    #[test]
+    fn a_gated_gradient_is_that_of_the_weighted_loss() {
+        let (decoder, rows) = (tiny_model(3), rows());
+        let rows: Vec<&Row> = rows.iter().collect();
+        // Weights between 0.1 and 0.9 for a model that has learnt nothing.
+        let gate = Gate { kappa: 2.0, gamma: -3.7 };
+        let lanes = Lanes::new(3).into();
+        let pass = BatchPass { gate, tokens_per_microbatch: 16, lanes: &lanes, ..pass() };
+        let mut sum = GradientSum::new(&decoder, 3);
+        let batch = batch_gradient(&decoder, &rows, &pass, &mut sum).unwrap();
+        assert!(batch.gate > 0.1 && batch.gate < 0.9, "{}", batch.gate);
+        // Along the gradient itself the loss changes by its squared length.
+        let gradient = sum.total().tensors()[0].to_host().into_owned();
+        let squares: f64 = gradient.iter().map(|&g| f64::from(g).powi(2)).sum();
+        let moved = |by: f32| {
+            let mut moved = tiny_model(3);
+            let embedding = &mut moved.parameters_mut().embedding;
+            let data = embedding.to_host().iter().zip(&gradient).map(|(x, g)| x + by * g).collect();
+            *embedding = rlt_engine::Tensor::from_vec(embedding.rows(), embedding.cols(), data);
+            gated_loss(&moved, &decoder, &rows, gate)
+        };
+        let step = 3e-2;
+        let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
+        assert!((numeric - squares).abs() < 2e-3 * squares, "{numeric} {squares}");
     }
 
     #[test]

@@ -33,13 +33,18 @@ impl Reward for Correctness {
     }
 
     fn verdicts(&self, context: &StepContext, groups: &[Answered]) -> Result<Vec<Verdict>> {
-        let StepContext { style, chat, .. } = context;
-        let opened = chat.opened_by_template(&style.begin_of_thought);
-        // The whole turn, with what the template has written of it.
-        let text = |completion| format!("{opened}{}", chat.tokenizer.decode(&text_ids(completion)));
-        let completions = groups.iter().flat_map(|group| group.iter());
-        Ok(completions.map(|(question, _, c)| verdict(style, self.0, &question.row, &text(c))).collect())
+        Ok(graded(self.0, context, groups))
     }
+}
+
+/// What every completion earns as an answer, group by group in one list.
+pub(super) fn graded(rule: AnswerRule, context: &StepContext, groups: &[Answered]) -> Vec<Verdict> {
+    let StepContext { style, chat, .. } = context;
+    let opened = chat.opened_by_template(&style.begin_of_thought);
+    // The whole turn, with what the template has written of it.
+    let text = |completion| format!("{opened}{}", chat.tokenizer.decode(&text_ids(completion)));
+    let completions = groups.iter().flat_map(|group| group.iter());
+    completions.map(|(question, _, c)| verdict(style, rule, &question.row, &text(c))).collect()
 }
 
 fn verdict(style: &PromptStyle, rule: AnswerRule, row: &QuestionRow, completion: &str) -> Verdict {

@@ -2,6 +2,7 @@
 
 mod correctness;
 mod likelihood;
+mod pedagogical;
 mod rlt;
 
 use rlt_model::chat_template::TemplateTime;
@@ -30,6 +31,9 @@ pub(super) fn load(
     Ok(match config.reward.kind {
         RewardKind::Rlt => Box::new(rlt::Rlt::load(config, policy_chat, time, holding)?),
         RewardKind::Likelihood => Box::new(likelihood::Likelihood::load(config, policy_chat, time, holding)?),
+        RewardKind::Pedagogical => {
+            Box::new(pedagogical::Pedagogical::load(config, policy_chat, time, holding)?)
+        }
         RewardKind::Correctness => Box::new(correctness::Correctness::of(config)),
     })
 }
