@@ -6,7 +6,7 @@
 //!
 //! This crate is the command line, and the others under one name.
 
-pub use rlt_lab::{demo, miniature, reproduce, start, worlds};
+pub use rlt_lab::{demo, miniature, pretrained, reproduce, start, worlds};
 pub use rlt_method::{Error, Result};
 pub use rlt_method::{
     checkpoint, config, dataset, dealt, error, evaluate, explain, grading, grpo, import, inspect, located,

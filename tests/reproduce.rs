@@ -198,6 +198,95 @@ fn wrong_calls_end_in_one_line() {
     assert_eq!(message.lines().count(), 1, "{message}");
 }
 
+/// A model of random weights under a tokenizer and a chat template that are not the worlds' own; none without ../shared.
+fn pretrained(folder: &Path) -> Option<PathBuf> {
+    let tokenizer = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/tokenizers/tiny"));
+    if !tokenizer.exists() {
+        tell("../shared is not here: nothing is checked on a pretrained base");
+        return None;
+    }
+    fs::create_dir_all(folder).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::write(folder.join(file), fs::read(tokenizer.join(file)).unwrap()).unwrap();
+    }
+    let config = serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0, "max_position_embeddings": 1024, "vocab_size": 2048, "hidden_act": "silu",
+        "tie_word_embeddings": true
+    });
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    Decoder::random(&ModelConfig::from_dir(folder).unwrap(), 3).save(folder).unwrap();
+    Some(folder.to_owned())
+}
+
+#[expect(clippy::print_stdout, reason = "says what was not checked")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+/// Runs `rlt` on a base and returns its exit status and what it said.
+fn on_base(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut rlt = assert_cmd::Command::cargo_bin("rlt").unwrap();
+    let output = rlt.current_dir(dir).args(["-q"]).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn the_demo_and_the_recipes_that_one_base_is_enough_for_run_on_a_pretrained_one() {
+    let dir = tempfile::tempdir().unwrap();
+    if pretrained(&dir.path().join("base")).is_none() {
+        return;
+    }
+    fn call<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+        [first, &["--base", "base", "--rows", "10", "--steps", "1"], more].concat()
+    }
+    let (status, said) = on_base(dir.path(), &call(&["demo"], &["--lora", "2"]));
+    assert_eq!(status, Some(0), "{said}");
+    let demo = fs::read_to_string(dir.path().join("runs/demo-base/demo.json")).unwrap();
+    assert!(demo.contains("Held-out questions") && !demo.contains("random weights"), "{demo}");
+    // What was warmed up is the base with what an adapter learnt. (Its explanations never end, so no student learns.)
+    let teacher = dir.path().join("runs/demo-base/teacher/model");
+    let tokenizers =
+        [teacher, dir.path().join("base")].map(|model| fs::read(model.join("tokenizer.json")).unwrap());
+    assert_eq!(tokenizers[0], tokenizers[1]);
+    for (recipe, lora) in [("table1", "0"), ("ablations", "2")] {
+        let folder = format!("runs/{recipe}");
+        let (status, said) =
+            on_base(dir.path(), &call(&["reproduce", recipe], &["--lora", lora, "--run-dir", &folder]));
+        assert_eq!(status, Some(0), "{recipe}: {said}");
+        let table = fs::read_to_string(dir.path().join(folder).join(recipe).join("table.csv")).unwrap();
+        assert!(table.lines().count() > 3 && !table.contains("weak base"), "{table}");
+    }
+}
+
+#[test]
+fn what_cannot_begin_from_a_pretrained_base_is_refused_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(base) = pretrained(&dir.path().join("base")) else { return };
+    let refused = |arguments: &[&str], words: &str| {
+        let (status, said) = on_base(dir.path(), arguments);
+        assert!(status == Some(2) || status == Some(1), "{arguments:?}: {status:?} {said}");
+        assert!(said.trim().lines().count() <= 1 || status == Some(2), "{said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+        assert!(!dir.path().join("runs").exists(), "{arguments:?} wrote something");
+    };
+    for recipe in ["table2", "fig4a", "fig4b", "all"] {
+        refused(&["reproduce", recipe, "--base", "base"], "does not begin from one pretrained base");
+    }
+    refused(&["reproduce", "table1", "--base", "base", "--quick"], "--quick does not go with --base");
+    refused(&["reproduce", "table1", "--base", "nowhere"], "no such folder");
+    refused(&["demo", "--base", "nowhere"], "no such folder");
+    refused(&["demo", "--rows", "3"], "--base");
+    let config = fs::read_to_string(base.join("config.json")).unwrap();
+    fs::write(base.join("config.json"), config.replace("1024", "512")).unwrap();
+    refused(&["demo", "--base", "base"], "a context of 512 tokens");
+    refused(&["reproduce", "table1", "--base", "base"], "a context of 512 tokens");
+    fs::remove_file(base.join("tokenizer_config.json")).unwrap();
+    fs::write(base.join("config.json"), config).unwrap();
+    refused(&["demo", "--base", "base"], "template");
+}
+
 #[test]
 fn the_recipes_of_the_real_scale_can_be_planned() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use rlt::report::Sample;
 
 use super::common::Context;
 use super::interrupt::stop_flag;
+use super::pretrained::PretrainedArgs;
 
 /// The whole method in miniature on this CPU, ending in a report
 ///
@@ -23,9 +24,14 @@ pub struct DemoArgs {
     /// Seed of everything
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where it writes; without it runs/demo (runs/demo-tiny), or runs/demo-2 .. where that one is finished
+    /// Where it writes; without it runs/demo (runs/demo-tiny, runs/demo-base), or runs/demo-2 .. where that one is finished
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// A pretrained model's folder in the place of the miniature's base model: its own tokenizer and chat template, LoRA
+    #[arg(long, value_name = "DIR", conflicts_with = "tiny")]
+    base: Option<PathBuf>,
+    #[command(flatten)]
+    pretrained: PretrainedArgs,
     /// Changes to the RL stage (configs/demo/rlt.toml), for example reward.lambda=0
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -35,9 +41,11 @@ impl DemoArgs {
     /// Runs the stages and closes with the table.
     pub fn run(&self, context: &Context) -> Result<()> {
         let scale = if self.tiny { DemoScale::Tiny } else { DemoScale::Full };
-        let run_dir =
-            self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs"), scale.default_name()));
-        let options = DemoOptions { run_dir, scale, seed: self.seed, overrides: self.overrides.clone() };
+        let pretrained = self.base.as_deref().map(|base| self.pretrained.of(base)).transpose()?;
+        let name = if pretrained.is_some() { "demo-base" } else { scale.default_name() };
+        let run_dir = self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs"), name));
+        let (seed, overrides) = (self.seed, self.overrides.clone());
+        let options = DemoOptions { run_dir, scale, seed, overrides, pretrained };
         let result = run(&options, &context.progress, stop_flag())?;
         let text = format!("{}\n{}", table(&result), next_steps(&options.run_dir, &result));
         context.answer(&text, &to_json(&result))

@@ -22,6 +22,7 @@ mod logprobs;
 mod man;
 mod new;
 mod plan;
+mod pretrained;
 mod rank_log;
 mod ranks;
 mod render;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::common::{Context, model_folder, parse_positive};
 use super::interrupt::stop_flag;
+use super::pretrained::PretrainedArgs;
 
 /// The paper's tables, figures and ablations in miniature on this CPU, ending in tables and one page
 ///
@@ -28,12 +29,15 @@ pub struct ReproduceArgs {
     /// Fewer questions, steps and groups
     #[arg(long)]
     quick: bool,
-    /// Where it writes; without it runs/reproduce, runs/reproduce-quick or, for `real`, runs/real
+    /// Where it writes; without it runs/reproduce, runs/reproduce-quick, runs/reproduce-base or, for `real`, runs/real
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// For `real`: the model folder of teacher and student
+    /// For `real`: the model folder of teacher and student. Otherwise a pretrained base model (table1, ablations), with its
+    /// own tokenizer and chat template, in the place of the miniature's
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
+    #[command(flatten)]
+    pretrained: PretrainedArgs,
     /// For `real`: a file of questions with worked solutions (as GSM8K's, MATH's or rlt's own rows); give it once for each source
     #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
@@ -80,10 +84,15 @@ impl ReproduceArgs {
         if matches!(self.what, What::Real) {
             return self.run_real(context);
         }
-        if self.base.is_some() || !self.data.is_empty() {
-            return Err(Error::Usage("--base and --data belong to `rlt reproduce real`".into()));
+        if !self.data.is_empty() {
+            return Err(Error::Usage("--data belongs to `rlt reproduce real`".into()));
         }
-        let (scale, folder) = if self.quick {
+        let (scale, folder) = if let Some(base) = &self.base {
+            if self.quick {
+                return Err(Error::Usage("--quick does not go with --base: say --rows and --steps".into()));
+            }
+            (Scale::pretrained(self.pretrained.of(base)?), "runs/reproduce-base")
+        } else if self.quick {
             (Scale::quick(), "runs/reproduce-quick")
         } else {
             (Scale::full(), "runs/reproduce")
@@ -95,6 +104,11 @@ impl ReproduceArgs {
     }
 
     fn run_real(&self, context: &Context) -> Result<()> {
+        if self.pretrained.is_given() {
+            let what =
+                "--rows, --steps and --lora do not belong to `rlt reproduce real`: nothing is trained there";
+            return Err(Error::Usage(what.into()));
+        }
         let Some(base) = &self.base else {
             return Err(Error::Usage("give the model: --base DIR".into()));
         };

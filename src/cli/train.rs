@@ -7,7 +7,7 @@ use super::common::{ConfigArgs, Context, DeviceArgs, model_folder};
 use super::interrupt::stop_flag;
 use super::ranks::train;
 
-/// Train a model by GRPO, with the RLT, the likelihood or the correctness reward
+/// Train a model by GRPO, with the RLT, the likelihood, the correctness or the pedagogical reward
 ///
 /// After an interruption, the same command continues the run.
 #[derive(Debug, Args)]

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 pub use crate::miniature::ExplanationFigures;
 use crate::miniature::{Miniature, TeacherTraces, figures, write_student_rows};
+use crate::pretrained::Pretrained;
 use crate::worlds::lexicon::write_model_folder;
 use crate::worlds::{DatasetFiles, World, WorldContent};
 use forecast::{Forecast, probe, roughly};
@@ -56,6 +57,8 @@ pub struct DemoOptions {
     pub seed: u64,
     /// `key=value` changes of the RL stage's configuration (`reward.lambda=0`).
     pub overrides: Vec<String>,
+    /// The base model, where it is a pretrained one; it says how much of everything in the place of `scale`.
+    pub pretrained: Option<Pretrained>,
 }
 
 /// What a demo came to.
@@ -79,38 +82,53 @@ pub struct DemoResult {
 /// What the stages report; [`Error::File`] where the folder belongs to somebody else; [`Error::Interrupted`] after
 /// `stop`.
 pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) -> Result<DemoResult> {
+    if let Some(pretrained) = &options.pretrained {
+        pretrained.check()?;
+    }
     let _folder = open_folder_of_runs(&options.run_dir, "demo")?;
-    let amounts = options.scale.amounts();
+    let amounts = match &options.pretrained {
+        Some(pretrained) => Amounts::of_pretrained(pretrained),
+        None => options.scale.amounts(),
+    };
     let demo = Demo { options, amounts: &amounts, progress, stop, world: World::Market };
     let at = |name: &str| options.run_dir.join(name);
-    let weightless = at("world/model");
-    write_model_folder(&weightless, &amounts.shape)?;
-    let forecast = Forecast::new(&amounts.stage_seconds, probe(&weightless)?);
+    let forecast = match &options.pretrained {
+        // Nobody has timed the stages with this model.
+        Some(_) => None,
+        None => {
+            let weightless = at("world/model");
+            write_model_folder(&weightless, &amounts.shape)?;
+            Some(Forecast::new(&amounts.stage_seconds, probe(&weightless)?))
+        }
+    };
     let mut stages = Stages { progress, done: Vec::new(), forecast };
 
     let files = stages.time("World: stories, textbook, tokenizer", || {
         demo.world.write_dataset(&at("world"), options.seed, &amounts.sizes, &amounts.shape)
     })?;
-    let base = stages.time("Base model: the textbook, from random weights", || {
-        demo.fine_tune("base", BASE, &files.model, &files.textbook)
-    })?;
+    let base = match &options.pretrained {
+        Some(pretrained) => pretrained.base.clone(),
+        None => stages.time("Base model: the textbook, from random weights", || {
+            demo.fine_tune("base", BASE, &files.model, &files.textbook)
+        })?,
+    };
     let teacher = stages.time("Teacher: warm-up on explanations of every quality", || {
         demo.fine_tune("teacher", TEACHER_SFT, &base, &files.teacher_sft)
     })?;
     let rl_teacher = stages.time("Teacher: GRPO with the RLT reward", || {
         demo.reinforce("rlt", &teacher, &base, &files.questions_train)
     })?;
-    let (before, after) = stages.time("Explanations of both teachers", || {
+    let ((before, n_before), (after, n_after)) = stages.time("Explanations of both teachers", || {
         Ok((
             demo.explain("traces_pre_rl.jsonl", &teacher, &files)?,
             demo.explain("traces_rlt.jsonl", &rl_teacher, &files)?,
         ))
     })?;
     let student_pre_rl = stages.time("Student of the teacher before RL", || {
-        demo.fine_tune("student_pre_rl", STUDENT, &base, &at("traces_pre_rl.jsonl"))
+        demo.student("student_pre_rl", &base, &at("traces_pre_rl.jsonl"), n_before)
     })?;
     let student_rlt = stages.time("Student of the RLT teacher", || {
-        demo.fine_tune("student_rlt", STUDENT, &base, &at("traces_rlt.jsonl"))
+        demo.student("student_rlt", &base, &at("traces_rlt.jsonl"), n_after)
     })?;
     let students = stages.time("Held-out questions", || {
         let all = [
@@ -147,17 +165,20 @@ pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) ->
 struct Stages<'a> {
     progress: &'a dyn Progress,
     done: Vec<Stage>,
-    forecast: Forecast<'a>,
+    forecast: Option<Forecast<'a>>,
 }
 
 impl Stages<'_> {
     fn time<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let left = roughly(self.forecast.left());
-        self.progress.note(&format!("{}. {name} ({left} left in all)", self.done.len() + 1));
+        let left =
+            self.forecast.as_ref().map(|forecast| format!(" ({} left in all)", roughly(forecast.left())));
+        self.progress.note(&format!("{}. {name}{}", self.done.len() + 1, left.unwrap_or_default()));
         let started = Instant::now();
         let result = work()?;
         let seconds = started.elapsed().as_secs_f64();
-        self.forecast.end_stage(seconds);
+        if let Some(forecast) = &mut self.forecast {
+            forecast.end_stage(seconds);
+        }
         self.done.push(Stage { name: name.into(), seconds });
         Ok(result)
     }
@@ -174,7 +195,8 @@ struct Demo<'a> {
 impl Demo<'_> {
     fn miniature(&self) -> Miniature<'_> {
         let &DemoOptions { ref run_dir, seed, .. } = self.options;
-        Miniature { dir: run_dir, seed, progress: self.progress, stop: self.stop }
+        let pretrained = self.options.pretrained.as_ref();
+        Miniature { dir: run_dir, seed, progress: self.progress, stop: self.stop, pretrained }
     }
 
     /// A stage's configuration, in its folder of the run directory.
@@ -185,6 +207,14 @@ impl Demo<'_> {
 
     fn fine_tune(&self, name: &str, toml: &str, model: &Path, data: &Path) -> Result<PathBuf> {
         self.miniature().fine_tune(&self.config(name, toml, model, data)?)
+    }
+
+    /// A student of `base` from so many traces; with nothing to learn from it stays what it is.
+    fn student(&self, name: &str, base: &Path, traces: &Path, n_traces: usize) -> Result<PathBuf> {
+        if n_traces == 0 {
+            return Ok(base.to_owned());
+        }
+        self.fine_tune(name, STUDENT, base, traces)
     }
 
     fn reinforce(&self, name: &str, teacher: &Path, student: &Path, questions: &Path) -> Result<PathBuf> {
@@ -210,8 +240,13 @@ impl Demo<'_> {
         self.miniature().explain(&config, 1)
     }
 
-    /// Writes the rows that a student learns from, and says what they are like.
-    fn explain(&self, file: &str, teacher: &Path, files: &DatasetFiles) -> Result<ExplanationFigures> {
+    /// Writes the rows that a student learns from, and says what all explanations are like and how many rows there are.
+    fn explain(
+        &self,
+        file: &str,
+        teacher: &Path,
+        files: &DatasetFiles,
+    ) -> Result<(ExplanationFigures, usize)> {
         let explained = self.traces(teacher, &files.questions_train, self.amounts.explained_questions)?;
         let traces = &explained.traces;
         let n =
@@ -221,7 +256,7 @@ impl Demo<'_> {
             self.progress
                 .note(&format!("{file} leaves out {n} of {all} explanations: not finished, or empty"));
         }
-        figures(self.world, traces, &explained.chat)
+        Ok((figures(self.world, traces, &explained.chat)?, traces.len() - n))
     }
 
     /// A few explanations with everything the report shows of them.
@@ -249,8 +284,10 @@ impl Demo<'_> {
     fn evaluate(&self, name: &str, label: &str, model: &Path, files: &DatasetFiles) -> Result<Student> {
         let mut config = self.config("student", STUDENT, model, &files.questions_heldout)?;
         config.sampling.temperature = EVAL_TEMPERATURE;
-        config.sampling.max_running = 256;
-        config.sampling.max_new_tokens = 200;
+        if self.options.pretrained.is_none() {
+            config.sampling.max_running = 256;
+            config.sampling.max_new_tokens = 200;
+        }
         config.data.max_rows = self.amounts.eval_questions;
         let task = Task::world_rows(self.world, &config.data)?;
         let (mut report, records) =

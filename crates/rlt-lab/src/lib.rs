@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod miniature;
+pub mod pretrained;
 pub mod reproduce;
 pub mod start;
 pub mod worlds;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use crate::pretrained::Pretrained;
 use crate::start;
 use crate::worlds::{ExplanationKind, World, WorldContent};
 use rlt_method::config::Config;
@@ -32,6 +33,8 @@ pub struct Miniature<'a> {
     pub progress: &'a dyn Progress,
     /// Ends the work, with everything saved, once it is true.
     pub stop: &'a AtomicBool,
+    /// The base model, where it is a pretrained one.
+    pub pretrained: Option<&'a Pretrained>,
 }
 
 /// A teacher's explanations, with what is needed to read them.
@@ -63,8 +66,8 @@ impl ExplanationFigures {
 }
 
 impl Miniature<'_> {
-    /// The configuration of stage `name`: the text of a file in `configs/`, then `overrides`, then this run's
-    /// folder and seed.
+    /// The configuration of stage `name`: the text of a file in `configs/`, made to fit a pretrained base where there is one, then
+    /// `overrides`, then this run's folder and seed.
     ///
     /// # Errors
     /// As [`Config::parse`].
@@ -76,7 +79,15 @@ impl Miniature<'_> {
         model: &Path,
         data: &Path,
     ) -> Result<Config> {
-        let mut config = Config::parse(&format!("the configuration of {name}"), toml, overrides)?;
+        let origin = format!("the configuration of {name}");
+        let mut config = match self.pretrained {
+            None => Config::parse(&origin, toml, overrides)?,
+            Some(pretrained) => {
+                let mut fitted = Config::parse(&origin, toml, &[])?;
+                pretrained.fit(&mut fitted);
+                Config::parse(&origin, &fitted.to_toml()?, overrides)?
+            }
+        };
         config.run_dir = self.dir.join(name);
         config.seed = self.seed;
         model.clone_into(&mut config.model.path);

@@ -1,5 +1,6 @@
 //! How much of everything a demo does.
 
+use crate::pretrained::Pretrained;
 use crate::worlds::{ModelShape, Sizes};
 
 /// How large a demo is.
@@ -27,6 +28,26 @@ pub(super) struct Amounts {
     pub shown_questions: usize,
     /// Seconds of each stage, on a machine that takes [`super::forecast::PROBE_SECONDS`] for the probe.
     pub stage_seconds: [f64; 9],
+}
+
+impl Amounts {
+    /// As much as is asked for of a pretrained base.
+    pub fn of_pretrained(pretrained: &Pretrained) -> Self {
+        let &Pretrained { rows, steps, .. } = pretrained;
+        Self {
+            sizes: Sizes {
+                textbook: 0,
+                teacher_sft: rows,
+                questions_train: rows.max(steps * Pretrained::QUESTIONS_PER_STEP),
+                questions_heldout: 100,
+            },
+            rl_steps: Some(steps),
+            eval_questions: 50,
+            eval_samples: 1,
+            explained_questions: rows,
+            ..DemoScale::Full.amounts()
+        }
+    }
 }
 
 impl DemoScale {

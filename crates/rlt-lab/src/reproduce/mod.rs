@@ -81,6 +81,16 @@ pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBoo
     if options.seeds == 0 || options.recipes.is_empty() {
         return Err(Error::Usage("nothing to reproduce: name a recipe and at least one seed".into()));
     }
+    if let Some(pretrained) = &options.scale.pretrained {
+        if let Some(recipe) = options.recipes.iter().find(|recipe| !recipe.works_on_a_pretrained_base()) {
+            return Err(Error::Usage(format!(
+                "{} does not begin from one pretrained base: it trains several of its own, or needs a teacher that finishes \
+                 every explanation; name table1 or ablations, or leave --base out",
+                recipe.name()
+            )));
+        }
+        pretrained.check()?;
+    }
     let _folder = open_folder_of_runs(&options.run_dir, "reproduction")?;
     let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
         .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
@@ -89,7 +99,13 @@ pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBoo
     let works: Vec<SeedWork> = folders
         .iter()
         .map(|(seed, dir)| SeedWork {
-            miniature: Miniature { dir, seed: *seed, progress, stop },
+            miniature: Miniature {
+                dir,
+                seed: *seed,
+                progress,
+                stop,
+                pretrained: options.scale.pretrained.as_ref(),
+            },
             scale: &options.scale,
             ledger: &ledger,
         })

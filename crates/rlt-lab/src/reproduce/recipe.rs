@@ -23,6 +23,12 @@ impl Recipe {
     /// In the order of the page.
     pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
 
+    /// Whether it can begin from one base model that somebody else has trained. Table 2 and figure 4a train several of their own;
+    /// figure 4b needs a teacher that finishes nearly every explanation, or groups are left without a trace.
+    pub fn works_on_a_pretrained_base(self) -> bool {
+        matches!(self, Self::Table1 | Self::Ablations)
+    }
+
     /// On the command line, and its folder.
     pub fn name(self) -> &'static str {
         match self {

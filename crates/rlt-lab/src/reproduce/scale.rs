@@ -1,5 +1,6 @@
 //! How much of everything: the recipes are the same at every scale.
 
+use crate::pretrained::Pretrained;
 use crate::worlds::{ModelShape, Sizes};
 
 /// Rows, steps, questions and groups.
@@ -44,8 +45,12 @@ pub struct Scale {
     pub groups: usize,
     /// Every ablation, or those that the paper reports.
     pub every_ablation: bool,
+    /// Whether table 1 has what begins from a base model of another size or strength.
+    pub with_other_bases: bool,
     /// Whether table 1 has a larger student.
     pub with_larger: bool,
+    /// The base model, where it is a pretrained one.
+    pub pretrained: Option<Pretrained>,
 }
 
 impl Scale {
@@ -81,7 +86,43 @@ impl Scale {
             pool_samples: 16,
             groups: 16,
             every_ablation: true,
+            with_other_bases: true,
             with_larger: true,
+            pretrained: None,
+        }
+    }
+
+    /// What `--base` runs: the recipes that one base model is enough for, as much of them as it says.
+    pub fn pretrained(pretrained: Pretrained) -> Self {
+        let Pretrained { rows, steps, .. } = pretrained;
+        let tenth = (rows / 10).max(1);
+        let sizes = Sizes {
+            textbook: rows,
+            teacher_sft: rows,
+            questions_train: rows.max(steps * Pretrained::QUESTIONS_PER_STEP),
+            questions_heldout: 100,
+        };
+        Self {
+            name: "on a pretrained base",
+            market: sizes,
+            numbers: sizes,
+            rl_steps: steps,
+            questions_per_step: Pretrained::QUESTIONS_PER_STEP,
+            group_size: Pretrained::GROUP_SIZE,
+            explained: rows,
+            explained_small: tenth,
+            eval_questions: 50,
+            eval_samples: 1,
+            cold_steps: steps,
+            watched_questions: 20,
+            pool_questions: tenth,
+            pool_samples: 8,
+            groups: 8,
+            every_ablation: false,
+            with_other_bases: false,
+            with_larger: false,
+            pretrained: Some(pretrained),
+            ..Self::full()
         }
     }
 
@@ -134,7 +175,9 @@ impl Scale {
             pool_samples: 24,
             groups: 4,
             every_ablation: false,
+            with_other_bases: true,
             with_larger: false,
+            pretrained: None,
         }
     }
 }

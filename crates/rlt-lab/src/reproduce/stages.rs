@@ -9,7 +9,7 @@ use super::work::{SeedWork, StageKind};
 use crate::worlds::lexicon::write_model_folder;
 use crate::worlds::{DatasetFiles, ModelShape, World, WorldContent};
 use rlt_method::config::Config;
-use rlt_method::dataset::{JsonlWriter, read_questions};
+use rlt_method::dataset::{JsonlWriter, QuestionRow, read_questions};
 use rlt_method::error::Result;
 use rlt_method::evaluate::metrics::mean;
 use rlt_method::evaluate::task::Task;
@@ -21,6 +21,7 @@ pub(super) const RLT: &str = include_str!("../../../../configs/demo/rlt.toml");
 const DISTILL: &str = include_str!("../../../../configs/demo/distill.toml");
 const STUDENT: &str = include_str!("../../../../configs/demo/student.toml");
 const CORRECTNESS: &str = include_str!("../../../../configs/reproduce/correctness.toml");
+const PEDAGOGICAL: &str = include_str!("../../../../configs/reproduce/pedagogical.toml");
 
 /// Temperature of every answer that is graded.
 const ANSWER_TEMPERATURE: f32 = 0.8;
@@ -120,6 +121,9 @@ impl SeedWork<'_> {
     /// # Errors
     /// What the stage reports.
     pub fn base(&self, start: Start) -> Result<PathBuf> {
+        if let Some(pretrained) = self.miniature.pretrained {
+            return Ok(pretrained.base.clone());
+        }
         let textbook = self.market()?.textbook;
         let (shape, name) = (&self.scale.shape, start.named("base"));
         match start {
@@ -212,17 +216,14 @@ impl SeedWork<'_> {
     /// What the stage reports.
     pub fn told_base(&self) -> Result<PathBuf> {
         let (base, textbook) = (self.base(Start::Usual)?, self.market()?.textbook);
-        let told = self.miniature.config("told", DISTILL, &[], &base, &textbook)?.distill.told;
+        let told = self.told_template()?;
         let n = TOLD_ROWS.min(self.scale.market.textbook);
         self.stage(StageKind::Rows, "told-rows", &format!("{n} rows, {told}"), |folder| {
             let mut data = self.miniature.config("told", STUDENT, &[], &base, &textbook)?.data;
             data.max_rows = n;
             let mut out = JsonlWriter::create(&folder.join("told.jsonl"))?;
             for (i, row) in read_questions(&data)?.into_iter().enumerate() {
-                let question = match i % 2 {
-                    0 => row.question,
-                    _ => told.replace("{question}", &row.question).replace("{solution}", &row.solution),
-                };
+                let question = if i % 2 == 0 { row.question.clone() } else { self.told_question(&row)? };
                 out.write(&json!({
                     "question": question, "solution": row.solution, "reasoning_trace": row.reasoning_trace,
                 }))?;
@@ -245,6 +246,38 @@ impl SeedWork<'_> {
             self.miniature.distil(&config).map(drop)
         })?;
         Ok(config.run_dir.join("model"))
+    }
+
+    /// That model's other self after as many steps of Pedagogical RL: it is told the solutions, and what it writes is to be right
+    /// and what the model that was not told could have written.
+    ///
+    /// # Errors
+    /// What the stages report.
+    pub fn pedagogical_teacher(&self) -> Result<PathBuf> {
+        let (size, model) = (self.rl_size(self.scale.rl_steps), self.told_base()?);
+        let questions = self.market()?.questions_train;
+        let mut config = self.miniature.config("pedagogical", PEDAGOGICAL, &size, &model, &questions)?;
+        model.clone_into(&mut config.model.student);
+        config.distill.told = self.told_template()?;
+        self.trained(StageKind::Rl, &config)
+    }
+
+    /// How everybody is told a solution.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    fn told_template(&self) -> Result<String> {
+        let nowhere = Path::new("");
+        Ok(self.miniature.config("told", DISTILL, &[], nowhere, nowhere)?.distill.told)
+    }
+
+    /// A row's question with its solution told.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub(super) fn told_question(&self, row: &QuestionRow) -> Result<String> {
+        let told = self.told_template()?;
+        Ok(told.replace("{question}", &row.question).replace("{solution}", &row.solution))
     }
 
     /// The conventional teacher: the base model after as many steps on right answers as the RLT teacher has on its
@@ -304,8 +337,10 @@ impl SeedWork<'_> {
     pub(super) fn answering(&self, name: &str, model: &Path, questions: &Path) -> Result<Config> {
         let mut config = self.miniature.config(name, STUDENT, &[], model, questions)?;
         config.sampling.temperature = ANSWER_TEMPERATURE;
-        config.sampling.max_running = 256;
-        config.sampling.max_new_tokens = ANSWER_TOKENS;
+        if self.miniature.pretrained.is_none() {
+            config.sampling.max_running = 256;
+            config.sampling.max_new_tokens = ANSWER_TOKENS;
+        }
         Ok(config)
     }
 

@@ -32,6 +32,8 @@ pub enum TraceSource {
     Told,
     /// No traces: its own answers, by what it would have said if it were told the solution.
     OnPolicy,
+    /// Right answers of itself, told the solution and trained to write what it could have written untold.
+    Pedagogical,
 }
 
 impl TraceSource {
@@ -47,6 +49,7 @@ impl TraceSource {
             Self::Perfect => "complete explanations (bound)",
             Self::Told => "nothing (base that can read a solution)",
             Self::OnPolicy => "itself, told the solution (on-policy distillation)",
+            Self::Pedagogical => "itself, told the solution (Pedagogical RL)",
         }
     }
 
@@ -62,6 +65,7 @@ impl TraceSource {
             Self::Perfect => "perfect",
             Self::Told => "told-base",
             Self::OnPolicy => "on-policy",
+            Self::Pedagogical => "pedagogical",
         }
     }
 }
@@ -93,12 +97,22 @@ impl TraceSet {
 
     fn sources(self) -> &'static [TraceSource] {
         use TraceSource::{
-            Conventional, ConventionalRight, Nothing, OnPolicy, Perfect, PreRl, Rlt, Textbook, Told,
+            Conventional, ConventionalRight, Nothing, OnPolicy, Pedagogical, Perfect, PreRl, Rlt, Textbook,
+            Told,
         };
         match self {
-            Self::Full => {
-                &[Nothing, Textbook, PreRl, Conventional, ConventionalRight, Rlt, Perfect, Told, OnPolicy]
-            }
+            Self::Full => &[
+                Nothing,
+                Textbook,
+                PreRl,
+                Conventional,
+                ConventionalRight,
+                Rlt,
+                Perfect,
+                Told,
+                OnPolicy,
+                Pedagogical,
+            ],
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Larger => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Scarce => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
@@ -154,6 +168,9 @@ pub fn student(
         return Ok((model, source.name().into(), row));
     }
     let (rows, traces) = match source {
+        TraceSource::Pedagogical => {
+            work.told_answers_as_traces("traces-pedagogical", &work.pedagogical_teacher()?)?
+        }
         TraceSource::Nothing | TraceSource::Told | TraceSource::OnPolicy | TraceSource::Perfect => {
             (files.questions_train.clone(), work.perfect_traces())
         }
@@ -176,6 +193,10 @@ pub fn student(
     let mut overrides = vec![format!("data.max_rows={limit}")];
     // As many passes as the paper's small set has.
     overrides.extend((set == TraceSet::Small).then(|| "sft.epochs=5".to_owned()));
+    // Surprisal-gated imitation, by the model that the teacher was to write for.
+    let is_pedagogical = source == TraceSource::Pedagogical;
+    overrides.extend(is_pedagogical.then(|| "sft.gate_kappa=2".to_owned()));
+    let (base, own) = if is_pedagogical { (work.told_base()?, "told-base".into()) } else { (base, own) };
     let held_out = Questions { world: World::Market, path: &files.questions_heldout };
     let (model, answers) = work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
     let complete = traces.complete();
@@ -189,7 +210,11 @@ pub fn student(
 /// What the stages report.
 pub fn measure(work: &SeedWork) -> Result<Vec<Table1Student>> {
     let sets = [TraceSet::Full, TraceSet::Small, TraceSet::Scarce, TraceSet::Larger];
-    let sets = sets.into_iter().filter(|set| *set != TraceSet::Larger || work.scale.with_larger);
+    let sets = sets.into_iter().filter(|set| match set {
+        TraceSet::Full | TraceSet::Small => true,
+        TraceSet::Scarce => work.scale.with_other_bases,
+        TraceSet::Larger => work.scale.with_larger,
+    });
     sets.flat_map(|set| set.sources().iter().map(move |source| (set, *source)))
         .map(|(set, source)| Ok(student(work, source, set)?.2))
         .collect()
@@ -274,7 +299,9 @@ pub fn section(seeds: &[(u64, Vec<Table1Student>)]) -> Section {
                 steps of as many completions as the RLT teacher, to answer rightly; its traces are its own answers, \
                 raw or without the wrong ones. On-policy distillation has no traces: a base model that has learnt to read a \
                 solution answers the questions itself, in as many steps of as many completions, and learns at every token \
-                what it would have said if it were told. \"Complete\" is the share of traces that show every step, all right."
+                what it would have said if it were told. Pedagogical RL trains that model, told the solutions, in as many steps of \
+                as many completions, to answer rightly and as the one that is not told could have; the latter then learns from \
+                its right answers. \"Complete\" is the share of traces that show every step, all right."
             .into(),
         paper: paper(),
         tried: "The first version had the usual base model only, which answers half of its questions and \
@@ -307,6 +334,7 @@ fn findings(pooled: &[(TraceSet, TraceSource, PooledAccuracy)]) -> Vec<Finding> 
             ),
             (TraceSource::Textbook, "RLT traces beat curated ones"),
             (TraceSource::OnPolicy, "RLT traces beat on-policy distillation of as many completions"),
+            (TraceSource::Pedagogical, "RLT traces beat those of Pedagogical RL of as many completions"),
         ] {
             let Some(other) = of(set, source) else { continue };
             findings.push(Finding::new(

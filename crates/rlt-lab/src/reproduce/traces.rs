@@ -12,7 +12,7 @@ use crate::worlds::dataset::{Mixture, RowFile, sample_row};
 use crate::worlds::story::Side;
 use crate::worlds::{ExplanationKind, World};
 use rlt_method::config::Config;
-use rlt_method::dataset::{JsonlWriter, QuestionRow};
+use rlt_method::dataset::{JsonlWriter, QuestionRow, read_questions};
 use rlt_method::error::Result;
 use rlt_method::evaluate::QuestionRecord;
 use rlt_method::evaluate::task::Task;
@@ -40,6 +40,8 @@ impl Traces {
 
 /// The rows of a stage, relative to its folder.
 const ROWS: &str = "rows.jsonl";
+/// Questions that say their solutions, likewise.
+const TOLD: &str = "told.jsonl";
 
 impl SeedWork<'_> {
     /// A teacher's explanations of the first `n` of a world's `questions`, one each, as rows for students.
@@ -147,6 +149,35 @@ impl SeedWork<'_> {
         Ok([(folder.join("raw.jsonl"), traces(0)), (folder.join("right.jsonl"), traces(1))])
     }
 
+    /// The thoughts of a model's right answers to the training questions with the solutions told, as rows of the questions alone.
+    ///
+    /// # Errors
+    /// What the stages report.
+    pub fn told_answers_as_traces(&self, name: &str, model: &Path) -> Result<(PathBuf, Traces)> {
+        let mut config = self.answering(name, model, &self.at(name).join(TOLD))?;
+        let questions = self.answering(name, model, &self.market()?.questions_train)?;
+        config.data.max_rows = self.scale.explained;
+        let traces = self.stage(StageKind::Traces, name, &config.to_toml()?, |folder| {
+            let mut rows = read_questions(&questions.data)?;
+            rows.truncate(self.scale.explained);
+            let mut out = JsonlWriter::create(&folder.join(TOLD))?;
+            for row in &rows {
+                out.write(&json!({"question": self.told_question(row)?, "solution": row.solution}))?;
+            }
+            out.finish()?;
+            let style = PromptStyle::resolve(&config.prompts)?;
+            let task = Task::world_rows(World::Market, &config.data)?;
+            let (_, records) = self.miniature.evaluate(&config, name, &task, 1)?;
+            let right = rows.iter().zip(&records);
+            let right: Vec<QuestionRow> =
+                right.filter_map(|(row, record)| answered(row, record, &style, true)).collect();
+            let mut traces = Self::write_thoughts(&folder.join(ROWS), model, &right)?;
+            traces.left_out = records.len() - right.len();
+            Ok(traces)
+        })?;
+        Ok((self.at(name).join(ROWS), traces))
+    }
+
     /// Writes rows of question, thought and solution, and says what they are like.
     fn write_thoughts(path: &Path, model: &Path, rows: &[QuestionRow]) -> Result<Traces> {
         let mut out = JsonlWriter::create(path)?;
@@ -206,7 +237,6 @@ mod tests {
     use super::*;
     use crate::worlds::{ModelShape, Sizes, WorldContent};
     use rlt_method::config::DataConfig;
-    use rlt_method::dataset::read_questions;
     use rlt_method::evaluate::GradedAnswer;
 
     #[test]

@@ -268,7 +268,8 @@ mod tests {
     fn a_stage_runs_once_and_refuses_other_settings() {
         let dir = tempfile::tempdir().unwrap();
         let (stop, ledger, scale) = (AtomicBool::new(false), Ledger::default(), Scale::tiny());
-        let miniature = Miniature { dir: dir.path(), seed: 3, progress: &Silent, stop: &stop };
+        let miniature =
+            Miniature { dir: dir.path(), seed: 3, progress: &Silent, stop: &stop, pretrained: None };
         let work = SeedWork { miniature, scale: &scale, ledger: &ledger };
         let runs = Cell::new(0);
         let stage = |settings: &str| {
