@@ -92,14 +92,13 @@ pub fn run(options: &DemoOptions, progress: &dyn Progress, stop: &AtomicBool) ->
     };
     let demo = Demo { options, amounts: &amounts, progress, stop, world: World::Market };
     let at = |name: &str| options.run_dir.join(name);
-    let forecast = match &options.pretrained {
-        // Nobody has timed the stages with this model.
-        Some(_) => None,
-        None => {
-            let weightless = at("world/model");
-            write_model_folder(&weightless, &amounts.shape)?;
-            Some(Forecast::new(&amounts.stage_seconds, probe(&weightless)?))
-        }
+    // Nobody has timed the stages with a pretrained model.
+    let forecast = if options.pretrained.is_none() {
+        let weightless = at("world/model");
+        write_model_folder(&weightless, &amounts.shape)?;
+        Some(Forecast::new(&amounts.stage_seconds, probe(&weightless)?))
+    } else {
+        None
     };
     let mut stages = Stages { progress, done: Vec::new(), forecast };
 
