@@ -50,6 +50,8 @@ pub struct ReproduceArgs {
 enum What {
     /// Whose traces make the best students
     Table1,
+    /// The same over base models of different strength
+    Bases,
     /// Which student is the best cold start of RL
     Table2,
     /// A world that the teacher's RL never saw
@@ -68,6 +70,7 @@ impl What {
     fn recipes(self) -> Vec<Recipe> {
         match self {
             Self::Table1 => vec![Recipe::Table1],
+            Self::Bases => vec![Recipe::Bases],
             Self::Table2 => vec![Recipe::Table2],
             Self::Fig4a => vec![Recipe::Fig4a],
             Self::Fig4b => vec![Recipe::Fig4b],

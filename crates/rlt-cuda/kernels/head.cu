@@ -1,14 +1,17 @@
 // Log-probabilities and divergences from rows of logits, and their gradients. One block a row; shared memory: a number a warp.
 #include "common.cuh"
 
-// The largest of some scaled logits, and the sum of the exponentials of their distances from it.
-struct LogSum { float most, sum; };
+// The largest of some scaled logits, the sum of the exponentials of their distances from it and, where it is asked for, the
+// largest logit before it was scaled.
+struct LogSum { float most, sum, largest; };
 
 // In one reading of the row: a thread keeps its own maximum and what its sum is worth under it.
+template <bool LARGEST = false>
 __device__ __forceinline__ LogSum log_sum_of(const float* logits, int n, float scale, float* partial) {
-    float most = NEVER, sum = 0.0f;
+    float most = NEVER, sum = 0.0f, largest = NEVER;
     for (int v = threadIdx.x; v < n; v += blockDim.x) {
         const float x = logits[v] * scale;
+        if (LARGEST) largest = fmaxf(largest, logits[v]);
         if (x > most) {
             sum = sum * expf(most - x) + 1.0f;
             most = x;
@@ -17,25 +20,28 @@ __device__ __forceinline__ LogSum log_sum_of(const float* logits, int n, float s
         }
     }
     const float top = block_max(most, partial);
-    return {top, block_sum(sum * expf(most - top), partial)};
+    sum = block_sum(sum * expf(most - top), partial);
+    return {top, sum, LARGEST ? block_max(largest, partial) : NEVER};
 }
 
-// of[row] = (log of the softmax denominator, log-probability of the row's target)
+// of[row] = (log of the softmax denominator, log-probability of the row's target, that of its most likely token: by the same
+// rounding, so that they are equal where the target is that token)
 extern "C" __global__ void target_logprobs(float* __restrict__ of, const float* __restrict__ logits, const unsigned* __restrict__ targets, int vocabulary, float scale) {
     SHARED(float, partial);
     const float* row = logits + (size_t)blockIdx.x * vocabulary;
-    const LogSum s = log_sum_of(row, vocabulary, scale, partial);
+    const LogSum s = log_sum_of<true>(row, vocabulary, scale, partial);
     if (threadIdx.x == 0) {
         const float log_sum = s.most + logf(s.sum);
-        of[2 * blockIdx.x] = log_sum;
-        of[2 * blockIdx.x + 1] = fmaf(row[targets[blockIdx.x]], scale, -log_sum);
+        of[3 * blockIdx.x] = log_sum;
+        of[3 * blockIdx.x + 1] = fmaf(row[targets[blockIdx.x]], scale, -log_sum);
+        of[3 * blockIdx.x + 2] = fmaf(s.largest, scale, -log_sum);
     }
 }
 
 // Logits become the gradients of log-probabilities that weigh `weights`: g / T * ([v = target] - p_v). `of` as above.
 extern "C" __global__ void target_gradients(float* __restrict__ logits, const float* __restrict__ of, const unsigned* __restrict__ targets, const float* __restrict__ weights, int vocabulary, float scale) {
     float* row = logits + (size_t)blockIdx.x * vocabulary;
-    const float log_sum = of[2 * blockIdx.x], g = weights[blockIdx.x] * scale;
+    const float log_sum = of[3 * blockIdx.x], g = weights[blockIdx.x] * scale;
     const unsigned target = targets[blockIdx.x];
     for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) row[v] = -g * expf(fmaf(row[v], scale, -log_sum)) + (v == target ? g : 0.0f);
 }

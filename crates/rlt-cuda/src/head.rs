@@ -5,7 +5,8 @@ use crate::launch::{Arg, Threads, of, size};
 use crate::memory::Memory;
 
 impl Gpu {
-    /// Of every row of `logits`: the log of the softmax denominator and the log-probability of its target, side by side.
+    /// Of every row of `logits`: the log of the softmax denominator, the log-probability of its target and that of its most likely
+    /// token, side by side.
     ///
     /// # Panics
     /// If a target is not in the vocabulary.
@@ -15,9 +16,9 @@ impl Gpu {
             targets.iter().all(|&target| (target as usize) < vocabulary),
             "a target beyond the vocabulary"
         );
-        let (out, targets) = (self.take(2 * rows), self.upload(targets));
+        let (out, targets) = (self.take(3 * rows), self.upload(targets));
         let arguments = vec![
-            of(&out, 2 * rows),
+            of(&out, 3 * rows),
             of(logits, rows * vocabulary),
             of(&targets, rows),
             size(vocabulary),
@@ -46,7 +47,7 @@ impl Gpu {
         let (targets, weights) = (self.upload(targets), self.upload(weights));
         let arguments = vec![
             of(logits, rows * vocabulary),
-            of(of_targets, 2 * rows),
+            of(of_targets, 3 * rows),
             of(&targets, rows),
             of(&weights, rows),
             size(vocabulary),

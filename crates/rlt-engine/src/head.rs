@@ -131,8 +131,9 @@ fn chunk_logprobs(logits: &Tensor, targets: &[u32], temperature: f32) -> Vec<Row
     }
     let scale = 1.0 / temperature;
     if let Some(gpu) = logits.gpu() {
-        let pairs = gpu.target_logprobs(logits.memory(), logits.cols(), targets, scale).to_host::<f32>();
-        return pairs.as_chunks().0.iter().map(|[log_sum, logprob]| (*log_sum, *logprob)).collect();
+        let of_rows = gpu.target_logprobs(logits.memory(), logits.cols(), targets, scale).to_host::<f32>();
+        let of_row = |&[log_sum, target, best]: &[f32; 3]| RowLogprob { log_sum, target, best };
+        return of_rows.as_chunks().0.iter().map(of_row).collect();
     }
     (0..logits.rows())
         .into_par_iter()
@@ -215,9 +216,9 @@ fn logit_gradients(logits: &mut Tensor, targets: &[u32], of_rows: &[RowLogprob],
     }
     let vocab = logits.cols();
     if let Some(gpu) = logits.gpu() {
-        let pairs: Vec<f32> = sums.iter().flat_map(|(log_sum, logprob)| [*log_sum, *logprob]).collect();
-        let pairs = gpu.upload(&pairs);
-        return gpu.target_gradients(logits.memory_mut(), vocab, targets, &pairs, g, scale);
+        let of_rows: Vec<f32> = of_rows.iter().flat_map(|row| [row.log_sum, row.target, row.best]).collect();
+        let of_rows = gpu.upload(&of_rows);
+        return gpu.target_gradients(logits.memory_mut(), vocab, targets, &of_rows, g, scale);
     }
     logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
         simd::vectorized(

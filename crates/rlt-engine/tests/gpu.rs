@@ -275,6 +275,10 @@ fn the_head() {
         let (hidden, w) = (numbers(device, 6, 24, 1), numbers(device, vocabulary, 24, 2));
         let (mut dhidden, mut dw) = (numbers(device, 6, 24, 3), numbers(device, vocabulary, 24, 4));
         let plain = head::token_logprobs(&hidden, &rows, (&w).into(), &targets, 0.7);
+        let beside = head::token_logprobs_beside_best(&hidden, &rows, (&w).into(), &targets, 0.7);
+        assert!(beside.iter().zip(&plain).all(|(of, plain)| of.given.to_bits() == plain.to_bits()));
+        assert!(beside.iter().all(|of| of.best >= of.given));
+        let best = beside.iter().map(|of| of.best).collect();
         let weigh = |_: usize, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| 0.1 * lp).collect());
         let logprobs = head::token_logprobs_with_backward(
             &hidden,
@@ -286,7 +290,7 @@ fn the_head() {
             Some(&mut dw),
             weigh,
         );
-        let lists = [plain, logprobs.unwrap()].map(|list| Tensor::made_on(device, 1, 4, || list));
+        let lists = [plain, best, logprobs.unwrap()].map(|list| Tensor::made_on(device, 1, 4, || list));
         let (hidden2, w2) = (numbers(device, 4, 10, 5), numbers(device, vocabulary, 10, 6));
         let p = Distributions { hidden: &hidden, rows: &rows, w: (&w).into(), temperature: 0.7 };
         let q = Distributions { hidden: &hidden2, rows: &[0, 1, 2, 3], w: (&w2).into(), temperature: 1.3 };

@@ -108,7 +108,7 @@ pub fn measure(work: &SeedWork) -> Result<Fig4aFigures> {
         let of_pre_rl = distil("pre-rl", &pre_rl_rows, traces_pre_rl.n)?;
         let of_rlt = distil("rlt-countdown", &rlt_rows, traces_rlt.n)?;
         let (run, steps) = (student.named("direct"), work.scale.rl_steps);
-        let direct = work.correctness_rl(&run, base, World::Numbers, &numbers, steps)?;
+        let direct = work.correctness_rl(&run, base, World::Numbers, &numbers, steps, &[])?;
         let spent: Vec<(f64, f64)> = twice(tokens_sampled(work, &run, completions)?).collect();
         let at_step = |step: f64| spent.iter().find(|(at, _)| *at == step).map_or(0.0, |(_, tokens)| *tokens);
         let base = work.answers(own.0, base, &asked)?;

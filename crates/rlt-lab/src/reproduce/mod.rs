@@ -8,6 +8,7 @@
 //! Where this differs from the paper: docs/EXPERIMENTS.md.
 
 pub mod ablations;
+pub mod bases;
 pub mod curve;
 pub mod fig4a;
 pub mod fig4b;
@@ -43,6 +44,7 @@ use work::{Ledger, SeedWork, StageTime};
 fn section_of(recipe: Recipe, works: &[SeedWork]) -> Result<Section> {
     match recipe {
         Recipe::Table1 => of_seeds(works, table1::measure, table1::section),
+        Recipe::Bases => of_seeds(works, bases::measure, bases::section),
         Recipe::Table2 => of_seeds(works, table2::measure, table2::section),
         Recipe::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
         Recipe::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),

@@ -9,6 +9,8 @@ use super::scale::Scale;
 pub enum Recipe {
     /// Students of different traces.
     Table1,
+    /// Students of different traces, over base models of different strength.
+    Bases,
     /// Students as cold starts of RL.
     Table2,
     /// Another world, teacher unchanged.
@@ -21,7 +23,8 @@ pub enum Recipe {
 
 impl Recipe {
     /// In the order of the page.
-    pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
+    pub const ALL: [Self; 6] =
+        [Self::Table1, Self::Bases, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
 
     /// Whether it can begin from one base model that somebody else has trained. Table 2 and figure 4a train several of their own;
     /// figure 4b needs a teacher that finishes nearly every explanation, or groups are left without a trace.
@@ -33,6 +36,7 @@ impl Recipe {
     pub fn name(self) -> &'static str {
         match self {
             Self::Table1 => "table1",
+            Self::Bases => "bases",
             Self::Table2 => "table2",
             Self::Fig4a => "fig4a",
             Self::Fig4b => "fig4b",

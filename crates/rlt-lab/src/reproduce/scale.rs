@@ -43,6 +43,8 @@ pub struct Scale {
     pub pool_samples: usize,
     /// Groups the pool is cut into.
     pub groups: usize,
+    /// Base models between table 1's weak one and its usual one, by how many of the textbook's 36 parts they have read.
+    pub base_parts: &'static [usize],
     /// Every ablation, or those that the paper reports.
     pub every_ablation: bool,
     /// Whether table 1 has what begins from a base model of another size or strength.
@@ -85,6 +87,7 @@ impl Scale {
             pool_questions: 250,
             pool_samples: 16,
             groups: 16,
+            base_parts: &[20, 22, 24],
             every_ablation: true,
             with_other_bases: true,
             with_larger: true,
@@ -139,6 +142,7 @@ impl Scale {
             pool_questions: 150,
             pool_samples: 8,
             groups: 8,
+            base_parts: &[22],
             every_ablation: false,
             with_larger: false,
             ..Self::full()
@@ -174,6 +178,7 @@ impl Scale {
             pool_questions: 4,
             pool_samples: 24,
             groups: 4,
+            base_parts: &[22],
             every_ablation: false,
             with_other_bases: true,
             with_larger: false,

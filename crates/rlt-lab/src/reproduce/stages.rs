@@ -63,6 +63,8 @@ pub enum Start {
     /// One that read a part of the same textbook and hardly answers any: where RL on right answers finds few to
     /// reward, which is where the paper says that a teacher is needed.
     Scarce,
+    /// One that read so many of its 36 parts.
+    Parts(usize),
 }
 
 impl Start {
@@ -70,7 +72,8 @@ impl Start {
     pub fn named(self, stage: &str) -> String {
         match self {
             Self::Usual => stage.to_owned(),
-            Self::Scarce => format!("scarce-{stage}"),
+            Self::Scarce => format!("weak-{stage}"),
+            Self::Parts(n) => format!("parts{n}-{stage}"),
         }
     }
 }
@@ -78,8 +81,11 @@ impl Start {
 /// Textbook rows from which a base model learns to read a solution that it is told, half of them without one.
 const TOLD_ROWS: usize = 6000;
 
-/// The scarce start reads one row in this many.
-const SCARCE_PART: usize = 3;
+/// Parts of the textbook that base models of other strength are counted in.
+pub(super) const TEXTBOOK_PARTS: usize = 36;
+/// Those that the scarce start reads. With a third of the book, twelve, it has not learnt the sums by the end of its training,
+/// and then hardly anything that is built on it is the same under another rounding.
+pub(super) const SCARCE_PARTS: usize = 18;
 
 impl SeedWork<'_> {
     /// The market world's files and its model folder.
@@ -126,13 +132,13 @@ impl SeedWork<'_> {
         }
         let textbook = self.market()?.textbook;
         let (shape, name) = (&self.scale.shape, start.named("base"));
-        match start {
-            Start::Usual => self.base_model(&name, shape, &textbook, &[]),
-            Start::Scarce => {
-                let rows = (self.scale.market.textbook / SCARCE_PART).max(1);
-                self.base_model(&name, shape, &textbook, &[format!("data.max_rows={rows}")])
-            }
-        }
+        let rows = match start {
+            Start::Usual => return self.base_model(&name, shape, &textbook, &[]),
+            Start::Scarce => SCARCE_PARTS,
+            Start::Parts(n) => n,
+        } * self.scale.market.textbook
+            / TEXTBOOK_PARTS;
+        self.base_model(&name, shape, &textbook, &[format!("data.max_rows={}", rows.max(1))])
     }
 
     /// The larger base model.
@@ -199,9 +205,11 @@ impl SeedWork<'_> {
         world: World,
         files: &DatasetFiles,
         steps: usize,
+        overrides: &[String],
     ) -> Result<PathBuf> {
         let questions = &files.questions_train;
-        let mut config = self.miniature.config(name, CORRECTNESS, &self.rl_size(steps), model, questions)?;
+        let all = [&self.rl_size(steps), overrides].concat();
+        let mut config = self.miniature.config(name, CORRECTNESS, &all, model, questions)?;
         config.reward.grader = Some(world.answer_rule());
         config.eval.every = self.scale.watched_every;
         config.eval.max_rows = self.scale.watched_questions;
@@ -293,6 +301,7 @@ impl SeedWork<'_> {
             World::Market,
             &files,
             self.scale.rl_steps,
+            &[],
         )
     }
 

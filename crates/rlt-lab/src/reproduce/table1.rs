@@ -82,6 +82,8 @@ pub enum TraceSet {
     Larger,
     /// All questions, and everything from a base model that is hardly ever right.
     Scarce,
+    /// All questions, and everything from a base model that has read so many of the textbook's 36 parts.
+    Parts(usize),
 }
 
 impl TraceSet {
@@ -92,6 +94,7 @@ impl TraceSet {
             Self::Small => "small set",
             Self::Larger => "full set, larger student",
             Self::Scarce => "full set, weak base model",
+            Self::Parts(_) => "full set, base model of a part of the textbook",
         }
     }
 
@@ -115,7 +118,7 @@ impl TraceSet {
             ],
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
             Self::Larger => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt],
-            Self::Scarce => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
+            Self::Scarce | Self::Parts(_) => &[Nothing, PreRl, Conventional, ConventionalRight, Rlt, Perfect],
         }
     }
 }
@@ -149,7 +152,11 @@ pub fn student(
     set: TraceSet,
 ) -> Result<(PathBuf, String, Table1Student)> {
     let files = work.market()?;
-    let start = if set == TraceSet::Scarce { Start::Scarce } else { Start::Usual };
+    let start = match set {
+        TraceSet::Full | TraceSet::Small | TraceSet::Larger => Start::Usual,
+        TraceSet::Scarce => Start::Scarce,
+        TraceSet::Parts(n) => Start::Parts(n),
+    };
     let base = if set == TraceSet::Larger { work.larger_base()? } else { work.base(start)? };
     let own = if set == TraceSet::Larger { "larger".into() } else { start.named("base") };
     if source == TraceSource::Nothing {
@@ -188,7 +195,7 @@ pub fn student(
         TraceSet::Full => (source.name().to_owned(), work.scale.explained),
         TraceSet::Small => (format!("{}-small", source.name()), work.scale.explained_small),
         TraceSet::Larger => (format!("{}-larger", source.name()), work.scale.explained),
-        TraceSet::Scarce => (format!("scarce-{}", source.name()), work.scale.explained),
+        TraceSet::Scarce | TraceSet::Parts(_) => (start.named(source.name()), work.scale.explained),
     };
     let mut overrides = vec![format!("data.max_rows={limit}")];
     // As many passes as the paper's small set has.
@@ -211,7 +218,7 @@ pub fn student(
 pub fn measure(work: &SeedWork) -> Result<Vec<Table1Student>> {
     let sets = [TraceSet::Full, TraceSet::Small, TraceSet::Scarce, TraceSet::Larger];
     let sets = sets.into_iter().filter(|set| match set {
-        TraceSet::Full | TraceSet::Small => true,
+        TraceSet::Full | TraceSet::Small | TraceSet::Parts(_) => true,
         TraceSet::Scarce => work.scale.with_other_bases,
         TraceSet::Larger => work.scale.with_larger,
     });
@@ -284,7 +291,7 @@ pub fn section(seeds: &[(u64, Vec<Table1Student>)]) -> Section {
             TraceSet::Full => source.label().to_owned(),
             TraceSet::Small => format!("{} (small)", source.label()),
             TraceSet::Larger => format!("{} (larger)", source.label()),
-            TraceSet::Scarce => format!("{} (weak base)", source.label()),
+            TraceSet::Scarce | TraceSet::Parts(_) => format!("{} (weak base)", source.label()),
         },
         share: pooled.accuracy,
         low: pooled.interval.low,
