@@ -27,7 +27,8 @@ fn parts(base: TraceSet) -> usize {
     }
 }
 
-/// A base model, and the answers of its students in the order of [`SOURCES`].
+/// A base model, and the answers of its students: of nobody, of the teacher before RL, of the conventional one (raw, post-processed), of
+/// the RLT teacher.
 pub type OfBase = (TraceSet, Vec<Answers>);
 
 /// Every student of one seed, the weakest base model's first. The first and the last base model are those of table 1.

@@ -52,6 +52,14 @@ impl Student {
             Self::WellRead => " (student that has read Countdown)",
         }
     }
+
+    /// In the legend of the figure.
+    fn in_short(self) -> &'static str {
+        match self {
+            Self::New => "",
+            Self::WellRead => " (has read Countdown)",
+        }
+    }
 }
 
 /// One student's ways to Countdown.
@@ -261,13 +269,13 @@ pub fn section(seeds: &[(u64, Fig4aFigures)]) -> Section {
         pooled.rows(*student, &mut ours);
         findings.extend(pooled.findings(*student, teacher, &complete));
         let mut line = |label: &str, points: Vec<(f64, f64)>| {
-            figure.push(FigureLine { label: format!("{label}{}", student.condition()), points });
+            figure.push(FigureLine { label: format!("{label}{}", student.in_short()), points });
         };
         let way = |pooled_end: &PooledAccuracy| {
             vec![(0.0, pooled.base.accuracy), (pooled.distillation, pooled_end.accuracy)]
         };
         line("direct RL on Countdown", pooled.curve.clone());
-        line("student of the RLT teacher of the other world", way(&pooled.rlt));
+        line("student of the RLT teacher", way(&pooled.rlt));
         if *student == Student::New {
             line("student of the teacher before RL", way(&pooled.pre_rl));
         }
