@@ -38,10 +38,11 @@ extern "C" __global__ void target_logprobs(float* __restrict__ of, const float* 
     }
 }
 
-// Logits become the gradients of log-probabilities that weigh `weights`: g / T * ([v = target] - p_v). `of` as above.
-extern "C" __global__ void target_gradients(float* __restrict__ logits, const float* __restrict__ of, const unsigned* __restrict__ targets, const float* __restrict__ weights, int vocabulary, float scale) {
+// Logits become the gradients of log-probabilities that weigh `weights`: g / T * ([v = target] - p_v). `log_sums` are those of the
+// rows' softmax denominators.
+extern "C" __global__ void target_gradients(float* __restrict__ logits, const float* __restrict__ log_sums, const unsigned* __restrict__ targets, const float* __restrict__ weights, int vocabulary, float scale) {
     float* row = logits + (size_t)blockIdx.x * vocabulary;
-    const float log_sum = of[3 * blockIdx.x], g = weights[blockIdx.x] * scale;
+    const float log_sum = log_sums[blockIdx.x], g = weights[blockIdx.x] * scale;
     const unsigned target = targets[blockIdx.x];
     for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) row[v] = -g * expf(fmaf(row[v], scale, -log_sum)) + (v == target ? g : 0.0f);
 }

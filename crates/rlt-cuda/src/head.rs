@@ -28,14 +28,14 @@ impl Gpu {
         out
     }
 
-    /// Turns logits into the gradients of their targets' log-probabilities, each weighed by one of `weights`; `of_targets` is
-    /// what [`Self::target_logprobs`] returned.
+    /// Turns logits into the gradients of their targets' log-probabilities, each weighed by one of `weights`; `log_sums`
+    /// are the logs of the rows' softmax denominators, as [`Self::target_logprobs`] found them.
     pub fn target_gradients(
         &self,
         logits: &mut Memory,
         vocabulary: usize,
         targets: &[u32],
-        of_targets: &Memory,
+        log_sums: &[f32],
         weights: &[f32],
         scale: f32,
     ) {
@@ -44,10 +44,11 @@ impl Gpu {
             targets.iter().all(|&target| (target as usize) < vocabulary),
             "a target beyond the vocabulary"
         );
-        let (targets, weights) = (self.upload(targets), self.upload(weights));
+        let [log_sums, weights] = [log_sums, weights].map(|numbers| self.upload(numbers));
+        let targets = self.upload(targets);
         let arguments = vec![
             of(logits, rows * vocabulary),
-            of(of_targets, 3 * rows),
+            of(&log_sums, rows),
             of(&targets, rows),
             of(&weights, rows),
             size(vocabulary),

@@ -118,7 +118,8 @@ impl Gpu {
                 Arg::Float(value) => (&raw mut *value).cast(),
             })
             .collect();
-        let grid = (x as u32, u32::try_from(y).expect("blocks of a grid"), 1);
+        let [x, y] = [x, y].map(|blocks| u32::try_from(blocks).expect("blocks of a grid"));
+        let grid = (x, y, 1);
         let (block, shared, stream) = ((threads.block, 1, 1), threads.shared_bytes, self.stream());
         // SAFETY: the arguments are of the kinds that the kernel takes, and addresses are of memory that its caller checked
         // for all that it touches; the driver copies them before it returns.

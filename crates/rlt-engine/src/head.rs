@@ -216,9 +216,8 @@ fn logit_gradients(logits: &mut Tensor, targets: &[u32], of_rows: &[RowLogprob],
     }
     let vocab = logits.cols();
     if let Some(gpu) = logits.gpu() {
-        let of_rows: Vec<f32> = of_rows.iter().flat_map(|row| [row.log_sum, row.target, row.best]).collect();
-        let of_rows = gpu.upload(&of_rows);
-        return gpu.target_gradients(logits.memory_mut(), vocab, targets, &of_rows, g, scale);
+        let log_sums: Vec<f32> = of_rows.iter().map(|row| row.log_sum).collect();
+        return gpu.target_gradients(logits.memory_mut(), vocab, targets, &log_sums, g, scale);
     }
     logits.data_mut().par_chunks_mut(vocab).enumerate().with_min_len(8).for_each(|(i, row)| {
         simd::vectorized(

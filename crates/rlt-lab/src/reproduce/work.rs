@@ -219,10 +219,12 @@ fn read_done<T: DeserializeOwned>(file: &Path) -> Result<Option<Done<T>>> {
 /// Whether what a stage was made with is what is asked for. A later build knows more keys: those that only it has, and that have
 /// their defaults, change nothing.
 fn means_the_same(was: &str, is: &str) -> bool {
-    let defaults = || Config::default().to_toml().unwrap_or_default();
-    let (was, is) = (lines_of_tables(was), lines_of_tables(is));
-    was == is
-        || was.is_subset(&is) && is.difference(&was).all(|line| lines_of_tables(&defaults()).contains(line))
+    if was == is {
+        return true;
+    }
+    let defaults = Config::default().to_toml().unwrap_or_default();
+    let [was, is, defaults] = [was, is, &defaults].map(lines_of_tables);
+    was.is_subset(&is) && is.difference(&was).all(|line| defaults.contains(line))
 }
 
 /// The lines of some TOML, each with the heading of its table.
