@@ -32,7 +32,8 @@ pub struct DemoArgs {
     base: Option<PathBuf>,
     #[command(flatten)]
     pretrained: PretrainedArgs,
-    /// Changes to the RL stage (configs/demo/rlt.toml), for example reward.lambda=0
+    /// Changes to the RL stage (configs/demo/rlt.toml), for example reward.lambda=0; those of model and memory
+    /// (model.arithmetic=bf16) to every stage
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
 }

@@ -60,6 +60,8 @@ enum What {
     Fig4b,
     /// What each part of the method is for
     Ablations,
+    /// What minimum and maximum are for, where an explanation can grow
+    Padding,
     /// All of them
     All,
     /// What the reward prefers on real questions, by a pretrained model (--base, --data); not part of `all`
@@ -75,6 +77,7 @@ impl What {
             Self::Fig4a => vec![Recipe::Fig4a],
             Self::Fig4b => vec![Recipe::Fig4b],
             Self::Ablations => vec![Recipe::Ablations],
+            Self::Padding => vec![Recipe::Padding],
             Self::All => Recipe::ALL.to_vec(),
             Self::Real => Vec::new(),
         }

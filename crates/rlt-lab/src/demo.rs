@@ -55,7 +55,7 @@ pub struct DemoOptions {
     pub scale: DemoScale,
     /// Seed of everything.
     pub seed: u64,
-    /// `key=value` changes of the RL stage's configuration (`reward.lambda=0`).
+    /// `key=value` changes of the RL stage's configuration (`reward.lambda=0`); those of `[model]` and `[memory]` are every stage's.
     pub overrides: Vec<String>,
     /// The base model, where it is a pretrained one; it says how much of everything in the place of `scale`.
     pub pretrained: Option<Pretrained>,
@@ -200,8 +200,12 @@ impl Demo<'_> {
 
     /// A stage's configuration, in its folder of the run directory.
     fn config(&self, name: &str, toml: &str, model: &Path, data: &Path) -> Result<Config> {
-        let overrides = if name == "rlt" { &self.options.overrides[..] } else { &[] };
-        self.miniature().config(name, toml, overrides, model, data)
+        // How models are kept and computed is the same for all stages.
+        let is_meant = |change: &&String| {
+            name == "rlt" || ["model.", "memory."].iter().any(|table| change.starts_with(table))
+        };
+        let overrides: Vec<String> = self.options.overrides.iter().filter(is_meant).cloned().collect();
+        self.miniature().config(name, toml, &overrides, model, data)
     }
 
     fn fine_tune(&self, name: &str, toml: &str, model: &Path, data: &Path) -> Result<PathBuf> {

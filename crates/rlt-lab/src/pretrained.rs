@@ -18,7 +18,7 @@ const MAX_NEW_TOKENS: usize = 320;
 const MAX_RUNNING: usize = 32;
 const TOKENS_PER_MICROBATCH: usize = 2048;
 /// What the rates of the miniature's configurations, made for a model of half a million random weights, are multiplied by.
-const RATE_OF_ALL_WEIGHTS: f64 = 0.05;
+const RATE_OF_ALL_WEIGHTS: f64 = 0.1;
 const RATE_OF_ADAPTERS: f64 = 0.3;
 
 /// A pretrained base and how much is done with it.
@@ -92,7 +92,7 @@ mod tests {
         };
         let (adapted, whole) = (stage(16), stage(0));
         assert!((adapted.optimizer.learning_rate - 3e-4).abs() < 1e-12);
-        assert!((whole.optimizer.learning_rate - 5e-5).abs() < 1e-12);
+        assert!((whole.optimizer.learning_rate - 1e-4).abs() < 1e-12);
         assert_eq!((adapted.lora.rank, adapted.reference_sync_every()), (16, 0));
         assert_eq!((whole.lora.rank, whole.reference_sync_every()), (0, 32));
     }

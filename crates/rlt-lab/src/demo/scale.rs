@@ -42,7 +42,7 @@ impl Amounts {
                 questions_heldout: 100,
             },
             rl_steps: Some(steps),
-            eval_questions: 50,
+            eval_questions: 100,
             eval_samples: 1,
             explained_questions: rows,
             ..DemoScale::Full.amounts()

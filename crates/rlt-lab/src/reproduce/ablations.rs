@@ -26,7 +26,11 @@ pub enum Variant {
     K3,
     /// D_j over the whole vocabulary: the paper's formula.
     FullKl,
-    /// The reward's student read a third of the textbook.
+    /// As that, weighed a third as much.
+    FullKlThird,
+    /// As that, weighed a tenth as much.
+    FullKlTenth,
+    /// The reward's student read half of the textbook.
     WeakerStudent,
     /// The reward's student is the larger model.
     StrongerStudent,
@@ -40,13 +44,15 @@ pub enum Variant {
 
 impl Variant {
     const REPORTED: [Self; 4] = [Self::Whole, Self::NoKl, Self::NoExtremes, Self::NoWarmUp];
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Whole,
         Self::NoKl,
         Self::NoExtremes,
         Self::NoWarmUp,
         Self::K3,
         Self::FullKl,
+        Self::FullKlThird,
+        Self::FullKlTenth,
         Self::WeakerStudent,
         Self::StrongerStudent,
         Self::SmallGroups,
@@ -63,6 +69,8 @@ impl Variant {
             Self::NoWarmUp => "no SFT warm-up",
             Self::K3 => "D_j by k3",
             Self::FullKl => "D_j over the vocabulary",
+            Self::FullKlThird => "D_j over the vocabulary, lambda = 1",
+            Self::FullKlTenth => "D_j over the vocabulary, lambda = 0.3",
             Self::WeakerStudent => "weaker reward student",
             Self::StrongerStudent => "stronger reward student",
             Self::SmallGroups => "groups of a quarter",
@@ -80,6 +88,8 @@ impl Variant {
             Self::NoWarmUp => "no-warm-up",
             Self::K3 => "k3",
             Self::FullKl => "full-kl",
+            Self::FullKlThird => "full-kl-third",
+            Self::FullKlTenth => "full-kl-tenth",
             Self::WeakerStudent => "weaker-student",
             Self::StrongerStudent => "stronger-student",
             Self::SmallGroups => "small-groups",
@@ -98,6 +108,8 @@ impl Variant {
             Self::NoExtremes => vec!["reward.alpha=0".into()],
             Self::K3 => vec!["reward.kl=k3".into()],
             Self::FullKl => vec!["reward.kl=full".into()],
+            Self::FullKlThird => vec!["reward.kl=full".into(), "reward.lambda=1".into()],
+            Self::FullKlTenth => vec!["reward.kl=full".into(), "reward.lambda=0.3".into()],
             Self::SmallGroups => grouped(4 * questions, (group / 4).max(2)),
             Self::LargeGroups => grouped((questions / 4).max(1), 4 * group),
             Self::NoSync => vec!["grpo.reference_sync_every=0".into()],
@@ -139,7 +151,7 @@ fn row(work: &SeedWork, variant: Variant) -> Result<AblationTeacher> {
     let (rows, traces) = work.market_traces(&format!("traces-{name}"), &teacher)?;
     let limit = format!("data.max_rows={}", work.scale.explained);
     let path = work.market()?.questions_heldout;
-    let held_out = Questions { world: World::Market, path: &path };
+    let held_out = Questions::new(World::Market, &path);
     // A teacher that finishes nothing has no student.
     let (_, answers) = work.distilled(name, ("base", &base), (&rows, traces.n), &[limit], &held_out)?;
     Ok(AblationTeacher {
@@ -232,9 +244,8 @@ pub fn section(seeds: &[(u64, Vec<AblationTeacher>)]) -> Section {
                 are empty. Rewards of different definitions do not compare."
             .into(),
         paper: paper(),
-        tried: "Each row is one change with everything else as it is: lambda was not tuned again for \
-                another D_j, nor the steps for other groups. Worlds in which an explanation can grow \
-                longer were not tried; here it is one line a step.",
+        tried: "Each row is one change with everything else as it is: lambda was tuned again for D_j over the vocabulary, the steps \
+                were not for other groups. Explanations are one line a step here; where they can grow longer, see `padding`.",
         paper_note: "In words; the other rows here are ours.",
         figure: bars("Held-out accuracy of the student, by how its teacher was trained", &figure),
         caption: "Bars: mean over seeds. Whiskers: 95 % interval (seeds drawn, then questions within each).".into(),
@@ -294,9 +305,15 @@ fn findings(measured: &[Measured]) -> Vec<Finding> {
             ),
         ));
     }
-    for variant in
-        [Variant::NoWarmUp, Variant::K3, Variant::FullKl, Variant::WeakerStudent, Variant::StrongerStudent]
-    {
+    for variant in [
+        Variant::NoWarmUp,
+        Variant::K3,
+        Variant::FullKl,
+        Variant::FullKlThird,
+        Variant::FullKlTenth,
+        Variant::WeakerStudent,
+        Variant::StrongerStudent,
+    ] {
         let Some(Measured { student, .. }) = of(variant) else { continue };
         findings.push(Finding::new(
             &format!("The whole method does better than with the change: {}", variant.label()),

@@ -104,7 +104,7 @@ pub fn measure(work: &SeedWork) -> Result<Fig4aFigures> {
     let (pre_rl_rows, traces_pre_rl) = explain("both-pre-rl", &teacher)?;
     let (rlt_rows, traces_rlt) = explain("both-rlt-countdown", &rlt)?;
 
-    let asked = Questions { world: World::Numbers, path: &numbers.questions_heldout };
+    let asked = Questions::new(World::Numbers, &numbers.questions_heldout);
     let completions = work.scale.questions_per_step * work.scale.group_size;
     // Each token that RL samples is also learnt from.
     let twice = |points: Vec<(f64, f64)>| points.into_iter().map(|(step, tokens)| (step, 2.0 * tokens));

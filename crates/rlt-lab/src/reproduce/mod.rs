@@ -12,6 +12,7 @@ pub mod bases;
 pub mod curve;
 pub mod fig4a;
 pub mod fig4b;
+pub mod padding;
 pub mod page;
 pub mod pool;
 pub mod pooled;
@@ -49,6 +50,7 @@ fn section_of(recipe: Recipe, works: &[SeedWork]) -> Result<Section> {
         Recipe::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
         Recipe::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
         Recipe::Ablations => of_seeds(works, ablations::measure, ablations::section),
+        Recipe::Padding => of_seeds(works, padding::measure, padding::section),
     }
 }
 

@@ -19,14 +19,16 @@ pub enum Recipe {
     Fig4b,
     /// What each part is for.
     Ablations,
+    /// What minimum and maximum are for, where an explanation can grow.
+    Padding,
 }
 
 impl Recipe {
     /// In the order of the page.
-    pub const ALL: [Self; 6] =
-        [Self::Table1, Self::Bases, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations];
+    pub const ALL: [Self; 7] =
+        [Self::Table1, Self::Bases, Self::Table2, Self::Fig4a, Self::Fig4b, Self::Ablations, Self::Padding];
 
-    /// Whether it can begin from one base model that somebody else has trained. Table 2 and figure 4a train several of their own;
+    /// Whether it can begin from one base model that somebody else has trained. Table 2, figure 4a and padding train some of their own;
     /// figure 4b needs a teacher that finishes nearly every explanation, or groups are left without a trace.
     pub fn works_on_a_pretrained_base(self) -> bool {
         matches!(self, Self::Table1 | Self::Ablations)
@@ -41,6 +43,7 @@ impl Recipe {
             Self::Fig4a => "fig4a",
             Self::Fig4b => "fig4b",
             Self::Ablations => "ablations",
+            Self::Padding => "padding",
         }
     }
 }

@@ -53,6 +53,15 @@ pub struct Questions<'a> {
     pub world: World,
     /// Their file.
     pub path: &'a Path,
+    /// Longest answer, tokens; the miniature's models know no other end of one that goes astray.
+    pub longest_answer: usize,
+}
+
+impl<'a> Questions<'a> {
+    /// Those of a file, answered at the usual length.
+    pub fn new(world: World, path: &'a Path) -> Self {
+        Self { world, path, longest_answer: ANSWER_TOKENS }
+    }
 }
 
 /// What everything begins from.
@@ -78,9 +87,52 @@ impl Start {
     }
 }
 
-/// Textbook rows from which a base model learns to read a solution that it is told, half of them without one. (After 6,000 it copies
+/// Textbook rows from which a base model learns to read what it is told, a third of them without anything. (After 6,000 it copies
 /// a told story's numbers wrongly, and what is distilled from it falls to 15 %.)
 const TOLD_ROWS: usize = 24_000;
+
+/// What a model is told in the place of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The question, and its solution.
+    Solution,
+    /// The question, its solution and an explanation.
+    Trace,
+}
+
+impl Told {
+    /// In the names of stages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Solution => "solution",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// The configuration that has its words.
+    fn toml(self) -> &'static str {
+        match self {
+            Self::Solution => PEDAGOGICAL,
+            Self::Trace => DISTILL,
+        }
+    }
+
+    /// How everybody is told.
+    fn template(self, work: &SeedWork) -> Result<String> {
+        let nowhere = Path::new("");
+        Ok(work.miniature.config("told", self.toml(), &[], nowhere, nowhere)?.distill.told)
+    }
+
+    /// A row's question as it is told.
+    pub(super) fn question(self, work: &SeedWork, row: &QuestionRow) -> Result<String> {
+        let trace = row.reasoning_trace.as_deref().unwrap_or_default();
+        let told = self.template(work)?;
+        Ok(told
+            .replace("{question}", &row.question)
+            .replace("{solution}", &row.solution)
+            .replace("{trace}", trace))
+    }
+}
 
 /// Parts of the textbook that base models of other strength are counted in.
 pub(super) const TEXTBOOK_PARTS: usize = 36;
@@ -218,21 +270,25 @@ impl SeedWork<'_> {
         self.trained(StageKind::Rl, &config)
     }
 
-    /// A base model that can read a solution: it has learnt a part of its textbook again, every other row with the solution in
-    /// the question as on-policy distillation puts it there. A language model of any size can do so without.
+    /// A base model that can read what it is told: it has learnt a part of its textbook again, a third of the rows as they are, a
+    /// third with the solution in the question, a third with the explanation, too. A language model of any size can do so without.
     ///
     /// # Errors
     /// What the stage reports.
     pub fn told_base(&self) -> Result<PathBuf> {
         let (base, textbook) = (self.base(Start::Usual)?, self.market()?.textbook);
-        let told = self.told_template()?;
+        let templates = [Told::Solution.template(self)?, Told::Trace.template(self)?];
         let n = TOLD_ROWS.min(self.scale.market.textbook);
-        self.stage(StageKind::Rows, "told-rows", &format!("{n} rows, {told}"), |folder| {
+        self.stage(StageKind::Rows, "told-rows", &format!("{n} rows, {templates:?}"), |folder| {
             let mut data = self.miniature.config("told", STUDENT, &[], &base, &textbook)?.data;
             data.max_rows = n;
             let mut out = JsonlWriter::create(&folder.join("told.jsonl"))?;
             for (i, row) in read_questions(&data)?.into_iter().enumerate() {
-                let question = if i % 2 == 0 { row.question.clone() } else { self.told_question(&row)? };
+                let question = match i % 3 {
+                    0 => row.question.clone(),
+                    1 => Told::Solution.question(self, &row)?,
+                    _ => Told::Trace.question(self, &row)?,
+                };
                 out.write(&json!({
                     "question": question, "solution": row.solution, "reasoning_trace": row.reasoning_trace,
                 }))?;
@@ -242,19 +298,38 @@ impl SeedWork<'_> {
         self.student("told-base", &base, &self.at("told-rows").join("told.jsonl"), &["sft.epochs=1".into()])
     }
 
-    /// That model after on-policy distillation from itself, told the solutions: as many steps of as many completions as a
-    /// teacher's RL has.
+    /// That model after on-policy distillation from itself, told so much: as many steps of as many completions as a teacher's RL has.
     ///
     /// # Errors
     /// What the stage reports.
-    pub fn distilled_on_policy(&self) -> Result<PathBuf> {
+    pub fn distilled_on_policy(&self, told: Told) -> Result<PathBuf> {
         let (size, model) = (self.rl_size(self.scale.rl_steps), self.told_base()?);
         let questions = self.market()?.questions_train;
-        let config = self.miniature.config("on-policy", DISTILL, &size, &model, &questions)?;
-        self.stage(StageKind::Rl, "on-policy", &config.to_toml()?, |_| {
-            self.miniature.distil(&config).map(drop)
-        })?;
+        let name = format!("on-policy-{}", told.name());
+        let mut config = self.miniature.config(&name, DISTILL, &size, &model, &questions)?;
+        config.distill.told = told.template(self)?;
+        self.stage(StageKind::Rl, &name, &config.to_toml()?, |_| self.miniature.distil(&config).map(drop))?;
         Ok(config.run_dir.join("model"))
+    }
+
+    /// Its answers to the held-out questions with so much told.
+    ///
+    /// # Errors
+    /// What the stages report.
+    pub fn told_answers(&self, told: Told) -> Result<Answers> {
+        let (model, questions) = (self.told_base()?, self.market()?.questions_heldout);
+        let name = format!("told-{}", told.name());
+        let file = "told.jsonl";
+        self.stage(StageKind::Rows, &name, &told.template(self)?, |folder| {
+            let data = self.miniature.config(&name, STUDENT, &[], &model, &questions)?.data;
+            let mut out = JsonlWriter::create(&folder.join(file))?;
+            for row in read_questions(&data)? {
+                out.write(&json!({"question": told.question(self, &row)?, "solution": row.solution}))?;
+            }
+            out.finish()
+        })?;
+        let path = self.at(&name).join(file);
+        self.answers(&name, &model, &Questions::new(World::Market, &path))
     }
 
     /// That model's other self after as many steps of Pedagogical RL: it is told the solutions, and what it writes is to be right
@@ -267,26 +342,7 @@ impl SeedWork<'_> {
         let questions = self.market()?.questions_train;
         let mut config = self.miniature.config("pedagogical", PEDAGOGICAL, &size, &model, &questions)?;
         model.clone_into(&mut config.model.student);
-        config.distill.told = self.told_template()?;
         self.trained(StageKind::Rl, &config)
-    }
-
-    /// How everybody is told a solution.
-    ///
-    /// # Errors
-    /// As [`Config::parse`].
-    fn told_template(&self) -> Result<String> {
-        let nowhere = Path::new("");
-        Ok(self.miniature.config("told", DISTILL, &[], nowhere, nowhere)?.distill.told)
-    }
-
-    /// A row's question with its solution told.
-    ///
-    /// # Errors
-    /// As [`Config::parse`].
-    pub(super) fn told_question(&self, row: &QuestionRow) -> Result<String> {
-        let told = self.told_template()?;
-        Ok(told.replace("{question}", &row.question).replace("{solution}", &row.solution))
     }
 
     /// The conventional teacher: the base model after as many steps on right answers as the RLT teacher has on its
@@ -362,6 +418,9 @@ impl SeedWork<'_> {
         let name = format!("answers-{model_name}");
         let mut config = self.answering(&name, model, held_out.path)?;
         config.data.max_rows = self.scale.eval_questions;
+        if self.miniature.pretrained.is_none() {
+            config.sampling.max_new_tokens = held_out.longest_answer;
+        }
         let n_samples = self.scale.eval_samples;
         let settings = format!("{}\n{n_samples} samples", config.to_toml()?);
         self.stage(StageKind::Evaluation, &name, &settings, |folder| {
@@ -386,6 +445,6 @@ impl SeedWork<'_> {
     /// What the stage reports.
     pub fn market_answers(&self, model_name: &str, model: &Path) -> Result<Answers> {
         let path = self.market()?.questions_heldout;
-        self.answers(model_name, model, &Questions { world: World::Market, path: &path })
+        self.answers(model_name, model, &Questions::new(World::Market, &path))
     }
 }

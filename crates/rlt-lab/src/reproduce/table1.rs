@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::pooled::PooledAccuracy;
 use super::section::{Finding, Outcome, Section};
-use super::stages::{Answers, Questions, Start};
+use super::stages::{Answers, Questions, Start, Told};
 use super::table::Table;
 use super::work::SeedWork;
 use crate::worlds::World;
@@ -28,10 +28,12 @@ pub enum TraceSource {
     Rlt,
     /// Nothing but complete explanations: what no teacher can beat.
     Perfect,
-    /// No traces, but a part of the textbook again, half of it with the solution told: where on-policy distillation begins.
-    Told,
-    /// No traces: its own answers, by what it would have said if it were told the solution.
-    OnPolicy,
+    /// No traces, but a part of the textbook again, two thirds of it with something told: where on-policy distillation begins.
+    Readable,
+    /// The same model, told so much when it answers: what there is to distil.
+    Told(Told),
+    /// No traces: its own answers, by what it would have said if it were told so much.
+    OnPolicy(Told),
     /// Right answers of itself, told the solution and trained to write what it could have written untold.
     Pedagogical,
 }
@@ -47,8 +49,11 @@ impl TraceSource {
             Self::ConventionalRight => "conventional teacher, right ones",
             Self::Rlt => "RLT teacher",
             Self::Perfect => "complete explanations (bound)",
-            Self::Told => "nothing (base that can read a solution)",
-            Self::OnPolicy => "itself, told the solution (on-policy distillation)",
+            Self::Readable => "nothing (base that can read what it is told)",
+            Self::Told(Told::Solution) => "nothing; told the solution as it answers",
+            Self::Told(Told::Trace) => "nothing; told an explanation as it answers",
+            Self::OnPolicy(Told::Solution) => "itself, told the solution (on-policy distillation)",
+            Self::OnPolicy(Told::Trace) => "itself, told an explanation (on-policy distillation)",
             Self::Pedagogical => "itself, told the solution (Pedagogical RL)",
         }
     }
@@ -63,8 +68,11 @@ impl TraceSource {
             Self::ConventionalRight => "conventional-right",
             Self::Rlt => "rlt",
             Self::Perfect => "perfect",
-            Self::Told => "told-base",
-            Self::OnPolicy => "on-policy",
+            Self::Readable => "told-base",
+            Self::Told(Told::Solution) => "told-solution",
+            Self::Told(Told::Trace) => "told-trace",
+            Self::OnPolicy(Told::Solution) => "on-policy-solution",
+            Self::OnPolicy(Told::Trace) => "on-policy-trace",
             Self::Pedagogical => "pedagogical",
         }
     }
@@ -100,8 +108,8 @@ impl TraceSet {
 
     fn sources(self) -> &'static [TraceSource] {
         use TraceSource::{
-            Conventional, ConventionalRight, Nothing, OnPolicy, Pedagogical, Perfect, PreRl, Rlt, Textbook,
-            Told,
+            Conventional, ConventionalRight, Nothing, OnPolicy, Pedagogical, Perfect, PreRl, Readable, Rlt,
+            Textbook,
         };
         match self {
             Self::Full => &[
@@ -112,8 +120,11 @@ impl TraceSet {
                 ConventionalRight,
                 Rlt,
                 Perfect,
-                Told,
-                OnPolicy,
+                Readable,
+                TraceSource::Told(Told::Solution),
+                TraceSource::Told(Told::Trace),
+                OnPolicy(Told::Solution),
+                OnPolicy(Told::Trace),
                 Pedagogical,
             ],
             Self::Small => &[Textbook, PreRl, Conventional, ConventionalRight, Rlt],
@@ -163,24 +174,35 @@ pub fn student(
         let answers = work.market_answers(&own, &base)?;
         return Ok((base, own, Table1Student { set, source, answers, n_traces: 0, complete: None }));
     }
-    if let TraceSource::Told | TraceSource::OnPolicy = source {
-        let (model, n_traces) = if source == TraceSource::Told {
-            (work.told_base()?, 0)
-        } else {
-            let scale = work.scale;
-            (work.distilled_on_policy()?, scale.rl_steps * scale.questions_per_step * scale.group_size)
-        };
-        let answers = work.market_answers(source.name(), &model)?;
-        let row = Table1Student { set, source, answers, n_traces, complete: None };
-        return Ok((model, source.name().into(), row));
+    let without_traces = |model: PathBuf, answers, n_traces| {
+        (model, source.name().into(), Table1Student { set, source, answers, n_traces, complete: None })
+    };
+    match source {
+        TraceSource::Readable => {
+            let model = work.told_base()?;
+            let answers = work.market_answers(source.name(), &model)?;
+            return Ok(without_traces(model, answers, 0));
+        }
+        TraceSource::Told(told) => {
+            return Ok(without_traces(work.told_base()?, work.told_answers(told)?, 0));
+        }
+        TraceSource::OnPolicy(told) => {
+            let (scale, model) = (work.scale, work.distilled_on_policy(told)?);
+            let answers = work.market_answers(source.name(), &model)?;
+            let n_answers = scale.rl_steps * scale.questions_per_step * scale.group_size;
+            return Ok(without_traces(model, answers, n_answers));
+        }
+        _ => {}
     }
     let (rows, traces) = match source {
         TraceSource::Pedagogical => {
             work.told_answers_as_traces("traces-pedagogical", &work.pedagogical_teacher()?)?
         }
-        TraceSource::Nothing | TraceSource::Told | TraceSource::OnPolicy | TraceSource::Perfect => {
-            (files.questions_train.clone(), work.perfect_traces())
-        }
+        TraceSource::Nothing
+        | TraceSource::Readable
+        | TraceSource::Told(_)
+        | TraceSource::OnPolicy(_)
+        | TraceSource::Perfect => (files.questions_train.clone(), work.perfect_traces()),
         TraceSource::Textbook => work.textbook_traces()?,
         TraceSource::PreRl => work.market_traces(&start.named("traces-pre-rl"), &work.teacher(start)?)?,
         TraceSource::Rlt => work.market_traces(&start.named("traces-rlt"), &work.rlt_teacher(start)?)?,
@@ -204,7 +226,7 @@ pub fn student(
     let is_pedagogical = source == TraceSource::Pedagogical;
     overrides.extend(is_pedagogical.then(|| "sft.gate_kappa=2".to_owned()));
     let (base, own) = if is_pedagogical { (work.told_base()?, "told-base".into()) } else { (base, own) };
-    let held_out = Questions { world: World::Market, path: &files.questions_heldout };
+    let held_out = Questions::new(World::Market, &files.questions_heldout);
     let (model, answers) = work.distilled(&name, (&own, &base), (&rows, traces.n), &overrides, &held_out)?;
     let complete = traces.complete();
     let row = Table1Student { set, source, answers, n_traces: traces.n.min(limit), complete: Some(complete) };
@@ -304,16 +326,16 @@ pub fn section(seeds: &[(u64, Vec<Table1Student>)]) -> Section {
         story: "The same training questions are explained by different sources; a student of each starts from the \
                 same base model and answers held-out questions. The conventional teacher was trained, in as many \
                 steps of as many completions as the RLT teacher, to answer rightly; its traces are its own answers, \
-                raw or without the wrong ones. On-policy distillation has no traces: a base model that has learnt to read a \
-                solution answers the questions itself, in as many steps of as many completions, and learns at every token \
-                what it would have said if it were told. Pedagogical RL trains that model, told the solutions, in as many steps of \
+                raw or without the wrong ones. On-policy distillation has no traces: a base model that has learnt to read what it \
+                is told answers the questions itself, in as many steps of as many completions, and learns at every token \
+                what it would have said if it were told the solution, or a complete explanation, too. Pedagogical RL trains that model, told the solutions, in as many steps of \
                 as many completions, to answer rightly and as the one that is not told could have; the latter then learns from \
                 its right answers. \"Complete\" is the share of traces that show every step, all right."
             .into(),
         paper: paper(),
         tried: "The first version had the usual base model only, which answers half of its questions and \
                 so gives RL on right answers plenty to reward. Tried since: a weak base model, which has \
-                read a third of the textbook. Other strengths were not.",
+                read half of the textbook, and others (`bases`).",
         paper_note: "Qwen2.5-7B students, per cent. 1K is the small set; the 32B student is larger than the 7B \
                      teacher. The traces of Bespoke are DeepSeek-R1's after post-processing.",
         figure: bars("Held-out accuracy of students, by the source of their traces", &pooled.iter().map(bar).collect::<Vec<_>>()),
@@ -340,7 +362,14 @@ fn findings(pooled: &[(TraceSet, TraceSource, PooledAccuracy)]) -> Vec<Finding> 
                 "RLT traces beat the post-processed ones of a conventional teacher",
             ),
             (TraceSource::Textbook, "RLT traces beat curated ones"),
-            (TraceSource::OnPolicy, "RLT traces beat on-policy distillation of as many completions"),
+            (
+                TraceSource::OnPolicy(Told::Solution),
+                "RLT traces beat on-policy distillation of as many completions from the solution",
+            ),
+            (
+                TraceSource::OnPolicy(Told::Trace),
+                "RLT traces beat on-policy distillation of as many completions from complete explanations",
+            ),
             (TraceSource::Pedagogical, "RLT traces beat those of Pedagogical RL of as many completions"),
         ] {
             let Some(other) = of(set, source) else { continue };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::stages::{RLT, Start};
+use super::stages::{RLT, Start, Told};
 use super::work::{SeedWork, StageKind};
 use crate::miniature::{ExplanationFigures, figures, figures_of, write_student_rows};
 use crate::worlds::dataset::{Mixture, RowFile, sample_row};
@@ -41,7 +41,7 @@ impl Traces {
 /// The rows of a stage, relative to its folder.
 const ROWS: &str = "rows.jsonl";
 /// Questions that say their solutions, likewise.
-const TOLD: &str = "told.jsonl";
+const TOLD_ROWS: &str = "told.jsonl";
 
 impl SeedWork<'_> {
     /// A teacher's explanations of the first `n` of a world's `questions`, one each, as rows for students.
@@ -56,7 +56,23 @@ impl SeedWork<'_> {
         questions: &Path,
         n: usize,
     ) -> Result<(PathBuf, Traces)> {
-        let mut config = self.miniature.config(name, RLT, &[], teacher, questions)?;
+        self.explain_with(name, world, teacher, questions, n, &[])
+    }
+
+    /// As [`Self::explain`], with changes of the configuration.
+    ///
+    /// # Errors
+    /// What the stage reports.
+    pub fn explain_with(
+        &self,
+        name: &str,
+        world: World,
+        teacher: &Path,
+        questions: &Path,
+        n: usize,
+        overrides: &[String],
+    ) -> Result<(PathBuf, Traces)> {
+        let mut config = self.miniature.config(name, RLT, overrides, teacher, questions)?;
         config.data.max_rows = n;
         let traces = self.stage(StageKind::Traces, name, &config.to_toml()?, |folder| {
             let explained = self.miniature.explain(&config, 1)?;
@@ -154,15 +170,17 @@ impl SeedWork<'_> {
     /// # Errors
     /// What the stages report.
     pub fn told_answers_as_traces(&self, name: &str, model: &Path) -> Result<(PathBuf, Traces)> {
-        let mut config = self.answering(name, model, &self.at(name).join(TOLD))?;
+        let mut config = self.answering(name, model, &self.at(name).join(TOLD_ROWS))?;
         let questions = self.answering(name, model, &self.market()?.questions_train)?;
         config.data.max_rows = self.scale.explained;
         let traces = self.stage(StageKind::Traces, name, &config.to_toml()?, |folder| {
             let mut rows = read_questions(&questions.data)?;
             rows.truncate(self.scale.explained);
-            let mut out = JsonlWriter::create(&folder.join(TOLD))?;
+            let mut out = JsonlWriter::create(&folder.join(TOLD_ROWS))?;
             for row in &rows {
-                out.write(&json!({"question": self.told_question(row)?, "solution": row.solution}))?;
+                out.write(
+                    &json!({"question": Told::Solution.question(self, row)?, "solution": row.solution}),
+                )?;
             }
             out.finish()?;
             let style = PromptStyle::resolve(&config.prompts)?;

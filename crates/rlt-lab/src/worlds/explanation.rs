@@ -165,6 +165,16 @@ pub(super) fn with_remarks(
     lines
 }
 
+/// Every step, right, among one to `most` remarks, the same ones again and again where there are many.
+pub fn padded(story: &Story, most: usize, stream: &mut Stream) -> String {
+    let (mut lines, remarks) = (steps(story, &story.values()), remarks(story));
+    for _ in 0..=stream.below(most.max(1)) {
+        let remark = remarks[stream.below(remarks.len())].clone();
+        lines.insert(stream.below(lines.len() + 1), remark);
+    }
+    lines.join(LINE_BREAK)
+}
+
 /// A step as it was written.
 #[derive(Debug, PartialEq, Eq)]
 struct WrittenStep {
@@ -324,6 +334,19 @@ mod tests {
                 .count();
             assert_eq!(false_steps, 1);
         }
+    }
+
+    #[test]
+    fn padding_leaves_every_step_and_goes_up_to_its_most() {
+        let lengths: Vec<usize> = (0..300)
+            .map(|i| {
+                let text = padded(&story(), 12, &mut Stream::new(4, "padded", i));
+                assert_eq!(classify(&story(), &text), ExplanationKind::Rambling, "{text}");
+                assert_eq!(right_steps(&story(), &text), 1.0);
+                text.split(LINE_BREAK).count() - story().operations.len()
+            })
+            .collect();
+        assert_eq!((lengths.iter().min(), lengths.iter().max()), (Some(&1), Some(&12)));
     }
 
     #[test]

@@ -144,12 +144,21 @@ impl StepSeconds {
     }
 }
 
-/// Completion tokens a second in each part of a step, for whoever watches.
+/// Completion tokens a second in each part of a step, for whoever watches. A part that hardly takes time (grading an answer is not scoring
+/// it) has no speed worth a number.
 pub(super) fn speeds(row: &Map<String, Value>) -> String {
-    let speed = |metric: Metric| metric.of(row).unwrap_or(f64::NAN);
-    let [generate, score, update] =
-        [GENERATE_TOKENS_PER_S, SCORE_TOKENS_PER_S, UPDATE_TOKENS_PER_S].map(speed);
-    format!("tokens/s: {generate:.0} written, {score:.0} scored, {update:.0} learnt")
+    let of = |metric: Metric| metric.of(row).unwrap_or(0.0);
+    let parts = [
+        (GENERATE_S, GENERATE_TOKENS_PER_S, "written"),
+        (SCORE_S, SCORE_TOKENS_PER_S, "scored"),
+        (UPDATE_S, UPDATE_TOKENS_PER_S, "learnt"),
+    ];
+    let total: f64 = parts.iter().map(|(seconds, ..)| of(*seconds)).sum();
+    let speeds = parts
+        .iter()
+        .filter(|(seconds, ..)| of(*seconds) > total / 100.0)
+        .map(|(_, speed, what)| format!("{:.0} {what}", of(*speed)));
+    format!("tokens/s: {}", speeds.collect::<Vec<_>>().join(", "))
 }
 
 /// `n` rows of `samples/`: the first completion of every question, then the second of every question ..
@@ -223,6 +232,17 @@ fn reading_columns(reading: &Reading, ids: &[u32], chat: &ChatText) -> Map<Strin
 mod tests {
     use super::*;
     use crate::grpo::sample::tests::{question, sample};
+
+    #[test]
+    fn a_part_without_time_has_no_speed() {
+        let of = |score| {
+            let mut row = Map::new();
+            StepSeconds { generate: 2.0, score, update: 1.0 }.put(&mut row, 600);
+            speeds(&row)
+        };
+        assert_eq!(of(1.0), "tokens/s: 300 written, 600 scored, 600 learnt");
+        assert_eq!(of(1e-5), "tokens/s: 300 written, 600 learnt");
+    }
 
     #[test]
     fn groups_without_spread_are_counted() {
