@@ -62,14 +62,14 @@ enum What {
     Ablations,
     /// What minimum and maximum are for, where an explanation can grow
     Padding,
-    /// All of them
+    /// All of them; with --quick all but bases and padding
     All,
     /// What the reward prefers on real questions, by a pretrained model (--base, --data); not part of `all`
     Real,
 }
 
 impl What {
-    fn recipes(self) -> Vec<Recipe> {
+    fn recipes(self, quick: bool) -> Vec<Recipe> {
         match self {
             Self::Table1 => vec![Recipe::Table1],
             Self::Bases => vec![Recipe::Bases],
@@ -78,7 +78,7 @@ impl What {
             Self::Fig4b => vec![Recipe::Fig4b],
             Self::Ablations => vec![Recipe::Ablations],
             Self::Padding => vec![Recipe::Padding],
-            Self::All => Recipe::ALL.to_vec(),
+            Self::All => Recipe::ALL.into_iter().filter(|recipe| !quick || recipe.is_quick()).collect(),
             Self::Real => Vec::new(),
         }
     }
@@ -104,7 +104,8 @@ impl ReproduceArgs {
             (Scale::full(), "runs/reproduce")
         };
         let run_dir = self.run_dir.clone().unwrap_or_else(|| folder.into());
-        let options = ReproduceOptions { recipes: self.what.recipes(), seeds: self.seeds, scale, run_dir };
+        let options =
+            ReproduceOptions { recipes: self.what.recipes(self.quick), seeds: self.seeds, scale, run_dir };
         let result = run(&options, &context.progress, stop_flag())?;
         context.answer(&text(&result), &as_json(&result))
     }

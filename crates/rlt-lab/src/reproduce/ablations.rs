@@ -133,7 +133,7 @@ pub struct AblationTeacher {
 /// # Errors
 /// What the stages report.
 pub fn measure(work: &SeedWork) -> Result<Vec<AblationTeacher>> {
-    let variants = if work.scale.every_ablation { &Variant::ALL[..] } else { &Variant::REPORTED[..] };
+    let variants = if work.scale.every_variant { &Variant::ALL[..] } else { &Variant::REPORTED[..] };
     variants.iter().map(|&variant| row(work, variant)).collect()
 }
 

@@ -34,6 +34,12 @@ impl Recipe {
         matches!(self, Self::Table1 | Self::Ablations)
     }
 
+    /// Whether `all --quick` has it. Other strengths of the base model, and another book, take a base model and teachers of their own each, which
+    /// twenty minutes have no room for.
+    pub fn is_quick(self) -> bool {
+        !matches!(self, Self::Bases | Self::Padding)
+    }
+
     /// On the command line, and its folder.
     pub fn name(self) -> &'static str {
         match self {

@@ -45,8 +45,8 @@ pub struct Scale {
     pub groups: usize,
     /// Base models between table 1's weak one and its usual one, by how many of the textbook's 36 parts they have read.
     pub base_parts: &'static [usize],
-    /// Every ablation, or those that the paper reports.
-    pub every_ablation: bool,
+    /// Every ablation and every cousin, or those that are enough for a first look.
+    pub every_variant: bool,
     /// Whether table 1 has what begins from a base model of another size or strength.
     pub with_other_bases: bool,
     /// Whether table 1 has a larger student.
@@ -88,7 +88,7 @@ impl Scale {
             pool_samples: 16,
             groups: 16,
             base_parts: &[20, 22, 24],
-            every_ablation: true,
+            every_variant: true,
             with_other_bases: true,
             with_larger: true,
             pretrained: None,
@@ -121,7 +121,7 @@ impl Scale {
             pool_questions: tenth,
             pool_samples: 8,
             groups: 8,
-            every_ablation: false,
+            every_variant: false,
             with_other_bases: false,
             with_larger: false,
             pretrained: Some(pretrained),
@@ -143,7 +143,7 @@ impl Scale {
             pool_samples: 8,
             groups: 8,
             base_parts: &[22],
-            every_ablation: false,
+            every_variant: false,
             with_larger: false,
             ..Self::full()
         }
@@ -179,7 +179,7 @@ impl Scale {
             pool_samples: 24,
             groups: 4,
             base_parts: &[22],
-            every_ablation: false,
+            every_variant: false,
             with_other_bases: true,
             with_larger: false,
             pretrained: None,

@@ -244,7 +244,13 @@ pub fn measure(work: &SeedWork) -> Result<Vec<Table1Student>> {
         TraceSet::Scarce => work.scale.with_other_bases,
         TraceSet::Larger => work.scale.with_larger,
     });
+    // Being told the solution alone gives nothing to distil: once is enough to see that.
+    let is_measured = |source: &TraceSource| {
+        work.scale.every_variant
+            || !matches!(source, TraceSource::Told(Told::Solution) | TraceSource::OnPolicy(Told::Solution))
+    };
     sets.flat_map(|set| set.sources().iter().map(move |source| (set, *source)))
+        .filter(|(_, source)| is_measured(source))
         .map(|(set, source)| Ok(student(work, source, set)?.2))
         .collect()
 }
