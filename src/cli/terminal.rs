@@ -163,11 +163,15 @@ impl Stage {
     fn plain_line(&self, message: &str, now: Instant) -> String {
         let Self { name, total, unit, done, .. } = self;
         let rate = *done as f64 / now.duration_since(self.started).as_secs_f64().max(1e-9);
-        let mut line = if *total == 0 {
-            format!("{name}: {done} {unit}, {rate:.1} {unit}/s")
-        } else {
-            let left = total.saturating_sub(*done) as f64 / rate.max(1e-9);
-            format!("{name}: {done}/{total} {unit}, {rate:.1} {unit}/s, {} left", duration(left))
+        let speed = speed(rate, unit);
+        let mut line = match (*total, *done) {
+            (0, _) => format!("{name}: {done} {unit}, {speed}"),
+            // Nothing says yet how long it takes.
+            (total, 0) => format!("{name}: 0/{total} {unit}"),
+            (total, done) => {
+                let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+                format!("{name}: {done}/{total} {unit}, {speed}, {} left", duration(left))
+            }
         };
         if !message.is_empty() {
             line.push_str(", ");
@@ -175,6 +179,11 @@ impl Stage {
         }
         line
     }
+}
+
+/// "2.1 steps/s"; of slow work "28 s each", not "0.0 steps/s".
+fn speed(rate: f64, unit: &str) -> String {
+    if rate > 0.0 && rate < 0.2 { format!("{:.0} s each", 1.0 / rate) } else { format!("{rate:.1} {unit}/s") }
 }
 
 /// Seconds as a person says them: "41 s", "3 min 05 s", "2 h 10 min".
@@ -188,22 +197,22 @@ fn duration(seconds: f64) -> String {
 }
 
 fn new_bar(name: &str, total: u64, unit: &str) -> ProgressBar {
+    let of = unit.to_owned();
     let unit = unit.replace('{', "{{").replace('}', "}}");
     let template = match total {
-        0 => format!("{{prefix}} {{spinner}} {{pos}} {unit}, {{rate}} {unit}/s  {{wide_msg}}"),
+        0 => format!("{{prefix}} {{spinner}} {{pos}} {unit}, {{rate}}  {{wide_msg}}"),
         _ => {
-            format!(
-                "{{prefix}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}} {unit}/s, {{left}} left  {{wide_msg}}"
-            )
+            format!("{{prefix}} {{bar:30}} {{pos}}/{{len}} {unit}, {{rate}}, {{left}} left  {{wide_msg}}")
         }
     };
     let style = ProgressStyle::with_template(&template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{:.1}", state.per_sec());
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&speed(state.per_sec(), &of));
         })
         .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = out.write_str(&duration(state.eta().as_secs_f64()));
+            let left = if state.pos() == 0 { "?".into() } else { duration(state.eta().as_secs_f64()) };
+            let _ = out.write_str(&left);
         });
     let length = (total > 0).then_some(total);
     let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
@@ -278,6 +287,24 @@ mod tests {
             bar: None,
         };
         assert_eq!(stage.plain_line("", start + Duration::from_secs(10)), "read: 30 rows, 3.0 rows/s");
+    }
+
+    #[test]
+    fn before_anything_is_done_nothing_is_foretold_and_slow_work_is_told_in_seconds() {
+        let start = Instant::now();
+        let stage = |done| Stage {
+            name: "evaluate".into(),
+            total: 100,
+            unit: "questions".into(),
+            done,
+            started: start,
+            last_line: start,
+            bar: None,
+        };
+        let line = |done, seconds| stage(done).plain_line("", start + Duration::from_secs(seconds));
+        assert_eq!(line(0, 40), "evaluate: 0/100 questions");
+        assert_eq!(line(2, 56), "evaluate: 2/100 questions, 28 s each, 45 min 44 s left");
+        assert_eq!(line(50, 100), "evaluate: 50/100 questions, 0.5 questions/s, 1 min 40 s left");
     }
 
     #[test]
