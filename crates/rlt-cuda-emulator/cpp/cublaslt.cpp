@@ -1,4 +1,4 @@
-// A libcublasLt without a GPU: descriptors as the real one takes them, products of f32 by plain loops with sums in f64.
+// A libcublasLt without a GPU: descriptors as the real one takes them, products of f32 or of bf16 by plain loops with sums in f64.
 #include <cstdint>
 #include <cstring>
 #include <cstdlib>
@@ -6,21 +6,30 @@
 
 typedef int Result;
 typedef void* Handle;
+enum { F32 = 0, BF16 = 14, COMPUTE_32F = 68 };
 enum { OK = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
 struct Layout { int type; uint64_t rows, cols; int64_t leading; };
 struct Operation { int compute, scale, transposed_a = 0, transposed_b = 0; };
 
+static float number_at(const void* x, const Layout* l, uint64_t i) {
+    if (l->type == F32) return ((const float*)x)[i];
+    const uint32_t bits = (uint32_t)((const uint16_t*)x)[i] << 16;
+    float number;
+    std::memcpy(&number, &bits, 4);
+    return number;
+}
 // Rows of op(x), each contiguous: `count` of them, `length` long.
-static std::vector<float> rows_of(const float* x, const Layout* l, bool along_columns, uint64_t count, uint64_t length) {
+static std::vector<float> rows_of(const void* x, const Layout* l, bool along_columns, uint64_t count, uint64_t length) {
     std::vector<float> out(count * length);
-    for (uint64_t i = 0; i < count; ++i) for (uint64_t k = 0; k < length; ++k) out[i * length + k] = along_columns ? x[i * l->leading + k] : x[k * l->leading + i];
+    for (uint64_t i = 0; i < count; ++i) for (uint64_t k = 0; k < length; ++k) out[i * length + k] = number_at(x, l, along_columns ? i * l->leading + k : k * l->leading + i);
     return out;
 }
 static Result check(const Operation* op, const Layout* a, const Layout* b, const Layout* c, const Layout* d) {
     uint64_t m = op->transposed_a ? a->cols : a->rows, k = op->transposed_a ? a->rows : a->cols;
     uint64_t k2 = op->transposed_b ? b->cols : b->rows, n = op->transposed_b ? b->rows : b->cols;
     bool fits = k == k2 && d->rows == m && d->cols == n && c->rows == m && c->cols == n;
-    return fits && a->type == 0 && b->type == 0 && c->type == 0 && d->type == 0 && op->scale == 0 ? OK : INVALID_VALUE;
+    bool known = (a->type == F32 || a->type == BF16) && b->type == a->type && c->type == F32 && d->type == F32;
+    return fits && known && op->scale == F32 && op->compute == COMPUTE_32F ? OK : INVALID_VALUE;
 }
 extern "C" {
 Result cublasLtCreate(Handle* h) { static int x; *h = &x; return OK; }
@@ -54,7 +63,7 @@ Result cublasLtMatmul(Handle, Handle op_, const void* alpha, const void* a, Hand
     if (Result r = check(op, la, lb, lc, ld)) return r;
     const float al = *(const float*)alpha, be = *(const float*)beta;
     const uint64_t m = ld->rows, n = ld->cols, k = op->transposed_a ? la->rows : la->cols;
-    auto as = rows_of((const float*)a, la, op->transposed_a, m, k), bs = rows_of((const float*)b, lb, !op->transposed_b, n, k);
+    auto as = rows_of(a, la, op->transposed_a, m, k), bs = rows_of(b, lb, !op->transposed_b, n, k);
     for (uint64_t j = 0; j < n; ++j) for (uint64_t i = 0; i < m; ++i) {
         const float *x = &as[i * k], *y = &bs[j * k];
         double sums[4] = {};

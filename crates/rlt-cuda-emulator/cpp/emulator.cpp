@@ -65,6 +65,7 @@ Kernel* find_kernel(const char* name) { auto at = kernels().find(name); return a
 // --- Memory, and who accessed it last.
 
 struct Access { uint32_t block = ~0u, epoch = 0, warp_epoch = 0, thread = 0; };
+// Of two bytes.
 struct Shadow { Access write, read, other; };
 struct Region { uintptr_t begin, end; bool is_shared; std::vector<Shadow> shadow; };
 static std::map<uintptr_t, Region> regions; // by end
@@ -87,7 +88,7 @@ static void note(const void* p, unsigned n, bool write) {
     if (found == regions.end() || (uintptr_t)p < found->second.begin) return;
     Region& region = found->second;
     const Access now{block_number, block_epoch, self->warp_epoch, thread_number};
-    for (size_t at = ((uintptr_t)p - region.begin) / 4, end = ((uintptr_t)p + n - region.begin + 3) / 4; at < end && at < region.shadow.size(); ++at) {
+    for (size_t at = ((uintptr_t)p - region.begin) / 2, end = ((uintptr_t)p + n - region.begin + 1) / 2; at < end && at < region.shadow.size(); ++at) {
         Shadow& s = region.shadow[at];
         if (races(s.write, region.is_shared)) return report(write ? "write after write" : "read after write", s.write);
         if (write) {
@@ -112,7 +113,7 @@ static char* guarded(size_t bytes, bool is_shared) {
     mappings[(uintptr_t)out] = {mapping, pages + 2 * page};
     if (watches) {
         Region region{(uintptr_t)out, (uintptr_t)out + bytes, is_shared, {}};
-        region.shadow.resize(bytes / 4 + 1);
+        region.shadow.resize(bytes / 2 + 1);
         regions[region.end] = std::move(region);
     }
     return out;

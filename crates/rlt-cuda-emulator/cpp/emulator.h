@@ -110,3 +110,10 @@ inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline unsigned __float_as_uint(float f) { unsigned u; std::memcpy(&u, &f, 4); return u; }
 inline float __uint_as_float(unsigned u) { float f; std::memcpy(&f, &u, 4); return f; }
+
+// To the nearest bf16, ties to even; what is not a number becomes the one that the instruction gives.
+inline unsigned rounded_to_bf16(float x) {
+    const unsigned bits = __float_as_uint(x);
+    return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fff : bits + 0x7fff + (bits >> 16 & 1) >> 16;
+}
+inline unsigned rounded_pair(float first, float second) { return rounded_to_bf16(first) | rounded_to_bf16(second) << 16; }

@@ -1,5 +1,5 @@
 // AdamW, and sums of squares.
-#include "common.cuh"
+#include "bf16.cuh"
 
 struct Factors { float b1, b2, a1, a2, step_size, root2, eps, keep; };
 struct Stepped { float x, m, v; };
@@ -17,6 +17,28 @@ extern "C" __global__ void adamw(float* __restrict__ value, size_t from, const f
         value[from + i] = next.x;
         first[i] = next.m;
         second[i] = next.v;
+    }
+}
+
+// Bits that look random, from a key and a counter (the finaliser of MurmurHash3 over both), the processor's.
+__device__ __forceinline__ unsigned random_bits(unsigned key, unsigned counter) {
+    unsigned h = key ^ counter * 0x9e3779b9u;
+    h = (h ^ h >> 16) * 0x85ebca6bu;
+    h = (h ^ h >> 13) * 0xc2b2ae35u;
+    return h ^ h >> 16;
+}
+
+// Up when the 16 lower bits of `random` and of the value carry, down otherwise: the mean over all `random` is the value.
+__device__ __forceinline__ bf16 rounded_at_random(float value, unsigned random) { return (bf16)(__float_as_uint(value) + (random & 0xffff) >> 16); }
+
+// As above with moments in bf16, whose rounding is that of the elements from `counter` on under two keys.
+extern "C" __global__ void adamw_bf16(float* __restrict__ value, size_t from, const float* __restrict__ gradient, bf16* __restrict__ first, bf16* __restrict__ second, size_t n, int counter, int first_key, int second_key, float gradient_scale, float b1, float b2, float a1, float a2, float step_size, float root2, float eps, float keep) {
+    const Factors factors{b1, b2, a1, a2, step_size, root2, eps, keep};
+    for (size_t i = first_element(); i < n; i += element_step()) {
+        const Stepped next = step(factors, value[from + i], widened(first[i]), widened(second[i]), gradient[i] * gradient_scale);
+        value[from + i] = next.x;
+        first[i] = rounded_at_random(next.m, random_bits(first_key, (unsigned)counter + (unsigned)i));
+        second[i] = rounded_at_random(next.v, random_bits(second_key, (unsigned)counter + (unsigned)i));
     }
 }
 

@@ -8,12 +8,13 @@ use cudarc::driver::{result, sys};
 use crate::error::describe;
 
 /// Files of kernels, as PTX (`kernels/build.py` makes it of the `.cu` file of the same name).
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("attention", include_str!("../kernels/attention.ptx")),
     ("attention_backward", include_str!("../kernels/attention_backward.ptx")),
     ("columns", include_str!("../kernels/columns.ptx")),
     ("elements", include_str!("../kernels/elements.ptx")),
     ("gated", include_str!("../kernels/gated.ptx")),
+    ("halves", include_str!("../kernels/halves.ptx")),
     ("head", include_str!("../kernels/head.ptx")),
     ("heads", include_str!("../kernels/heads.ptx")),
     ("kv", include_str!("../kernels/kv.ptx")),

@@ -1,6 +1,7 @@
 //! AdamW, and sums of squares (`kernels/optimizer.cu`).
 
 use crate::gpu::Gpu;
+use crate::halves::Halves;
 use crate::launch::{Arg, THREADS, Threads, count, of, size};
 use crate::memory::Memory;
 
@@ -18,6 +19,22 @@ pub struct Step {
     pub keep: f32,
 }
 
+/// What decides the rounding of moments in bf16: the counter of the first element, and a key for each moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named above")]
+pub struct RandomRounding {
+    pub counter: u32,
+    pub keys: [u32; 2],
+}
+
+impl Step {
+    /// As the kernels take them, after the gradient's.
+    fn arguments(self, gradient_scale: f32) -> [Arg; 9] {
+        let Self { b1, b2, a1, a2, step_size, root2, eps, keep } = self;
+        [gradient_scale, b1, b2, a1, a2, step_size, root2, eps, keep].map(Arg::Float)
+    }
+}
+
 impl Gpu {
     /// Updates the numbers of `value` from `from` on, as many as the gradient has, and their moments by
     /// `gradient * gradient_scale`.
@@ -33,10 +50,28 @@ impl Gpu {
         let n = gradient.len();
         let mut arguments = vec![of(value, from + n), count(from)];
         arguments.extend([of(gradient, n), of(first, n), of(second, n), count(n)]);
-        let Step { b1, b2, a1, a2, step_size, root2, eps, keep } = step;
-        let factors = [gradient_scale, b1, b2, a1, a2, step_size, root2, eps, keep];
-        arguments.extend(factors.map(Arg::Float));
+        arguments.extend(step.arguments(gradient_scale));
         self.launch("adamw", Threads::over(n), arguments);
+    }
+
+    /// As [`Self::adamw`], with moments in bf16, rounded at random.
+    pub fn adamw_bf16(
+        &self,
+        value: &mut Memory,
+        from: usize,
+        gradient: &Memory,
+        (first, second): (&mut Halves, &mut Halves),
+        rounding: RandomRounding,
+        gradient_scale: f32,
+        step: Step,
+    ) {
+        let n = gradient.len();
+        let mut arguments = vec![of(value, from + n), count(from), of(gradient, n)];
+        arguments.extend([first.argument(n), second.argument(n), count(n)]);
+        let [first_key, second_key] = rounding.keys;
+        arguments.extend([rounding.counter, first_key, second_key].map(|bits| Arg::Int(bits.cast_signed())));
+        arguments.extend(step.arguments(gradient_scale));
+        self.launch("adamw_bf16", Threads::over(n), arguments);
     }
 
     /// Sums of the squares of every `elements` numbers.

@@ -21,6 +21,15 @@ pub enum Product {
     WeightGradient,
 }
 
+/// A number format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 4 bytes.
+    F32,
+    /// Its upper 2 bytes.
+    Bf16,
+}
+
 /// A matrix as the library sees it: columns of `rows` numbers.
 pub(crate) type Shape = (usize, usize);
 
@@ -49,7 +58,7 @@ pub(crate) struct Plan {
 /// The library, and a plan for every shape that was met.
 pub(crate) struct Products {
     pub library: sys::cublasLtHandle_t,
-    pub plans: HashMap<(Product, [usize; 3]), Plan>,
+    pub plans: HashMap<(Product, Format, [usize; 3]), Plan>,
     /// Of [`WORKSPACE_BYTES`], from the first product on.
     pub workspace: Option<Block>,
 }
@@ -65,17 +74,23 @@ impl Products {
     }
 }
 
-/// What is known of a product before its shape's first one.
+/// What is known of a product before its shape's first one: of factors in `format`, with sums and result in f32.
 pub(crate) fn plan(
     library: sys::cublasLtHandle_t,
     product: Product,
+    format: Format,
     sizes: [usize; 3],
 ) -> Result<Plan, CublasError> {
     let (number, sums) = (sys::cudaDataType_t::CUDA_R_32F, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F);
+    let factor = match format {
+        Format::F32 => number,
+        Format::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+    };
     let ([left, right, out], transposed) = product.shapes(sizes);
-    let layout =
-        |(rows, cols): Shape| result::create_matrix_layout(number, rows as u64, cols as u64, rows as i64);
-    let (factors, out) = ([layout(left)?, layout(right)?], layout(out)?);
+    let layout = |number, (rows, cols): Shape| {
+        result::create_matrix_layout(number, rows as u64, cols as u64, rows as i64)
+    };
+    let (factors, out) = ([layout(factor, left)?, layout(factor, right)?], layout(number, out)?);
     let operation = result::create_matmul_desc(sums, number)?;
     let sides = [
         sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,

@@ -9,8 +9,27 @@ use std::ffi::c_void;
 use cudarc::cublaslt::result;
 
 use crate::gpu::Gpu;
+use crate::halves::Halves;
 use crate::memory::Memory;
-use crate::plans::{Product, Shape, WORKSPACE_BYTES, plan};
+use crate::plans::{Format, Product, Shape, WORKSPACE_BYTES, plan};
+
+/// The two factors of a product, in the order of its equation.
+#[derive(Debug, Clone, Copy)]
+pub enum Factors<'a> {
+    /// In f32, multiplied as they are.
+    F32(&'a Memory, &'a Memory),
+    /// In bf16; sums and result are f32.
+    Bf16(&'a Halves, &'a Halves),
+}
+
+impl Factors<'_> {
+    fn format(self) -> Format {
+        match self {
+            Self::F32(..) => Format::F32,
+            Self::Bf16(..) => Format::Bf16,
+        }
+    }
+}
 
 impl Gpu {
     /// Computes `product` of `[m, n, k]` into `out`, or adds it to what `out` holds.
@@ -21,15 +40,17 @@ impl Gpu {
         &self,
         product: Product,
         sizes: [usize; 3],
-        x: &Memory,
-        w: &Memory,
+        factors: Factors,
         out: &mut Memory,
         accumulates: bool,
     ) {
         let ([left, right, result_shape], _) = product.shapes(sizes);
         let elements = |(rows, cols): Shape| rows * cols;
         // The library's left factor is our right one.
-        let (a, b) = (w.address(elements(left)), x.address(elements(right)));
+        let (a, b) = match factors {
+            Factors::F32(x, w) => (w.address(elements(left)), x.address(elements(right))),
+            Factors::Bf16(x, w) => (w.address(elements(left)), x.address(elements(right))),
+        };
         let c = out.address(elements(result_shape));
         if elements(result_shape) == 0 {
             return;
@@ -43,8 +64,9 @@ impl Gpu {
         self.make_current();
         let products = &mut *self.products();
         let library = products.library;
-        let plan = products.plans.entry((product, sizes)).or_insert_with(|| {
-            plan(library, product, sizes)
+        let format = factors.format();
+        let plan = products.plans.entry((product, format, sizes)).or_insert_with(|| {
+            plan(library, product, format, sizes)
                 .unwrap_or_else(|e| self.fail(&format!("a product of {sizes:?}"), &e.to_string()))
         });
         let workspace = products.workspace.get_or_insert_with(|| {

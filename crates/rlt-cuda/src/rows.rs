@@ -11,7 +11,7 @@ impl Gpu {
     /// If one is not there.
     pub fn gather_rows(&self, table: &Memory, cols: usize, picked: &[u32]) -> Memory {
         let out = self.take(picked.len() * cols);
-        check(table, cols, picked);
+        check(table.len(), cols, picked);
         let numbers = self.upload(picked);
         let arguments =
             vec![of(&out, out.len()), of(table, table.len()), of(&numbers, picked.len()), size(cols)];
@@ -24,7 +24,7 @@ impl Gpu {
     /// # Panics
     /// If one is not there.
     pub fn scatter_add_rows(&self, sums: &mut Memory, cols: usize, rows: &[u32], x: &Memory) {
-        check(sums, cols, rows);
+        check(sums.len(), cols, rows);
         let mut order: Vec<u32> = (0..rows.len() as u32).collect();
         order.sort_by_key(|&i| rows[i as usize]);
         let (mut targets, mut starts) = (Vec::new(), Vec::new());
@@ -49,8 +49,9 @@ impl Gpu {
     }
 }
 
-fn check(table: &Memory, cols: usize, rows: &[u32]) {
-    let there = table.len() / cols.max(1);
+/// Whether `rows` are there in a table of `numbers`.
+pub(crate) fn check(numbers: usize, cols: usize, rows: &[u32]) {
+    let there = numbers / cols.max(1);
     let missing = rows.iter().find(|&&row| row as usize >= there);
     assert!(missing.is_none(), "row {missing:?} of {there}");
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
-use rlt_cuda::{Error, Gpu, Product};
+use rlt_cuda::{Error, Factors, Gpu, Product};
 
 /// The GPU that tests run on; none where there is none.
 fn gpu() -> Option<Gpu> {
@@ -47,7 +47,8 @@ fn products_are_right_and_are_added() {
     ];
     for (product, (rows, cols), (left, right)) in expected {
         let mut out = gpu.upload(&vec![0.5_f32; rows * cols]);
-        gpu.product(product, [m, n, k], &gpu.upload(left), &gpu.upload(right), &mut out, true);
+        let (left, right) = (gpu.upload(left), gpu.upload(right));
+        gpu.product(product, [m, n, k], Factors::F32(&left, &right), &mut out, true);
         for (at, got) in out.to_host::<f32>().into_iter().enumerate() {
             let (r, c) = (at / cols, at % cols);
             let exact = match product {

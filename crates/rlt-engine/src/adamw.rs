@@ -1,10 +1,11 @@
 //! AdamW with decoupled weight decay (arXiv 1711.05101) and global-norm clipping.
 
 use rayon::prelude::*;
-use rlt_cuda::Gpu;
+use rlt_cuda::{Gpu, RandomRounding};
 
+use crate::bf16::widen;
 use crate::device::Device;
-use crate::moment::{Moment, random_bits, round_at_random, widen};
+use crate::moment::{Moment, Numbers, random_bits, round_at_random};
 use crate::simd;
 use crate::tensor::Tensor;
 
@@ -77,28 +78,50 @@ impl Factors {
     }
 }
 
-/// Updates the part of `value` from element `from` on, on a GPU.
+/// Updates the part of `value` from element `from` on, on a GPU; `counter` is that element's number in the whole tensor.
 fn update_on_gpu(
     gpu: &Gpu,
-    from: usize,
+    (from, counter): (usize, usize),
     value: &mut Tensor,
     gradient: &Tensor,
     first: &mut Moment,
     second: &mut Moment,
     gradient_scale: f32,
     factors: Factors,
+    key: u32,
 ) {
-    let (Moment::F32(first), Moment::F32(second)) = (first, second) else {
-        panic!("moments in bf16 are not built for GPUs")
-    };
     let Factors { b1, b2, a1, a2, step_size, root2, eps, keep } = factors;
     let step = rlt_cuda::Step { b1, b2, a1, a2, step_size, root2, eps, keep };
-    let moments = (first.memory_mut(), second.memory_mut());
-    gpu.adamw(value.memory_mut(), from, gradient.memory(), moments, gradient_scale, step);
+    let (value, gradient) = (value.memory_mut(), gradient.memory());
+    match (first, second) {
+        (Moment::F32(first), Moment::F32(second)) => {
+            let moments = (first.memory_mut(), second.memory_mut());
+            gpu.adamw(value, from, gradient, moments, gradient_scale, step);
+        }
+        (Moment::Bf16(first), Moment::Bf16(second)) => {
+            let (Numbers::Cuda(first), Numbers::Cuda(second)) = (&mut first.numbers, &mut second.numbers)
+            else {
+                panic!("moments of another device")
+            };
+            let rounding = RandomRounding { counter: counter as u32, keys: [key, key ^ SECOND] };
+            gpu.adamw_bf16(value, from, gradient, (first, second), rounding, gradient_scale, step);
+        }
+        _ => refuse_unequal_moments(),
+    }
+}
+
+#[cold]
+fn refuse_unequal_moments() -> ! {
+    panic!("both moments are f32, or both bf16")
 }
 
 /// Tells the random bits of the two moments apart.
 const SECOND: u32 = 0x5bd1_e995;
+
+/// The key of the random bits of a tensor at a step.
+fn rounding_key(step: u64, index: usize) -> u32 {
+    random_bits(step as u32, index as u32)
+}
 
 impl AdamW {
     fn factors(&self, step: u64, decay: bool) -> Factors {
@@ -162,8 +185,9 @@ impl AdamW {
             return sizes.did_rows(7 * gradient.len());
         }
         if let Some(gpu) = value.gpu() {
-            let factors = self.factors(step, decay);
-            return update_on_gpu(&gpu, from, value, gradient, first, second, gradient_scale, factors);
+            let (factors, key) = (self.factors(step, decay), rounding_key(step, index));
+            let at = (from, from);
+            return update_on_gpu(&gpu, at, value, gradient, first, second, gradient_scale, factors, key);
         }
         let part = &mut value.data_mut()[from..from + gradient.len()];
         self.update_numbers(from, part, gradient, first, second, gradient_scale, step, decay, index);
@@ -189,8 +213,9 @@ impl AdamW {
             return sizes.did_rows(7 * gradient.len());
         }
         if let Some(gpu) = shard.gpu() {
-            let factors = self.factors(step, decay);
-            return update_on_gpu(&gpu, 0, shard, gradient, first, second, gradient_scale, factors);
+            let (factors, key) = (self.factors(step, decay), rounding_key(step, index));
+            let at = (0, from);
+            return update_on_gpu(&gpu, at, shard, gradient, first, second, gradient_scale, factors, key);
         }
         let shard = shard.data_mut();
         self.update_numbers(from, shard, gradient, first, second, gradient_scale, step, decay, index);
@@ -226,8 +251,9 @@ impl AdamW {
                 });
             }
             (Moment::Bf16(first), Moment::Bf16(second)) => {
-                let key = random_bits(step as u32, index as u32);
-                let moments = first.numbers.par_chunks_mut(BLOCK).zip(second.numbers.par_chunks_mut(BLOCK));
+                let key = rounding_key(step, index);
+                let (first, second) = (first.on_host(), second.on_host());
+                let moments = first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK));
                 blocks.zip(moments).enumerate().for_each(|(block, ((value, gradient), (first, second)))| {
                     let start = (from + block * BLOCK) as u32;
                     simd::vectorized(
@@ -245,7 +271,7 @@ impl AdamW {
                     );
                 });
             }
-            _ => panic!("both moments are f32, or both bf16"),
+            _ => refuse_unequal_moments(),
         }
     }
 }

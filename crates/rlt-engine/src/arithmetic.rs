@@ -8,6 +8,16 @@ pub enum Arithmetic {
     #[default]
     F32,
     /// 8 significant bits: what mixed-precision training means, by the processor's own instructions where it has
-    /// any (AMX, AVX-512 BF16). Results depend on the kind of processor.
+    /// any (AMX, AVX-512 BF16; a GPU's tensor cores). Results depend on the kind of processor.
     Bf16,
+}
+
+impl Arithmetic {
+    /// The format of its factors, as a GPU is told.
+    pub(crate) fn on_gpu(self) -> rlt_cuda::Format {
+        match self {
+            Self::F32 => rlt_cuda::Format::F32,
+            Self::Bf16 => rlt_cuda::Format::Bf16,
+        }
+    }
 }

@@ -154,6 +154,12 @@ pub(crate) fn widen_strip<S: Simd, const NV: usize>(simd: S, words: &[u32], out:
     }
 }
 
+/// A bf16 number in f32.
+#[inline(always)]
+pub(crate) fn widen(number: u16) -> f32 {
+    f32::from_bits(u32::from(number) << 16)
+}
+
 /// The bits of `x` rounded to bf16 (nearest, ties to even). What is not a number stays so.
 #[inline(always)]
 pub(crate) fn rounded(x: f32) -> u32 {

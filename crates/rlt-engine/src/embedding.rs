@@ -10,7 +10,10 @@ use crate::tensor::Tensor;
 /// If an id is not below V.
 pub fn embed(ids: &[u32], table: &Tensor) -> Tensor {
     if let Some(gpu) = table.gpu() {
-        let rows = gpu.gather_rows(table.memory(), table.cols(), ids);
+        let rows = match table.halves() {
+            Some(halves) => gpu.gather_widened_rows(halves, table.cols(), ids),
+            None => gpu.gather_rows(table.memory(), table.cols(), ids),
+        };
         return Tensor::of_memory(rows, ids.len(), table.cols());
     }
     let d = table.cols();

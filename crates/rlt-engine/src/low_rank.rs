@@ -166,7 +166,7 @@ pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
 
 /// As [`merged`], on a GPU.
 fn merged_on_gpu(gpu: &rlt_cuda::Gpu, w: &Tensor, terms: &[LowRank]) -> Tensor {
-    let mut out = w.clone();
+    let mut out = w.widened_on_gpu();
     for term in terms {
         let (n, cols) = (term.b.rows(), w.cols());
         let mut product = w.beside(n, cols);

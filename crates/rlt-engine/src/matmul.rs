@@ -16,6 +16,7 @@ pub use crate::output::Output;
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::{add_column_sums, for_row_blocks};
 use crate::product::bf16::{Left, Pairs, product};
+use crate::product::cuda;
 use crate::product::f32::{Right, View, multiply};
 use crate::simd;
 use crate::tensor::Tensor;
@@ -36,10 +37,8 @@ pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
 /// If the shapes do not fit.
 pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
-    if let Some(gpu) = dy.gpu() {
-        let sizes = [dy.rows(), dy.cols(), w.cols()];
-        let (dy, w, adds) = (dy.memory(), w.memory(), mode == Output::Accumulate);
-        return gpu.product(Product::InputGradient, sizes, dy, w, out.memory_mut(), adds);
+    if dy.gpu().is_some() {
+        return Arithmetic::F32.nn(dy, w, out, mode);
     }
     match w.bf16_panels() {
         Some(panels) => by_widened(panels, w, mode, |features, wide, mode| {
@@ -80,10 +79,8 @@ fn by_widened(
 /// If the shapes do not fit.
 pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.rows(), out.rows(), out.cols()), (x.rows(), dy.cols(), x.cols()), "matmul_tn shapes");
-    if let Some(gpu) = dy.gpu() {
-        let sizes = [dy.rows(), dy.cols(), x.cols()];
-        let (dy, x, adds) = (dy.memory(), x.memory(), mode == Output::Accumulate);
-        return gpu.product(Product::WeightGradient, sizes, dy, x, out.memory_mut(), adds);
+    if dy.gpu().is_some() {
+        return Arithmetic::F32.tn(dy, x, out, mode);
     }
     multiply(out, mode, View::of(dy).transposed(), Right::Rows(View::of(x)), x.rows());
 }
@@ -92,6 +89,9 @@ pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
 impl Arithmetic {
     /// `out[M,N] (+)= x[M,K] . w[N,K]^T`.
     pub fn nt(self, x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+        if x.gpu().is_some() {
+            return matmul_packed(x, &PackedWeight::for_arithmetic(w, self), out, mode);
+        }
         match self {
             Self::F32 => matmul_nt(x, w, out, mode),
             Self::Bf16 => product(&Left::of_rows(x), &Pairs::of_rows(w), out, mode),
@@ -100,6 +100,10 @@ impl Arithmetic {
 
     /// `out[M,K] (+)= dy[M,N] . w[N,K]`.
     pub fn nn(self, dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
+        if dy.gpu().is_some() {
+            let sizes = [dy.rows(), dy.cols(), w.cols()];
+            return cuda::product(self, Product::InputGradient, sizes, [dy, w], out, mode);
+        }
         match (self, w.bf16_panels()) {
             (Self::F32, _) => matmul_nn(dy, w, out, mode),
             (Self::Bf16, None) => product(&Left::of_rows(dy), &Pairs::of_columns(w), out, mode),
@@ -114,6 +118,10 @@ impl Arithmetic {
 
     /// `out[N,K] (+)= dy[M,N]^T . x[M,K]`.
     pub fn tn(self, dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
+        if dy.gpu().is_some() {
+            let sizes = [dy.rows(), dy.cols(), x.cols()];
+            return cuda::product(self, Product::WeightGradient, sizes, [dy, x], out, mode);
+        }
         match self {
             Self::F32 => matmul_tn(dy, x, out, mode),
             Self::Bf16 => product(&Left::of_columns(dy), &Pairs::of_columns(x), out, mode),

@@ -4,7 +4,8 @@
 //! nearest, it would soon stand still. So it is rounded up or down at random, with the chances that make the mean
 //! right (stochastic rounding). The random bits depend on the step, the tensor and the element alone.
 
-use crate::device::{Device, Held};
+use crate::bf16::widen;
+use crate::device::{Device, Held, not_on_gpus};
 use crate::tensor::Tensor;
 
 /// One moment of one tensor, all zeros at first.
@@ -19,17 +20,28 @@ pub enum Moment {
 /// The upper halves of f32 numbers.
 #[derive(Debug)]
 pub struct Halves {
-    /// None where the device has no numbers.
-    pub(crate) numbers: Vec<u16>,
+    pub(crate) numbers: Numbers,
     len: usize,
     device: Device,
     _held: Held,
 }
 
-/// A bf16 number, widened.
-#[inline(always)]
-pub(crate) fn widen(number: u16) -> f32 {
-    f32::from_bits(u32::from(number) << 16)
+/// Where they lie.
+#[derive(Debug)]
+pub(crate) enum Numbers {
+    /// None where the device has no numbers.
+    Host(Vec<u16>),
+    Cuda(rlt_cuda::Halves),
+}
+
+impl Halves {
+    /// Those of the processor.
+    pub(crate) fn on_host(&mut self) -> &mut [u16] {
+        match &mut self.numbers {
+            Numbers::Host(numbers) => numbers,
+            Numbers::Cuda(_) => not_on_gpus(),
+        }
+    }
 }
 
 /// `value` in bf16, rounded up when the 16 lower bits of `random` and of the value carry, down otherwise: the mean
@@ -57,7 +69,11 @@ impl Moment {
     /// Zeros in bf16, on `device`.
     pub fn zeros_bf16(device: &Device, rows: usize, cols: usize) -> Self {
         let len = rows * cols;
-        let numbers = vec![0; if device.has_numbers() { len } else { 0 }];
+        let numbers = match device {
+            Device::Cpu => Numbers::Host(vec![0; len]),
+            Device::Sizes(_) => Numbers::Host(Vec::new()),
+            Device::Cuda(gpu) => Numbers::Cuda(gpu.upload_halves(&vec![0; len])),
+        };
         let held = device.hold(2 * len as u64);
         Self::Bf16(Halves { numbers, len, device: device.clone(), _held: held })
     }
@@ -68,7 +84,10 @@ impl Moment {
             Self::F32(tensor) => tensor.to_host(),
             Self::Bf16(halves) => {
                 drop(halves.device.hold(4 * halves.len as u64));
-                halves.numbers.iter().map(|&number| widen(number)).collect()
+                match &halves.numbers {
+                    Numbers::Host(numbers) => numbers.iter().map(|&number| widen(number)).collect(),
+                    Numbers::Cuda(numbers) => numbers.to_host().into_iter().map(widen).collect(),
+                }
             }
         }
     }
@@ -81,10 +100,17 @@ impl Moment {
         match self {
             Self::F32(tensor) => tensor.change_on_host(|own| own.copy_from_slice(numbers)),
             Self::Bf16(own) => {
-                assert_eq!(own.numbers.len(), numbers.len(), "numbers of a moment");
-                for (own, number) in own.numbers.iter_mut().zip(numbers) {
+                let upper = |number: &f32| {
                     assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
-                    *own = (number.to_bits() >> 16) as u16;
+                    (number.to_bits() >> 16) as u16
+                };
+                let bits = numbers.iter().map(upper).collect::<Vec<_>>();
+                match &mut own.numbers {
+                    Numbers::Host(own) => {
+                        assert_eq!(own.len(), bits.len(), "numbers of a moment");
+                        own.copy_from_slice(&bits);
+                    }
+                    Numbers::Cuda(own) => own.set(&bits),
                 }
             }
         }

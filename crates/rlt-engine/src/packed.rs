@@ -14,6 +14,7 @@ use crate::bf16::Bf16Panels;
 use crate::device::Device;
 use crate::output::Output;
 use crate::product::bf16::{Left, Pairs, product};
+use crate::product::cuda;
 use crate::product::f32::{Right, View, multiply};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, strip_columns};
@@ -32,16 +33,17 @@ enum Packed {
     Bf16(Bf16Panels),
     /// For products in bf16.
     Pairs(Pairs),
-    /// On a GPU, as it lies, and shared with the weight.
-    Cuda(Tensor),
+    /// On a GPU, as it lies, in the format of products in this arithmetic; shared with a weight that has it.
+    Cuda(Arithmetic, Tensor),
 }
 
 impl PackedWeight {
-    /// Packs a weight of N output and K input features. Read-only bf16 weights are shared, not copied.
+    /// Packs a weight of N output and K input features. Read-only bf16 weights are shared, not copied, but on a GPU, which
+    /// widens them.
     pub fn new(weight: &Tensor) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
         if let Device::Cuda(_) = weight.device() {
-            return Self { rows, cols, packed: Packed::Cuda(weight.clone()) };
+            return Self { rows, cols, packed: Packed::Cuda(Arithmetic::F32, weight.widened_on_gpu()) };
         }
         if let Some(panels) = weight.bf16_panels() {
             return Self { rows, cols, packed: Packed::Bf16(panels.clone()) };
@@ -77,7 +79,10 @@ impl PackedWeight {
         match arithmetic {
             Arithmetic::F32 => Self::new(weight),
             Arithmetic::Bf16 => {
-                let packed = Packed::Pairs(Pairs::of_rows(weight));
+                let packed = match weight.device() {
+                    Device::Cuda(_) => Packed::Cuda(arithmetic, weight.rounded_on_gpu()),
+                    Device::Cpu | Device::Sizes(_) => Packed::Pairs(Pairs::of_rows(weight)),
+                };
                 Self { rows: weight.rows(), cols: weight.cols(), packed }
             }
         }
@@ -101,10 +106,9 @@ pub fn matmul_packed(x: &Tensor, w: &PackedWeight, out: &mut Tensor, mode: Outpu
         }
         Packed::Bf16(panels) => multiply(out, mode, View::of(x), Right::Bf16(panels), w.cols),
         Packed::Pairs(pairs) => product(&Left::of_rows(x), pairs, out, mode),
-        Packed::Cuda(weight) => {
-            let (sizes, adds) = ([x.rows(), w.rows, w.cols], mode == Output::Accumulate);
-            let (x, weight) = (x.memory(), weight.memory());
-            weight.gpu().product(Product::Forward, sizes, x, weight, out.memory_mut(), adds);
+        Packed::Cuda(arithmetic, weight) => {
+            let sizes = [x.rows(), w.rows, w.cols];
+            cuda::product(*arithmetic, Product::Forward, sizes, [x, weight], out, mode);
         }
     }
 }

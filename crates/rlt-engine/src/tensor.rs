@@ -2,17 +2,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use crate::bf16::Bf16Panels;
+use crate::bf16::{Bf16Panels, widen};
 use crate::buffer::{self, Buffer, OnGpu};
-use crate::device::{CPU, Device, Held};
+use crate::device::{CPU, Device, Held, not_on_gpus};
 use crate::parallel::{SharedMut, for_row_blocks};
-use rlt_cuda::{Gpu, Memory};
+use rlt_cuda::{Gpu, Halves, Memory};
 
 /// A contiguous row-major matrix of f32, `rows x cols`, on a device. A vector is a matrix of one row.
 ///
-/// The weights of a model that is only read may be kept in bf16 ([`Self::from_bf16_rows`]). Forward
-/// products, embedding and head take them and compute in f32, with the bits of the widened weights; every
+/// The weights of a model that is only read may be kept in bf16 ([`Self::from_bf16_rows`]). Products,
+/// embedding and head take them, and products in f32 give the bits of the widened weights; every
 /// other operation panics on them, because training keeps its parameters in f32.
 ///
 /// The storage is private to this crate: other crates hand whole tensors to operations and copy
@@ -26,6 +27,8 @@ pub struct Tensor {
 enum Storage {
     F32(Buffer),
     Bf16(Bf16Panels),
+    /// On a GPU, as they lie; copies share them.
+    Bf16OnGpu(Device, Arc<Halves>),
 }
 
 impl Tensor {
@@ -122,7 +125,7 @@ impl Tensor {
         Self::from_bf16_rows_on(&CPU, rows, cols, row)
     }
 
-    /// As [`Self::from_bf16_rows`], on `device`; where that has no numbers, no row is asked for. A GPU keeps them in f32.
+    /// As [`Self::from_bf16_rows`], on `device`; where that has no numbers, no row is asked for.
     ///
     /// # Panics
     /// As there.
@@ -132,16 +135,19 @@ impl Tensor {
         cols: usize,
         row: impl Fn(usize) -> &'a [u8] + Sync,
     ) -> Self {
-        if let Device::Cuda(_) = device {
-            return Self::made_on(device, rows, cols, || {
-                let bytes = (0..rows).flat_map(|index| row(index).as_chunks::<2>().0);
-                bytes.map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16)).collect()
-            });
+        if let Device::Cuda(gpu) = device {
+            let mut bits = Vec::with_capacity(rows * cols);
+            for index in 0..rows {
+                let (numbers, rest) = row(index).as_chunks::<2>();
+                assert!(numbers.len() == cols && rest.is_empty(), "bytes of a row of {cols}");
+                bits.extend(numbers.iter().map(|bytes| u16::from_le_bytes(*bytes)));
+            }
+            return Self::of_halves(gpu.upload_halves(&bits), rows, cols);
         }
         Self { rows, cols, storage: Storage::Bf16(Bf16Panels::from_rows(device, rows, cols, row)) }
     }
 
-    /// The same numbers as read-only bf16, where it holds every one of them exactly and the device keeps any.
+    /// The same numbers as read-only bf16, where it holds every one of them exactly.
     pub fn narrowed(&self) -> Option<Self> {
         let Storage::F32(data) = &self.storage else { return Some(self.clone()) };
         if let Buffer::Sizes(outline) = data {
@@ -149,8 +155,12 @@ impl Tensor {
                 .fits_bf16
                 .then(|| Self::from_bf16_rows_on(self.device(), self.rows, self.cols, |_| &[]));
         }
-        if matches!(data, Buffer::Cuda(_)) || data.iter().any(|value| value.to_bits() & 0xffff != 0) {
+        let data = self.to_host();
+        if data.iter().any(|value| value.to_bits() & 0xffff != 0) {
             return None;
+        }
+        if self.gpu().is_some() {
+            return Some(self.rounded_on_gpu());
         }
         let upper: Vec<u8> = data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
         let row_bytes = 2 * self.cols;
@@ -172,6 +182,7 @@ impl Tensor {
         match &self.storage {
             Storage::F32(data) => data.device(),
             Storage::Bf16(panels) => panels.device(),
+            Storage::Bf16OnGpu(device, _) => device,
         }
     }
 
@@ -184,7 +195,7 @@ impl Tensor {
 
     /// Whether this is read-only bf16.
     pub fn is_bf16(&self) -> bool {
-        matches!(self.storage, Storage::Bf16(_))
+        matches!(self.storage, Storage::Bf16(_) | Storage::Bf16OnGpu(..))
     }
 
     /// The values as the host sees them, row by row (bf16 widened). A device without numbers gives none, and counts the
@@ -194,6 +205,7 @@ impl Tensor {
             (Storage::F32(data), Device::Cpu) => Cow::Borrowed(data),
             (Storage::Bf16(panels), Device::Cpu) => Cow::Owned(panels.to_f32()),
             (Storage::F32(_), Device::Sizes(_)) => Cow::Borrowed(&[]),
+            (Storage::Bf16OnGpu(_, halves), _) => halves.to_host().into_iter().map(widen).collect(),
             (Storage::F32(_) | Storage::Bf16(_), Device::Cuda(_)) => Cow::Owned(self.memory().to_host()),
             (Storage::Bf16(_), device @ Device::Sizes(_)) => {
                 drop(device.hold(4 * self.len() as u64));
@@ -348,6 +360,7 @@ impl Tensor {
     pub(crate) fn memory(&self) -> &Memory {
         match &self.storage {
             Storage::F32(Buffer::Cuda(own)) => own.memory(),
+            Storage::Bf16OnGpu(..) => refuse_bf16(),
             _ => refuse_other_device(),
         }
     }
@@ -356,6 +369,7 @@ impl Tensor {
     pub(crate) fn memory_mut(&mut self) -> &mut Memory {
         match &mut self.storage {
             Storage::F32(Buffer::Cuda(own)) => own.memory_mut(),
+            Storage::Bf16OnGpu(..) => refuse_bf16(),
             _ => refuse_other_device(),
         }
     }
@@ -367,11 +381,41 @@ impl Tensor {
         Self { rows, cols, storage: Storage::F32(Buffer::Cuda(OnGpu::new(&gpu, memory))) }
     }
 
+    /// Numbers of a GPU that are only read, in bf16.
+    fn of_halves(halves: Halves, rows: usize, cols: usize) -> Self {
+        assert_eq!(halves.len(), rows * cols, "{rows} x {cols} tensor from {halves:?}");
+        let device = Device::Cuda(halves.gpu().clone());
+        Self { rows, cols, storage: Storage::Bf16OnGpu(device, Arc::new(halves)) }
+    }
+
+    /// Its numbers on a GPU, where they are bf16.
+    pub(crate) fn halves(&self) -> Option<&Halves> {
+        match &self.storage {
+            Storage::Bf16OnGpu(_, halves) => Some(halves),
+            _ => None,
+        }
+    }
+
+    /// The same rounded to bf16, on a GPU: shared where it is kept so.
+    pub(crate) fn rounded_on_gpu(&self) -> Self {
+        if self.halves().is_some() {
+            return self.clone();
+        }
+        let memory = self.memory();
+        Self::of_halves(memory.gpu().rounded(memory), self.rows, self.cols)
+    }
+
+    /// The same in f32, on a GPU: shared where it is kept so.
+    pub(crate) fn widened_on_gpu(&self) -> Self {
+        let Some(halves) = self.halves() else { return self.clone() };
+        Self::of_memory(halves.gpu().widened(halves), self.rows, self.cols)
+    }
+
     #[inline]
     pub(crate) fn data(&self) -> &[f32] {
         match &self.storage {
             Storage::F32(data) => data,
-            Storage::Bf16(_) => refuse_bf16(),
+            Storage::Bf16(_) | Storage::Bf16OnGpu(..) => refuse_bf16(),
         }
     }
 
@@ -388,7 +432,7 @@ impl Tensor {
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         match &mut self.storage {
             Storage::F32(data) => data,
-            Storage::Bf16(_) => refuse_bf16(),
+            Storage::Bf16(_) | Storage::Bf16OnGpu(..) => refuse_bf16(),
         }
     }
 
@@ -411,13 +455,14 @@ impl Tensor {
         match &self.storage {
             Storage::F32(_) => out.copy_from_slice(self.row(row)),
             Storage::Bf16(panels) => panels.copy_row(row, out),
+            Storage::Bf16OnGpu(..) => not_on_gpus(),
         }
     }
 
-    /// The panels of read-only bf16 weights.
+    /// The panels of read-only bf16 weights, where the processor has them.
     pub(crate) fn bf16_panels(&self) -> Option<&Bf16Panels> {
         match &self.storage {
-            Storage::F32(_) => None,
+            Storage::F32(_) | Storage::Bf16OnGpu(..) => None,
             Storage::Bf16(panels) => Some(panels),
         }
     }
@@ -475,6 +520,10 @@ impl Clone for Tensor {
     fn clone(&self) -> Self {
         if let Storage::Bf16(panels) = &self.storage {
             return Self { rows: self.rows, cols: self.cols, storage: Storage::Bf16(panels.clone()) };
+        }
+        if let Storage::Bf16OnGpu(device, halves) = &self.storage {
+            let storage = Storage::Bf16OnGpu(device.clone(), halves.clone());
+            return Self { rows: self.rows, cols: self.cols, storage };
         }
         if let Storage::F32(Buffer::Cuda(own)) = &self.storage {
             let storage = Storage::F32(Buffer::Cuda(own.shared()));

@@ -1,16 +1,17 @@
-//! Every operation on a GPU against the processor: forward and backward, 1e-5 of the largest number. On the emulated GPU, or with
-//! `RLT_CUDA=real` on the first real one.
+//! Every operation on a GPU against the processor: forward and backward, 1e-5 of the largest number; where numbers are rounded to
+//! bf16 on the way, and one that lies between two bf16 numbers may go either way, 1e-2. On the emulated GPU, or with `RLT_CUDA=real`
+//! on the first real one.
 
 #![expect(clippy::print_stdout, reason = "what was skipped, and bits that are compared across processes")]
 
 use std::sync::Arc;
 
-use rlt_engine::adamw::{AdamW, squares_of_blocks};
+use rlt_engine::adamw::{AdamW, BLOCK, squares_of_blocks};
 use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backward};
 use rlt_engine::embedding::{embed, embed_backward, scale};
 use rlt_engine::geglu::{geglu, geglu_backward};
-use rlt_engine::head::{self, Distributions, Kl};
+use rlt_engine::head::{self, Distributions, Kl, OutputMatrix};
 use rlt_engine::kv::{KvPages, KvSequence, decode_attention, store_newest};
 use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient, merged};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
@@ -19,6 +20,7 @@ use rlt_engine::norm::{
     HeadColumns, add_rms_norm, head_norm, head_norm_backward, one_plus, rms_norm, rms_norm_again,
     rms_norm_backward,
 };
+use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::random::RandomStream;
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
@@ -44,6 +46,15 @@ fn numbers(device: &Device, rows: usize, cols: usize, seed: u64) -> Tensor {
 /// Computes on the processor and on the GPU, and compares what comes out, tensor by tensor.
 #[track_caller]
 fn compare(what: &str, compute: impl Fn(&Device) -> Vec<Tensor>) {
+    compare_to(1e-5, what, compute);
+}
+
+/// Numbers of a GPU and of the processor may be `tolerance` of the largest one apart.
+const ROUNDED: f32 = 1e-2;
+
+/// As [`compare`], to `tolerance` of the largest number.
+#[track_caller]
+fn compare_to(tolerance: f32, what: &str, compute: impl Fn(&Device) -> Vec<Tensor>) {
     let Some(gpu) = gpu() else { return };
     let (ours, theirs) = (compute(&Device::Cpu), compute(&gpu));
     let again = compute(&gpu);
@@ -52,17 +63,17 @@ fn compare(what: &str, compute: impl Fn(&Device) -> Vec<Tensor>) {
         assert_eq!((ours.rows(), ours.cols()), (theirs.rows(), theirs.cols()), "{what}, tensor {index}");
         assert!(matches!(theirs.device(), Device::Cuda(_)), "{what}, tensor {index} left the GPU");
         assert!(theirs.has_bits_of(again), "{what}, tensor {index}: other bits the second time");
-        close(&format!("{what}, tensor {index}"), &ours.to_host(), &theirs.to_host());
+        close(tolerance, &format!("{what}, tensor {index}"), &ours.to_host(), &theirs.to_host());
     }
 }
 
 #[track_caller]
-fn close(what: &str, ours: &[f32], theirs: &[f32]) {
+fn close(tolerance: f32, what: &str, ours: &[f32], theirs: &[f32]) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let largest = ours.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     for (at, (a, b)) in ours.iter().zip(theirs).enumerate() {
         // Not so written that what is not a number would pass.
-        assert!((a - b).abs() <= 1e-5 * largest, "{what} [{at}]: {a} and {b} of up to {largest}");
+        assert!((a - b).abs() <= tolerance * largest, "{what} [{at}]: {a} and {b} of up to {largest}");
     }
 }
 
@@ -94,6 +105,30 @@ fn what_is_copied_is_apart() {
     assert!(x.is_finite());
 }
 
+/// As [`numbers`], kept in bf16.
+fn kept_in_bf16(device: &Device, rows: usize, cols: usize, seed: u64) -> Tensor {
+    let bytes: Vec<u8> = numbers(&Device::Cpu, rows, cols, seed)
+        .to_host()
+        .iter()
+        .flat_map(|number| ((number.to_bits() >> 16) as u16).to_le_bytes())
+        .collect();
+    Tensor::from_bf16_rows_on(device, rows, cols, |row| &bytes[2 * row * cols..2 * (row + 1) * cols])
+}
+
+#[test]
+fn bf16_weights_keep_their_bits() {
+    let Some(gpu) = gpu() else { return };
+    // An odd number of numbers: the last one has a word of its own.
+    for (rows, cols) in [(7, 33), (4, 10)] {
+        let [ours, theirs] = [&Device::Cpu, &gpu].map(|device| kept_in_bf16(device, rows, cols, 1));
+        let wide = Tensor::made_on(&gpu, rows, cols, || ours.to_host().into_owned());
+        assert!(ours.has_bits_of(&theirs) && theirs.has_bits_of(&theirs.clone()));
+        assert!(wide.narrowed().is_some_and(|narrowed| narrowed.has_bits_of(&ours)));
+        assert!(theirs.is_bf16() && !wide.is_bf16());
+        assert!(numbers(&gpu, rows, cols, 2).narrowed().is_none());
+    }
+}
+
 #[test]
 fn embeddings() {
     let ids = [5, 0, 5, 9, 5, 0];
@@ -101,7 +136,7 @@ fn embeddings() {
         let table = numbers(device, 10, 40, 1);
         let mut dtable = numbers(device, 10, 40, 2);
         embed_backward(&ids, &numbers(device, 6, 40, 3), &mut dtable);
-        vec![embed(&ids, &table), dtable]
+        vec![embed(&ids, &table), dtable, embed(&ids, &kept_in_bf16(device, 10, 33, 4))]
     });
 }
 
@@ -181,6 +216,37 @@ fn products() {
 }
 
 #[test]
+fn products_in_bf16() {
+    for (m, n, k) in [(1, 1, 1), (5, 7, 12), (70, 33, 65)] {
+        // The same factors are rounded the same way before they are multiplied.
+        compare("products in bf16", |device| {
+            let (x, dy) = (numbers(device, m, k, 1), numbers(device, m, n, 3));
+            let mut all = Vec::new();
+            for w in [numbers(device, n, k, 2), kept_in_bf16(device, n, k, 2)] {
+                for mode in [Output::Replace, Output::Accumulate] {
+                    let (mut y, mut packed) = (dy.clone(), dy.clone());
+                    let (mut dx, mut dw) = (x.clone(), numbers(device, n, k, 4));
+                    Arithmetic::Bf16.nt(&x, &w, &mut y, mode);
+                    matmul_packed(&x, &PackedWeight::for_arithmetic(&w, Arithmetic::Bf16), &mut packed, mode);
+                    Arithmetic::Bf16.nn(&dy, &w, &mut dx, mode);
+                    Arithmetic::Bf16.tn(&dy, &x, &mut dw, mode);
+                    all.extend([y, packed, dx, dw]);
+                }
+            }
+            all
+        });
+        compare("products in f32 of weights in bf16", |device| {
+            let (x, w, dy) =
+                (numbers(device, m, k, 1), kept_in_bf16(device, n, k, 2), numbers(device, m, n, 3));
+            let (mut y, mut dx) = (dy.clone(), x.clone());
+            matmul_nt(&x, &w, &mut y, Output::Replace);
+            matmul_nn(&dy, &w, &mut dx, Output::Accumulate);
+            vec![y, dx]
+        });
+    }
+}
+
+#[test]
 fn low_rank_terms() {
     compare("low rank", |device| {
         let term = |seed| LowRank {
@@ -195,8 +261,10 @@ fn low_rank_terms() {
         let du = low_rank_input_gradient(&term(1), &dy, &mut dx);
         let mut gradient = term(7);
         low_rank_gradients(&term(1), &dy, &x, &du, &mut gradient);
-        let merged = merged(&numbers(device, 16, 20, 5), &[term(1)]);
-        vec![y, dx, du, gradient.a, gradient.b, merged]
+        let all =
+            [numbers(device, 16, 20, 5), kept_in_bf16(device, 16, 20, 5)].map(|w| merged(&w, &[term(1)]));
+        let [merged, of_bf16] = all;
+        vec![y, dx, du, gradient.a, gradient.b, merged, of_bf16]
     });
 }
 
@@ -213,25 +281,31 @@ fn layout() -> Layout {
 
 #[test]
 fn attention_forward_and_backward() {
-    let shapes = [(4, 2, 8, None), (3, 1, 66, None), (2, 2, 10, Some(5)), (2, 1, 130, Some(40))];
+    // On tensor cores: whole eights of columns, up to each of the widths that there are kernels for.
+    let whole =
+        [(4, 2, 8, None), (4, 2, 64, Some(50)), (2, 1, 80, None), (2, 2, 128, None), (1, 1, 136, Some(40))];
+    let others = [(3, 1, 66, None), (2, 2, 10, Some(5)), (2, 1, 130, Some(40))];
+    let shapes = whole.into_iter().chain(others);
     for (n_heads, n_kv_heads, head_dim, window) in shapes {
         let shape = AttentionShape { window, ..AttentionShape::full(n_heads, n_kv_heads, head_dim) };
-        compare(&format!("attention {shape:?}"), |device| {
-            let layout = layout();
-            let qkv = numbers(device, layout.rows(), shape.qkv_cols(), 1);
-            let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
-            let dout = numbers(device, layout.rows(), n_heads * head_dim, 2);
-            let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
-            vec![out, log_sums, dqkv]
-        });
+        for (arithmetic, tolerance) in [(Arithmetic::F32, 1e-5), (Arithmetic::Bf16, ROUNDED)] {
+            compare_to(tolerance, &format!("attention {shape:?} in {arithmetic:?}"), |device| {
+                let layout = layout();
+                let qkv = numbers(device, layout.rows(), shape.qkv_cols(), 1);
+                let (out, log_sums) = attention(&qkv, &layout, shape, arithmetic);
+                let dout = numbers(device, layout.rows(), n_heads * head_dim, 2);
+                let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, arithmetic);
+                vec![out, log_sums, dqkv]
+            });
+        }
     }
 }
 
 /// Two prompts, one of which three sequences share, and steps over the ends of pages.
-fn decoded(device: &Device, shape: AttentionShape) -> Vec<Tensor> {
+fn decoded(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Vec<Tensor> {
     let layers = 2;
     let prompt = |tokens: usize, seed: u64| {
-        let mut pages = KvPages::new(device, layers, shape, Arithmetic::F32);
+        let mut pages = KvPages::new(device, layers, shape, arithmetic);
         for layer in 0..layers {
             let rows = numbers(device, tokens + 1, shape.qkv_cols(), seed + layer as u64);
             pages.store(layer, &rows, 1, tokens);
@@ -263,47 +337,59 @@ fn decoded(device: &Device, shape: AttentionShape) -> Vec<Tensor> {
 fn decoding() {
     for (heads, kv_heads, width, window) in [(4, 2, 8, None), (2, 1, 66, Some(70)), (1, 1, 6, Some(2))] {
         let shape = AttentionShape { window, ..AttentionShape::full(heads, kv_heads, width) };
-        compare(&format!("decoding {shape:?}"), |device| decoded(device, shape));
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            // Keys and values are rounded the same way, and attended to in f32.
+            let what = format!("decoding {shape:?} in {arithmetic:?}");
+            compare(&what, |device| decoded(device, shape, arithmetic));
+        }
     }
 }
 
 #[test]
 fn the_head() {
+    compare("head", |device| of_the_head(device, Arithmetic::F32));
+}
+
+#[test]
+fn the_head_in_bf16() {
+    compare_to(ROUNDED, "head in bf16", |device| of_the_head(device, Arithmetic::Bf16));
+}
+
+fn of_the_head(device: &Device, arithmetic: Arithmetic) -> Vec<Tensor> {
     let (vocabulary, rows) = (700, vec![2, 0, 5, 5]);
     let targets = [699, 0, 3, 300];
-    compare("head", |device| {
-        let (hidden, w) = (numbers(device, 6, 24, 1), numbers(device, vocabulary, 24, 2));
-        let (mut dhidden, mut dw) = (numbers(device, 6, 24, 3), numbers(device, vocabulary, 24, 4));
-        let plain = head::token_logprobs(&hidden, &rows, (&w).into(), &targets, 0.7);
-        let beside = head::token_logprobs_beside_best(&hidden, &rows, (&w).into(), &targets, 0.7);
-        assert!(beside.iter().zip(&plain).all(|(of, plain)| of.given.to_bits() == plain.to_bits()));
-        assert!(beside.iter().all(|of| of.best >= of.given));
-        let best = beside.iter().map(|of| of.best).collect();
-        let weigh = |_: usize, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| 0.1 * lp).collect());
-        let logprobs = head::token_logprobs_with_backward(
-            &hidden,
-            &rows,
-            (&w).into(),
-            &targets,
-            0.7,
-            &mut dhidden,
-            Some(&mut dw),
-            weigh,
-        );
-        let lists = [plain, best, logprobs.unwrap()].map(|list| Tensor::made_on(device, 1, 4, || list));
-        let (hidden2, w2) = (numbers(device, 4, 10, 5), numbers(device, vocabulary, 10, 6));
-        let p = Distributions { hidden: &hidden, rows: &rows, w: (&w).into(), temperature: 0.7 };
-        let q = Distributions { hidden: &hidden2, rows: &[0, 1, 2, 3], w: (&w2).into(), temperature: 1.3 };
-        let mut all = Vec::from(lists);
-        all.push(Tensor::made_on(device, 1, 4, || head::full_divergence(p, q)));
-        for kl in [Kl::Reverse, Kl::Forward] {
-            let (mut dh, mut dw) = (dhidden.clone(), dw.clone());
-            let divergences = head::divergence_with_backward(p, q, kl, &mut dh, Some(&mut dw), weigh);
-            all.extend([Tensor::made_on(device, 1, 4, || divergences.unwrap()), dh, dw]);
-        }
-        all.extend([dhidden, dw]);
-        all
-    });
+    let (hidden, w) = (numbers(device, 6, 24, 1), numbers(device, vocabulary, 24, 2));
+    let output = |weight| OutputMatrix { weight, arithmetic };
+    let (mut dhidden, mut dw) = (numbers(device, 6, 24, 3), numbers(device, vocabulary, 24, 4));
+    let plain = head::token_logprobs(&hidden, &rows, output(&w), &targets, 0.7);
+    let beside = head::token_logprobs_beside_best(&hidden, &rows, output(&w), &targets, 0.7);
+    assert!(beside.iter().zip(&plain).all(|(of, plain)| of.given.to_bits() == plain.to_bits()));
+    assert!(beside.iter().all(|of| of.best >= of.given));
+    let best = beside.iter().map(|of| of.best).collect();
+    let weigh = |_: usize, logprobs: &[f32]| Ok::<_, ()>(logprobs.iter().map(|lp| 0.1 * lp).collect());
+    let logprobs = head::token_logprobs_with_backward(
+        &hidden,
+        &rows,
+        output(&w),
+        &targets,
+        0.7,
+        &mut dhidden,
+        Some(&mut dw),
+        weigh,
+    );
+    let lists = [plain, best, logprobs.unwrap()].map(|list| Tensor::made_on(device, 1, 4, || list));
+    let (hidden2, w2) = (numbers(device, 4, 10, 5), numbers(device, vocabulary, 10, 6));
+    let p = Distributions { hidden: &hidden, rows: &rows, w: output(&w), temperature: 0.7 };
+    let q = Distributions { hidden: &hidden2, rows: &[0, 1, 2, 3], w: output(&w2), temperature: 1.3 };
+    let mut all = Vec::from(lists);
+    all.push(Tensor::made_on(device, 1, 4, || head::full_divergence(p, q)));
+    for kl in [Kl::Reverse, Kl::Forward] {
+        let (mut dh, mut dw) = (dhidden.clone(), dw.clone());
+        let divergences = head::divergence_with_backward(p, q, kl, &mut dh, Some(&mut dw), weigh);
+        all.extend([Tensor::made_on(device, 1, 4, || divergences.unwrap()), dh, dw]);
+    }
+    all.extend([dhidden, dw]);
+    all
 }
 
 #[test]
@@ -321,12 +407,42 @@ fn the_optimizer() {
         let (Moment::F32(first), Moment::F32(second)) = (first, second) else { unreachable!() };
         vec![value, first, second, squares]
     });
+    // Moments in bf16 go up and down by the same random bits, here and there, of a part as of the whole.
+    compare("optimizer with moments in bf16", |device| {
+        let (rows, from) = (3, BLOCK);
+        let gradients = [1, 2].map(|seed| numbers(device, rows, 20_001, seed));
+        let mut value = numbers(device, rows, 20_001, 3);
+        let [mut first, mut second] = [0; 2].map(|_| Moment::zeros_bf16(device, rows, 20_001));
+        for (step, gradient) in (1..).zip(&gradients) {
+            settings.update(&mut value, gradient, &mut first, &mut second, 0.5, step, true, 4);
+        }
+        let of_part = |whole: &Tensor| {
+            Tensor::made_on(device, 1, whole.len() - from, || whole.to_host()[from..].to_vec())
+        };
+        let mut shard = of_part(&numbers(device, rows, 20_001, 3));
+        let mut part = numbers(device, rows, 20_001, 3);
+        let [mut a, mut b, mut c, mut d] = [0; 4].map(|_| Moment::zeros_bf16(device, 1, shard.len()));
+        for (step, gradient) in (1..).zip(&gradients) {
+            let gradient = of_part(gradient);
+            settings.update_from(from, &mut part, &gradient, &mut a, &mut b, 0.5, step, true, 4);
+            settings.update_shard(from, &mut shard, &gradient, &mut c, &mut d, 0.5, step, true, 4);
+        }
+        assert!(of_part(&value).has_bits_of(&shard) && of_part(&part).has_bits_of(&shard));
+        assert_eq!((&first.to_host()[from..], &*a.to_host()), (&*c.to_host(), &*c.to_host()));
+        assert_eq!((&second.to_host()[from..], &*b.to_host()), (&*d.to_host(), &*d.to_host()));
+        let kept = first.to_host().into_owned();
+        first.set(&kept);
+        assert_eq!(*first.to_host(), kept);
+        let moments = [first, second]
+            .map(|moment| Tensor::made_on(device, rows, 20_001, || moment.to_host().into_owned()));
+        [value].into_iter().chain(moments).collect()
+    });
 }
 
 /// A step of one sequence over six pages: more than a block has warps.
-fn decoded_once(device: &Device) -> Tensor {
+fn decoded_once(device: &Device, arithmetic: Arithmetic) -> Tensor {
     let shape = AttentionShape::full(1, 1, 4);
-    let mut pages = KvPages::new(device, 1, shape, Arithmetic::F32);
+    let mut pages = KvPages::new(device, 1, shape, arithmetic);
     pages.store(0, &numbers(device, 350, shape.qkv_cols(), 6), 0, 350);
     pages.advance(350);
     let mut sequence = KvSequence::after(Arc::new(pages));
@@ -334,6 +450,16 @@ fn decoded_once(device: &Device) -> Tensor {
     let sequences = &mut [&mut sequence];
     store_newest(0, &qkv, sequences);
     decode_attention(&qkv, sequences, 0, shape)
+}
+
+/// Attention within `layout` on tensor cores, whose heads have at least eight columns.
+fn attention_on_tensor_cores(device: &Device, layout: &Layout) -> [Tensor; 3] {
+    let shape = AttentionShape { window: Some(70), ..AttentionShape::full(2, 1, 8) };
+    let qkv = numbers(device, layout.rows(), shape.qkv_cols(), 8);
+    let (out, log_sums) = attention(&qkv, layout, shape, Arithmetic::Bf16);
+    let dout = numbers(device, layout.rows(), 16, 9);
+    let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, layout, shape, Arithmetic::Bf16);
+    [out, log_sums, dqkv]
 }
 
 /// Set for the processes below.
@@ -355,16 +481,18 @@ fn tiny_shapes() {
         let (out, log_sums) = attention(&qkv, &layout, shape, Arithmetic::F32);
         let dout = numbers(device, layout.rows(), 8, 2);
         let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, &layout, shape, Arithmetic::F32);
+        let rounded = attention_on_tensor_cores(device, &layout);
         let (hidden, w) = (numbers(device, 2, 6, 3), numbers(device, 300, 6, 4));
         let d = Distributions { hidden: &hidden, rows: &[0, 1], w: (&w).into(), temperature: 0.7 };
         let d2 = Distributions { temperature: 1.0, ..d };
         let divergences = head::full_divergence(d, d2);
         let (normed, _) = rms_norm(&w, &numbers(device, 1, 6, 5), 1e-5);
         let mut all = vec![out, log_sums, dqkv, Tensor::made_on(device, 1, 2, || divergences), normed];
-        all.push(decoded_once(device));
+        all.extend([Arithmetic::F32, Arithmetic::Bf16].map(|arithmetic| decoded_once(device, arithmetic)));
+        all.extend(rounded);
         all
     };
-    compare("tiny shapes", compute);
+    compare_to(ROUNDED, "tiny shapes", compute);
     let all = compute(&gpu().unwrap());
     let bits = all.iter().flat_map(|x| x.to_host().into_owned());
     let hash = bits.fold(0_u64, |hash, x| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(x.to_bits()));

@@ -34,7 +34,8 @@ pub fn decode_attention(
 fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: AttentionShape) -> Tensor {
     if let Device::Cuda(gpu) = qkv.device() {
         let pages: Vec<_> = sequences.iter().map(|sequence| sequence.on_gpu()).collect();
-        let out = gpu.decode_attention(qkv.memory(), &pages, layer, shape.on_gpu());
+        let format = sequences.first().map_or(rlt_cuda::Format::F32, |first| first.own.format_on_gpu());
+        let out = gpu.decode_attention(qkv.memory(), &pages, layer, shape.on_gpu(), format);
         return Tensor::of_memory(out, qkv.rows(), shape.n_heads * shape.head_dim);
     }
     let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);

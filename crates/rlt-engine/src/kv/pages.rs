@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use pulp::bytemuck;
-use rlt_cuda::{Page, Slot};
+use rlt_cuda::{Page, Slot, page_words};
 
 use super::words::{PAGE_TOKENS, Words};
 use crate::arithmetic::Arithmetic;
 use crate::attention::AttentionShape;
-use crate::device::{Device, not_on_gpus};
+use crate::device::Device;
 use crate::tensor::Tensor;
 
 /// Keys and values of a run of tokens, in all layers.
@@ -25,14 +25,13 @@ pub struct KvPages {
 
 impl KvPages {
     /// No tokens yet, on `device`.
-    ///
-    /// # Panics
-    /// For bf16 on a GPU, which is not built.
     pub fn new(device: &Device, n_layers: usize, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
-        if let (Device::Cuda(_), Arithmetic::Bf16) = (device, arithmetic) {
-            not_on_gpus();
-        }
         Self { n_layers, shape, arithmetic, device: device.clone(), pages: Vec::new(), len: 0 }
+    }
+
+    /// How pages hold numbers on a GPU.
+    pub(super) fn format_on_gpu(&self) -> rlt_cuda::Format {
+        self.arithmetic.on_gpu()
     }
 
     /// Number of tokens stored in every layer.
@@ -52,9 +51,10 @@ impl KvPages {
 
     /// Makes room for `n` more tokens.
     fn reserve(&mut self, n: usize) {
-        let head = match self.arithmetic {
-            Arithmetic::F32 => 2 * self.shape.head_dim * PAGE_TOKENS,
-            Arithmetic::Bf16 => Words::of(self.shape).page(),
+        let head = match (&self.device, self.arithmetic) {
+            (Device::Cuda(_), arithmetic) => page_words(self.shape.head_dim, arithmetic.on_gpu()),
+            (_, Arithmetic::F32) => 2 * self.shape.head_dim * PAGE_TOKENS,
+            (_, Arithmetic::Bf16) => Words::of(self.shape).page(),
         };
         while self.pages.len() * PAGE_TOKENS < self.len + n {
             // Stale values beyond the stored tokens are never read.
@@ -72,7 +72,8 @@ impl KvPages {
         }
         if let Device::Cuda(gpu) = &self.device {
             let slots: Vec<_> = (0..n).map(|i| self.slot(self.len + i, first_row + i)).collect();
-            return gpu.store_tokens(&slots, qkv.memory(), layer, self.shape.on_gpu());
+            let format = self.arithmetic.on_gpu();
+            return gpu.store_tokens(&slots, qkv.memory(), layer, self.shape.on_gpu(), format);
         }
         let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
         for i in 0..n {
@@ -144,9 +145,10 @@ pub fn store_newest(layer: usize, qkv: &Tensor, sequences: &mut [&mut KvSequence
     for sequence in sequences.iter_mut() {
         sequence.own.reserve(1);
     }
-    let Some(shape) = sequences.first().map(|sequence| sequence.own.shape.on_gpu()) else { return };
+    let Some(first) = sequences.first() else { return };
+    let (shape, format) = (first.own.shape.on_gpu(), first.own.arithmetic.on_gpu());
     let slots = sequences.iter().enumerate().map(|(row, sequence)| sequence.own.slot(sequence.own.len, row));
-    gpu.store_tokens(&slots.collect::<Vec<_>>(), qkv.memory(), layer, shape);
+    gpu.store_tokens(&slots.collect::<Vec<_>>(), qkv.memory(), layer, shape, format);
 }
 
 /// Keys and values of one page of one head.
