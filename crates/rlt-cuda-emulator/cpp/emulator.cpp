@@ -82,7 +82,7 @@ static bool races(const Access& a, bool is_shared) {
 static void report(const char* what, const Access& a) {
     if (n_races++ < 3) std::fprintf(stderr, "emulated device: race: %s by block %u thread %u, with no barrier since block %u thread %u\n", what, block_number, thread_number, a.block, a.thread);
 }
-static void note(const void* p, unsigned n, bool write) {
+void note(const void* p, unsigned n, bool write) {
     if (!self) return;
     auto found = regions.upper_bound((uintptr_t)p);
     if (found == regions.end() || (uintptr_t)p < found->second.begin) return;
@@ -98,6 +98,26 @@ static void note(const void* p, unsigned n, bool write) {
         } else if (s.read.block == block_number && s.read.epoch == block_epoch && s.read.thread != thread_number) s.other = now;
         else s.read = now;
     }
+}
+
+void load_matrices(Exchange& all, unsigned matrices, bool transposed) {
+    const auto number = [&](unsigned matrix, unsigned row, unsigned column) { return (unsigned)((const uint16_t*)all.slot[8 * matrix + row])[column]; };
+    for (unsigned lane = 0; lane < 32; ++lane) for (unsigned i = 0; i < matrices; ++i) {
+        const unsigned g = lane / 4, t = lane % 4 * 2;
+        all.made[lane][i] = transposed ? number(i, t, g) | number(i, t + 1, g) << 16 : number(i, g, t) | number(i, g, t + 1) << 16;
+    }
+    all.is_made = true;
+}
+
+void copies_done(unsigned left) {
+    std::vector<Copy> rest;
+    for (const Copy& copy : self->copies) {
+        if (copy.group + left >= self->group) { rest.push_back(copy); continue; }
+        note(copy.to, 16, true);
+        std::memset(copy.to, 0, 16);
+        std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+    self->copies.swap(rest);
 }
 
 static const bool watches = std::getenv("EMU_RACES") != nullptr;
@@ -198,6 +218,24 @@ void launch(dim3 grid, dim3 size, unsigned shared_bytes, void (*body)(void*), vo
     if (n_races) { std::fprintf(stderr, "emulated device: %llu races\n", (unsigned long long)n_races); std::_Exit(71); }
 }
 } // namespace emu
+
+// mma.m16n8k16 of bf16, row by column: this lane's four sums.
+void multiply_add(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    static const char what = 0;
+    const unsigned lane = emu::thread_number % 32;
+    emu::Exchange& all = emu::exchange();
+    std::memcpy(all.words[lane], a, sizeof(a));
+    all.words[lane][4] = b0; all.words[lane][5] = b1;
+    emu::wait(emu::IN_WARP, 0xffffffffu, &what);
+    const auto half = [](unsigned word, unsigned k) { return __uint_as_float(k % 2 ? word & 0xffff0000 : word << 16); };
+    for (unsigned i = 0; i < 4; ++i) {
+        const unsigned g = lane / 4, column = lane % 4 * 2 + i % 2, lower = i / 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned pair = k % 8 / 2, far = k / 8;
+            sums[i] += half(all.words[g * 4 + pair][lower + 2 * far], k) * half(all.words[column * 4 + pair][4 + far], k);
+        }
+    }
+}
 
 // What g++ -fsanitize=thread has called at every access.
 #define HOOK(n) \

@@ -12,12 +12,16 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
 
 namespace emu {
 // What a fiber waits for.
 enum State { RUNS, AT_BARRIER, IN_WARP, ENDED };
+
+// A copy that goes on beside its thread.
+struct Copy { void* to; const void* from; unsigned bytes, group; };
 
 struct Fiber {
     void* stack_pointer = nullptr;
@@ -26,6 +30,8 @@ struct Fiber {
     unsigned mask = 0;        // lanes of the warp-wide operation that it waits in
     const void* what = nullptr; // which operation that is
     unsigned turn = 0, warp_epoch = 0;
+    std::vector<Copy> copies;
+    unsigned group = 0;
 };
 struct Block { dim3 grid, block, index; };
 
@@ -40,8 +46,8 @@ void wait(State state, unsigned mask, const void* what);
 // A place in the source where threads of a block, or of a warp, wait for each other. EMU_WITHOUT=FILE:LINE passes it over.
 struct Place { const char* file; int line; bool passed_over; Place(const char* file, int line); };
 
-// A value of each lane, seen by the whole warp.
-struct Exchange { unsigned long long slot[32]; };
+// What each lane leaves, seen by the whole warp, and what the first that goes on makes of it for all.
+struct Exchange { unsigned long long slot[32]; unsigned words[32][6], made[32][4]; bool is_made; };
 Exchange& exchange();
 
 struct Kernel { const char* name; void (*run)(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes); };
@@ -102,8 +108,48 @@ template <class T> inline T __shfl_sync(unsigned mask, T value, unsigned from) {
     return emu::shuffled(mask, value, from % 32, &what);
 }
 
+// Where an address lies is told for accesses that no compiler sees.
+namespace emu {
+void note(const void* p, unsigned n, bool write);
+// By the first lane that goes on: each other one would see what lanes before it wrote afterwards.
+void load_matrices(Exchange& all, unsigned matrices, bool transposed);
+void copies_done(unsigned left);
+
+template <unsigned MATRICES, bool TRANSPOSED> inline void loaded(unsigned (&to)[MATRICES], const void* row) {
+    static const char what = 0;
+    const unsigned lane = thread_number % 32;
+    if (lane < 8 * MATRICES) {
+        if ((uintptr_t)row % 16) fail("a row of a matrix is not aligned to 16 bytes");
+        note(row, 16, false);
+    }
+    Exchange& all = exchange();
+    all.slot[lane] = (uintptr_t)row;
+    all.is_made = false;
+    wait(IN_WARP, 0xffffffffu, &what);
+    if (!all.is_made) load_matrices(all, MATRICES, TRANSPOSED);
+    for (unsigned i = 0; i < MATRICES; ++i) to[i] = all.made[lane][i];
+}
+} // namespace emu
+
+// Tensor cores and asynchronous copies, by the names of mma.cuh.
+inline void load_4_matrices(unsigned (&to)[4], const void* row) { emu::loaded<4, false>(to, row); }
+inline void load_4_transposed(unsigned (&to)[4], const void* row) { emu::loaded<4, true>(to, row); }
+void multiply_add(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1);
+// As late as the program allows: what is read before its end is waited for is what was there.
+inline void copy_16_bytes(void* to, const void* from, bool is_there) {
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emu::fail("a copy of 16 bytes is not aligned to them");
+    emu::note(to, 16, true);
+    if (is_there) emu::note(from, 16, false);
+    emu::self->copies.push_back({to, from, is_there ? 16u : 0u, emu::self->group});
+}
+inline void end_of_copies() { ++emu::self->group; }
+template <unsigned LEFT> inline void wait_for_copies() { emu::copies_done(LEFT); }
+
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 using std::fmaf;
+using std::exp2f;
+using std::log2f;
 inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline int min(int a, int b) { return a < b ? a : b; }

@@ -9,6 +9,11 @@
 // `n` queries of a segment, from its token `first` on, in row `row`.
 struct QueryTile { int row, n, first, own_row, prefix_row, prefix_len; };
 
+// `n` keys of a segment of `own_len` tokens, from its token `first` on, in row `row`; before the segment are `offset` tokens, after it
+// come `n_children` segments that have it as their prefix.
+struct KeyTile { int row, n, first, own_row, own_len, offset, children, n_children; };
+struct Span { int row, len; };
+
 // Columns of a head in shared memory: whole float4s.
 __device__ __forceinline__ int padded(int width) { return (width + 3) / 4 * 4; }
 

@@ -60,11 +60,6 @@ __device__ __forceinline__ void of_queries(const float* qkv, const float* dout, 
     }
 }
 
-// `n` keys of a segment of `own_len` tokens, from its token `first` on, in row `row`; before the segment are `offset` tokens, after it
-// come `n_children` segments that have it as their prefix.
-struct KeyTile { int row, n, first, own_row, own_len, offset, children, n_children; };
-struct Span { int row, len; };
-
 // grid: (key tiles of 16, key/value heads). A lane has one query of a tile. Shared memory: keys, values, queries, output gradients, then
 // probabilities and afterwards score gradients.
 template <int COLUMNS>

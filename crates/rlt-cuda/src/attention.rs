@@ -43,7 +43,7 @@ impl AttentionShape {
     }
 
     /// What kernels take last.
-    fn arguments(&self) -> [Arg; 5] {
+    pub(crate) fn arguments(&self) -> [Arg; 5] {
         let sizes = [self.heads, self.kv_heads, self.width, self.window].map(size);
         [sizes[0], sizes[1], sizes[2], sizes[3], Arg::Float(self.scale)]
     }
@@ -75,13 +75,27 @@ fn tiles(len: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 impl Gpu {
-    /// Tiles of the queries of `segments`, each with the segment before it, and how many.
-    fn query_tiles(&self, segments: &[(Span, Span)], rows: usize) -> (Memory, usize) {
-        let list = numbers(segments.iter().flat_map(|(own, prefix)| {
+    /// Tiles of the queries of `segments`, each with the segment before it, and how many. Those that see the most keys come first,
+    /// so that no block is left alone with one at the end.
+    pub(crate) fn query_tiles(&self, segments: &[(Span, Span)], rows: usize) -> (Memory, usize) {
+        let of_segment = |(own, prefix): &(Span, Span)| {
+            let (own, prefix) = (*own, *prefix);
             tiles(own.len, rows)
-                .map(|(first, n)| [own.row + first, n, first, own.row, prefix.row, prefix.len])
-        }));
-        (self.upload(&list), list.len() / 6)
+                .map(move |(first, n)| [own.row + first, n, first, own.row, prefix.row, prefix.len])
+        };
+        let mut list: Vec<_> = segments.iter().flat_map(of_segment).collect();
+        list.sort_by_key(|&[_, n, first, _, _, before]| std::cmp::Reverse(before + first + n));
+        (self.upload(&numbers(list.iter().copied())), list.len())
+    }
+
+    /// The products of the rows of `out` and of its gradient, a number for each row and head.
+    pub fn attention_delta(&self, out: &Memory, dout: &Memory, width: usize) -> Memory {
+        let vectors = out.len() / width;
+        let delta = self.take(vectors);
+        let arguments =
+            vec![of(&delta, vectors), of(out, out.len()), of(dout, out.len()), size(vectors), size(width)];
+        self.launch("attention_delta", Threads::a_warp_each(vectors), arguments);
+        delta
     }
 
     /// Attends within `segments`, each with the one before it (empty without one), which has none itself: the output, rows x
@@ -92,7 +106,7 @@ impl Gpu {
         segments: &[(Span, Span)],
         shape: AttentionShape,
     ) -> (Memory, Memory) {
-        let rows = check(segments, qkv, shape);
+        let rows = check(segments, qkv.len(), shape);
         let features = shape.heads * shape.width;
         let (out, log_sums) = (self.take(rows * features), self.take(rows * shape.heads));
         let (tiles, n) = self.query_tiles(segments, QUERIES);
@@ -110,27 +124,20 @@ impl Gpu {
         (out, log_sums)
     }
 
-    /// The gradient of `qkv`, given that of the output and what [`Self::attention`] returned.
+    /// The gradient of `qkv`, given that of the output and what [`Self::attention`] returned; `delta` is
+    /// [`Self::attention_delta`].
     pub fn attention_backward(
         &self,
         dout: &Memory,
         qkv: &Memory,
-        (out, log_sums): (&Memory, &Memory),
+        (log_sums, delta): (&Memory, &Memory),
         segments: &[(Span, Span)],
         shape: AttentionShape,
     ) -> Memory {
-        let rows = check(segments, qkv, shape);
+        let rows = check(segments, qkv.len(), shape);
         let (vectors, features) = (rows * shape.heads, rows * shape.heads * shape.width);
-        let (dqkv, delta) = (self.take(qkv.len()), self.take(vectors));
-        let arguments = vec![
-            of(&delta, vectors),
-            of(out, features),
-            of(dout, features),
-            size(vectors),
-            size(shape.width),
-        ];
-        self.launch("attention_delta", Threads::a_warp_each(vectors), arguments);
-        let inputs = [of(qkv, qkv.len()), of(dout, features), of(log_sums, vectors), of(&delta, vectors)];
+        let dqkv = self.take(qkv.len());
+        let inputs = [of(qkv, qkv.len()), of(dout, features), of(log_sums, vectors), of(delta, vectors)];
 
         let shared_bytes = shape.shared_bytes(2 * BACKWARD_ROWS, 2 * LANES, BACKWARD_ROWS * LANES);
         let (tiles, n) = self.query_tiles(segments, BACKWARD_ROWS);
@@ -141,7 +148,7 @@ impl Gpu {
         let name = ["attention_queries_64", "attention_queries_128", "attention_queries_256"];
         self.launch(shape.of_width(name), threads, arguments);
 
-        let (tiles, n, children) = self.key_tiles(segments);
+        let (tiles, n, children) = self.key_tiles(segments, BACKWARD_ROWS);
         let mut arguments = inputs.to_vec();
         arguments.extend([of(&tiles, tiles.len()), of(&children, children.len()), of(&dqkv, dqkv.len())]);
         arguments.extend(shape.arguments());
@@ -152,7 +159,7 @@ impl Gpu {
     }
 
     /// Tiles of the keys of `segments`, how many, and the segments that come after one, grouped by it.
-    fn key_tiles(&self, segments: &[(Span, Span)]) -> (Memory, usize, Memory) {
+    pub(crate) fn key_tiles(&self, segments: &[(Span, Span)], rows: usize) -> (Memory, usize, Memory) {
         let mut children: Vec<Vec<Span>> = vec![Vec::new(); segments.len()];
         for (own, prefix) in segments {
             if prefix.len > 0 {
@@ -163,7 +170,7 @@ impl Gpu {
         let mut first_child = 0;
         let mut list = Vec::new();
         for ((own, prefix), children) in segments.iter().zip(&children) {
-            list.extend(tiles(own.len, BACKWARD_ROWS).map(|(first, n)| {
+            list.extend(tiles(own.len, rows).map(|(first, n)| {
                 let place = [own.row + first, n, first, own.row, own.len, prefix.len];
                 [place[0], place[1], place[2], place[3], place[4], place[5], first_child, children.len()]
             }));
@@ -175,10 +182,10 @@ impl Gpu {
     }
 }
 
-/// Rows of a batch, whose segments lie within it.
-fn check(segments: &[(Span, Span)], qkv: &Memory, shape: AttentionShape) -> usize {
+/// Rows of a batch of `numbers` queries, keys and values, whose segments lie within it.
+pub(crate) fn check(segments: &[(Span, Span)], numbers: usize, shape: AttentionShape) -> usize {
     assert!(shape.heads.is_multiple_of(shape.kv_heads.max(1)), "query heads of a key head");
-    let rows = qkv.len() / shape.stride();
+    let rows = numbers / shape.stride();
     let fits = |span: &Span| span.row + span.len <= rows;
     assert!(segments.iter().all(|(own, prefix)| fits(own) && fits(prefix)), "segments of {rows} rows");
     rows

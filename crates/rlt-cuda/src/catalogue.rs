@@ -8,9 +8,11 @@ use cudarc::driver::{result, sys};
 use crate::error::describe;
 
 /// Files of kernels, as PTX (`kernels/build.py` makes it of the `.cu` file of the same name).
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 14] = [
     ("attention", include_str!("../kernels/attention.ptx")),
     ("attention_backward", include_str!("../kernels/attention_backward.ptx")),
+    ("attention_bf16", include_str!("../kernels/attention_bf16.ptx")),
+    ("attention_bf16_backward", include_str!("../kernels/attention_bf16_backward.ptx")),
     ("columns", include_str!("../kernels/columns.ptx")),
     ("elements", include_str!("../kernels/elements.ptx")),
     ("gated", include_str!("../kernels/gated.ptx")),

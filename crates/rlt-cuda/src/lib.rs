@@ -15,6 +15,7 @@
 //! reports an error: it names none before the work that caused it is waited for, so there is nothing to go on with.
 
 mod attention;
+mod attention_bf16;
 mod catalogue;
 mod columns;
 mod elements;

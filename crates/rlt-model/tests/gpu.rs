@@ -8,9 +8,10 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::parity_folder;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::{Device, head};
 use rlt_model::batch::{Continuation, PackedBatch, ScoringGroup};
-use rlt_model::generate::{GenerationRequest, SamplingParams, generate};
+use rlt_model::generate::{Completion, GenerationRequest, SamplingParams, generate};
 use rlt_model::training_pass::Keep;
 use rlt_model::{Decoder, Gradients, Stop};
 
@@ -64,6 +65,23 @@ fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
     apart.fold(0.0, f32::max) / largest
 }
 
+/// Whether what a GPU computed in bf16 is as close to f32 as what the processor did, which rounds the same numbers, and no farther
+/// from that: layer by layer, what lies between two bf16 numbers goes up here and down there.
+#[track_caller]
+fn as_close_in_bf16(what: &str, exact: &[f32], ours: &[f32], theirs: &[f32]) {
+    let (our_error, their_error, apart) = (error(ours, exact), error(theirs, exact), error(theirs, ours));
+    println!("{what} in bf16: {their_error:.1e} from f32 (processor: {our_error:.1e}), {apart:.1e} apart");
+    let within = their_error < 5e-2 && their_error < 1.5 * our_error && apart < 1.5 * our_error;
+    assert!(within, "{what}: {their_error:e} {our_error:e} {apart:e}");
+}
+
+/// The length of the difference of two vectors, by the length of the second.
+fn error(ours: &[f32], theirs: &[f32]) -> f32 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let apart: f64 = ours.iter().zip(theirs).map(|(a, b)| square(a - b)).sum();
+    (apart / theirs.iter().map(|x| square(*x)).sum::<f64>()).sqrt() as f32
+}
+
 #[test]
 fn a_forward_pass_gives_the_numbers_of_the_processor() {
     let Some(gpu) = gpu() else { return };
@@ -71,15 +89,25 @@ fn a_forward_pass_gives_the_numbers_of_the_processor() {
         let (here, there) =
             (Decoder::load_frozen(&folder).unwrap(), Decoder::load_frozen_on(&gpu, &folder).unwrap());
         let (ids, name) = (ids(&folder), folder.file_name().unwrap().display());
+        for (here, there) in here.parameters().tensors().iter().zip(there.parameters().tensors()) {
+            assert!(here.has_bits_of(there), "{name}");
+        }
         let batch = PackedBatch::new(&groups(&ids));
         let logits = |decoder: &Decoder| {
             let hidden = decoder.hidden_states(&batch);
             head::logits(&hidden, decoder.parameters().head_weight()).to_host().into_owned()
         };
-        let of_logits = difference(&logits(&there), &logits(&here));
-        let of_logprobs = difference(&there.logprobs(&batch, 0.7), &here.logprobs(&batch, 0.7));
-        println!("{name}: logits {of_logits:.1e}, log-probabilities {of_logprobs:.1e}");
-        assert!(of_logits < 1e-5 && of_logprobs < 1e-5, "{name}: {of_logits:e} {of_logprobs:e}");
+        let said = |decoder: &Decoder| [logits(decoder), decoder.logprobs(&batch, 0.7)];
+        let ours = said(&here);
+        for (ours, theirs) in ours.iter().zip(said(&there)) {
+            let worst = difference(&theirs, ours);
+            println!("{name}: {worst:.1e}");
+            assert!(worst < 1e-5, "{name}: {worst:e}");
+        }
+        let [here, there] = [here, there].map(|decoder| said(&decoder.in_arithmetic(Arithmetic::Bf16)));
+        for ((exact, here), there) in ours.iter().zip(&here).zip(&there) {
+            as_close_in_bf16(&format!("{name}"), exact, here, there);
+        }
     }
 }
 
@@ -90,8 +118,9 @@ fn gradients_are_those_of_the_processor() {
         let keep = [Keep::Activations, Keep::BlockInputs][index % 2];
         let batch = PackedBatch::new(&groups(&ids(&folder)));
         let weights: Vec<f32> = (0..batch.targets.len()).map(|i| (i as f32 * 0.37).sin()).collect();
-        let gradients = |device: &Device| {
-            let decoder = Decoder::load_on(device, &folder).unwrap();
+        let name = folder.file_name().unwrap().display();
+        let gradients = |device: &Device, arithmetic| {
+            let decoder = Decoder::load_on(device, &folder).unwrap().in_arithmetic(arithmetic);
             let mut gradients = Gradients::zeros(&decoder);
             let weigh = |first: usize, logprobs: &[f32]| {
                 Ok::<_, std::convert::Infallible>(weights[first..first + logprobs.len()].to_vec())
@@ -99,12 +128,59 @@ fn gradients_are_those_of_the_processor() {
             decoder.train_micro_batch(&batch, 0.7, keep, &mut gradients, weigh).unwrap();
             gradients.tensors().iter().map(|tensor| tensor.to_host().into_owned()).collect::<Vec<_>>()
         };
-        let (here, there, again) = (gradients(&Device::Cpu), gradients(&gpu), gradients(&gpu));
-        let name = folder.file_name().unwrap().display();
-        assert!(there == again, "{name}: other bits the second time");
-        let worst = there.iter().zip(&here).map(|(there, here)| difference(there, here)).fold(0.0, f32::max);
+        let of = |arithmetic| [&Device::Cpu, &gpu, &gpu].map(|device| gradients(device, arithmetic));
+        let [ours, theirs, again] = of(Arithmetic::F32);
+        assert!(theirs == again, "{name}: other bits the second time");
+        let worst = theirs.iter().zip(&ours).map(|(theirs, ours)| difference(theirs, ours));
+        let worst = worst.fold(0.0, f32::max);
         println!("{name}: gradients {worst:.1e}");
         assert!(worst < 1e-5, "{name}: {worst:e}");
+        let [here, there, again] = of(Arithmetic::Bf16);
+        assert!(there == again, "{name}: other bits the second time");
+        as_close_in_bf16(&format!("{name}"), &ours.concat(), &here.concat(), &there.concat());
+    }
+}
+
+/// Three completions of each of two prompts.
+fn sampled(decoder: &Decoder, ids: &[u32]) -> (Vec<GenerationRequest>, Vec<Vec<Completion>>) {
+    let params = SamplingParams {
+        temperature: 0.8,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        max_new_tokens: 24,
+        stop_token_ids: vec![],
+        max_running: 5,
+    };
+    let requests =
+        [5, 47].map(|n| GenerationRequest { prompt: ids[..n].into(), n: 3, stream: [n as u64, 0] });
+    let completions = generate(decoder, &requests, &params, 5, Stop::never(), &mut |_| ()).unwrap();
+    (requests.into(), completions)
+}
+
+/// In bf16 a draw between two tokens may fall either way; what was drawn has the processor's log-probabilities.
+#[test]
+fn completions_in_bf16_are_scored_as_by_the_processor() {
+    let Some(gpu) = gpu() else { return };
+    for folder in checkpoints() {
+        let ids = ids(&folder);
+        let on = |device: &Device| {
+            Decoder::load_frozen_on(device, &folder).unwrap().in_arithmetic(Arithmetic::Bf16)
+        };
+        let ((requests, completions), (_, again)) = (sampled(&on(&gpu), &ids), sampled(&on(&gpu), &ids));
+        let name = folder.file_name().unwrap().display();
+        let (all, again) = (completions.iter().flatten(), again.iter().flatten());
+        assert!(all.zip(again).all(|(a, b)| a.ids == b.ids && a.logprobs == b.logprobs), "{name}");
+        let groups = requests.iter().zip(&completions).map(|(request, completions)| ScoringGroup {
+            prefix: request.prompt.clone(),
+            continuations: completions.iter().map(|of| Continuation::whole(of.ids.clone())).collect(),
+        });
+        let said: Vec<f32> = completions.iter().flatten().flat_map(|of| of.logprobs.clone()).collect();
+        let scored = on(&Device::Cpu).logprobs(&PackedBatch::new(&groups.collect::<Vec<_>>()), 0.8);
+        let apart = error(&said, &scored);
+        println!("{name}: log-probabilities of what was drawn {apart:.1e}");
+        assert!(apart < 1e-2, "{name}: {apart:e}");
     }
 }
 
@@ -113,22 +189,7 @@ fn completions_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
     for folder in checkpoints() {
         let ids = ids(&folder);
-        let params = SamplingParams {
-            temperature: 0.8,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            max_new_tokens: 24,
-            stop_token_ids: vec![],
-            max_running: 5,
-        };
-        let requests =
-            [5, 47].map(|n| GenerationRequest { prompt: ids[..n].into(), n: 3, stream: [n as u64, 0] });
-        let sampled = |device: &Device| {
-            let decoder = Decoder::load_frozen_on(device, &folder).unwrap();
-            generate(&decoder, &requests, &params, 5, Stop::never(), &mut |_| ()).unwrap()
-        };
+        let sampled = |device: &Device| sampled(&Decoder::load_frozen_on(device, &folder).unwrap(), &ids).1;
         let (here, there) = (sampled(&Device::Cpu), sampled(&gpu));
         let name = folder.file_name().unwrap().display();
         for (here, there) in here.iter().flatten().zip(there.iter().flatten()) {

@@ -33,9 +33,19 @@ pub fn attention_backward(
 ) -> Tensor {
     assert_eq!((dout.rows(), dout.cols()), (out.rows(), out.cols()), "attention gradient shape");
     if let Some(gpu) = qkv.gpu() {
-        let (dout, of_forward) = (dout.memory(), (out.memory(), log_sums.memory()));
-        let (segments, shape) = (layout.on_gpu(), shape.on_gpu());
-        let dqkv = gpu.attention_backward(dout, qkv.memory(), of_forward, &segments, shape);
+        let (dout, matrix, segments) = (dout.memory(), qkv.memory(), layout.on_gpu());
+        let shape = shape.on_gpu();
+        let delta = gpu.attention_delta(out.memory(), dout, shape.width);
+        let sums = (log_sums.memory(), &delta);
+        let dqkv = match arithmetic {
+            Arithmetic::Bf16 if shape.suits_tensor_cores() => {
+                let (dout, matrix) = (gpu.rounded(dout), gpu.rounded(matrix));
+                gpu.attention_bf16_backward(&dout, &matrix, sums, &segments, shape)
+            }
+            Arithmetic::F32 | Arithmetic::Bf16 => {
+                gpu.attention_backward(dout, matrix, sums, &segments, shape)
+            }
+        };
         return Tensor::of_memory(dqkv, qkv.rows(), qkv.cols());
     }
     // In f32 every element is written once; in bf16, whose products are quicker than copies, sums are taken in place.

@@ -34,7 +34,13 @@ pub fn attention(
     assert_eq!((qkv.rows(), qkv.cols()), (layout.rows(), shape.qkv_cols()), "packed qkv shape");
     let device = qkv.device();
     if let Device::Cuda(gpu) = device {
-        let (out, log_sums) = gpu.attention(qkv.memory(), &layout.on_gpu(), shape.on_gpu());
+        let (segments, on_gpu) = (layout.on_gpu(), shape.on_gpu());
+        let (out, log_sums) = match arithmetic {
+            Arithmetic::Bf16 if on_gpu.suits_tensor_cores() => {
+                gpu.attention_bf16(&gpu.rounded(qkv.memory()), &segments, on_gpu)
+            }
+            Arithmetic::F32 | Arithmetic::Bf16 => gpu.attention(qkv.memory(), &segments, on_gpu),
+        };
         let features = shape.n_heads * shape.head_dim;
         return (
             Tensor::of_memory(out, layout.rows(), features),
