@@ -182,3 +182,43 @@ fn a_run_on_the_gpu_goes_as_on_the_processor_and_ends_with_the_same_bits_whateve
     child.wait().unwrap();
     assert!(of("cuda", "d", "1").1 == theirs.1, "other weights after a kill");
 }
+
+/// What a run leaves that a GPU's failure ends: the line.
+fn failed(command: &mut Command) -> String {
+    let output = command.assert().code(1).get_output().clone();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        line.starts_with("error: GPU 0 (emulated device)") && line.trim_end().lines().count() == 1,
+        "{line}"
+    );
+    assert!(line.contains("start the same command again"), "{line}");
+    line
+}
+
+#[test]
+fn a_gpu_that_fails_is_one_line_and_the_run_goes_on_from_what_it_saved() {
+    if is_real() {
+        return println!("skipped: a real GPU is not made to fail");
+    }
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str| train(dir.path(), &libraries, "cuda", name);
+    run("whole").assert().success();
+    // A launch fails, later and later, until there is a checkpoint before it.
+    let has_saved = || dir.path().join("failed/checkpoints/step-000001/state.json").exists();
+    let mut launches = 100;
+    while !has_saved() {
+        let line = failed(run("failed").env("EMU_LAUNCHES", launches.to_string()));
+        assert!(line.contains("unspecified launch failure"), "{line}");
+        launches += launches / 2;
+    }
+    // Then there is too little memory, from the first weights on or for the work after them.
+    for bytes in ["4096", "33600000"] {
+        let line = failed(run("failed").env("EMU_MEMORY", bytes));
+        assert!(line.contains("its memory is used up") && line.contains("memory.recompute=blocks"), "{line}");
+    }
+    assert!(!dir.path().join("failed/model").exists());
+    run("failed").assert().success();
+    let [whole, after] = ["whole", "failed"].map(|name| left(&dir.path().join(name)));
+    assert!(whole.1 == after.1, "other weights after failures");
+}

@@ -1,4 +1,4 @@
-//! The one line that a process leaves which cannot go on: no memory, or a fault of its own.
+//! The one line that a process leaves which cannot go on: no memory, a GPU that failed, or a fault of its own.
 //!
 //! Whatever thread it happens on, the process ends there and then, with exit code 1. To unwind instead would need
 //! memory, and locks that other threads wait for. What a run has saved is whole at every moment, as after a kill.
@@ -7,6 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use rlt_engine::device::GpuFailure;
 
 /// Exit code of work that failed.
 const EXIT_FAILED: i32 = 1;
@@ -85,6 +87,12 @@ pub fn install() {
 
 fn line_of_panic(panic: &PanicHookInfo) -> Line {
     let mut line = Line::of_this_rank();
+    if let Some(failure) = GpuFailure::of_this_panic() {
+        line.push(b"error: ");
+        line.push_text(&failure.to_string(), MESSAGE_BYTES);
+        line.push(what_next(&failure));
+        return line;
+    }
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -107,6 +115,21 @@ fn line_of_panic(panic: &PanicHookInfo) -> Line {
     line.push(env!("CARGO_PKG_REPOSITORY").as_bytes());
     line.push(b"/issues)");
     line
+}
+
+/// What helps against a GPU's failure.
+fn what_next(failure: &GpuFailure) -> &'static [u8] {
+    match failure {
+        GpuFailure::Memory { .. } => {
+            b"; ask for less (smaller tokens_per_microbatch or sampling.max_running, memory.recompute=blocks, \
+              memory.idle=release, lora.rank; `rlt plan --device cuda` shows what a run needs) and start the same command \
+              again: what was saved is whole"
+        }
+        GpuFailure::Work { .. } => {
+            b"; start the same command again: what was saved is whole; if it happens again, `nvidia-smi` and the system's log \
+              (Xid) say what ails the GPU"
+        }
+    }
 }
 
 /// Most bytes of a message that is passed on.

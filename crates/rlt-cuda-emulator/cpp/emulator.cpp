@@ -138,7 +138,14 @@ static char* guarded(size_t bytes, bool is_shared) {
     }
     return out;
 }
-char* allocate(size_t bytes) { std::lock_guard<std::mutex> lock(in_use); return guarded(bytes, false); }
+static size_t allocated;
+size_t allocated_bytes() { std::lock_guard<std::mutex> lock(in_use); return allocated; }
+char* allocate(size_t bytes) {
+    std::lock_guard<std::mutex> lock(in_use);
+    char* p = guarded(bytes, false);
+    if (p) allocated += mappings[(uintptr_t)p].second - 2 * 4096;
+    return p;
+}
 static void give_back(char* p) {
     auto at = mappings.find((uintptr_t)p);
     if (at == mappings.end()) fail("memory is freed that was not allocated");
@@ -147,7 +154,12 @@ static void give_back(char* p) {
     auto region = regions.upper_bound((uintptr_t)p);
     if (region != regions.end() && region->second.begin == (uintptr_t)p) regions.erase(region);
 }
-void release(char* p) { std::lock_guard<std::mutex> lock(in_use); give_back(p); }
+void release(char* p) {
+    std::lock_guard<std::mutex> lock(in_use);
+    auto at = mappings.find((uintptr_t)p);
+    if (at != mappings.end()) allocated -= at->second.second - 2 * 4096;
+    give_back(p);
+}
 
 void launch(dim3 grid, dim3 size, unsigned shared_bytes, void (*body)(void*), void* arguments) {
     std::lock_guard<std::mutex> lock(in_use);

@@ -8,7 +8,9 @@
 //! - `EMU_ORDER`: the order in which threads run; 0 as they are numbered, 1 in reverse, from 2 on shuffled;
 //! - `EMU_RACES`: in the checked build, races end the process with code 71;
 //! - `EMU_PLACES`: a file to which each barrier that is met is written, and `EMU_WITHOUT`: one of these that is passed over;
-//! - `EMU_MEMORY`: bytes of the largest block of memory; `EMU_DRIVER_VERSION`: what the driver says it is.
+//! - `EMU_MEMORY`: bytes of memory that there are; without it 8 GiB;
+//! - `EMU_LAUNCHES`: launches that go well: the next one fails, which shows at the call after it, and at all that follow;
+//! - `EMU_DRIVER_VERSION`: what the driver says it is.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fs::{self, File};

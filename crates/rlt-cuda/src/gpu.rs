@@ -10,8 +10,9 @@ use cudarc::driver::sys;
 
 use crate::catalogue::Kernels;
 use crate::error::{Error, describe};
+use crate::failure::Failure;
 use crate::plans::Products;
-use crate::pool::{Pool, Usage};
+use crate::pool::{Block, Pool, Usage};
 
 /// What the driver must at least be: the first that reads PTX 8.4.
 const OLDEST_DRIVER: i32 = 12_040;
@@ -156,12 +157,28 @@ impl Gpu {
     /// # Panics
     /// If it reports an error.
     pub(crate) fn expect<T>(&self, what: &str, result: Result<T, DriverError>) -> T {
-        result.unwrap_or_else(|e| self.fail(what, &describe(e)))
+        result.unwrap_or_else(|e| Failure::of(self.called(), what, e).end())
     }
 
-    /// Ends what cannot go on.
-    pub(crate) fn fail(&self, what: &str, why: &str) -> ! {
-        panic!("GPU {} ({}): {what}: {why}", self.0.ordinal, self.0.name)
+    /// A block of memory. The context must be current.
+    ///
+    /// # Panics
+    /// With a [`Failure`] if there is no more.
+    pub(crate) fn block(&self, bytes: usize) -> Block {
+        let taken = self.pool().take(bytes);
+        taken.unwrap_or_else(|e| {
+            if e.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                Failure::of(self.called(), "asking for memory", e).end()
+            }
+            let all = result::mem_get_info().ok().map(|(free, all)| (free as u64, all as u64));
+            let (asked, in_use) = (bytes as u64, self.usage().in_use);
+            Failure::Memory { gpu: self.called(), asked, in_use, all }.end()
+        })
+    }
+
+    /// Number and name.
+    pub(crate) fn called(&self) -> String {
+        format!("GPU {} ({})", self.0.ordinal, self.0.name)
     }
 }
 

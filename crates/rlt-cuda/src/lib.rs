@@ -11,8 +11,8 @@
 //! processor differ in rounding.
 //!
 //! # Failures
-//! Operations check their arguments, and panic where these do not fit, where memory is used up, or where the driver
-//! reports an error: it names none before the work that caused it is waited for, so there is nothing to go on with.
+//! Operations check their arguments, and panic where these do not fit. Where memory is used up, or the driver reports an
+//! error, they panic with a [`Failure`].
 
 mod attention;
 mod attention_bf16;
@@ -20,6 +20,7 @@ mod catalogue;
 mod columns;
 mod elements;
 mod error;
+mod failure;
 mod gated;
 mod gpu;
 mod halves;
@@ -37,6 +38,7 @@ mod rows;
 
 pub use attention::{AttentionShape, Span};
 pub use error::Error;
+pub use failure::Failure;
 pub use gated::Gate;
 pub use gpu::Gpu;
 pub use halves::Halves;

@@ -38,18 +38,11 @@ impl Gpu {
     /// # Panics
     /// If there is no more.
     pub fn take(&self, len: usize) -> Memory {
-        let bytes = len.checked_mul(NUMBER_BYTES).unwrap_or_else(|| {
-            self.fail("memory", &format!("{len} numbers are more than an address can count"))
-        });
+        let bytes = len
+            .checked_mul(NUMBER_BYTES)
+            .unwrap_or_else(|| panic!("{len} numbers are more than an address can count"));
         self.make_current();
-        let taken = self.pool().take(bytes);
-        let Ok(block) = taken else {
-            let held = self.usage().in_use >> 20;
-            self.fail(
-                "memory",
-                &format!("{} MiB more than the {held} MiB in use are not there", bytes.div_ceil(1 << 20)),
-            )
-        };
+        let block = self.block(bytes);
         // At the block's end where mistakes are looked for: an emulated device notices what is touched beyond it.
         let at_end = if cfg!(debug_assertions) { block.bytes - bytes.next_multiple_of(16) } else { 0 };
         let address = block.address + at_end as CUdeviceptr;

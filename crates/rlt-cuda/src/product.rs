@@ -6,8 +6,9 @@
 
 use std::ffi::c_void;
 
-use cudarc::cublaslt::result;
+use cudarc::cublaslt::result::{self, CublasError};
 
+use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::halves::Halves;
 use crate::memory::Memory;
@@ -66,13 +67,9 @@ impl Gpu {
         let library = products.library;
         let format = factors.format();
         let plan = products.plans.entry((product, format, sizes)).or_insert_with(|| {
-            plan(library, product, format, sizes)
-                .unwrap_or_else(|e| self.fail(&format!("a product of {sizes:?}"), &e.to_string()))
+            plan(library, product, format, sizes).unwrap_or_else(|e| self.product_failed(sizes, e))
         });
-        let workspace = products.workspace.get_or_insert_with(|| {
-            let taken = self.pool().take(WORKSPACE_BYTES);
-            self.expect("memory for products", taken)
-        });
+        let workspace = products.workspace.get_or_insert_with(|| self.block(WORKSPACE_BYTES));
         let (alpha, beta) = (1.0_f32, if accumulates { 1.0_f32 } else { 0.0 });
         // SAFETY: the layouts are of memory that is as large, checked above; the workspace is used by one product after
         // another, as all are asked for on one stream.
@@ -96,6 +93,11 @@ impl Gpu {
                 self.stream().cast(),
             )
         };
-        done.unwrap_or_else(|e| self.fail(&format!("a product of {sizes:?}"), &e.to_string()));
+        done.unwrap_or_else(|e| self.product_failed(sizes, e));
+    }
+
+    fn product_failed(&self, sizes: [usize; 3], error: CublasError) -> ! {
+        let what = format!("a product of {sizes:?}");
+        Failure::Work { gpu: self.called(), what, why: error.to_string() }.end()
     }
 }

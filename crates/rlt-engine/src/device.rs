@@ -9,6 +9,7 @@ use crate::sizes::Sizes;
 use rlt_cuda::Gpu;
 
 pub use crate::recycling::Usage as MemoryUsage;
+pub use rlt_cuda::Failure as GpuFailure;
 
 /// A device.
 #[derive(Debug, Clone, Default)]

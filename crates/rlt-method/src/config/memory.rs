@@ -133,11 +133,4 @@ impl MemoryConfig {
             HeldWeights::Sharded => Holding::Shared(ranks.clone()),
         }
     }
-
-    /// Called where a stage of a step (generation, scoring, update) has ended.
-    pub fn end_stage(&self) {
-        if self.idle == Idle::Release {
-            rlt_engine::Device::Cpu.release_memory();
-        }
-    }
 }

@@ -1,11 +1,21 @@
-//! What is not built for the device that a configuration asks for.
+//! What a configuration means for its device: what is not built for it, and when its memory is given back.
 
-use super::{Config, DeviceName, HeldWeights};
+use super::{Config, DeviceName, HeldWeights, Idle};
 use crate::{Error, Result};
 
 impl Config {
+    /// Called where a stage of a step (generation, scoring, update) has ended.
+    pub fn end_stage(&self) {
+        // A run holds its device open: there is nothing to report here.
+        if self.memory.idle == Idle::Release
+            && let Ok(device) = self.model.device.open()
+        {
+            device.release_memory();
+        }
+    }
+
     /// Refuses what is not built for the device.
-    pub(super) fn check_device(&self) -> Result<()> {
+    pub(crate) fn check_device(&self) -> Result<()> {
         let device = self.model.device;
         if device == DeviceName::Cpu || self.memory.weights == HeldWeights::Whole {
             return Ok(());

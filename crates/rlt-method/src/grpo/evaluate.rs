@@ -64,7 +64,7 @@ impl HeldOut {
         let own = dealt(ranks, requests.len());
         let completions = agree(ranks, sampler.sample(&requests[own.clone()], context.stop))?;
         let completions = gather(ranks, completions)?;
-        context.config.memory.end_stage();
+        context.config.end_stage();
         let questions: Vec<&Question> = self.questions.iter().collect();
         let answered: Vec<Answered> = questions
             .iter()
@@ -76,7 +76,7 @@ impl HeldOut {
             other => other,
         });
         let verdicts = gather(ranks, agree(ranks, verdicts)?)?;
-        context.config.memory.end_stage();
+        context.config.end_stage();
         let all = describe(&groups(&questions, completions, verdicts));
         let score = REWARD.mean.of(&all).unwrap_or(f64::NAN);
         let mut metrics = Map::new();

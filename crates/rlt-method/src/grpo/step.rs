@@ -117,7 +117,7 @@ impl<'a> Trainer<'a> {
             Some(drawn) => drawn,
             None => self.engine.sampler(&self.weights.decoder).sample(own, stop),
         });
-        self.setup.config.memory.end_stage();
+        self.setup.config.end_stage();
         let own = agree(&self.ranks, completions).map_err(|error| self.run.stopped(&self.weights, error))?;
         gather(&self.ranks, own)
     }
@@ -161,7 +161,7 @@ impl<'a> Trainer<'a> {
         let (config, stop) = (self.setup.config, Stop::when(self.stop));
         let (temperature, tokens) = (config.sampling.temperature, config.grpo.tokens_per_microbatch);
         let own = self.weights.decoder.token_logprobs_unless(stop, &groups, temperature, tokens);
-        config.memory.end_stage();
+        config.end_stage();
         own.map_err(|error| self.run.stopped(&self.weights, error.into()))
     }
 
@@ -190,7 +190,7 @@ impl<'a> Trainer<'a> {
                 return Err(self.failed(error, || answered.iter().map(keep).collect()));
             }
         };
-        self.setup.config.memory.end_stage();
+        self.setup.config.end_stage();
         Ok(groups(questions, completions, verdicts))
     }
 
@@ -205,7 +205,7 @@ impl<'a> Trainer<'a> {
             }
         };
         let config = self.setup.config;
-        config.memory.end_stage();
+        config.end_stage();
         sync_reference(&mut self.weights, step, config.reference_sync_every(), config.grpo.reference_mixup);
         self.engine.refresh(&self.weights.decoder, step)?;
         Ok(update)

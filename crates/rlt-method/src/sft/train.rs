@@ -103,7 +103,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
             .optimizer
             .update(&mut weights.decoder, gradients.total())
             .map_err(|error| run.keep_failed(&weights, error, || failed_groups(&rows)))?;
-        config.memory.end_stage();
+        config.end_stage();
 
         let tokens_per_s = batch.n_tokens as f64 / started.elapsed().as_secs_f64();
         let mut row = Map::new();
@@ -118,7 +118,7 @@ pub fn train(given: &Config, run_dir: &Path, host: &Host) -> Result<Trained> {
         metrics::EPOCH.put(&mut row, positions.end as f64 / examples.len() as f64);
         last_loss = format!("loss {:.4}", batch.loss);
         let ended = run.end_step(&weights, positions.end, row, |_| evaluate(&weights.decoder))?;
-        config.memory.end_stage();
+        config.end_stage();
         progress.advance(1, &format!("{last_loss}, {tokens_per_s:.0} tokens/s"));
         if ended.is_break() {
             break;
