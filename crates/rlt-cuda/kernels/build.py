@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
-"""PTX of every kernel file, by the compiler that all use: build.py [--check] [--table]
+"""PTX of every kernel file, by the compiler that all use: build.py [--check] [--table] [--sass]
 
 Needs Python 3 with pip, x86-64 Linux and no CUDA: the compiler (NVRTC) comes from PyPI, in the version below, into target/nvrtc.
 With --check nothing is written, and a PTX file that is not what the compiler makes of its source is an error.
-With --table ptxas assembles every file for every architecture, and the registers and spills of each kernel are printed as Markdown."""
+With --table ptxas assembles every file for every architecture, and the registers and spills of each kernel are printed as Markdown.
+With --sass it assembles them for two, and the instructions that the machine gets of each kernel are counted; a kernel that asks for tensor
+cores, their loads or copies that go on by themselves, and does not get them, is an error."""
 import ctypes
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # PTX 8.4 of this release is read by drivers from CUDA 12.4 (550) on.
 COMPILER = ["nvidia-cuda-nvrtc-cu12==12.4.127"]
 ASSEMBLER = ["nvidia-cuda-nvcc-cu12==12.9.86"]
+DISASSEMBLER = ["nvidia-cuda-nvdisasm==13.5.37"]
 OPTIONS = ["--gpu-architecture=compute_80", "--std=c++17", "--device-as-default-execution-space"]
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+# What PTX asks for, and the machine's instruction that it must become.
+ASKED = {"mma.sync": "HMMA", "ldmatrix": "LDSM", "cp.async": "LDGSTS"}
+COUNTED = [*ASKED.values(), "FFMA", "LDG", "STG", "LDS", "STS", "SHFL", "BAR"]
+SASS_ARCHITECTURES = ["sm_80", "sm_90"]
 
 here = Path(__file__).resolve().parent
 target = Path(os.environ.get("CARGO_TARGET_DIR", here.parents[2] / "target")) / "nvrtc"
@@ -60,13 +68,18 @@ class Compiler:
         return self.text(program, "PTX")
 
 
+def program(packages, *path):
+    found = installed(packages).joinpath(*path)
+    found.chmod(0o755)
+    return str(found)
+
+
 def table(files):
-    ptxas = installed(ASSEMBLER) / "cuda_nvcc" / "bin" / "ptxas"
-    ptxas.chmod(0o755)
+    ptxas = program(ASSEMBLER, "cuda_nvcc", "bin", "ptxas")
     found = {}
     for file in files:
         for architecture in ARCHITECTURES:
-            command = [str(ptxas), "-v", f"-arch={architecture}", "-o", os.devnull, str(file)]
+            command = [ptxas, "-v", f"-arch={architecture}", "-o", os.devnull, str(file)]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
             for kernel in re.split(r"Compiling entry function '", said)[1:]:
                 name = kernel.split("'")[0]
@@ -76,6 +89,31 @@ def table(files):
     print("| kernel | " + " | ".join(ARCHITECTURES) + " |\n|---|" + "---|" * len(ARCHITECTURES))
     for (file, name), cells in found.items():
         print(f"| `{file}.cu` {name} | " + " | ".join(cells) + " |")
+
+
+def sass(files):
+    ptxas, nvdisasm = program(ASSEMBLER, "cuda_nvcc", "bin", "ptxas"), program(DISASSEMBLER, "cu13", "bin", "nvdisasm")
+    missing = []
+    print("| kernel | architecture | " + " | ".join(COUNTED) + " |\n|---|---|" + "---|" * len(COUNTED))
+    for file in files:
+        entries = re.split(r"\.visible \.entry (\w+)", file.read_text())[1:]
+        asked = dict(zip(entries[::2], entries[1::2]))
+        for architecture in SASS_ARCHITECTURES:
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+                subprocess.run([ptxas, f"-arch={architecture}", "-o", cubin.name, str(file)], check=True)
+                said = subprocess.run([nvdisasm, "-c", cubin.name], check=True, capture_output=True, text=True).stdout
+            for text in re.split(r"^\.text\.", said, flags=re.MULTILINE)[1:]:
+                name = text.split(":")[0]
+                words = re.findall(r"^\s+/\*\w+\*/\s+(?:@!?U?P\w+\s+)?(\w+)", text, flags=re.MULTILINE)
+                counts = {instruction: words.count(instruction) for instruction in COUNTED}
+                print(f"| `{file.stem}.cu` {name} | {architecture} | " + " | ".join(str(n) for n in counts.values()) + " |")
+                missing += [
+                    f"{name} on {architecture} has no {instruction}"
+                    for word, instruction in ASKED.items()
+                    if word in asked.get(name, "") and not counts[instruction]
+                ]
+    if missing:
+        sys.exit("; ".join(missing))
 
 
 def main():
@@ -91,6 +129,8 @@ def main():
         sys.exit(f"not what the compiler makes of their sources: {', '.join(stale)}; run {Path(__file__).name}")
     if "--table" in sys.argv:
         table(sorted(here.glob("*.ptx")))
+    if "--sass" in sys.argv:
+        sass(sorted(here.glob("*.ptx")))
 
 
 main()
