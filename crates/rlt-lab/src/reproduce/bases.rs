@@ -44,70 +44,115 @@ pub fn measure(work: &SeedWork) -> Result<Vec<OfBase>> {
     bases.map(of_base).collect()
 }
 
-/// The table, the figure and what holds.
-pub fn section(seeds: &[(u64, Vec<OfBase>)]) -> Section {
-    let bases: Vec<TraceSet> =
-        seeds.first().map_or(&[][..], |(_, of)| of).iter().map(|(base, _)| *base).collect();
-    let of = |base: usize, source: usize| {
-        PooledAccuracy::of(seeds.iter().filter_map(move |(_, bases)| bases.get(base)?.1.get(source)))
-    };
-    let pooled: Vec<Vec<PooledAccuracy>> =
-        (0..bases.len()).map(|base| (0..SOURCES.len()).map(|source| of(base, source)).collect()).collect();
-    let at = |source: TraceSource| SOURCES.iter().position(|&other| other == source).unwrap_or(0);
+/// Bands of a base model's own accuracy, per cent; each begins where the one before ends.
+const BANDS: [(&str, f64); 3] = [("below 15 %", 15.0), ("15 to 40 %", 40.0), ("above 40 %", f64::INFINITY)];
 
-    let mut ours = Table::new(&["base model has read", "students of", "right answers (95 %)", "each seed"]);
-    let mut data = Table::new(&["parts", "students_of", "seed", "accuracy"]);
-    for (b, base) in bases.iter().enumerate() {
-        for (s, source) in SOURCES.iter().enumerate() {
-            let read = format!("{} of 36 parts of the textbook", parts(*base));
-            let of = &pooled[b][s];
-            ours.push([read, source.label().to_owned(), of.text(), of.seeds_text()]);
-            for (seed, bases) in seeds {
-                let Some(answers) = bases.get(b).and_then(|(_, answers)| answers.get(s)) else { continue };
-                let accuracy = format!("{:.4}", answers.accuracy());
-                data.push([parts(*base).to_string(), source.label().to_owned(), seed.to_string(), accuracy]);
-            }
+/// A base model under one seed, with its students.
+struct BaseModel<'a> {
+    read: usize,
+    seed: u64,
+    answers: &'a [Answers],
+}
+
+impl BaseModel<'_> {
+    fn of(&self, source: TraceSource) -> Option<&Answers> {
+        self.answers.get(SOURCES.iter().position(|&other| other == source)?)
+    }
+
+    /// Its own right answers, per cent.
+    fn strength(&self) -> f64 {
+        self.of(TraceSource::Nothing).map_or(0.0, |answers| 100.0 * answers.accuracy())
+    }
+
+    fn band(&self) -> usize {
+        BANDS.iter().position(|(_, end)| self.strength() < *end).unwrap_or(0)
+    }
+}
+
+/// The table, the figure and what holds. What a part of the textbook makes of a base model differs much from seed to seed, so base
+/// models are ordered by what they can do, not by what they have read.
+pub fn section(seeds: &[(u64, Vec<OfBase>)]) -> Section {
+    let mut models: Vec<BaseModel> = seeds
+        .iter()
+        .flat_map(|(seed, bases)| {
+            bases.iter().map(|(base, answers)| BaseModel { read: parts(*base), seed: *seed, answers })
+        })
+        .collect();
+    models.sort_by(|a, b| a.strength().total_cmp(&b.strength()));
+
+    let mut ours = Table::new(&["base model", "models", "students of", "right answers (95 %)", "each model"]);
+    let mut data = Table::new(&["parts", "seed", "base_accuracy", "students_of", "accuracy"]);
+    let mut findings = Vec::new();
+    for (band, (name, _)) in BANDS.iter().enumerate() {
+        let of_band: Vec<&BaseModel> = models.iter().filter(|model| model.band() == band).collect();
+        if of_band.is_empty() {
+            continue;
+        }
+        let pooled = |source| PooledAccuracy::of(of_band.iter().filter_map(|model| model.of(source)));
+        for source in SOURCES {
+            let of = pooled(source);
+            ours.push([
+                format!("{name} right"),
+                of_band.len().to_string(),
+                source.label().to_owned(),
+                of.text(),
+                of.seeds_text(),
+            ]);
+        }
+        let rlt = pooled(TraceSource::Rlt);
+        for (source, words) in [
+            (TraceSource::PreRl, "those of the teacher before RL"),
+            (TraceSource::Conventional, "the raw ones of a conventional teacher"),
+            (TraceSource::ConventionalRight, "the post-processed ones of a conventional teacher"),
+        ] {
+            let other = pooled(source);
+            findings.push(Finding::new(
+                &format!("RLT traces beat {words} (base models {name} right)"),
+                Outcome::of(rlt.is_above(&other), rlt.accuracy > other.accuracy),
+                format!("{} against {}", rlt.text(), other.text()),
+            ));
         }
     }
-    let base_accuracy = |b: usize| 100.0 * pooled[b][at(TraceSource::Nothing)].accuracy;
-    let line = |source: TraceSource| {
-        let points = (0..bases.len()).map(|b| (base_accuracy(b), pooled[b][at(source)].accuracy)).collect();
-        FigureLine { label: source.label().to_owned(), points }
+    for model in &models {
+        for source in SOURCES {
+            let Some(answers) = model.of(source) else { continue };
+            data.push([
+                model.read.to_string(),
+                model.seed.to_string(),
+                format!("{:.4}", model.strength() / 100.0),
+                source.label().to_owned(),
+                format!("{:.4}", answers.accuracy()),
+            ]);
+        }
+    }
+    let line = |source: TraceSource| FigureLine {
+        label: source.label().to_owned(),
+        points: models
+            .iter()
+            .filter_map(|model| Some((model.strength(), model.of(source)?.accuracy())))
+            .collect(),
     };
     let drawn =
         [TraceSource::Rlt, TraceSource::ConventionalRight, TraceSource::Conventional, TraceSource::PreRl];
-    let findings = (0..bases.len()).flat_map(|b| {
-        let (rlt, of_base) = (&pooled[b][at(TraceSource::Rlt)], &pooled[b]);
-        let others = [
-            (TraceSource::PreRl, "those of the teacher before RL"),
-            (TraceSource::ConventionalRight, "the post-processed ones of a conventional teacher"),
-        ];
-        let strength = base_accuracy(b);
-        others.map(|(source, words)| {
-            let other = &of_base[at(source)];
-            Finding::new(
-                &format!("RLT traces beat {words} (base model at {strength:.0} %)"),
-                Outcome::of(rlt.is_above(other), rlt.accuracy > other.accuracy),
-                format!("{} against {}", rlt.text(), other.text()),
-            )
-        })
-    });
     Section {
         name: "bases",
         title: "Table 1 over base models: where the order of teachers turns",
         story: "Table 1's full set, from base models that have read more or less of the same textbook. Everything begins from \
-                that base model: both teachers, the student that gives the reward and the students that learn."
+                that base model: both teachers, the student that gives the reward and the students that learn. How much a part of the book \
+                teaches differs much from seed to seed, so base models are ordered by their own right answers."
             .into(),
         paper: paper(),
-        tried: "Table 1 has the two ends of this figure.",
+        tried: "Table 1 has the two ends of this figure, by what was read.",
         paper_note: "The paper has one base model, Qwen2.5-7B-Instruct; mean over AIME24, MATH500 and GPQA, per cent.",
         figure: lines(
             "Students' accuracy, by the base model's own",
             "right answers of the base model, per cent",
             &drawn.map(line),
         ),
-        caption: "Mean over seeds; every line's students begin from the base model below them.".into(),
-        findings: findings.collect(),
+        caption: "Every point is one base model under one seed; its students begin from it. Intervals of the table: base models are drawn, then \
+                  questions within each."
+            .into(),
+        findings,
         ours,
         data,
         seeds: seeds.iter().map(|(seed, _)| *seed).collect(),
