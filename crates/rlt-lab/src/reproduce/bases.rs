@@ -7,7 +7,7 @@ use super::table::Table;
 use super::table1::{self, TraceSet, TraceSource};
 use super::work::SeedWork;
 use rlt_method::error::Result;
-use rlt_report::figure::{FigureLine, lines};
+use rlt_report::figure::{FigureLine, clouds};
 
 /// Students of each.
 const SOURCES: [TraceSource; 5] = [
@@ -144,12 +144,12 @@ pub fn section(seeds: &[(u64, Vec<OfBase>)]) -> Section {
         paper: paper(),
         tried: "Table 1 has the two ends of this figure, by what was read.",
         paper_note: "The paper has one base model, Qwen2.5-7B-Instruct; mean over AIME24, MATH500 and GPQA, per cent.",
-        figure: lines(
+        figure: clouds(
             "Students' accuracy, by the base model's own",
             "right answers of the base model, per cent",
             &drawn.map(line),
         ),
-        caption: "Every point is one base model under one seed; its students begin from it. Intervals of the table: base models are drawn, then \
+        caption: "Every point is one base model under one seed; its students begin from it. Lines of least squares. Intervals of the table: base models are drawn, then \
                   questions within each."
             .into(),
         findings,
