@@ -93,12 +93,8 @@ impl Context {
             config.model.device = device;
             config.validate()?;
         }
-        let device = config.model.device;
-        if device != DeviceName::Cpu && self.ranks.size() > 1 {
-            let what = format!("model.device is {device}: several ranks work on processors only, so far");
-            return Err(Error::Usage(what));
-        }
-        device.open()?;
+        config.model.device.check_ranks(self.ranks.size())?;
+        config.model.device.open()?;
         Ok(config)
     }
 

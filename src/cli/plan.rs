@@ -1,12 +1,12 @@
 //! `rlt plan`: what a configuration will need.
 
 use clap::{Args, ValueEnum};
-use rlt::plan::{Command, Plan, plan};
+use rlt::plan::{Card, Command, Plan, plan};
 use rlt::{Error, Result};
 use rlt_files::MOST_SETTINGS;
 use serde_json::{Map, Value, json};
 
-use super::common::{ConfigArgs, Context, model_folder};
+use super::common::{ConfigArgs, Context, DeviceArgs, model_folder};
 
 /// Print the memory and the time that a configuration will need, and refuse what cannot fit
 ///
@@ -15,11 +15,13 @@ use super::common::{ConfigArgs, Context, model_folder};
 pub struct PlanArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// The command that will run; without it, the one whose table (`[sft]`, `[grpo]`) the file has
     #[arg(long = "for", value_name = "COMMAND")]
     command: Option<CommandName>,
-    /// Plan for this much memory instead of this machine's
-    #[arg(long, value_name = "GIB")]
+    /// Plan for this much memory instead of this machine's, or its GPU's: 80, or 80GiB
+    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     memory: Option<f64>,
     /// Where `ranks` is above 1: what a rank sends, and receives at the same time, gigabytes a second
     #[arg(long, value_name = "GB/S", default_value_t = 12.5)]
@@ -37,7 +39,11 @@ enum CommandName {
 impl PlanArgs {
     /// Plans, prints, and fails where the run would not fit.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let config = context.load_config(&self.config)?;
+        let mut config = context.load_config(&self.config)?;
+        if let Some(device) = self.device.device {
+            config.model.device = device;
+            config.validate()?;
+        }
         if !(self.bandwidth > 0.0 && self.bandwidth.is_finite()) {
             let what = format!("--bandwidth is {}; it must be above 0", self.bandwidth);
             return Err(Error::Usage(what));
@@ -49,7 +55,9 @@ impl PlanArgs {
             plan.memory = Some((gib * GIB) as u64);
         }
         let network_s = plan.network_s(self.bandwidth * 1e9);
-        context.answer(&text(&plan, self.bandwidth), &as_json(&plan, network_s))?;
+        let runs = config.model.device.check_ranks(plan.ranks);
+        let note = runs.err().map_or_else(String::new, |error| format!("\n\nnot built: {error}"));
+        context.answer(&(text(&plan, self.bandwidth) + &note), &as_json(&plan, network_s))?;
         plan.check()
     }
 
@@ -77,6 +85,15 @@ impl PlanArgs {
 
 const GIB: f64 = (1 << 30) as f64;
 
+/// `80` or `80GiB`.
+fn gibibytes(text: &str) -> std::result::Result<f64, String> {
+    let number = text.strip_suffix("GiB").unwrap_or(text).trim_end().parse::<f64>();
+    number
+        .ok()
+        .filter(|gib| gib.is_finite() && *gib > 0.0)
+        .ok_or_else(|| "a number of GiB above 0 is expected: 80, or 80GiB".into())
+}
+
 fn text(plan: &Plan, bandwidth: f64) -> String {
     let gib = |bytes: u64| bytes as f64 / GIB;
     let (all, trained) = plan.parameters;
@@ -93,32 +110,46 @@ fn text(plan: &Plan, bandwidth: f64) -> String {
     let of = plan.memory.map_or_else(String::new, |memory| format!(" of {:.1} GiB", gib(memory)));
     lines.push(format!("peak: {:.2} GiB{of}", gib(plan.peak())));
     lines.push(String::new());
-    let parts: Vec<String> = plan.step_s.iter().map(|(name, s)| format!("{name} {}", duration(*s))).collect();
     let step_s: f64 = plan.step_s.iter().map(|(_, s)| s).sum();
-    lines.push(format!(
-        "time, roughly: {} a step ({}), {} for {} steps",
-        duration(step_s),
-        parts.join(", "),
-        duration(step_s * plan.steps as f64),
-        plan.steps
-    ));
+    let time = |all: &[(&str, f64)]| {
+        let parts: Vec<String> = all.iter().map(|(name, s)| format!("{name} {}", duration(*s))).collect();
+        let sum: f64 = all.iter().map(|(_, s)| s).sum();
+        let of_all = duration(sum * plan.steps as f64);
+        format!("{} a step ({}), {of_all} for {} steps", duration(sum), parts.join(", "), plan.steps)
+    };
+    match &plan.gpu {
+        None => lines.push(format!("time, roughly: {}", time(&plan.step_s))),
+        Some(gpu) => {
+            lines.push("time at least, by published peaks of the card (no card has run it)".into());
+            lines.extend(gpu.bounds.iter().map(|(card, all)| format!("  {:<10} {}", card.name, time(all))));
+        }
+    }
     if plan.ranks > 1 {
         let sent: Vec<String> =
             plan.sent.iter().map(|(name, bytes)| format!("{name} {:.2} GiB", gib(*bytes))).collect();
         let network_s = plan.network_s(bandwidth * 1e9);
         let total: u64 = plan.sent.iter().map(|(_, bytes)| bytes).sum();
         lines.push(format!(
-            "network: each rank sends {:.2} GiB a step ({}), {} at {bandwidth} GB/s, which nothing hides: {} a step in all",
+            "network: each rank sends {:.2} GiB a step ({}), {} at {bandwidth} GB/s, which nothing hides{}",
             gib(total),
             sent.join(", "),
             duration(network_s),
-            duration(step_s + network_s)
+            if plan.gpu.is_some() {
+                String::new()
+            } else {
+                format!(": {} a step in all", duration(step_s + network_s))
+            }
         ));
     }
     if !plan.savings.is_empty() {
         lines.push(String::new());
         lines.push("lower peaks".into());
         lines.extend(plan.savings.iter().map(|(keys, bytes)| format!("{:>8.2} GiB  {keys}", gib(*bytes))));
+    }
+    let not_built = plan.gpu.as_ref().map(|gpu| &gpu.not_built).filter(|all| !all.is_empty());
+    if let Some(not_built) = not_built {
+        lines.push("lower peaks by what is not built for GPUs".into());
+        lines.extend(not_built.iter().map(|(what, bytes)| format!("{:>8.2} GiB  {what}", gib(*bytes))));
     }
     lines.join("\n")
 }
@@ -137,6 +168,8 @@ fn as_json(plan: &Plan, network_s: f64) -> Value {
     let bytes = |named: &[(&'static str, u64)]| {
         object(named.iter().map(|(name, bytes)| ((*name).to_owned(), json!(bytes))).collect())
     };
+    let pairs =
+        |all: &[(String, u64)]| all.iter().map(|(what, bytes)| json!([what, bytes])).collect::<Vec<_>>();
     let seconds = plan.step_s.iter().map(|(name, s)| ((*name).to_owned(), json!(s))).collect();
     json!({
         "parameters": plan.parameters.0,
@@ -151,6 +184,14 @@ fn as_json(plan: &Plan, network_s: f64) -> Value {
         "ranks": plan.ranks,
         "sent_bytes": bytes(&plan.sent),
         "network_s": network_s,
-        "lower_peaks": plan.savings.iter().map(|(keys, bytes)| json!([keys, bytes])).collect::<Vec<_>>(),
+        "lower_peaks": pairs(&plan.savings),
+        "bounds_s": plan.gpu.as_ref().map(|gpu| {
+            let of_card = |(card, all): &(Card, Vec<(&str, f64)>)| {
+                let parts = all.iter().map(|(name, s)| ((*name).to_owned(), json!(s))).collect();
+                (card.name.to_owned(), object(parts))
+            };
+            object(gpu.bounds.iter().map(of_card).collect())
+        }),
+        "not_built": plan.gpu.as_ref().map(|gpu| pairs(&gpu.not_built)),
     })
 }

@@ -106,6 +106,12 @@ impl Gpu {
         &self.0.name
     }
 
+    /// Bytes of its memory in all, where the driver tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.make_current();
+        result::mem_get_info().ok().map(|(_, all)| all as u64)
+    }
+
     /// Bytes of its memory that are held.
     pub fn usage(&self) -> Usage {
         self.pool().usage

@@ -46,6 +46,6 @@ pub use heads::{Angles, Heads};
 pub use kv::{Page, Slot, page_words};
 pub use memory::{Memory, Number};
 pub use optimizer::{RandomRounding, Step};
-pub use plans::{Format, Product};
-pub use pool::Usage;
+pub use plans::{Format, Product, WORKSPACE_BYTES};
+pub use pool::{Usage, block_bytes};
 pub use product::Factors;

@@ -8,7 +8,7 @@ use cudarc::cublaslt::sys;
 use crate::pool::Block;
 
 /// Bytes that an algorithm may keep sums in.
-pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
+pub const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// Which of the three products of a linear layer, with M rows (tokens), N output and K input features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -41,7 +41,7 @@ pub(crate) struct Pool {
 }
 
 /// Bytes of the block that `bytes` are put in: one of eight sizes for each power of two.
-pub(crate) fn block_bytes(bytes: usize) -> usize {
+pub fn block_bytes(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 16).max(ALIGNMENT);
     bytes.max(1).next_multiple_of(step)
 }

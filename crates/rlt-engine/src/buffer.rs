@@ -70,7 +70,7 @@ impl OnGpu {
 /// Memory that is counted and not there.
 pub(crate) struct Outline {
     device: Device,
-    /// None of small ones and of those that were handed in.
+    /// None of small ones, of those that were handed in, and of another's.
     piece: Option<Piece<()>>,
     _held: Option<Held>,
     /// Whether bf16 would hold all numbers, were they there.
@@ -86,17 +86,23 @@ impl Default for Buffer {
 impl Buffer {
     /// Takes what `make` gives, all of it handed in; without numbers, nothing is made.
     pub(crate) fn owned(device: &Device, elements: usize, make: impl FnOnce() -> Vec<f32>) -> Self {
-        let held = device.hold(4 * elements as u64);
         match device {
-            Device::Cpu => Self::Owned(make(), held),
+            Device::Cpu => Self::Owned(make(), device.hold(4 * elements as u64)),
+            // A GPU copies them into memory of its own.
+            Device::Sizes(_) if device.works_as_gpu() => take(device, elements),
             Device::Sizes(_) => Self::Sizes(Outline {
                 device: device.clone(),
                 piece: None,
-                _held: Some(held),
+                _held: Some(device.hold(4 * elements as u64)),
                 fits_bf16: false,
             }),
             Device::Cuda(gpu) => Self::Cuda(OnGpu::new(gpu, gpu.upload(&make()))),
         }
+    }
+
+    /// The memory of something else, which counts it, where there are no numbers.
+    pub(crate) fn counted_elsewhere(device: &Device) -> Self {
+        Self::Sizes(Outline { device: device.clone(), piece: None, _held: None, fits_bf16: false })
     }
 
     /// Where it lies.
@@ -152,7 +158,7 @@ pub(crate) fn take(device: &Device, elements: usize) -> Buffer {
         Device::Cpu => Buffer::Recycled(pool::take(elements), elements),
         Device::Sizes(sizes) => Buffer::Sizes(Outline {
             device: device.clone(),
-            piece: (!is_small).then(|| sizes.take(elements)),
+            piece: sizes.take(elements),
             _held: None,
             fits_bf16: false,
         }),

@@ -9,7 +9,7 @@ use crate::sizes::Sizes;
 use rlt_cuda::Gpu;
 
 pub use crate::recycling::Usage as MemoryUsage;
-pub use rlt_cuda::Failure as GpuFailure;
+pub use rlt_cuda::{Failure as GpuFailure, WORKSPACE_BYTES as GPU_WORKSPACE_BYTES};
 
 /// A device.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +38,11 @@ impl Device {
         Self::Sizes(Sizes::default())
     }
 
+    /// As [`Self::sizes`], where operations ask for memory as they do on a GPU.
+    pub fn sizes_of_gpu() -> Self {
+        Self::Sizes(Sizes::of_gpu())
+    }
+
     /// The NVIDIA GPU of this number, from 0.
     ///
     /// # Errors
@@ -46,9 +51,26 @@ impl Device {
         Gpu::open(ordinal).map(Self::Cuda)
     }
 
+    /// Whether operations go as on a GPU, there or counted: each on all its rows, one after another, on weights as they lie.
+    pub fn works_as_gpu(&self) -> bool {
+        match self {
+            Self::Cpu => false,
+            Self::Sizes(sizes) => sizes.is_of_gpu(),
+            Self::Cuda(_) => true,
+        }
+    }
+
     /// Whether there are numbers to read.
     pub fn has_numbers(&self) -> bool {
         !matches!(self, Self::Sizes(_))
+    }
+
+    /// Bytes that there are of a GPU's memory, where its driver tells.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Cuda(gpu) => gpu.memory_bytes(),
+            Self::Cpu | Self::Sizes(_) => None,
+        }
     }
 
     /// Bytes that this device holds.
@@ -65,6 +87,13 @@ impl Device {
         match self {
             Self::Cuda(gpu) => gpu.take_peak(),
             Self::Cpu | Self::Sizes(_) => self.count(Usage::take_peak),
+        }
+    }
+
+    /// Waits for everything that was asked for: a GPU is still at work when an operation has returned.
+    pub fn wait(&self) {
+        if let Self::Cuda(gpu) = self {
+            gpu.wait();
         }
     }
 
@@ -103,10 +132,7 @@ impl Device {
 
     /// How many tasks are done at the same time.
     pub fn tasks_at_once(&self) -> usize {
-        match self {
-            Self::Cpu | Self::Sizes(_) => rayon::current_num_threads(),
-            Self::Cuda(_) => 1,
-        }
+        if self.works_as_gpu() { 1 } else { rayon::current_num_threads() }
     }
 
     /// Does `work`, which stands for `times` times the same: without numbers it counts as often.

@@ -37,7 +37,7 @@ pub fn matmul_nt(x: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
 /// If the shapes do not fit.
 pub fn matmul_nn(dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.cols(), out.rows(), out.cols()), (w.rows(), dy.rows(), w.cols()), "matmul_nn shapes");
-    if dy.gpu().is_some() {
+    if dy.device().works_as_gpu() {
         return Arithmetic::F32.nn(dy, w, out, mode);
     }
     match w.bf16_panels() {
@@ -79,7 +79,7 @@ fn by_widened(
 /// If the shapes do not fit.
 pub fn matmul_tn(dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
     assert_eq!((dy.rows(), out.rows(), out.cols()), (x.rows(), dy.cols(), x.cols()), "matmul_tn shapes");
-    if dy.gpu().is_some() {
+    if dy.device().works_as_gpu() {
         return Arithmetic::F32.tn(dy, x, out, mode);
     }
     multiply(out, mode, View::of(dy).transposed(), Right::Rows(View::of(x)), x.rows());
@@ -100,7 +100,7 @@ impl Arithmetic {
 
     /// `out[M,K] (+)= dy[M,N] . w[N,K]`.
     pub fn nn(self, dy: &Tensor, w: &Tensor, out: &mut Tensor, mode: Output) {
-        if dy.gpu().is_some() {
+        if dy.device().works_as_gpu() {
             let sizes = [dy.rows(), dy.cols(), w.cols()];
             return cuda::product(self, Product::InputGradient, sizes, [dy, w], out, mode);
         }
@@ -118,7 +118,7 @@ impl Arithmetic {
 
     /// `out[N,K] (+)= dy[M,N]^T . x[M,K]`.
     pub fn tn(self, dy: &Tensor, x: &Tensor, out: &mut Tensor, mode: Output) {
-        if dy.gpu().is_some() {
+        if dy.device().works_as_gpu() {
             let sizes = [dy.rows(), dy.cols(), x.cols()];
             return cuda::product(self, Product::WeightGradient, sizes, [dy, x], out, mode);
         }

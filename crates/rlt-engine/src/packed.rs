@@ -42,7 +42,7 @@ impl PackedWeight {
     /// widens them.
     pub fn new(weight: &Tensor) -> Self {
         let (rows, cols) = (weight.rows(), weight.cols());
-        if let Device::Cuda(_) = weight.device() {
+        if weight.device().works_as_gpu() {
             return Self { rows, cols, packed: Packed::Cuda(Arithmetic::F32, weight.widened_on_gpu()) };
         }
         if let Some(panels) = weight.bf16_panels() {
@@ -80,8 +80,8 @@ impl PackedWeight {
             Arithmetic::F32 => Self::new(weight),
             Arithmetic::Bf16 => {
                 let packed = match weight.device() {
-                    Device::Cuda(_) => Packed::Cuda(arithmetic, weight.rounded_on_gpu()),
-                    Device::Cpu | Device::Sizes(_) => Packed::Pairs(Pairs::of_rows(weight)),
+                    device if device.works_as_gpu() => Packed::Cuda(arithmetic, weight.rounded_on_gpu()),
+                    _ => Packed::Pairs(Pairs::of_rows(weight)),
                 };
                 Self { rows: weight.rows(), cols: weight.cols(), packed }
             }

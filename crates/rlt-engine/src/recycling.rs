@@ -50,6 +50,13 @@ pub(crate) struct Piece<M> {
     in_use: u64,
 }
 
+impl<M> Piece<M> {
+    /// Elements of the whole block.
+    pub(crate) fn class(&self) -> usize {
+        self.class
+    }
+}
+
 /// Free blocks by their elements.
 pub(crate) struct Free<M>(BTreeMap<usize, Vec<Piece<M>>>);
 

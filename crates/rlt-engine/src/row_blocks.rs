@@ -25,7 +25,7 @@ pub fn block_rows(rows: usize) -> usize {
 
 /// The same on `device`: a GPU takes all of them at once.
 fn block_rows_on(device: &Device, rows: usize) -> usize {
-    if let Device::Cuda(_) = device { rows } else { block_rows(rows) }
+    if device.works_as_gpu() { rows } else { block_rows(rows) }
 }
 
 /// `rows` rows in blocks.

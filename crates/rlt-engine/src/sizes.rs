@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::parallel::is_alone;
-use crate::recycling::{Free, Piece, Usage, size_class};
+use crate::recycling::{Free, Piece, SMALLEST_ELEMENTS, Usage, size_class};
 
 /// A kind of operation, by what its time depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,15 @@ pub struct Work {
     pub bytes: f64,
 }
 
+/// Whose rules of memory are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// Small blocks are not counted, others as far as they are touched; tasks hold theirs at the same time.
+    Processor,
+    /// Every block counts whole; one task comes after another.
+    Gpu,
+}
+
 struct Ledger {
     usage: Usage,
     free: Free<()>,
@@ -59,33 +68,60 @@ struct Ledger {
 
 /// The device; its clones are the same one.
 #[derive(Clone)]
-pub struct Sizes(Arc<Mutex<Ledger>>);
+pub struct Sizes {
+    rules: Rules,
+    ledger: Arc<Mutex<Ledger>>,
+}
 
 impl Default for Sizes {
     fn default() -> Self {
-        let (usage, free) = (Usage::NOTHING, Free::new());
-        let ledger =
-            Ledger { usage, free, lanes: Vec::new(), lane: None, work: Default::default(), times: 1.0 };
-        Self(Arc::new(Mutex::new(ledger)))
+        Self::following(Rules::Processor)
     }
 }
 
 impl Sizes {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes memory as a GPU does.
+    pub(crate) fn of_gpu() -> Self {
+        Self::following(Rules::Gpu)
     }
 
-    pub(crate) fn take(&self, elements: usize) -> Piece<()> {
-        let class = size_class(elements);
+    fn following(rules: Rules) -> Self {
+        let (usage, free) = (Usage::NOTHING, Free::new());
+        let ledger =
+            Ledger { usage, free, lanes: Vec::new(), lane: None, work: Default::default(), times: 1.0 };
+        Self { rules, ledger: Arc::new(Mutex::new(ledger)) }
+    }
+
+    /// Whether it takes memory as a GPU does.
+    pub(crate) fn is_of_gpu(&self) -> bool {
+        self.rules == Rules::Gpu
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block for so many numbers of 4 bytes; none where they are too few to be counted.
+    pub(crate) fn take(&self, elements: usize) -> Option<Piece<()>> {
+        let (class, elements) = match self.rules {
+            Rules::Processor if elements < SMALLEST_ELEMENTS => return None,
+            Rules::Processor => (size_class(elements), elements),
+            Rules::Gpu => {
+                let block = rlt_cuda::block_bytes(4 * elements) / 4;
+                (block, block)
+            }
+        };
         let ledger = &mut *self.ledger();
         let lane = ledger.lane.and_then(|lane| ledger.lanes[lane].pop(class));
-        match lane.or_else(|| ledger.free.pop(class)) {
+        Some(match lane.or_else(|| ledger.free.pop(class)) {
             Some(mut piece) => {
+                // A GPU's blocks are in use whole.
+                let elements = if self.rules == Rules::Gpu { piece.class() } else { elements };
                 ledger.usage.again(&mut piece, elements);
                 piece
             }
             None => ledger.usage.begin((), class, elements),
-        }
+        })
     }
 
     pub(crate) fn give(&self, piece: Piece<()>) {
@@ -114,7 +150,7 @@ impl Sizes {
     /// Does `work` for each of `tasks`, of which a device of numbers does as many at the same time as it has threads. Inside
     /// a task, and where a thread is left alone with its rows, tasks follow each other.
     pub(crate) fn in_lanes<T>(&self, tasks: impl IntoIterator<Item = T>, mut work: impl FnMut(T)) {
-        if is_alone() || self.ledger().lane.is_some() {
+        if self.is_of_gpu() || is_alone() || self.ledger().lane.is_some() {
             return tasks.into_iter().for_each(work);
         }
         let n_threads = rayon::current_num_threads();
@@ -185,10 +221,11 @@ mod tests {
         let sizes = Sizes::default();
         let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         let task = |_| {
-            let (a, b) = (sizes.take(10_000), sizes.take(10_000));
+            let take = || sizes.take(10_000).expect("large enough to be counted");
+            let (a, b) = (take(), take());
             sizes.give(a);
             // The same block again.
-            let c = sizes.take(10_000);
+            let c = take();
             sizes.give(b);
             sizes.give(c);
         };
@@ -199,5 +236,20 @@ mod tests {
         assert_eq!([peak(1), peak(2), peak(3), peak(7)], [2, 4, 6, 6]);
         sizes.release_all();
         assert_eq!(sizes.count(|usage| usage.held), 0);
+    }
+
+    #[test]
+    fn a_gpus_blocks_count_whole_and_one_task_follows_another() {
+        let sizes = Sizes::of_gpu();
+        let held = || sizes.count(|usage| usage.held);
+        let take = |n| sizes.take(n).expect("every block counts");
+        let (tiny, small) = (take(1), take(1000));
+        assert_eq!(held(), 256 + 4096);
+        sizes.give(small);
+        sizes.in_lanes(0..5, |_| sizes.give(take(900)));
+        assert_eq!((held(), sizes.count(|usage| usage.in_use)), (256 + 4096, 256));
+        sizes.give(tiny);
+        sizes.release_all();
+        assert_eq!(held(), 0);
     }
 }

@@ -348,6 +348,12 @@ impl Tensor {
         self.to_host().iter().all(|v| v.is_finite())
     }
 
+    /// The same in the memory of this one, which counts it.
+    fn counted_elsewhere(&self) -> Self {
+        let data = Buffer::counted_elsewhere(self.device());
+        Self { rows: self.rows, cols: self.cols, storage: Storage::F32(data) }
+    }
+
     /// The GPU that it lies on, where it does.
     pub(crate) fn gpu(&self) -> Option<Gpu> {
         match self.device() {
@@ -398,8 +404,13 @@ impl Tensor {
 
     /// The same rounded to bf16, on a GPU: shared where it is kept so.
     pub(crate) fn rounded_on_gpu(&self) -> Self {
-        if self.halves().is_some() {
+        if self.is_bf16() {
             return self.clone();
+        }
+        if !self.device().has_numbers() {
+            // Two numbers in the room of one.
+            let data = buffer::take(self.device(), self.len().div_ceil(2));
+            return Self { rows: self.rows, cols: self.cols, storage: Storage::F32(data) };
         }
         let memory = self.memory();
         Self::of_halves(memory.gpu().rounded(memory), self.rows, self.cols)
@@ -407,6 +418,9 @@ impl Tensor {
 
     /// The same in f32, on a GPU: shared where it is kept so.
     pub(crate) fn widened_on_gpu(&self) -> Self {
+        if !self.device().has_numbers() {
+            return if self.is_bf16() { self.beside(self.rows, self.cols) } else { self.counted_elsewhere() };
+        }
         let Some(halves) = self.halves() else { return self.clone() };
         Self::of_memory(halves.gpu().widened(halves), self.rows, self.cols)
     }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::backward_bf16::FamilyHead;
 use super::backward_f32::{self, Queries};
 use super::backward_tile::{Inputs, Scratch};
+use super::forward::on_tensor_cores;
 use super::layout::{AttentionShape, Layout};
 use crate::arithmetic::Arithmetic;
 use crate::buffer;
@@ -47,6 +48,17 @@ pub fn attention_backward(
             }
         };
         return Tensor::of_memory(dqkv, qkv.rows(), qkv.cols());
+    }
+    if let Device::Sizes(sizes) = qkv.device()
+        && sizes.is_of_gpu()
+    {
+        count(sizes, &Inputs { dout, qkv, out, log_sums, layout, shape });
+        let rounded = || [dout, qkv].map(Tensor::rounded_on_gpu);
+        let _rounded = on_tensor_cores(arithmetic, shape).then(rounded);
+        // Beside the gradient, what a row's probabilities are taken from.
+        let (dqkv, _delta) =
+            (qkv.beside(qkv.rows(), qkv.cols()), qkv.beside(log_sums.rows(), log_sums.cols()));
+        return dqkv;
     }
     // In f32 every element is written once; in bf16, whose products are quicker than copies, sums are taken in place.
     let mut dqkv = match arithmetic {

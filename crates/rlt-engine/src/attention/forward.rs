@@ -49,6 +49,13 @@ pub fn attention(
     }
     let mut out = qkv.beside(layout.rows(), shape.n_heads * shape.head_dim);
     let mut log_sums = qkv.beside(layout.rows(), shape.n_heads);
+    if let Device::Sizes(sizes) = device
+        && sizes.is_of_gpu()
+    {
+        count(sizes, layout, shape);
+        let _rounded = on_tensor_cores(arithmetic, shape).then(|| qkv.rounded_on_gpu());
+        return (out, log_sums);
+    }
     let (out_ptr, sums_ptr) = (out.shared_mut(), log_sums.shared_mut());
 
     let mut tiles: Vec<QueryTile> = Vec::new();
@@ -118,6 +125,11 @@ pub fn attention(
         }
     }
     (out, log_sums)
+}
+
+/// Whether a GPU's tensor cores take attention, whose operands are rounded for them first.
+pub(super) fn on_tensor_cores(arithmetic: Arithmetic, shape: AttentionShape) -> bool {
+    arithmetic == Arithmetic::Bf16 && shape.on_gpu().suits_tensor_cores()
 }
 
 /// Tiles that a thread takes at least.

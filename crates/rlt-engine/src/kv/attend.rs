@@ -43,7 +43,11 @@ fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: At
         let seen = |sequence: &&KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());
         let keys: usize = sequences.iter().map(seen).sum();
         let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
-        sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, 2 * keys * kv_heads);
+        // Keys and values; a GPU's pages hold them as they are counted here.
+        let format = sequences.first().map(|first| first.own.format_on_gpu());
+        let is_halved = qkv.device().works_as_gpu() && format == Some(rlt_cuda::Format::Bf16);
+        let words = if is_halved { keys * kv_heads } else { 2 * keys * kv_heads };
+        sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, words);
         return out;
     }
     let base = out.shared_mut();

@@ -52,7 +52,9 @@ impl KvPages {
     /// Makes room for `n` more tokens.
     fn reserve(&mut self, n: usize) {
         let head = match (&self.device, self.arithmetic) {
-            (Device::Cuda(_), arithmetic) => page_words(self.shape.head_dim, arithmetic.on_gpu()),
+            (device, arithmetic) if device.works_as_gpu() => {
+                page_words(self.shape.head_dim, arithmetic.on_gpu())
+            }
             (_, Arithmetic::F32) => 2 * self.shape.head_dim * PAGE_TOKENS,
             (_, Arithmetic::Bf16) => Words::of(self.shape).page(),
         };

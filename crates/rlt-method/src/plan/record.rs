@@ -1,7 +1,10 @@
 //! What a rehearsal writes down: what stays, and the peak and the work of every stage.
 
 use rlt_engine::Device;
+use rlt_engine::arithmetic::Arithmetic;
 use rlt_engine::sizes::{Operation, Work};
+
+use super::cards::Card;
 
 /// A named number of bytes or of seconds.
 pub type Named<T> = (&'static str, T);
@@ -33,15 +36,34 @@ impl Stage {
     }
 }
 
-/// Multiply-adds of a stage, over all of its steps, and what it sends.
+/// Work of a stage, over all of its steps, by kind of operation.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct MultiplyAdds {
-    /// Of operations over many rows.
-    pub many_rows: f64,
-    /// Of those that wait for weights, or for keys and values.
-    pub few_rows: f64,
+pub(super) struct StageWork([Work; Operation::ALL.len()]);
+
+impl StageWork {
+    /// Multiply-adds of operations over many rows.
+    pub fn many_rows(&self) -> f64 {
+        self.multiply_adds([Operation::Product, Operation::Attention])
+    }
+
+    /// Multiply-adds of those that wait for weights, or for keys and values. What reads and writes rows is little beside them.
+    pub fn few_rows(&self) -> f64 {
+        self.multiply_adds([Operation::FewRows, Operation::Decode])
+    }
+
     /// Bytes of weights and gradients that leave for other ranks meanwhile.
-    pub sent_bytes: f64,
+    pub fn sent_bytes(&self) -> f64 {
+        self.0[Operation::Sending as usize].bytes
+    }
+
+    /// Seconds that a card takes at least.
+    pub fn bound_s(&self, card: &Card, arithmetic: Arithmetic) -> f64 {
+        card.bound_s(&Operation::ALL.map(|operation| (operation, self.0[operation as usize])), arithmetic)
+    }
+
+    fn multiply_adds(&self, operations: [Operation; 2]) -> f64 {
+        operations.map(|operation| self.0[operation as usize].multiply_adds).iter().sum()
+    }
 }
 
 /// A record on its way.
@@ -51,7 +73,7 @@ pub(super) struct Record {
     before: u64,
     pub stays: Vec<Named<u64>>,
     peaks: [u64; Stage::ALL.len()],
-    work: [MultiplyAdds; Stage::ALL.len()],
+    work: [StageWork; Stage::ALL.len()],
     releases: bool,
 }
 
@@ -80,15 +102,12 @@ impl Record {
         *peak = (*peak).max(self.device.take_peak());
         let Device::Sizes(sizes) = &self.device else { return };
         let work: [(Operation, Work); Operation::ALL.len()] = sizes.take_work();
-        let sum = &mut self.work[stage as usize];
-        for (operation, Work { multiply_adds, bytes, .. }) in work {
-            match operation {
-                Operation::Product | Operation::Attention => sum.many_rows += times * multiply_adds,
-                Operation::FewRows | Operation::Decode => sum.few_rows += times * multiply_adds,
-                // Little beside the products, and not measured.
-                Operation::Rows => {}
-                Operation::Sending => sum.sent_bytes += times * bytes,
-            }
+        let sums = &mut self.work[stage as usize].0;
+        for (operation, work) in work {
+            let sum = &mut sums[operation as usize];
+            sum.calls += work.calls;
+            sum.multiply_adds += times * work.multiply_adds;
+            sum.bytes += times * work.bytes;
         }
     }
 
@@ -107,8 +126,13 @@ impl Record {
         all.filter(|(_, bytes)| *bytes > 0).map(|(stage, bytes)| (stage.name(), bytes)).collect()
     }
 
+    /// The most of all stages.
+    pub fn peak(&self) -> u64 {
+        self.peaks.iter().copied().max().unwrap_or(0)
+    }
+
     /// The work of a stage.
-    pub fn work(&self, stage: Stage) -> MultiplyAdds {
-        self.work[stage as usize]
+    pub fn work(&self, stage: Stage) -> &StageWork {
+        &self.work[stage as usize]
     }
 }

@@ -13,6 +13,9 @@ use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
 use crate::training::{GradientSum, Optimizer, checkpoint, trained_shares};
 
+/// What the optimizer's moments are called among what stays.
+pub(super) const MOMENTS: &str = "optimizer moments";
+
 /// The rows of a run.
 pub(super) enum Rows {
     Sft(SftRows),
@@ -66,7 +69,7 @@ struct Models {
     gradients: GradientSum,
 }
 
-/// Rehearses a rank's `share` of the run of `config` with its rows on `device`, beside `base` bytes of memory of other kinds.
+/// Rehearses a rank's `share` of the run of `config` with its rows on `device`, beside some bytes of other kinds.
 ///
 /// # Errors
 /// What the models' files report.
@@ -74,13 +77,13 @@ pub(super) fn rehearse(
     device: &Device,
     config: &Config,
     rows: &Rows,
-    base: u64,
+    (others, bytes): Named<u64>,
     extent: Extent,
     share: Share,
 ) -> Result<Rehearsal> {
     let mut record = Record::of(device, config.memory.idle == Idle::Release);
-    let _program = device.hold(base);
-    record.stays("program, tokenizer, rows");
+    let _others = device.hold(bytes);
+    record.stays(others);
     let mut models = load(device, config, rows, share, &mut record)?;
     record.end(Stage::Loading, 0.0);
     let n_steps = match rows {
@@ -120,7 +123,7 @@ pub(super) fn rehearse(
         }
     };
     let of_stages =
-        [Stage::Generation, Stage::Scoring, Stage::Update].map(|stage| record.work(stage).sent_bytes);
+        [Stage::Generation, Stage::Scoring, Stage::Update].map(|stage| record.work(stage).sent_bytes());
     let of_step = of_stages.iter().sum::<f64>() / n_steps.max(1) as f64;
     if of_step > 0.0 {
         sent.insert(0, ("shares of weights and gradients", of_step as u64));
@@ -138,7 +141,7 @@ fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mu
     let decoder = initial_model(device, &holding, model, &config.lora, config.seed)?;
     record.stays("weights");
     let optimizer = Optimizer::planned(&decoder, &config.optimizer, share.ranks);
-    record.stays("optimizer moments");
+    record.stays(MOMENTS);
     let mut weights = Weights { decoder, optimizer, reference: None };
     if let Rows::Grpo(rows) = rows {
         begin_reference(&mut weights, config, &rows.chat, 0, &holding)?;
@@ -232,7 +235,7 @@ mod tests {
             let on = |device: &Device| {
                 device.release_memory();
                 let record = threads
-                    .install(|| rehearse(device, &config, &rows, 0, Extent::ChosenSteps, share))
+                    .install(|| rehearse(device, &config, &rows, ("others", 0), Extent::ChosenSteps, share))
                     .unwrap()
                     .record;
                 (record.stays.clone(), record.peaks())
@@ -240,6 +243,40 @@ mod tests {
             let (measured, planned) = (on(&Device::Cpu), on(&Device::sizes()));
             assert_eq!(planned.1.len(), 6, "{planned:?}");
             assert_eq!(planned, measured);
+        }
+    }
+
+    #[test]
+    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+    fn a_step_of_grpo_takes_of_a_gpu_what_it_takes_of_sizes() {
+        if let Err(why) = rlt_cuda_emulator::load() {
+            println!("skipped: {why}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut plain = config(folder.path());
+        (plain.grpo.group_size, plain.sampling.max_new_tokens) = (2, 12);
+        let mut adapted = plain.clone();
+        adapted.lora.rank = 4;
+        adapted.grpo.reference_sync_every = Some(0);
+        adapted.memory.recompute = Recompute::Blocks;
+        for config in [plain, adapted] {
+            let model = rlt_model::config::ModelConfig::from_dir(&config.model.path).unwrap();
+            let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
+            let share = Share::of(&config, 1).unwrap();
+            // A GPU holds its workspace itself, from its first product on.
+            let workspace = rlt_engine::device::GPU_WORKSPACE_BYTES as u64;
+            let on = |device: &Device| {
+                device.release_memory();
+                let of_rehearsal =
+                    rehearse(device, &config, &rows, ("workspace", workspace), Extent::HeaviestStep, share);
+                (of_rehearsal.unwrap().record.peak() - workspace) as f64
+            };
+            let (measured, planned) = (on(&Device::cuda(0).unwrap()), on(&Device::sizes_of_gpu()));
+            // Beside tensors there are lists of tiles, pages and positions, which a plan leaves out. It may count somewhat too much, too: 3 % of
+            // a model as small as this, for a reason that is not known.
+            let ratio = planned / measured;
+            assert!((0.93..1.05).contains(&ratio), "{planned} planned, {measured} measured: {ratio:.3}");
         }
     }
 }
