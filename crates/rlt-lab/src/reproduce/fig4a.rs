@@ -99,7 +99,7 @@ pub fn measure(work: &SeedWork) -> Result<Fig4aFigures> {
     let rlt = work.rlt("both-rlt", &teacher, &both, &[])?;
     let explain = |name: &str, teacher: &Path| {
         let (questions, n) = (&numbers.questions_train, work.scale.explained);
-        work.explain(&format!("traces-{name}"), World::Numbers, teacher, questions, n)
+        work.explain(&format!("traces-{name}"), World::Numbers, teacher, questions, n, &[])
     };
     let (pre_rl_rows, traces_pre_rl) = explain("both-pre-rl", &teacher)?;
     let (rlt_rows, traces_rlt) = explain("both-rlt-countdown", &rlt)?;

@@ -70,7 +70,7 @@ pub fn measure(work: &SeedWork) -> Result<Vec<PaddingTeacher>> {
                     (name.clone(), work.rlt(&format!("rlt-{name}"), &teacher, &base, &overrides)?)
                 }
             };
-            let (rows, traces) = work.explain_with(
+            let (rows, traces) = work.explain(
                 &format!("traces-{name}"),
                 held_out.world,
                 &model,
@@ -196,23 +196,21 @@ pub fn section(seeds: &[(u64, Vec<PaddingTeacher>)]) -> Section {
     let at = |alpha: f64| rows.iter().position(|row| row.alpha == Some(alpha));
     let compared = at(0.0).and_then(|without| Some((without, at(0.01)?, at(0.1)?)));
     let findings = compared.map(|(without, with, more)| {
-        let lengths = [without, with, more].map(tokens);
-        let remarks = [without, with, more].map(remarks);
-        let shorter = |less: usize| lengths[0].iter().zip(&lengths[less]).all(|(long, short)| long > short);
-        let shares = |i: usize| each(&remarks[i].iter().map(|share| 100.0 * share).collect::<Vec<_>>());
+        let shares = |i: usize| each(&remarks(i).iter().map(|share| 100.0 * share).collect::<Vec<_>>());
         let claim = |which: usize, words: &str| {
-            let apart =
+            let (short, long) = (tokens(which), tokens(without));
+            let shorter = long.iter().zip(&short).all(|(long, short)| long > short);
+            let rarer =
                 of(which).zip(of(without)).all(|(less, all)| fewer_remarks(&less.traces, &all.traces));
-            let which = if which == with { 1 } else { 2 };
             Finding::new(
                 words,
-                Outcome::of(shorter(which) && apart, mean(&lengths[0]) > mean(&lengths[which])),
+                Outcome::of(shorter && rarer, mean(&long) > mean(&short)),
                 format!(
                     "{:.1} tokens against {:.1}; remarks in {} % of the explanations against {}, each seed",
-                    mean(&lengths[which]),
-                    mean(&lengths[0]),
+                    mean(&short),
+                    mean(&long),
                     shares(which),
-                    shares(0)
+                    shares(without)
                 ),
             )
         };

@@ -44,26 +44,12 @@ const ROWS: &str = "rows.jsonl";
 const TOLD_ROWS: &str = "told.jsonl";
 
 impl SeedWork<'_> {
-    /// A teacher's explanations of the first `n` of a world's `questions`, one each, as rows for students.
+    /// A teacher's explanations of the first `n` of a world's `questions`, one each, as rows for students; `overrides` change the
+    /// configuration.
     ///
     /// # Errors
     /// What the stage reports.
     pub fn explain(
-        &self,
-        name: &str,
-        world: World,
-        teacher: &Path,
-        questions: &Path,
-        n: usize,
-    ) -> Result<(PathBuf, Traces)> {
-        self.explain_with(name, world, teacher, questions, n, &[])
-    }
-
-    /// As [`Self::explain`], with changes of the configuration.
-    ///
-    /// # Errors
-    /// What the stage reports.
-    pub fn explain_with(
         &self,
         name: &str,
         world: World,
@@ -95,7 +81,7 @@ impl SeedWork<'_> {
     /// What the stage reports.
     pub fn market_traces(&self, name: &str, teacher: &Path) -> Result<(PathBuf, Traces)> {
         let questions = self.market()?.questions_train;
-        self.explain(name, World::Market, teacher, &questions, self.scale.explained)
+        self.explain(name, World::Market, teacher, &questions, self.scale.explained, &[])
     }
 
     /// What the perfect explanations that stand beside the training questions are like.
