@@ -85,6 +85,27 @@ fn bf16_is_close_and_not_equal() {
     assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.02), "{exact:?} {rounded:?}");
 }
 
+#[test]
+fn bf16_without_instructions_for_it_is_said_to_be_slower() {
+    let dir = tempfile::tempdir().unwrap();
+    scripted::write_random_model(&dir.path().join("model"), 64);
+    std::fs::write(dir.path().join("rows.jsonl"), ROWS).unwrap();
+    for set in InstructionSet::available() {
+        for (arithmetic, expected) in [("f32", false), ("bf16", set <= InstructionSet::Avx2)] {
+            let output = Command::new(assert_cmd::cargo::cargo_bin!("rlt"))
+                .current_dir(dir.path())
+                .args(["logprobs", "--model", "model", "--data", "rows.jsonl", "--out", "out.jsonl"])
+                .args(["--arithmetic", arithmetic, "model.arithmetic=bf16"])
+                .env(rlt_engine::instructions::VARIABLE, set.to_string())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{said}");
+            assert_eq!(said.contains("f32 is faster here"), expected, "{set}, {arithmetic}: {said}");
+        }
+    }
+}
+
 /// The switch reaches the program: the same bits with every set that fuses multiply and add, and one clear line for a
 /// set that this processor does not have.
 #[test]

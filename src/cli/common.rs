@@ -4,10 +4,12 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rlt::config::{Config, DeviceName};
+use rlt::config::{Config, DeviceName, Products};
 use rlt::located::LocatedModel;
+use rlt::progress::Progress as _;
 use rlt::training::Trained;
 use rlt::{Error, Result};
+use rlt_engine::instructions::InstructionSet;
 use rlt_files::Inputs;
 use rlt_model::chat_template::TemplateTime;
 use rlt_model::sizes::MAX_ROWS;
@@ -86,15 +88,32 @@ impl Context {
     }
 
     /// As [`Self::load_config`], for a command that computes with models, on `device` where it is given: what cannot be used is
-    /// found before any work.
+    /// found before any work, and what does not pay is said.
     pub fn load_config_on(&self, args: &ConfigArgs, device: &DeviceArgs) -> Result<Config> {
+        self.load_config_with(args, device, |_| {})
+    }
+
+    /// As [`Self::load_config_on`], with what the command's own flags `change` of the configuration.
+    pub fn load_config_with(
+        &self,
+        args: &ConfigArgs,
+        device: &DeviceArgs,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Config> {
         let mut config = self.load_config(args)?;
         if let Some(device) = device.device {
             config.model.device = device;
-            config.validate()?;
         }
+        change(&mut config);
+        config.validate()?;
         config.model.device.check_ranks(self.ranks.size())?;
         config.model.device.open()?;
+        let (instructions, on_cpu) = (InstructionSet::in_use(), config.model.device == DeviceName::Cpu);
+        if on_cpu && config.model.arithmetic == Products::Bf16 && instructions <= InstructionSet::Avx2 {
+            self.progress.note(&format!(
+                "model.arithmetic is bf16, for which this processor ({instructions}) has no instructions: f32 is faster here"
+            ));
+        }
         Ok(config)
     }
 

@@ -56,9 +56,9 @@ pub fn products() -> impl TypedValueParser<Value = Products> {
 impl LogprobsArgs {
     /// Scores every row in order.
     pub fn run(&self, context: &Context) -> Result<()> {
-        let mut config = context.load_config_on(&self.config, &self.device)?;
-        config.model.arithmetic = self.arithmetic;
-        config.validate()?;
+        let config = context.load_config_with(&self.config, &self.device, |config| {
+            config.model.arithmetic = self.arithmetic;
+        })?;
         let model = model_folder(&self.model)?;
         let inputs = inputs(&self.config, &config).with("--model", model).with("--data", &self.data);
         check_output(&inputs, &self.out)?;

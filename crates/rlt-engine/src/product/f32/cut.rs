@@ -6,21 +6,30 @@ use rayon::prelude::*;
 
 use super::factors::{FEW_ROWS, Product, Right, View};
 use super::part::{Part, Untouched};
+use super::strips::in_strips;
 use crate::device::{Device, not_on_gpus};
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::simd::Vectors;
 use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
-use crate::tile::{MAX_ROWS, PANEL, Tiled};
+use crate::tile::{MAX_ROWS, PANEL, Tiled, strip_columns};
 
 /// Writes or adds a whole product to `out`, in parallel where it is worth it.
 pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right, depth: usize) {
     let (m, n) = (out.rows(), out.cols());
     let panels = n.div_ceil(PANEL);
     let device = out.device().clone();
+    let serial = m * n * depth < SERIAL_WORK || is_alone();
+    let strips = match right {
+        Right::Rows(rows) if !serial && m >= LAID_OUT_ROWS && strip_columns() < PANEL => {
+            Some(in_strips(&device, rows, depth, n))
+        }
+        _ => None,
+    };
+    let right = strips.as_ref().map_or(right, |strips| Right::Panels(strips.numbers()));
     let product = Product::new((m, n, depth), left, right, out.shared_mut(), n, mode, &device);
-    if m * n * depth < SERIAL_WORK || is_alone() {
+    if serial {
         return match &device {
             // SAFETY: the whole output is ours.
             Device::Cpu => unsafe { product.compute_all() },
@@ -33,7 +42,8 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     }
     // How it is cut into tasks changes no element.
     let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
-    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted, TASK_ROWS, MAX_ROWS) };
+    let wanted_m = if strip_columns() < PANEL && n >= WIDE * m { 1 } else { wanted };
+    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted_m, TASK_ROWS, MAX_ROWS) };
     let tasks_m = m.div_ceil(task_rows);
     let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
     let tasks_n = panels.div_ceil(task_panels);
@@ -71,6 +81,14 @@ const TASK_ROWS: RangeInclusive<usize> = 48..=240;
 
 /// Panels of a task, at least.
 const TASK_PANELS: usize = 4;
+
+/// Columns a row from which on the right factor is so much the larger one that tasks share its columns first, where a strip of
+/// it stays in the first-level cache.
+const WIDE: usize = 4;
+
+/// Rows from which on it pays to lay out a right factor that lies in rows once, for all tasks. (Strips as wide as a panel are
+/// read as they lie.)
+const LAID_OUT_ROWS: usize = 480;
 
 /// Cuts `n` into even parts, a multiple of `parts` where that keeps them within `limits`: what a part holds, a multiple
 /// of `step`.

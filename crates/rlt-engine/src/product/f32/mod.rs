@@ -7,6 +7,7 @@
 mod cut;
 mod factors;
 mod part;
+mod strips;
 #[cfg(test)]
 mod tests;
 

@@ -12,7 +12,7 @@ use super::factors::{FEW_ROWS, Product, Right};
 use crate::bf16::{tile_bf16, widen_strip};
 use crate::output::Output;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, ByTiles, PANEL, left_rows, prefetch, strip, tile};
+use crate::tile::{Ahead, ByTiles, MAX_ROWS, PANEL, left_rows, prefetch, strip, tile};
 
 /// Inner dimension of a chunk: the left factor's rows of a register tile stay in the first-level cache with it.
 const DEPTH: usize = 256;
@@ -26,6 +26,9 @@ const GROUP_BYTES: usize = 512 << 10;
 /// Columns from which on it pays to copy a left factor's rows, or its columns.
 const COPY_ROWS: usize = 8 * PANEL;
 const COPY_COLUMNS: usize = 4 * PANEL;
+
+/// Columns that are asked for ahead where a left factor's are copied.
+const COLUMNS_AHEAD: usize = 8;
 
 /// Rows from which on it pays to copy a strip of a right factor that lies in rows, or to widen one in bf16.
 const COPY_STRIP: usize = 48;
@@ -91,11 +94,23 @@ impl Part<'_> {
         let (m, _, _) = self.product.shape;
         match self.strips(width).len() * width {
             columns if self.product.left.lies_in_columns() && columns >= COPY_COLUMNS => LeftCopy::Columns,
-            columns if !self.product.left.lies_in_columns() && m > FEW_ROWS && columns >= COPY_ROWS => {
+            columns
+                if !self.product.left.lies_in_columns()
+                    && m > FEW_ROWS
+                    && columns >= COPY_ROWS
+                    && !self.lies_in_blocks(width) =>
+            {
                 LeftCopy::Rows
             }
             _ => LeftCopy::Nothing,
         }
+    }
+
+    /// Whether the left factor's rows lie one behind the other, a chunk each: then they are as good as copied. (Where
+    /// strips pass by, wider ones, this was not measured.)
+    fn lies_in_blocks(&self, width: usize) -> bool {
+        let (_, _, depth) = self.product.shape;
+        width <= RESIDENT_COLUMNS && depth <= DEPTH && self.product.left.row_stride == depth
     }
 
     /// The strips of `width` columns.
@@ -182,6 +197,12 @@ impl Part<'_> {
             LeftCopy::Columns => {
                 for (k, at) in chunk.enumerate() {
                     let from = &self.product.left.from(self.rows.start, at)[..self.rows.len()];
+                    if MR < MAX_ROWS {
+                        // Each row lies on a page of its own: the processor does not guess it. (Tiles of as many rows as
+                        // there can be were not measured.)
+                        let later = self.product.left.from(self.rows.start, at + COLUMNS_AHEAD);
+                        prefetch::<_, true>(later, 0, self.rows.len());
+                    }
                     let mut to = copied.data_mut();
                     let (blocks, rest) = from.as_chunks::<MR>();
                     for block in blocks {
@@ -312,10 +333,12 @@ impl Part<'_> {
         }
         // A strip is in the first-level cache already where many rows pass by it: then the next rows are asked for.
         let resident = width <= RESIDENT_COLUMNS && m > FEW_ROWS;
-        let next_rows = if chunk.left == LeftCopy::Nothing {
-            &[]
-        } else {
-            copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
+        let next_rows = match chunk.left {
+            LeftCopy::Nothing if self.lies_in_blocks(width) => self.product.left.from(row + MR, 0),
+            LeftCopy::Nothing => &[],
+            LeftCopy::Rows | LeftCopy::Columns => {
+                copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
+            }
         };
         let right = match self.product.right {
             _ if copied.index == Some(index) => TileColumns::F32(copied.strip.data(), width),

@@ -16,9 +16,16 @@ use crate::tile::{PANEL, Tiled};
 /// Every layout of both factors against sums in f64, to twice what f32 can lose in as many additions.
 #[test]
 fn products_of_every_layout_are_right() {
-    for (m, n, depth) in
-        [(1, 1, 1), (3, 40, 0), (7, 33, 17), (29, 96, 300), (131, 64, 256), (70, 330, 600), (300, 200, 257)]
-    {
+    for (m, n, depth) in [
+        (1, 1, 1),
+        (3, 40, 0),
+        (7, 33, 17),
+        (29, 96, 300),
+        (131, 64, 256),
+        (70, 330, 600),
+        (300, 200, 257),
+        (500, 40, 300),
+    ] {
         let (a, b, before) = (numbers(m, depth, 1), numbers(depth, n, 2), numbers(m, n, 3));
         let (a_columns, b_columns) = (transposed(&a), transposed(&b));
         let packed = (depth > 0).then(|| PackedWeight::new(&b_columns));
