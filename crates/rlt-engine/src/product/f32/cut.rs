@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use rayon::prelude::*;
 
 use super::factors::{FEW_ROWS, Product, Right, View};
-use super::part::{Part, Untouched};
+use super::part::{Part, RESIDENT_COLUMNS, Untouched};
 use super::strips::in_strips;
 use crate::device::{Device, not_on_gpus};
 use crate::output::Output;
@@ -21,8 +21,9 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     let panels = n.div_ceil(PANEL);
     let device = out.device().clone();
     let serial = m * n * depth < SERIAL_WORK || is_alone();
+    let strips_stay = strip_columns() <= RESIDENT_COLUMNS;
     let strips = match right {
-        Right::Rows(rows) if !serial && m >= LAID_OUT_ROWS && strip_columns() < PANEL => {
+        Right::Rows(rows) if !serial && m >= LAID_OUT_ROWS && strips_stay => {
             Some(in_strips(&device, rows, depth, n))
         }
         _ => None,
@@ -42,7 +43,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     }
     // How it is cut into tasks changes no element.
     let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
-    let wanted_m = if strip_columns() < PANEL && n >= WIDE * m { 1 } else { wanted };
+    let wanted_m = if strips_stay && n >= WIDE * m && panels >= TASK_PANELS * wanted { 1 } else { wanted };
     let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted_m, TASK_ROWS, MAX_ROWS) };
     let tasks_m = m.div_ceil(task_rows);
     let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
@@ -82,12 +83,12 @@ const TASK_ROWS: RangeInclusive<usize> = 48..=240;
 /// Panels of a task, at least.
 const TASK_PANELS: usize = 4;
 
-/// Columns a row from which on the right factor is so much the larger one that tasks share its columns first, where a strip of
-/// it stays in the first-level cache.
+/// Columns a row from which on the right factor is so much the larger one that tasks share its columns first, where strips
+/// stay in the first-level cache and there are columns enough for all of them.
 const WIDE: usize = 4;
 
-/// Rows from which on it pays to lay out a right factor that lies in rows once, for all tasks. (Strips as wide as a panel are
-/// read as they lie.)
+/// Rows from which on it pays to lay out a right factor that lies in rows once, for all tasks. (Strips that pass by are read as
+/// they lie.)
 const LAID_OUT_ROWS: usize = 480;
 
 /// Cuts `n` into even parts, a multiple of `parts` where that keeps them within `limits`: what a part holds, a multiple

@@ -18,7 +18,7 @@ use crate::tile::{Ahead, ByTiles, MAX_ROWS, PANEL, left_rows, prefetch, strip, t
 const DEPTH: usize = 256;
 
 /// Columns of a strip that stays in the first-level cache, at most: 16 KiB of a chunk.
-const RESIDENT_COLUMNS: usize = 16;
+pub(super) const RESIDENT_COLUMNS: usize = 16;
 
 /// Bytes of the right factor that stay in the second-level cache while the rows pass by.
 const GROUP_BYTES: usize = 512 << 10;
