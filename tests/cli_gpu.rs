@@ -140,19 +140,66 @@ fn fine_tuning_in_bf16_goes_as_on_the_processor() {
     go_alike(&of("cpu"), &of("cuda"), &["loss", "grad_norm"], 1e-2);
 }
 
+/// Kills a run in `run_dir` as soon as there is a checkpoint.
+fn kill_after_a_step(command: &Command, run_dir: &Path) {
+    let mut child = std::process::Command::new(command.get_program());
+    child.args(command.get_args()).current_dir(command.get_current_dir().unwrap());
+    child.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = child.spawn().unwrap();
+    let checkpoint = run_dir.join("checkpoints/step-000001/state.json");
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// A draw between two tokens may fall otherwise than on the processor; on the GPU all is the same twice.
 #[test]
 fn a_run_in_bf16_ends_with_the_same_bits_twice() {
     let Some(libraries) = found_in() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let of = |name: &str, order: &str| {
+    let in_bf16 = |name: &str| {
         let mut command = train(dir.path(), &libraries, "cuda", name);
-        command.args(IN_BF16).env("EMU_ORDER", order).assert().success();
+        command.args(IN_BF16);
+        command
+    };
+    let of = |name: &str, order: &str| {
+        in_bf16(name).env("EMU_ORDER", order).assert().success();
         left(&dir.path().join(name))
     };
     let ((metrics, once), (again, twice)) = (of("a", "0"), of("b", "2"));
     assert!(once == twice, "other weights in another order of threads");
     go_alike(&metrics, &again, &["reward_mean", "grad_norm"], 0.0);
+    kill_after_a_step(&in_bf16("c"), &dir.path().join("c"));
+    assert!(of("c", "1").1 == once, "other weights after a kill");
+}
+
+#[test]
+fn moments_in_the_hosts_memory_change_no_bit() {
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (name, more) in [("f32", &[][..]), ("bf16", &IN_BF16)] {
+        let run = |which: &str, offload: &str| {
+            let name = format!("{name}-{which}");
+            let mut command = train(dir.path(), &libraries, "cuda", &name);
+            command.args(more).arg(format!("memory.offload={offload}"));
+            (command, dir.path().join(name))
+        };
+        let (mut here, here_dir) = run("here", "nothing");
+        here.assert().success();
+        // Killed on the way; then copies come as late as they may.
+        let (mut there, there_dir) = run("there", "moments");
+        kill_after_a_step(&there, &there_dir);
+        there.env("EMU_LATE", "12").assert().success();
+        let [here, there] = [here_dir, there_dir].map(|dir| left(&dir).1);
+        assert!(here == there, "{name}: other weights with moments in the host's memory");
+    }
+    if !is_real() {
+        let mut command = train(dir.path(), &libraries, "cuda", "too-much");
+        let line = failed(command.arg("memory.offload=moments").env("EMU_HOST_MEMORY", "4"));
+        assert!(line.contains("of the host's memory: out of memory"), "{line}");
+    }
 }
 
 #[test]
@@ -166,20 +213,7 @@ fn a_run_on_the_gpu_goes_as_on_the_processor_and_ends_with_the_same_bits_whateve
     let (ours, theirs, again) = (of("cpu", "a", "0"), of("cuda", "b", "0"), of("cuda", "c", "3"));
     assert!(theirs.1 == again.1, "other weights in another order of threads");
     go_alike(&ours.0, &theirs.0, &["reward_mean", "solution_logprob_mean", "grad_norm"], 1e-3);
-    // Killed as soon as there is a checkpoint, and started again.
-    let command = train(dir.path(), &libraries, "cuda", "d");
-    let mut child = std::process::Command::new(command.get_program())
-        .args(command.get_args())
-        .current_dir(dir.path())
-        .env("LD_LIBRARY_PATH", &libraries)
-        .spawn()
-        .unwrap();
-    let checkpoint = dir.path().join("d/checkpoints/step-000001/state.json");
-    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_after_a_step(&train(dir.path(), &libraries, "cuda", "d"), &dir.path().join("d"));
     assert!(of("cuda", "d", "1").1 == theirs.1, "other weights after a kill");
 }
 

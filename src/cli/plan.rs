@@ -107,6 +107,10 @@ fn text(plan: &Plan, bandwidth: f64) -> String {
     lines.extend(plan.stays.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
     lines.push(format!("{:<28}{:>8}", "peak of each stage", "GiB"));
     lines.extend(plan.stages.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
+    if let Some(bytes) = plan.gpu.as_ref().map(|gpu| gpu.offloaded).filter(|bytes| *bytes > 0) {
+        lines.push(format!("{:<28}{:>8}", "in the host's memory", "GiB"));
+        lines.push(format!("  {:<26}{:>8.2}", "optimizer moments", gib(bytes)));
+    }
     let of = plan.memory.map_or_else(String::new, |memory| format!(" of {:.1} GiB", gib(memory)));
     lines.push(format!("peak: {:.2} GiB{of}", gib(plan.peak())));
     lines.push(String::new());
@@ -192,6 +196,7 @@ fn as_json(plan: &Plan, network_s: f64) -> Value {
             };
             object(gpu.bounds.iter().map(of_card).collect())
         }),
+        "host_bytes": plan.gpu.as_ref().map(|gpu| json!({"optimizer moments": gpu.offloaded})),
         "not_built": plan.gpu.as_ref().map(|gpu| pairs(&gpu.not_built)),
     })
 }

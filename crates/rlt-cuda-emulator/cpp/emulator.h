@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -50,24 +51,25 @@ struct Place { const char* file; int line; bool passed_over; Place(const char* f
 struct Exchange { unsigned long long slot[32]; unsigned words[32][6], made[32][4]; bool is_made; };
 Exchange& exchange();
 
-struct Kernel { const char* name; void (*run)(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes); };
+// `bound` copies the arguments, and gives what runs the kernel.
+struct Kernel { const char* name; std::function<void()> (*bound)(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes); };
 void add_kernel(Kernel kernel);
 void launch(dim3 grid, dim3 block, unsigned shared_bytes, void (*body)(void*), void* arguments);
 
 // The types of the arguments come from the kernel itself.
 template <auto F> struct Call;
 template <class... A, void (*F)(A...)> struct Call<F> {
-    static void run(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes) {
-        go(arguments, grid, block, shared_bytes, std::index_sequence_for<A...>{});
+    static std::function<void()> bound(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes) {
+        return bound(arguments, grid, block, shared_bytes, std::index_sequence_for<A...>{});
     }
-    template <size_t... I> static void go(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes, std::index_sequence<I...>) {
+    template <size_t... I> static std::function<void()> bound(void** arguments, dim3 grid, dim3 block, unsigned shared_bytes, std::index_sequence<I...>) {
         std::tuple<std::decay_t<A>...> all{*(std::decay_t<A>*)arguments[I]...};
-        launch(grid, block, shared_bytes, [](void* p) { std::apply(F, *(decltype(all)*)p); }, &all);
+        return [=]() mutable { launch(grid, block, shared_bytes, [](void* p) { std::apply(F, *(decltype(all)*)p); }, &all); };
     }
 };
 } // namespace emu
 
-#define EMU_KERNEL(name) static const int emu_added_##name = (emu::add_kernel({#name, emu::Call<name>::run}), 0);
+#define EMU_KERNEL(name) static const int emu_added_##name = (emu::add_kernel({#name, emu::Call<name>::bound}), 0);
 
 #define __global__
 #define __device__

@@ -8,7 +8,9 @@
 //! - `EMU_ORDER`: the order in which threads run; 0 as they are numbered, 1 in reverse, from 2 on shuffled;
 //! - `EMU_RACES`: in the checked build, races end the process with code 71;
 //! - `EMU_PLACES`: a file to which each barrier that is met is written, and `EMU_WITHOUT`: one of these that is passed over;
-//! - `EMU_MEMORY`: bytes of memory that there are; without it 8 GiB;
+//! - `EMU_LATE`: digits of the streams (as they were made, from 0) that do their work no sooner than somebody waits for it, and
+//!   `EMU_WITHOUT_WAIT`: as `1<0`, that stream 1 does not wait for events of stream 0;
+//! - `EMU_MEMORY`: bytes of memory that there are; without it 8 GiB; `EMU_HOST_MEMORY`: the most of the host's that is given at once;
 //! - `EMU_LAUNCHES`: launches that go well: the next one fails, which shows at the call after it, and at all that follow;
 //! - `EMU_DRIVER_VERSION`: what the driver says it is.
 
@@ -84,7 +86,7 @@ fn made(build: Build) -> std::io::Result<PathBuf> {
     lock.lock()?;
     let headers = newest(&[&cpp, &kernels], &["h", "cuh"])?;
     let mut objects = Vec::new();
-    for name in ["emulator", "driver"] {
+    for name in ["emulator", "streams", "driver"] {
         objects.push(compiled(&cpp.join(name).with_extension("cpp"), headers, &cpp, &folder, Build::Plain)?);
     }
     for source in files(&kernels, &["cu"])? {
@@ -142,7 +144,8 @@ fn linked(objects: &[PathBuf], library: &Path) -> std::io::Result<()> {
         .args(["-shared", "-o"])
         .arg(&part)
         .arg(format!("-Wl,-soname,{name}"))
-        .args(objects))?;
+        .args(objects)
+        .arg("-ldl"))?;
     fs::rename(part, library)
 }
 

@@ -26,6 +26,8 @@ struct Open {
     name: String,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// Of copies to the GPU, and of those to the host, beside its work.
+    copies: [sys::CUstream; 2],
     kernels: Kernels,
     products: Mutex<Products>,
     pool: Mutex<Pool>,
@@ -89,11 +91,12 @@ impl Gpu {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed)?;
         // SAFETY: the context is retained.
         unsafe { result::ctx::set_current(context) }.map_err(failed)?;
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed)?;
+        let new_stream = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed);
+        let (stream, copies) = (new_stream()?, [new_stream()?, new_stream()?]);
         let kernels = Kernels::load().map_err(|e| Error::Failed(ordinal, e))?;
         let products = Products::new().map_err(|e| Error::Failed(ordinal, e))?;
         let (products, pool) = (Mutex::new(products), Mutex::new(Pool::default()));
-        Ok(Self(Arc::new(Open { ordinal, name, context, stream, kernels, products, pool })))
+        Ok(Self(Arc::new(Open { ordinal, name, context, stream, copies, kernels, products, pool })))
     }
 
     /// Its number.
@@ -144,6 +147,10 @@ impl Gpu {
 
     pub(crate) fn stream(&self) -> sys::CUstream {
         self.0.stream
+    }
+
+    pub(crate) fn copies(&self) -> [sys::CUstream; 2] {
+        self.0.copies
     }
 
     pub(crate) fn kernels(&self) -> &Kernels {

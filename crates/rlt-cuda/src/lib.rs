@@ -1,7 +1,7 @@
 //! NVIDIA GPUs, by pointers and launches: what a tensor library asks of one, and no tensor.
 //!
 //! A [`Gpu`] is opened by its number. It has one stream, on which everything happens in the order in which it was asked
-//! for; [`Memory`] that is recycled; the kernels of this crate (`kernels/*.cu`, whose PTX is part of the binary), a
+//! for, and two more for copies beside it ([`Pinned`]), which it waits for; [`Memory`] that is recycled; the kernels of this crate (`kernels/*.cu`, whose PTX is part of the binary), a
 //! method each; and matrix products by cuBLASLt. Driver and cuBLASLt are opened while the program runs: where they are
 //! missing, opening a GPU is an [`Error`] that says so in a line.
 //!
@@ -20,6 +20,7 @@ mod catalogue;
 mod columns;
 mod elements;
 mod error;
+mod event;
 mod failure;
 mod gated;
 mod gpu;
@@ -31,10 +32,12 @@ mod launch;
 mod memory;
 mod norm;
 mod optimizer;
+mod pinned;
 mod plans;
 mod pool;
 mod product;
 mod rows;
+mod visits;
 
 pub use attention::{AttentionShape, Span};
 pub use error::Error;
@@ -46,6 +49,8 @@ pub use heads::{Angles, Heads};
 pub use kv::{Page, Slot, page_words};
 pub use memory::{Memory, Number};
 pub use optimizer::{RandomRounding, Step};
+pub use pinned::Pinned;
 pub use plans::{Format, Product, WORKSPACE_BYTES};
 pub use pool::{Usage, block_bytes};
 pub use product::Factors;
+pub use visits::CHUNKS_AT_ONCE;

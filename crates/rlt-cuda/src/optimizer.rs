@@ -35,6 +35,17 @@ impl Step {
     }
 }
 
+/// The update of some numbers: those of the value from `value_from` on by those of the gradient from `gradient_from` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub value_from: usize,
+    pub gradient: &'a Memory,
+    pub gradient_from: usize,
+    pub len: usize,
+    pub gradient_scale: f32,
+    pub step: Step,
+}
+
 impl Gpu {
     /// Updates the numbers of `value` from `from` on, as many as the gradient has, and their moments by
     /// `gradient * gradient_scale`.
@@ -47,11 +58,9 @@ impl Gpu {
         gradient_scale: f32,
         step: Step,
     ) {
-        let n = gradient.len();
-        let mut arguments = vec![of(value, from + n), count(from)];
-        arguments.extend([of(gradient, n), of(first, n), of(second, n), count(n)]);
-        arguments.extend(step.arguments(gradient_scale));
-        self.launch("adamw", Threads::over(n), arguments);
+        let len = gradient.len();
+        let part = Part { value_from: from, gradient, gradient_from: 0, len, gradient_scale, step };
+        self.adamw_part(value, part, [of(first, len), of(second, len)], None);
     }
 
     /// As [`Self::adamw`], with moments in bf16, rounded at random.
@@ -65,13 +74,35 @@ impl Gpu {
         gradient_scale: f32,
         step: Step,
     ) {
-        let n = gradient.len();
-        let mut arguments = vec![of(value, from + n), count(from), of(gradient, n)];
-        arguments.extend([first.argument(n), second.argument(n), count(n)]);
-        let [first_key, second_key] = rounding.keys;
-        arguments.extend([rounding.counter, first_key, second_key].map(|bits| Arg::Int(bits.cast_signed())));
+        let len = gradient.len();
+        let part = Part { value_from: from, gradient, gradient_from: 0, len, gradient_scale, step };
+        self.adamw_part(value, part, [first.argument(len), second.argument(len)], Some(rounding));
+    }
+
+    /// Updates a part, whose moments are f32, or bf16 where they are rounded.
+    pub(crate) fn adamw_part(
+        &self,
+        value: &mut Memory,
+        part: Part,
+        moments: [Arg; 2],
+        rounding: Option<RandomRounding>,
+    ) {
+        let Part { value_from, gradient, gradient_from, len, gradient_scale, step } = part;
+        // Looks whether as many are there.
+        let _all = gradient.address(gradient_from + len);
+        let gradient = Arg::Wide(gradient.address(gradient_from) + 4 * gradient_from as u64);
+        let mut arguments = vec![of(value, value_from + len), count(value_from), gradient];
+        arguments.extend(moments);
+        arguments.push(count(len));
+        let name = match rounding {
+            None => "adamw",
+            Some(RandomRounding { counter, keys: [first, second] }) => {
+                arguments.extend([counter, first, second].map(|bits| Arg::Int(bits.cast_signed())));
+                "adamw_bf16"
+            }
+        };
         arguments.extend(step.arguments(gradient_scale));
-        self.launch("adamw_bf16", Threads::over(n), arguments);
+        self.launch(name, Threads::over(len), arguments);
     }
 
     /// Sums of the squares of every `elements` numbers.

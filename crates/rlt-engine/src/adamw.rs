@@ -1,12 +1,13 @@
 //! AdamW with decoupled weight decay (arXiv 1711.05101) and global-norm clipping.
 
 use rayon::prelude::*;
-use rlt_cuda::{Gpu, RandomRounding};
+use rlt_cuda::{CHUNKS_AT_ONCE, Gpu, RandomRounding};
 
 use crate::bf16::widen;
 use crate::device::Device;
 use crate::moment::{Moment, Numbers, random_bits, round_at_random};
 use crate::simd;
+use crate::sizes::Sizes;
 use crate::tensor::Tensor;
 
 /// Hyper-parameters of one step.
@@ -27,6 +28,9 @@ pub struct AdamW {
 /// Elements handled at a time; fixed, so sums have a fixed shape. Parts of a tensor that begin and end at its multiples are
 /// updated, and their squares summed, as in the whole tensor.
 pub const BLOCK: usize = 1 << 14;
+
+/// Numbers of offloaded moments that visit a GPU together: long enough that nobody waits for a copy to begin, 16 MiB in f32.
+const VISITING: usize = 1 << 22;
 
 /// Sum of squares of all elements, in f64 over blocks in order; 0 without numbers.
 pub fn sum_of_squares(x: &Tensor) -> f64 {
@@ -106,13 +110,32 @@ fn update_on_gpu(
             let rounding = RandomRounding { counter: counter as u32, keys: [key, key ^ SECOND] };
             gpu.adamw_bf16(value, from, gradient, (first, second), rounding, gradient_scale, step);
         }
+        (Moment::Offloaded(first), Moment::Offloaded(second)) if first.is_bf16 == second.is_bf16 => {
+            let rounding = first
+                .is_bf16
+                .then_some(RandomRounding { counter: counter as u32, keys: [key, key ^ SECOND] });
+            let words = first.words.as_mut().zip(second.words.as_mut());
+            let moments = words.expect("a GPU's moments have numbers");
+            gpu.adamw_of_host(value, from, gradient, moments, rounding, gradient_scale, step, VISITING);
+        }
         _ => refuse_unequal_moments(),
     }
 }
 
 #[cold]
 fn refuse_unequal_moments() -> ! {
-    panic!("both moments are f32, or both bf16")
+    panic!("both moments are f32, or both bf16, and in the same place")
+}
+
+/// An update where nothing is computed.
+fn count_update(sizes: &Sizes, gradient: &Tensor, first: &Moment) {
+    // Value, moments and gradient are read, all but the last are written.
+    sizes.did_rows(7 * gradient.len());
+    if let Moment::Offloaded(moment) = first {
+        let chunks = gradient.len().div_ceil(VISITING).min(CHUNKS_AT_ONCE);
+        let words = moment.words_of(gradient.len().min(VISITING));
+        let _rooms: Vec<Tensor> = (0..2 * chunks).map(|_| gradient.beside(1, words)).collect();
+    }
 }
 
 /// Tells the random bits of the two moments apart.
@@ -148,7 +171,7 @@ impl AdamW {
     /// `value -= lr * (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + wd * value)`.
     ///
     /// # Panics
-    /// If one moment is bf16 and the other is not, or lengths differ.
+    /// If one moment is bf16 and the other is not, or they lie in different places, or lengths differ.
     pub fn update(
         &self,
         value: &mut Tensor,
@@ -181,8 +204,7 @@ impl AdamW {
         index: usize,
     ) {
         if let Device::Sizes(sizes) = value.device() {
-            // Value, moments and gradient are read, all but the last are written.
-            return sizes.did_rows(7 * gradient.len());
+            return count_update(sizes, gradient, first);
         }
         if let Some(gpu) = value.gpu() {
             let (factors, key) = (self.factors(step, decay), rounding_key(step, index));
@@ -210,7 +232,7 @@ impl AdamW {
         index: usize,
     ) {
         if let Device::Sizes(sizes) = shard.device() {
-            return sizes.did_rows(7 * gradient.len());
+            return count_update(sizes, gradient, first);
         }
         if let Some(gpu) = shard.gpu() {
             let (factors, key) = (self.factors(step, decay), rounding_key(step, index));

@@ -3,6 +3,10 @@
 //! A second moment moves by a thousandth of its distance a step, and bf16 numbers lie 1/256 apart: rounded to
 //! nearest, it would soon stand still. So it is rounded up or down at random, with the chances that make the mean
 //! right (stochastic rounding). The random bits depend on the step, the tensor and the element alone.
+//!
+//! Where a GPU's memory is short its moments may wait in the host's: a step reads and writes each once.
+
+use rlt_cuda::Pinned;
 
 use crate::bf16::widen;
 use crate::device::{Device, Held, not_on_gpus};
@@ -15,6 +19,60 @@ pub enum Moment {
     F32(Tensor),
     /// 2 bytes a number.
     Bf16(Halves),
+    /// Of weights on a GPU, in the host's memory.
+    Offloaded(Offloaded),
+}
+
+/// Numbers of a GPU's weights in the host's memory.
+#[derive(Debug)]
+pub struct Offloaded {
+    /// Those in bf16 are two a word; none where the device has no numbers.
+    pub(crate) words: Option<Pinned>,
+    pub(crate) is_bf16: bool,
+    len: usize,
+}
+
+impl Offloaded {
+    /// Bytes of the host's memory.
+    pub fn bytes(&self) -> u64 {
+        4 * self.words_of(self.len) as u64
+    }
+
+    /// Words that so many of its numbers take.
+    pub(crate) fn words_of(&self, numbers: usize) -> usize {
+        if self.is_bf16 { numbers.div_ceil(2) } else { numbers }
+    }
+
+    fn to_host(&self) -> Vec<f32> {
+        let words = self.words.as_ref().map_or(&[][..], Pinned::words);
+        if !self.is_bf16 {
+            return words.iter().map(|&word| f32::from_bits(word)).collect();
+        }
+        words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16].map(widen)).take(self.len).collect()
+    }
+
+    fn set(&mut self, numbers: &[f32]) {
+        assert_eq!(self.len, numbers.len(), "numbers of a moment");
+        let is_bf16 = self.is_bf16;
+        let Some(words) = &mut self.words else { return };
+        for (word, numbers) in words.words_mut().iter_mut().zip(numbers.chunks(if is_bf16 { 2 } else { 1 })) {
+            *word = match *numbers {
+                [first, second] => u32::from(upper_half(first)) | u32::from(upper_half(second)) << 16,
+                [last] if is_bf16 => upper_half(last).into(),
+                [number] => number.to_bits(),
+                _ => unreachable!("chunks of one or two"),
+            };
+        }
+    }
+}
+
+/// The bits of a bf16 number.
+///
+/// # Panics
+/// If it is none.
+fn upper_half(number: f32) -> u16 {
+    assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
+    (number.to_bits() >> 16) as u16
 }
 
 /// The upper halves of f32 numbers.
@@ -78,6 +136,18 @@ impl Moment {
         Self::Bf16(Halves { numbers, len, device: device.clone(), _held: held })
     }
 
+    /// Zeros in the host's memory, of weights on `device`, in bf16 or f32. On the processor that is where they are anyway.
+    pub fn zeros_offloaded(device: &Device, is_bf16: bool, rows: usize, cols: usize) -> Self {
+        let len = rows * cols;
+        let words = match device {
+            Device::Cuda(gpu) => Some(gpu.pinned(if is_bf16 { len.div_ceil(2) } else { len })),
+            Device::Sizes(_) if device.works_as_gpu() => None,
+            Device::Cpu | Device::Sizes(_) if is_bf16 => return Self::zeros_bf16(device, rows, cols),
+            Device::Cpu | Device::Sizes(_) => return Self::zeros_f32(device, rows, cols),
+        };
+        Self::Offloaded(Offloaded { words, is_bf16, len })
+    }
+
     /// The numbers, widened where they are bf16. As [`Tensor::to_host`] where there are none.
     pub fn to_host(&self) -> std::borrow::Cow<'_, [f32]> {
         match self {
@@ -89,6 +159,7 @@ impl Moment {
                     Numbers::Cuda(numbers) => numbers.to_host().into_iter().map(widen).collect(),
                 }
             }
+            Self::Offloaded(offloaded) => offloaded.to_host().into(),
         }
     }
 
@@ -100,11 +171,7 @@ impl Moment {
         match self {
             Self::F32(tensor) => tensor.change_on_host(|own| own.copy_from_slice(numbers)),
             Self::Bf16(own) => {
-                let upper = |number: &f32| {
-                    assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
-                    (number.to_bits() >> 16) as u16
-                };
-                let bits = numbers.iter().map(upper).collect::<Vec<_>>();
+                let bits = numbers.iter().map(|&number| upper_half(number)).collect::<Vec<_>>();
                 match &mut own.numbers {
                     Numbers::Host(own) => {
                         assert_eq!(own.len(), bits.len(), "numbers of a moment");
@@ -113,6 +180,7 @@ impl Moment {
                     Numbers::Cuda(own) => own.set(&bits),
                 }
             }
+            Self::Offloaded(own) => own.set(numbers),
         }
     }
 }

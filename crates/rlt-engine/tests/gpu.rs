@@ -407,6 +407,30 @@ fn the_optimizer() {
         let (Moment::F32(first), Moment::F32(second)) = (first, second) else { unreachable!() };
         vec![value, first, second, squares]
     });
+    // Offloaded, they come and go, in two chunks here, to the same bits.
+    if let Some(gpu) = gpu() {
+        for is_bf16 in [false, true] {
+            let (rows, cols) = (3, 1_500_001);
+            let moments = |is_offloaded| match (is_offloaded, is_bf16) {
+                (true, _) => Moment::zeros_offloaded(&gpu, is_bf16, rows, cols),
+                (false, false) => Moment::zeros_f32(&gpu, rows, cols),
+                (false, true) => Moment::zeros_bf16(&gpu, rows, cols),
+            };
+            let [here, there] = [false, true].map(|is_offloaded| {
+                let mut value = numbers(&gpu, rows, cols, 3);
+                let [mut first, mut second] = [0; 2].map(|_| moments(is_offloaded));
+                for step in 1..=2 {
+                    let gradient = numbers(&gpu, rows, cols, 1 + step);
+                    settings.update(&mut value, &gradient, &mut first, &mut second, 0.5, step, true, 0);
+                    // As a checkpoint that is gone on with.
+                    let kept = first.to_host().into_owned();
+                    first.set(&kept);
+                }
+                [value.to_host().into_owned(), first.to_host().into_owned(), second.to_host().into_owned()]
+            });
+            assert!(here == there, "offloaded moments, bf16: {is_bf16}");
+        }
+    }
     // Moments in bf16 go up and down by the same random bits, here and there, of a part as of the whole.
     compare("optimizer with moments in bf16", |device| {
         let (rows, from) = (3, BLOCK);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::prompts::ChatText;
-use crate::ranks::Holding;
+use crate::ranks::{Holding, Ranks};
 use crate::training::failure::{FailedBatch, FailedGroup};
 use crate::training::run::Weights;
 use crate::training::{Lanes, Optimizer, RestoredRun};
@@ -101,7 +101,7 @@ fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime,
     let config = &batch.config;
     let restored = RestoredRun::read(folder, &config.model, &Holding::Whole)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
-    let mut optimizer = Optimizer::new(&restored.decoder, &config.optimizer, batch.step);
+    let mut optimizer = Optimizer::shared(&restored.decoder, config, batch.step, &Ranks::alone());
     restored.restore_optimizer(folder, &mut optimizer)?;
     let RestoredRun { state, decoder, reference } = restored;
     let time = state.template_time.unwrap_or_else(TemplateTime::of_this_process);

@@ -113,6 +113,18 @@ pub enum HeldWeights {
     Sharded,
 }
 
+/// `memory.offload`: what waits in the host's memory, instead of a GPU's, until it is needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Offload {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The optimizer's moments: each update brings them to the GPU and back, which takes the time of two copies, and gives the
+    /// same bits. On the processor nothing changes.
+    Moments,
+}
+
 /// `[memory]`: what training holds in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -123,6 +135,8 @@ pub struct MemoryConfig {
     pub idle: Idle,
     /// Whether several ranks hold weights (and their gradients) whole or in shares.
     pub weights: HeldWeights,
+    /// What of a run on a GPU is in the host's memory.
+    pub offload: Offload,
 }
 
 impl MemoryConfig {

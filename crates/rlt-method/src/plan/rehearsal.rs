@@ -13,9 +13,6 @@ use crate::grpo::{begin_reference, settle_reference};
 use crate::training::run::{Weights, frozen_model_on, initial_model};
 use crate::training::{GradientSum, Optimizer, checkpoint, trained_shares};
 
-/// What the optimizer's moments are called among what stays.
-pub(super) const MOMENTS: &str = "optimizer moments";
-
 /// The rows of a run.
 pub(super) enum Rows {
     Sft(SftRows),
@@ -60,6 +57,8 @@ pub(super) struct Rehearsal {
     pub n_steps: usize,
     /// Bytes that a rank sends the others in a step.
     pub sent: Vec<Named<u64>>,
+    /// Bytes of the host's memory that moments wait in.
+    pub offloaded: u64,
 }
 
 /// The models of a run, as it holds them.
@@ -128,7 +127,8 @@ pub(super) fn rehearse(
     if of_step > 0.0 {
         sent.insert(0, ("shares of weights and gradients", of_step as u64));
     }
-    Ok(Rehearsal { record, parameters: (decoder.n_parameters(), trained), n_steps, sent })
+    let offloaded = models.weights.optimizer.offloaded_bytes();
+    Ok(Rehearsal { record, parameters: (decoder.n_parameters(), trained), n_steps, sent, offloaded })
 }
 
 /// Loads what a run holds, in its order, and names it.
@@ -140,8 +140,8 @@ fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mu
     record.stays("student");
     let decoder = initial_model(device, &holding, model, &config.lora, config.seed)?;
     record.stays("weights");
-    let optimizer = Optimizer::planned(&decoder, &config.optimizer, share.ranks);
-    record.stays(MOMENTS);
+    let optimizer = Optimizer::planned(&decoder, config, share.ranks);
+    record.stays("optimizer moments");
     let mut weights = Weights { decoder, optimizer, reference: None };
     if let Rows::Grpo(rows) = rows {
         begin_reference(&mut weights, config, &rows.chat, 0, &holding)?;

@@ -4,7 +4,7 @@ use super::command::Command;
 use super::place::Place;
 use super::rehearsal::{Extent, Rehearsal, Rows, rehearse};
 use super::share::Share;
-use crate::config::{Config, HeldWeights, Idle, MomentDtype, Products, Recompute};
+use crate::config::{Config, HeldWeights, Idle, MomentDtype, Offload, Products, Recompute};
 use crate::error::Result;
 
 type Change = fn(&mut Config);
@@ -90,6 +90,7 @@ impl Planned<'_> {
                     config.sampling.max_running = config.sampling.max_running.min(8);
                 }));
             }
+            changes.push(("memory.offload=moments", |config| config.memory.offload = Offload::Moments));
         }
         changes.push(("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
@@ -114,12 +115,6 @@ impl Planned<'_> {
     /// What no setting asks for yet, or none on a GPU, beside `config`, which `names` lead to.
     fn add_not_built(self, names: &str, config: &Config, found: &mut Savings) -> Result<()> {
         let beside = |what: String| if names.is_empty() { what } else { format!("{names} with {what}") };
-        let here = self.rehearse(config, self.share)?.record;
-        let moments = here.stays.iter().find(|(name, _)| *name == super::rehearsal::MOMENTS);
-        if let Some((_, bytes)) = moments.filter(|_| config.lora.rank == 0) {
-            let what = beside("moments kept in the host's memory".into());
-            found.not_built.push((what, here.peak() - bytes));
-        }
         if config.memory.weights == HeldWeights::Whole {
             let ranks = if self.share.ranks > 1 { self.share.ranks } else { RANKS };
             let mut sharded = config.clone();

@@ -20,7 +20,7 @@ use rlt_ranks::Ranks;
 use super::fault::{self, Stage};
 use super::lanes::trained_shares;
 use super::schedule::learning_rate;
-use crate::config::{MomentDtype, OptimizerConfig};
+use crate::config::{Config, MomentDtype, Offload, OptimizerConfig};
 use crate::error::{Error, Result};
 use crate::ranks::gather;
 
@@ -66,47 +66,56 @@ struct Settled {
 impl Optimizer {
     /// An optimizer of what is trained of `decoder`, at the beginning of a run of `total_steps` steps, on one rank.
     pub fn new(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64) -> Self {
-        Self::shared(decoder, settings, total_steps, &Ranks::alone())
+        let config = Config { optimizer: settings.clone(), ..Config::default() };
+        Self::shared(decoder, &config, total_steps, &Ranks::alone())
     }
 
-    /// As [`Self::new`], shared by `ranks`. All of them call the same functions of it, in the same order.
-    pub fn shared(decoder: &Decoder, settings: &OptimizerConfig, total_steps: u64, ranks: &Ranks) -> Self {
+    /// As [`Self::new`], of a run of `config`, shared by `ranks`. All of them call the same functions of it, in the same order.
+    pub fn shared(decoder: &Decoder, config: &Config, total_steps: u64, ranks: &Ranks) -> Self {
         let slots = decoder.trained_slots();
         let shards = shards_of(&slots, ranks.size());
-        Self::with_shards(decoder, settings, total_steps, ranks.clone(), ranks.rank(), shards)
+        Self::with_shards(decoder, config, total_steps, ranks.clone(), ranks.rank(), shards)
     }
 
     /// That of the rank with the most moments of `ranks` ranks, on a device of sizes, where no others are met.
-    pub(crate) fn planned(decoder: &Decoder, settings: &OptimizerConfig, ranks: usize) -> Self {
+    pub(crate) fn planned(decoder: &Decoder, config: &Config, ranks: usize) -> Self {
         let shards = shards_of(&decoder.trained_slots(), ranks);
         let moments = |rank: &usize| shards.iter().map(|shards| shards[*rank].len()).sum::<usize>();
         let fullest = (0..ranks).max_by_key(moments).unwrap_or(0);
-        Self::with_shards(decoder, settings, 1, Ranks::alone(), fullest, shards)
+        Self::with_shards(decoder, config, 1, Ranks::alone(), fullest, shards)
     }
 
     fn with_shards(
         decoder: &Decoder,
-        settings: &OptimizerConfig,
+        config: &Config,
         total_steps: u64,
         ranks: Ranks,
         rank: usize,
         shards: Vec<Vec<Range<usize>>>,
     ) -> Self {
         let slots = decoder.trained_slots();
-        let zeros: fn(&Device, usize, usize) -> Moment = match settings.moments {
-            MomentDtype::F32 => Moment::zeros_f32,
-            MomentDtype::Bf16 => Moment::zeros_bf16,
+        let is_bf16 = config.optimizer.moments == MomentDtype::Bf16;
+        let zeros = |device: &Device, rows, cols| match config.memory.offload {
+            Offload::Nothing if is_bf16 => Moment::zeros_bf16(device, rows, cols),
+            Offload::Nothing => Moment::zeros_f32(device, rows, cols),
+            Offload::Moments => Moment::zeros_offloaded(device, is_bf16, rows, cols),
         };
         let own = |shards: &Vec<Range<usize>>| zeros(decoder.device(), 1, shards[rank].len());
         let zeros = || shards.iter().map(own).collect();
         let (first, second) = (zeros(), zeros());
-        let (settings, device) = (settings.clone(), decoder.device().clone());
+        let (settings, device) = (config.optimizer.clone(), decoder.device().clone());
         Self { settings, total_steps, steps_done: 0, slots, device, ranks, rank, shards, first, second }
     }
 
     /// How many ranks share it, met or only planned for.
     fn n_ranks(&self) -> usize {
         self.shards.first().map_or(1, Vec::len)
+    }
+
+    /// Bytes of the host's memory that a GPU's moments wait in.
+    pub(crate) fn offloaded_bytes(&self) -> u64 {
+        let bytes = |moment: &Moment| if let Moment::Offloaded(moment) = moment { moment.bytes() } else { 0 };
+        self.first.iter().chain(&self.second).map(bytes).sum()
     }
 
     /// Updates done.
@@ -429,8 +438,7 @@ mod tests {
                 let last = gradients.tensors_mut().pop().unwrap();
                 *last = Tensor::full(last.rows(), last.cols(), f32::INFINITY);
             }
-            let settings = OptimizerConfig::default();
-            let mut optimizer = Optimizer::shared(&decoder, &settings, 5, &ranks);
+            let mut optimizer = Optimizer::shared(&decoder, &Config::default(), 5, &ranks);
             let message = optimizer.update(&mut decoder, &gradients).unwrap_err().to_string();
             assert_eq!(
                 (optimizer.updates_done(), &*decoder.parameters().final_norm.to_host()),

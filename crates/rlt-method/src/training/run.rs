@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
             let (device, model) = (&config.model.device.open()?, &config.model);
             let decoder =
                 initial_model(device, &config.memory.holding(ranks), model, &config.lora, config.seed)?;
-            let optimizer = Optimizer::shared(&decoder, &config.optimizer, total_updates, ranks);
+            let optimizer = Optimizer::shared(&decoder, config, total_updates, ranks);
             let state = State { template_time, lanes, began_with: inputs, ..State::default() };
             return Ok((state, Weights { decoder, optimizer, reference: None }));
         };
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
             RunLog::check_rows(run_dir, state.rows_logged())?;
         }
         let restored = RestoredRun::read(&checkpoint.path, &config.model, &config.memory.holding(ranks))?;
-        let mut optimizer = Optimizer::shared(&restored.decoder, &config.optimizer, total_updates, ranks);
+        let mut optimizer = Optimizer::shared(&restored.decoder, config, total_updates, ranks);
         restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
         progress.note(&format!("going on from {}", checkpoint.path.display()));
         let RestoredRun { mut state, decoder, reference } = restored;

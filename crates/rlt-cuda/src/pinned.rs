@@ -1,0 +1,113 @@
+//! Memory of the host that a GPU copies from and to by itself, while it works.
+
+use std::fmt;
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use cudarc::driver::result;
+use cudarc::driver::sys::CUstream;
+
+use crate::gpu::Gpu;
+use crate::memory::Memory;
+
+/// Some words of four bytes in the host's memory, which is never paged out.
+pub struct Pinned {
+    gpu: Gpu,
+    words: NonNull<u32>,
+    len: usize,
+}
+
+// SAFETY: it owns its memory, which any thread may read and write.
+unsafe impl Send for Pinned {}
+// SAFETY: as above; what is shared is only read.
+unsafe impl Sync for Pinned {}
+
+impl Gpu {
+    /// `len` words of zeros.
+    ///
+    /// # Panics
+    /// With a [`crate::Failure`] if there is no more.
+    pub fn pinned(&self, len: usize) -> Pinned {
+        let bytes = len.checked_mul(4).unwrap_or_else(|| panic!("{len} words are more than memory can hold"));
+        self.make_current();
+        // SAFETY: the context is current.
+        let memory = unsafe { result::malloc_host(bytes.max(4), 0) };
+        let what = format!("asking for {} MiB of the host's memory", bytes.div_ceil(1 << 20));
+        let words = NonNull::new(self.expect(&what, memory).cast::<u32>()).expect("memory has an address");
+        // SAFETY: as many bytes are there, and nobody else has them.
+        unsafe { words.write_bytes(0, len) };
+        Pinned { gpu: self.clone(), words, len }
+    }
+}
+
+impl Pinned {
+    /// How many words it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The words, when all that the GPU was asked for before is done.
+    pub fn words(&self) -> &[u32] {
+        self.gpu.wait();
+        // SAFETY: as many are there; what the GPU copies here it was asked for before, and is waited for above.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.len) }
+    }
+
+    /// As [`Self::words`], to be changed.
+    pub fn words_mut(&mut self) -> &mut [u32] {
+        self.gpu.wait();
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.words.as_ptr(), self.len) }
+    }
+
+    /// Asks for a copy of some words to the beginning of `to`.
+    ///
+    /// # Safety
+    /// This lives, and stays as it is, until [`Gpu::wait`] waits for the copy.
+    pub(crate) unsafe fn copy_to(&self, words: &Range<usize>, to: &Memory, stream: CUstream) {
+        assert!(words.end <= self.len, "{words:?} of {} words", self.len);
+        // SAFETY: the words are there; that they stay is the caller's to see to.
+        let copied = unsafe {
+            let from = std::slice::from_raw_parts(self.words.as_ptr().add(words.start), words.len());
+            result::memcpy_htod_async(to.address(words.len()), from, stream)
+        };
+        self.gpu.expect("copying to it", copied);
+    }
+
+    /// Asks for a copy of the beginning of `from` to some words.
+    ///
+    /// # Safety
+    /// As [`Self::copy_to`].
+    pub(crate) unsafe fn copy_from(&mut self, words: &Range<usize>, from: &Memory, stream: CUstream) {
+        assert!(words.end <= self.len, "{words:?} of {} words", self.len);
+        // SAFETY: as there.
+        let copied = unsafe {
+            let to = std::slice::from_raw_parts_mut(self.words.as_ptr().add(words.start), words.len());
+            result::memcpy_dtoh_async(to, from.address(words.len()), stream)
+        };
+        self.gpu.expect("copying from it", copied);
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // Copies may be under way: a GPU that failed does not wait for them, and ends its process.
+        self.gpu.make_current();
+        // SAFETY: the driver gave it, and nobody has it now; the stream lives.
+        let _ = unsafe {
+            result::stream::synchronize(self.gpu.stream())
+                .and_then(|()| result::free_host(self.words.as_ptr().cast()))
+        };
+    }
+}
+
+impl fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pinned({} words)", self.len)
+    }
+}
