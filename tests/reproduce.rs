@@ -38,15 +38,24 @@ struct StopAfter<'a>(AtomicUsize, &'a AtomicBool);
 impl Progress for StopAfter<'_> {
     fn start(&self, _: &str, _: u64, _: &str) {}
     fn advance(&self, n: u64, _: &str) {
-        let before = self.0.load(Ordering::SeqCst);
-        self.0.store(before.saturating_sub(n as usize), Ordering::SeqCst);
+        self.count(n);
+    }
+    fn finish(&self, _: &str) {}
+    // Seeds side by side show no bars.
+    fn note(&self, _: &str) {
+        self.count(1);
+    }
+    fn warn(&self, _: &str) {}
+}
+
+impl StopAfter<'_> {
+    fn count(&self, n: u64) {
+        let left = |before: usize| Some(before.saturating_sub(n as usize));
+        let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).unwrap_or(0);
         if before <= n as usize {
             self.1.store(true, Ordering::SeqCst);
         }
     }
-    fn finish(&self, _: &str) {}
-    fn note(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
 }
 
 /// Keeps what is noted.
@@ -99,22 +108,30 @@ fn every_recipe_writes_its_files_and_one_page_shows_them() {
 
 #[test]
 fn stopped_anywhere_and_called_again_gives_the_same_tables() {
-    let whole = tempfile::tempdir().unwrap();
-    reproduce(&options(&[Recipe::Fig4b], 1, whole.path())).unwrap();
-    let pieces = tempfile::tempdir().unwrap();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let stop = AtomicBool::new(false);
-        let watcher = StopAfter(AtomicUsize::new(3 * attempts), &stop);
-        match run(&options(&[Recipe::Fig4b], 1, pieces.path()), &watcher, &stop) {
-            Ok(_) => break,
-            Err(Error::Interrupted(_)) => {}
-            Err(error) => panic!("{error}"),
+    for seeds in [1, 2] {
+        // Seeds one after another; then, with threads enough, side by side.
+        let whole = tempfile::tempdir().unwrap();
+        in_pool(1, || reproduce(&options(&[Recipe::Fig4b], seeds, whole.path())).unwrap());
+        let pieces = tempfile::tempdir().unwrap();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let stop = AtomicBool::new(false);
+            let watcher = StopAfter(AtomicUsize::new(3 * attempts), &stop);
+            let options = options(&[Recipe::Fig4b], seeds, pieces.path());
+            match in_pool(3, || run(&options, &watcher, &stop)) {
+                Ok(_) => break,
+                Err(Error::Interrupted(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
         }
+        assert!(attempts > 2, "{attempts} attempts");
+        assert_same_tables(pieces.path(), whole.path());
     }
-    assert!(attempts > 2, "{attempts} attempts");
-    assert_same_tables(pieces.path(), whole.path());
+}
+
+fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
 /// Where the child of [`killed_anywhere_and_called_again_gives_the_same_tables`] works. Absent in an ordinary test run.

@@ -20,6 +20,7 @@ pub mod real;
 pub mod recipe;
 pub mod scale;
 pub mod section;
+mod side_by_side;
 pub mod stages;
 pub mod table;
 pub mod table1;
@@ -28,6 +29,7 @@ pub mod traces;
 pub mod work;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use rlt_files::write_atomic;
@@ -38,30 +40,21 @@ use rlt_method::error::{Error, Result};
 use rlt_method::progress::Progress;
 use rlt_method::run_dir::open_folder_of_runs;
 use section::Section;
+use side_by_side::{BesideOthers, Measured, OfSeeds};
 use table::Table;
 use work::{Ledger, SeedWork, StageTime};
 
-/// The section of a recipe, from every seed.
-fn section_of(recipe: Recipe, works: &[SeedWork]) -> Result<Section> {
+/// A recipe, of every seed.
+fn of_recipe<'a>(recipe: Recipe, works: &'a [SeedWork]) -> Box<dyn Measured + 'a> {
     match recipe {
-        Recipe::Table1 => of_seeds(works, table1::measure, table1::section),
-        Recipe::Bases => of_seeds(works, bases::measure, bases::section),
-        Recipe::Table2 => of_seeds(works, table2::measure, table2::section),
-        Recipe::Fig4a => of_seeds(works, fig4a::measure, fig4a::section),
-        Recipe::Fig4b => of_seeds(works, fig4b::measure, fig4b::section),
-        Recipe::Ablations => of_seeds(works, ablations::measure, ablations::section),
-        Recipe::Padding => of_seeds(works, padding::measure, padding::section),
+        Recipe::Table1 => Box::new(OfSeeds::new(works, table1::measure, table1::section)),
+        Recipe::Bases => Box::new(OfSeeds::new(works, bases::measure, bases::section)),
+        Recipe::Table2 => Box::new(OfSeeds::new(works, table2::measure, table2::section)),
+        Recipe::Fig4a => Box::new(OfSeeds::new(works, fig4a::measure, fig4a::section)),
+        Recipe::Fig4b => Box::new(OfSeeds::new(works, fig4b::measure, fig4b::section)),
+        Recipe::Ablations => Box::new(OfSeeds::new(works, ablations::measure, ablations::section)),
+        Recipe::Padding => Box::new(OfSeeds::new(works, padding::measure, padding::section)),
     }
-}
-
-fn of_seeds<T>(
-    works: &[SeedWork],
-    measure: impl Fn(&SeedWork) -> Result<T>,
-    section: impl Fn(&[(u64, T)]) -> Section,
-) -> Result<Section> {
-    let seeds: Vec<(u64, T)> =
-        works.iter().map(|work| Ok((work.miniature.seed, measure(work)?))).collect::<Result<_>>()?;
-    Ok(section(&seeds))
 }
 
 /// What it came to.
@@ -99,28 +92,35 @@ pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBoo
     let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
         .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
         .collect();
-    let ledger = Ledger::default();
+    let lanes = side_by_side::lanes(folders.len());
+    let ledger = Ledger::new(lanes);
+    let beside: Vec<BesideOthers> = (1..=options.seeds).map(|seed| BesideOthers { progress, seed }).collect();
     let works: Vec<SeedWork> = folders
         .iter()
-        .map(|(seed, dir)| SeedWork {
+        .zip(&beside)
+        .map(|((seed, dir), beside)| SeedWork {
             miniature: Miniature {
                 dir,
                 seed: *seed,
-                progress,
+                progress: if lanes > 1 { beside } else { progress },
                 stop,
                 pretrained: options.scale.pretrained.as_ref(),
             },
             scale: &options.scale,
             ledger: &ledger,
+            progress,
         })
         .collect();
-    ledger.plan(|| options.recipes.iter().try_for_each(|recipe| section_of(*recipe, &works).map(drop)))?;
-    let mut sections = Vec::new();
-    for recipe in &options.recipes {
-        let section = section_of(*recipe, &works)?;
+    let recipes = || options.recipes.iter().map(|recipe| of_recipe(*recipe, &works)).collect::<Vec<_>>();
+    ledger.plan(|| side_by_side::run(&recipes(), works.len(), 1, &|_, _| Ok(()), &|| ()))?;
+    let sections: Vec<OnceLock<Section>> = options.recipes.iter().map(|_| OnceLock::new()).collect();
+    let take = |index: usize, section: Section| {
         write_section(&options.run_dir.join(section.name), &section)?;
-        sections.push(section);
-    }
+        sections[index].get_or_init(|| section);
+        Ok(())
+    };
+    side_by_side::run(&recipes(), works.len(), lanes, &take, &|| ledger.close())?;
+    let sections: Vec<Section> = sections.into_iter().filter_map(OnceLock::into_inner).collect();
     let times = ledger.times();
     write_atomic(&options.run_dir.join("times.csv"), times_table(&times).to_csv().as_bytes())?;
     let page = page::write(&options.run_dir, options, &sections, &times)?;

@@ -2,13 +2,14 @@
 //!
 //! A stage that is complete has a `stage.json` with its settings, its result and its time. Asked for again it only
 //! reads that; asked for with other settings it refuses. A training stage that was interrupted goes on from its
-//! checkpoint, any other begins again; either way the result is that of an uninterrupted run.
+//! checkpoint, any other begins again; either way the result is that of an uninterrupted run. Two recipes that ask for the
+//! same stage at the same time get the one result: the second waits.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rlt_files::{MOST_DESCRIPTION, write_atomic};
@@ -19,6 +20,7 @@ use super::scale::Scale;
 use crate::miniature::Miniature;
 use rlt_method::config::Config;
 use rlt_method::error::{Error, Result};
+use rlt_method::progress::Progress;
 
 /// What a stage does: its kind decides how long others of it are expected to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,40 +81,66 @@ pub struct StageTime {
 }
 
 /// Which stages there are, which are done, and how long they took.
-#[derive(Default)]
 pub struct Ledger {
+    /// How many stages are done at the same time.
+    at_once: usize,
     /// While true, stages are only listed.
-    planning: Cell<bool>,
-    planned: RefCell<BTreeMap<String, StageKind>>,
-    done: RefCell<BTreeSet<String>>,
-    times: RefCell<Vec<StageTime>>,
+    planning: AtomicBool,
+    /// Whether no more stages begin.
+    closed: AtomicBool,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    planned: BTreeMap<String, StageKind>,
+    done: BTreeSet<String>,
+    times: Vec<StageTime>,
+    /// Whoever works on a stage holds its lock.
+    locks: BTreeMap<String, Arc<Mutex<()>>>,
 }
 
 impl Ledger {
+    /// An empty one, of stages of which so many are done at the same time.
+    pub fn new(at_once: usize) -> Self {
+        let (planning, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { at_once, planning, closed, entries: Mutex::default() }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no more stages begin: something has failed.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
     /// Calls `recipes` for the list of their stages; nothing is run, and what they return is made from nothing.
     ///
     /// # Errors
     /// What `recipes` reports.
     pub fn plan(&self, recipes: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.planning.set(true);
+        self.planning.store(true, Ordering::SeqCst);
         let result = recipes();
-        self.planning.set(false);
+        self.planning.store(false, Ordering::SeqCst);
         result
     }
 
-    /// The time of every stage that is done, in the order in which they were asked for.
+    /// The time of every stage that is done, in the order in which they ended.
     pub fn times(&self) -> Vec<StageTime> {
-        self.times.borrow().clone()
+        self.entries().times.clone()
     }
 
-    /// Stages planned.
-    pub fn n_planned(&self) -> usize {
-        self.planned.borrow().len()
+    /// How many stages are done, and how many are planned.
+    pub fn counts(&self) -> (usize, usize) {
+        let entries = self.entries();
+        (entries.done.len(), entries.planned.len())
     }
 
     /// Seconds that the stages left will take, going by those of the same kind that are done.
     fn seconds_left(&self) -> f64 {
-        let (planned, done, times) = (self.planned.borrow(), self.done.borrow(), self.times.borrow());
+        let Entries { planned, done, times, .. } = &*self.entries();
         let expected = |kind: StageKind| {
             let of_kind: Vec<f64> = times.iter().filter(|t| t.kind == kind).map(|t| t.wall_s).collect();
             if of_kind.is_empty() {
@@ -121,13 +149,20 @@ impl Ledger {
                 of_kind.iter().sum::<f64>() / of_kind.len() as f64
             }
         };
-        planned.iter().filter(|(name, _)| !done.contains(*name)).map(|(_, &kind)| expected(kind)).sum()
+        let left = planned.iter().filter(|(name, _)| !done.contains(*name));
+        left.map(|(_, &kind)| expected(kind)).sum::<f64>() / self.at_once as f64
     }
 
     fn record(&self, timed: StageTime) {
-        if self.done.borrow_mut().insert(timed.name.clone()) {
-            self.times.borrow_mut().push(timed);
+        let entries = &mut *self.entries();
+        if entries.done.insert(timed.name.clone()) {
+            entries.times.push(timed);
         }
+    }
+
+    /// What whoever works on stage `key` holds.
+    fn lock_of(&self, key: &str) -> Arc<Mutex<()>> {
+        self.entries().locks.entry(key.to_owned()).or_default().clone()
     }
 }
 
@@ -139,6 +174,8 @@ pub struct SeedWork<'a> {
     pub scale: &'a Scale,
     /// What is done.
     pub ledger: &'a Ledger,
+    /// Who is told that a stage begins.
+    pub progress: &'a dyn Progress,
 }
 
 impl SeedWork<'_> {
@@ -149,7 +186,7 @@ impl SeedWork<'_> {
 
     /// Whether stages are only listed.
     pub fn is_planning(&self) -> bool {
-        self.ledger.planning.get()
+        self.ledger.planning.load(Ordering::SeqCst)
     }
 
     /// The result of stage `name`: from its folder when it is complete, else by `run`, which gets the folder.
@@ -166,10 +203,12 @@ impl SeedWork<'_> {
         run: impl FnOnce(&Path) -> Result<T>,
     ) -> Result<T> {
         let key = format!("seed-{}/{name}", self.miniature.seed);
-        if self.ledger.planning.get() {
-            self.ledger.planned.borrow_mut().insert(key, kind);
+        if self.ledger.planning.load(Ordering::SeqCst) {
+            self.ledger.entries().planned.insert(key, kind);
             return Ok(T::default());
         }
+        let lock = self.ledger.lock_of(&key);
+        let _ours = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.at(name);
         let file = folder.join("stage.json");
         // A stage means the same wherever the runs are kept.
@@ -185,14 +224,12 @@ impl SeedWork<'_> {
             self.ledger.record(StageTime { name: key, kind, wall_s: done.wall_s, cpu_s: done.cpu_s });
             return Ok(done.result);
         }
-        if self.miniature.stop.load(Ordering::SeqCst) {
+        if self.miniature.stop.load(Ordering::SeqCst) || self.ledger.closed.load(Ordering::SeqCst) {
             return Err(Error::Interrupted("the same command continues".into()));
         }
-        let (n_done, n_planned) = (self.ledger.done.borrow().len(), self.ledger.n_planned());
+        let (n_done, n_planned) = self.ledger.counts();
         let minutes = self.ledger.seconds_left() / 60.0;
-        self.miniature
-            .progress
-            .note(&format!("[{} of {n_planned}] {key}; about {minutes:.0} min left", n_done + 1));
+        self.progress.note(&format!("[{} of {n_planned}] {key}; about {minutes:.0} min left", n_done + 1));
         fs::create_dir_all(&folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         let (started, cpu) = (Instant::now(), processor_seconds());
         let result = run(&folder)?;
@@ -248,11 +285,18 @@ fn first_difference(was: &str, is: &str) -> String {
     differing.map_or_else(|| "more or fewer of them".into(), |(was, is)| format!("`{was}`, now `{is}`"))
 }
 
-/// Processor time of this process so far, seconds; Linux only.
+/// Processor time so far, seconds, of this process or, on one of a pool's threads, of the pool; Linux only.
 fn processor_seconds() -> Option<f64> {
+    if rayon::current_thread_index().is_none() {
+        return seconds_of("self");
+    }
+    rayon::broadcast(|_| seconds_of("thread-self")).into_iter().sum()
+}
+
+fn seconds_of(process: &str) -> Option<f64> {
     /// Of /proc on every common Linux.
     const TICKS_PER_S: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
@@ -261,7 +305,7 @@ fn processor_seconds() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use rlt_method::progress::Silent;
@@ -269,28 +313,39 @@ mod tests {
     #[test]
     fn a_stage_runs_once_and_refuses_other_settings() {
         let dir = tempfile::tempdir().unwrap();
-        let (stop, ledger, scale) = (AtomicBool::new(false), Ledger::default(), Scale::tiny());
+        let (stop, ledger, scale) = (AtomicBool::new(false), Ledger::new(1), Scale::tiny());
         let miniature =
             Miniature { dir: dir.path(), seed: 3, progress: &Silent, stop: &stop, pretrained: None };
-        let work = SeedWork { miniature, scale: &scale, ledger: &ledger };
-        let runs = Cell::new(0);
+        let work = SeedWork { miniature, scale: &scale, ledger: &ledger, progress: &Silent };
+        let runs = AtomicUsize::new(0);
+        let n_runs = || runs.load(Ordering::SeqCst);
         let stage = |settings: &str| {
             work.stage(StageKind::Rows, "a", settings, |_| {
-                runs.set(runs.get() + 1);
+                runs.fetch_add(1, Ordering::SeqCst);
                 Ok(7)
             })
         };
         ledger.plan(|| stage("x = 1").map(drop)).unwrap();
-        assert_eq!((runs.get(), ledger.n_planned()), (0, 1));
+        assert_eq!((n_runs(), ledger.counts()), (0, (0, 1)));
+        // Asked for by two at the same time, and once more.
+        std::thread::scope(|scope| {
+            let both = [(); 2].map(|()| scope.spawn(|| stage("x = 1").unwrap()));
+            assert_eq!(both.map(|one| one.join().unwrap()), [7, 7]);
+        });
         assert_eq!(stage("x = 1").unwrap(), 7);
-        assert_eq!(stage("x = 1").unwrap(), 7);
-        assert_eq!(runs.get(), 1);
+        assert_eq!(n_runs(), 1);
         assert_eq!(ledger.times().len(), 1);
         let error = stage("x = 2").unwrap_err().to_string();
         assert!(error.contains("(`x = 1`, now `x = 2`)"), "{error}");
+        let begins = || work.stage(StageKind::Rows, "b", "", |_| Ok(())).is_ok();
+        ledger.close();
+        assert!(!begins());
+        ledger.closed.store(false, Ordering::SeqCst);
         stop.store(true, Ordering::SeqCst);
         let new = work.stage(StageKind::Rows, "b", "", |_| Ok(()));
         assert!(matches!(new, Err(Error::Interrupted(_))));
+        stop.store(false, Ordering::SeqCst);
+        assert!(begins());
     }
 
     #[test]
