@@ -8,7 +8,7 @@ use cudarc::driver::{result, sys};
 use crate::error::describe;
 
 /// Files of kernels, as PTX (`kernels/build.py` makes it of the `.cu` file of the same name).
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("attention", include_str!("../kernels/attention.ptx")),
     ("attention_backward", include_str!("../kernels/attention_backward.ptx")),
     ("attention_bf16", include_str!("../kernels/attention_bf16.ptx")),
@@ -23,6 +23,7 @@ const FILES: [(&str, &str); 14] = [
     ("norm", include_str!("../kernels/norm.ptx")),
     ("optimizer", include_str!("../kernels/optimizer.ptx")),
     ("rows", include_str!("../kernels/rows.ptx")),
+    ("sample", include_str!("../kernels/sample.ptx")),
 ];
 
 /// What a kernel takes.

@@ -37,6 +37,7 @@ mod plans;
 mod pool;
 mod product;
 mod rows;
+mod sample;
 mod visits;
 
 pub use attention::{AttentionShape, Span};

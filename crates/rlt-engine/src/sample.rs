@@ -36,6 +36,34 @@ fn logprob(logits: &[f32], token: usize, temperature: f32) -> f32 {
     logits[token].mul_add(scale, -log_sum_exp(logits, scale))
 }
 
+impl Sampling {
+    /// Whether every token may be drawn, by its probability.
+    fn draws_from_all(&self) -> bool {
+        self.top_k == 0 && self.top_p >= 1.0 && self.min_p <= 0.0
+    }
+}
+
+/// As [`sample`] with the first row of `logits`, the second and so on, where they lie: a token of each row, drawn with the
+/// numbers that `uniforms` gives. None where it is for the host to draw: on the processor, and from a part of the vocabulary
+/// or with a penalty on every device.
+pub fn sample_there(
+    logits: &Tensor,
+    sampling: &Sampling,
+    uniforms: impl FnOnce() -> Vec<f64>,
+) -> Option<Vec<(u32, f32)>> {
+    let gpu = logits.gpu()?;
+    let vocabulary = logits.cols();
+    if sampling.repetition_penalty != 1.0 {
+        None
+    } else if sampling.temperature == 0.0 {
+        Some(gpu.most_likely_tokens(logits.memory(), vocabulary, logits.rows()))
+    } else if sampling.draws_from_all() {
+        Some(gpu.draw_tokens(logits.memory(), vocabulary, &uniforms(), sampling.temperature))
+    } else {
+        None
+    }
+}
+
 /// As [`sample`], from row `row` of `logits` (rows x vocabulary): here logits come to the host. Without numbers it is
 /// token 0 with log-probability 0.
 pub fn sample_row(
@@ -78,8 +106,7 @@ pub fn sample(
         let token = argmax(drawn_from);
         return (token as u32, logprob(logits, token, 1.0));
     }
-    let plain = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0;
-    let token = if plain {
+    let token = if sampling.draws_from_all() {
         draw_from_all(drawn_from, sampling.temperature, uniform)
     } else {
         draw_filtered(drawn_from, sampling, uniform)

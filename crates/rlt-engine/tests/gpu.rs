@@ -23,6 +23,7 @@ use rlt_engine::norm::{
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::random::RandomStream;
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
+use rlt_engine::sample::{self, Sampling};
 use rlt_engine::swiglu::{swiglu, swiglu_backward};
 use rlt_engine::{Device, Tensor};
 
@@ -463,6 +464,57 @@ fn the_optimizer() {
     });
 }
 
+#[test]
+fn tokens_are_drawn_as_on_the_processor() {
+    let all = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
+    let there = |logits: &Tensor, sampling: &Sampling, uniforms: &[f64]| {
+        sample::sample_there(logits, sampling, || uniforms.to_vec())
+    };
+    let Some(gpu) = gpu() else { return };
+    // Fewer tokens than threads, some more, and a warp's run that ends in the middle.
+    for (vocabulary, rows) in [(1, 3), (33, 40), (1025, 20), (5003, 40)] {
+        let spread = numbers(&gpu, rows, vocabulary, 1);
+        let mut logits =
+            Tensor::made_on(&gpu, rows, vocabulary, || spread.to_host().iter().map(|x| 2.5 * x).collect());
+        // Two tokens that are the likeliest, one that is impossible.
+        logits.change_on_host(|all| {
+            let best = all.iter().copied().fold(0.0, f32::max);
+            all[vocabulary / 2] = best;
+            all[vocabulary - 1] = best;
+            if vocabulary > 40 {
+                all[7] = f32::NEG_INFINITY;
+            }
+        });
+        let ours = Tensor::made_on(&Device::Cpu, rows, vocabulary, || logits.to_host().into_owned());
+        let stream = RandomStream::new(1, "uniforms");
+        let mut uniforms: Vec<f64> = (0..rows).map(|row| stream.uniform([0; 3], row as u64)).collect();
+        (uniforms[0], uniforms[1]) = (0.0, 1.0 - f64::EPSILON / 2.0);
+        for temperature in [0.0, 0.6, 1.0, 3.0] {
+            let sampling = Sampling { temperature, ..all };
+            let theirs = there(&logits, &sampling, &uniforms).unwrap();
+            assert_eq!(Some(&theirs), there(&logits, &sampling, &uniforms).as_ref());
+            for (row, ((token, logprob), uniform)) in theirs.into_iter().zip(&uniforms).enumerate() {
+                // Where rounding decides, a token that can be drawn.
+                if row == 1 && temperature > 0.0 {
+                    assert!(
+                        ours.to_host()[row * vocabulary + token as usize].is_finite() && logprob.is_finite(),
+                        "{token} {logprob}"
+                    );
+                    continue;
+                }
+                let (expected, expected_logprob) = sample::sample_row(&ours, row, &sampling, [], *uniform);
+                assert_eq!(token, expected, "of {vocabulary} at {temperature}, row {row}");
+                let difference = (logprob - expected_logprob).abs();
+                assert!(difference <= 1e-5 * expected_logprob.abs().max(1.0), "{logprob} {expected_logprob}");
+            }
+        }
+        for hosts in [Sampling { top_p: 0.9, ..all }, Sampling { repetition_penalty: 1.1, ..all }] {
+            assert!(there(&logits, &hosts, &uniforms).is_none());
+        }
+        assert!(there(&ours, &all, &uniforms).is_none());
+    }
+}
+
 /// A step of one sequence over six pages: more than a block has warps.
 fn decoded_once(device: &Device, arithmetic: Arithmetic) -> Tensor {
     let shape = AttentionShape::full(1, 1, 4);
@@ -484,6 +536,22 @@ fn attention_on_tensor_cores(device: &Device, layout: &Layout) -> [Tensor; 3] {
     let dout = numbers(device, layout.rows(), 16, 9);
     let dqkv = attention_backward(&dout, &qkv, &out, &log_sums, layout, shape, Arithmetic::Bf16);
     [out, log_sums, dqkv]
+}
+
+/// Tokens with their log-probabilities, drawn and the likeliest, where some warps have runs of the vocabulary.
+fn drawn(device: &Device) -> [Tensor; 2] {
+    let logits = numbers(device, 3, 200, 8);
+    [0.7, 0.0].map(|temperature| {
+        let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
+        let uniforms = [0.1, 0.5, 0.9];
+        let drawn = sample::sample_there(&logits, &sampling, || uniforms.to_vec()).unwrap_or_else(|| {
+            let rows = uniforms.iter().enumerate();
+            rows.map(|(row, uniform)| sample::sample_row(&logits, row, &sampling, [], *uniform)).collect()
+        });
+        Tensor::made_on(device, 3, 2, || {
+            drawn.into_iter().flat_map(|(token, logprob)| [token as f32, logprob]).collect()
+        })
+    })
 }
 
 /// Set for the processes below.
@@ -514,6 +582,7 @@ fn tiny_shapes() {
         let mut all = vec![out, log_sums, dqkv, Tensor::made_on(device, 1, 2, || divergences), normed];
         all.extend([Arithmetic::F32, Arithmetic::Bf16].map(|arithmetic| decoded_once(device, arithmetic)));
         all.extend(rounded);
+        all.extend(drawn(device));
         all
     };
     compare_to(ROUNDED, "tiny shapes", compute);

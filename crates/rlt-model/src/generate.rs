@@ -391,12 +391,26 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The random number of a sequence's next token.
+    fn uniform(&self, running: &Running) -> f64 {
+        let request = &self.requests[running.request];
+        let index = [request.stream[0], request.stream[1], running.sample as u64];
+        self.randomness.uniform(index, running.ids.len() as u64)
+    }
+
+    /// Draws the next token of each sequence from its row of `logits`.
+    fn draw(&self, running: &[Running], logits: Tensor) -> Vec<(u32, f32)> {
+        let uniforms = || running.iter().map(|running| self.uniform(running)).collect();
+        sample::sample_there(&logits, &self.sampling, uniforms).unwrap_or_else(|| {
+            let logits = logits.on_host();
+            let rows = running.par_iter().enumerate().with_min_len(4);
+            rows.map(|(row, running)| self.draw_one(running, &logits, row)).collect()
+        })
+    }
+
     /// Draws the next token of a sequence from row `row` of `logits`.
     fn draw_one(&self, running: &Running, logits: &Tensor, row: usize) -> (u32, f32) {
-        let request = &self.requests[running.request];
-        let position = running.ids.len() as u64;
-        let index = [request.stream[0], request.stream[1], running.sample as u64];
-        let uniform = self.randomness.uniform(index, position);
+        let (request, uniform) = (&self.requests[running.request], self.uniform(running));
         if self.sampling.repetition_penalty == 1.0 {
             return sample::sample_row(logits, row, &self.sampling, [], uniform);
         }
@@ -465,9 +479,8 @@ impl<'a> Batch<'a> {
         let steps = steps_alike(weights, &share.running);
         let ids: Vec<u32> = share.running.iter().map(Running::newest).collect();
         let mut sequences: Vec<_> = share.running.iter_mut().map(|r| &mut r.kv).collect();
-        let logits = weights.device().counted(steps, || weights.step(&ids, &mut sequences)).on_host();
-        let rows = share.running.par_iter().enumerate().with_min_len(4);
-        let drawn: Vec<_> = rows.map(|(row, running)| self.draw_one(running, &logits, row)).collect();
+        let logits = weights.device().counted(steps, || weights.step(&ids, &mut sequences));
+        let drawn = self.draw(&share.running, logits);
         share.tokens += steps * drawn.len();
         for (mut running, drawn) in std::mem::take(&mut share.running).into_iter().zip(drawn) {
             // Their keys and values lie in pages that are there.
