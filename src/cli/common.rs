@@ -108,13 +108,18 @@ impl Context {
         config.validate()?;
         config.model.device.check_ranks(self.ranks.size())?;
         config.model.device.open()?;
+        self.tell_what_does_not_pay(&config);
+        Ok(config)
+    }
+
+    /// Says that this processor is slower at what `config` asks for.
+    pub fn tell_what_does_not_pay(&self, config: &Config) {
         let (instructions, on_cpu) = (InstructionSet::in_use(), config.model.device == DeviceName::Cpu);
         if on_cpu && config.model.arithmetic == Products::Bf16 && instructions <= InstructionSet::Avx2 {
             self.progress.note(&format!(
                 "model.arithmetic is bf16, for which this processor ({instructions}) has no instructions: f32 is faster here"
             ));
         }
-        Ok(config)
     }
 
     /// Prints what a finished run left.

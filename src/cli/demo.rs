@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rlt::Result;
+use rlt::config::Config;
 use rlt::demo::{DemoOptions, DemoResult, DemoScale, ExplanationFigures, run, to_json};
 use rlt::report::Sample;
 
@@ -46,6 +47,7 @@ impl DemoArgs {
         let name = if pretrained.is_some() { "demo-base" } else { scale.default_name() };
         let run_dir = self.run_dir.clone().unwrap_or_else(|| free_run_dir(Path::new("runs"), name));
         let (seed, overrides) = (self.seed, self.overrides.clone());
+        context.tell_what_does_not_pay(&Config::parse("the command line", "", &overrides)?);
         let options = DemoOptions { run_dir, scale, seed, overrides, pretrained };
         let result = run(&options, &context.progress, stop_flag())?;
         let text = format!("{}\n{}", table(&result), next_steps(&options.run_dir, &result));

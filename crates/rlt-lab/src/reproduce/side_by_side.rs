@@ -1,9 +1,9 @@
 //! Recipes under several seeds, side by side. A miniature's models are too small for many threads, which then wait for
 //! each other more than they compute; what happens under one seed waits for no other. No number depends on it.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rlt_method::error::{Error, Result};
 use rlt_method::progress::Progress;
@@ -59,6 +59,14 @@ pub(super) fn lanes(n_seeds: usize) -> usize {
     n_seeds.min(rayon::current_num_threads()).max(1)
 }
 
+/// Threads of unit `at` of `n_units`, which begin in `lanes` lanes: their share of all `threads`; those of a last round that does
+/// not fill the lanes share all.
+fn threads_of(at: usize, n_units: usize, lanes: usize, threads: usize) -> usize {
+    let round = at / lanes * lanes;
+    let at_once = lanes.min(n_units - round);
+    (threads / at_once + usize::from(at - round < threads % at_once)).max(1)
+}
+
 /// Measures `recipes` one after another, each under all of `n_seeds` seeds, in so many `lanes` with their share of the
 /// threads; hands over each section, with the number of its recipe, as soon as it is known.
 ///
@@ -71,35 +79,35 @@ pub(super) fn run(
     take: &(dyn Fn(usize, Section) -> Result<()> + Sync),
     fail: &(dyn Fn() + Sync),
 ) -> Result<()> {
-    let next = AtomicUsize::new(0);
+    let (next, n_units) = (AtomicUsize::new(0), recipes.len() * n_seeds);
+    let threads = rayon::current_num_threads();
+    let measure = |at: usize| match recipes[at / n_seeds].measure(at % n_seeds)? {
+        Some(section) => take(at / n_seeds, section),
+        None => Ok(()),
+    };
+    let in_pool = |at: usize| {
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(threads_of(at, n_units, lanes, threads)).build();
+        pool.map_err(|e| Error::Failed(format!("cannot start worker threads: {e}")))?.install(|| measure(at))
+    };
     let lane = || {
         loop {
             let at = next.fetch_add(1, Ordering::SeqCst);
-            let Some(recipe) = recipes.get(at / n_seeds) else { return Ok(()) };
-            let section = recipe.measure(at % n_seeds);
-            let taken =
-                section.and_then(|section| section.map_or(Ok(()), |section| take(at / n_seeds, section)));
-            if taken.is_err() {
+            if at >= n_units {
+                return Ok(());
+            }
+            if let Err(error) = if lanes == 1 { measure(at) } else { in_pool(at) } {
                 fail();
-                return taken;
+                return Err(error);
             }
         }
     };
-    if lanes <= 1 {
+    if lanes == 1 {
         return lane();
     }
-    let threads = rayon::current_num_threads();
-    let in_pool = |number: usize| {
-        let own = threads / lanes + usize::from(number < threads % lanes);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(own).build();
-        pool.map_err(|e| Error::Failed(format!("cannot start worker threads: {e}")))?.install(lane)
-    };
-    let in_pool = &in_pool;
     let ended: Vec<Result<()>> = std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes).map(|number| scope.spawn(move || in_pool(number))).collect();
-        let ended = lanes
-            .into_iter()
-            .map(|lane| lane.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        let ended = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
         ended.collect()
     });
     let mut errors: Vec<Error> = ended.into_iter().filter_map(Result::err).collect();
@@ -123,5 +131,21 @@ impl Progress for BesideOthers<'_> {
     }
     fn warn(&self, line: &str) {
         self.progress.warn(&format!("seed {}: {line}", self.seed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_shared_out() {
+        let of = |n_units, lanes, threads| {
+            (0..n_units).map(|at| threads_of(at, n_units, lanes, threads)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(3, 2, 2), [1, 1, 2]);
+        assert_eq!(of(6, 3, 8), [3, 3, 2, 3, 3, 2]);
+        assert_eq!(of(5, 3, 8), [3, 3, 2, 4, 4]);
+        assert_eq!(of(2, 2, 3), [2, 1]);
     }
 }
