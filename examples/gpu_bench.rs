@@ -376,7 +376,7 @@ fn passes(scale: Scale) -> Vec<Item> {
 
 /// The work of an item.
 fn counted(item: &Item) -> [(Operation, Work); Operation::ALL.len()] {
-    let device = Device::sizes_of_gpu();
+    let device = Device::sizes_of_gpu(None);
     let mut work = (item.ready)(&device);
     let Device::Sizes(sizes) = &device else { unreachable!("it was asked for") };
     sizes.take_work();

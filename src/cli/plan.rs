@@ -50,10 +50,8 @@ impl PlanArgs {
         }
         let command = self.command()?;
         model_folder(&config.model.path)?;
-        let mut plan = plan(&config, command, config.ranks.max(1), &context.progress)?;
-        if let Some(gib) = self.memory {
-            plan.memory = Some((gib * GIB) as u64);
-        }
+        let memory = self.memory.map(|gib| (gib * GIB) as u64);
+        let plan = plan(&config, command, config.ranks.max(1), memory, &context.progress)?;
         let network_s = plan.network_s(self.bandwidth * 1e9);
         let runs = config.model.device.check_ranks(plan.ranks);
         let note = runs.err().map_or_else(String::new, |error| format!("\n\nnot built: {error}"));

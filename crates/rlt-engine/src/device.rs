@@ -38,9 +38,9 @@ impl Device {
         Self::Sizes(Sizes::default())
     }
 
-    /// As [`Self::sizes`], where operations ask for memory as they do on a GPU.
-    pub fn sizes_of_gpu() -> Self {
-        Self::Sizes(Sizes::of_gpu())
+    /// As [`Self::sizes`], where operations ask for memory as they do on a GPU: of so many bytes, where that is known.
+    pub fn sizes_of_gpu(memory: Option<u64>) -> Self {
+        Self::Sizes(Sizes::of_gpu(memory))
     }
 
     /// The NVIDIA GPU of this number, from 0.

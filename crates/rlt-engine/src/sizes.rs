@@ -56,6 +56,8 @@ enum Rules {
 
 struct Ledger {
     usage: Usage,
+    /// Bytes that there are. Before more are asked for, what waits for its next use is given back.
+    memory: Option<u64>,
     free: Free<()>,
     /// What each of the lanes has handed back.
     lanes: Vec<Free<()>>,
@@ -75,20 +77,20 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self::following(Rules::Processor)
+        Self::following(Rules::Processor, None)
     }
 }
 
 impl Sizes {
-    /// Takes memory as a GPU does.
-    pub(crate) fn of_gpu() -> Self {
-        Self::following(Rules::Gpu)
+    /// Takes memory as a GPU of so many bytes does, where that is known.
+    pub(crate) fn of_gpu(memory: Option<u64>) -> Self {
+        Self::following(Rules::Gpu, memory)
     }
 
-    fn following(rules: Rules) -> Self {
+    fn following(rules: Rules, memory: Option<u64>) -> Self {
         let (usage, free) = (Usage::NOTHING, Free::new());
-        let ledger =
-            Ledger { usage, free, lanes: Vec::new(), lane: None, work: Default::default(), times: 1.0 };
+        let (lanes, work) = (Vec::new(), Default::default());
+        let ledger = Ledger { usage, memory, free, lanes, lane: None, work, times: 1.0 };
         Self { rules, ledger: Arc::new(Mutex::new(ledger)) }
     }
 
@@ -113,15 +115,18 @@ impl Sizes {
         };
         let ledger = &mut *self.ledger();
         let lane = ledger.lane.and_then(|lane| ledger.lanes[lane].pop(class));
-        Some(match lane.or_else(|| ledger.free.pop(class)) {
-            Some(mut piece) => {
-                // A GPU's blocks are in use whole.
-                let elements = if self.rules == Rules::Gpu { piece.class() } else { elements };
-                ledger.usage.again(&mut piece, elements);
-                piece
-            }
-            None => ledger.usage.begin((), class, elements),
-        })
+        if let Some(mut piece) = lane.or_else(|| ledger.free.pop(class)) {
+            // A GPU's blocks are in use whole.
+            let elements = if self.rules == Rules::Gpu { piece.class() } else { elements };
+            ledger.usage.again(&mut piece, elements);
+            return Some(piece);
+        }
+        let wanted = ledger.usage.held + 4 * class as u64;
+        if ledger.memory.is_some_and(|memory| wanted > memory) {
+            ledger.usage.release(&ledger.free);
+            ledger.free = Free::new();
+        }
+        Some(ledger.usage.begin((), class, elements))
     }
 
     pub(crate) fn give(&self, piece: Piece<()>) {
@@ -240,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_gpus_blocks_count_whole_and_one_task_follows_another() {
-        let sizes = Sizes::of_gpu();
+        let sizes = Sizes::of_gpu(None);
         let held = || sizes.count(|usage| usage.held);
         let take = |n| sizes.take(n).expect("every block counts");
         let (tiny, small) = (take(1), take(1000));
@@ -251,5 +256,22 @@ mod tests {
         sizes.give(tiny);
         sizes.release_all();
         assert_eq!(held(), 0);
+    }
+
+    #[test]
+    fn where_a_gpus_memory_is_short_free_blocks_go_back_first() {
+        let sizes = Sizes::of_gpu(Some(10_000));
+        let take = |n| sizes.take(n).expect("every block counts");
+        let kept = take(1000);
+        sizes.give(take(400));
+        assert_eq!(sizes.count(|usage| usage.held), 4096 + 1792);
+        let large = take(1200);
+        assert_eq!(sizes.count(Usage::take_peak), 4096 + 5120);
+        // What is in use counts however much it is.
+        let too_much = take(1000);
+        assert_eq!(sizes.count(Usage::take_peak), 4096 + 5120 + 4096);
+        for piece in [kept, large, too_much] {
+            sizes.give(piece);
+        }
     }
 }

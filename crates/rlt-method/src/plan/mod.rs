@@ -110,12 +110,18 @@ impl Plan {
     }
 }
 
-/// Plans `command` with `config` for one of `ranks` ranks. The weights' headers, the tokenizers and the rows are read; weights
+/// Plans `command` with `config` for one of `ranks` ranks, on so many bytes of memory in the place of what this machine, or its GPU, has. The weights' headers, the tokenizers and the rows are read; weights
 /// are not.
 ///
 /// # Errors
 /// What configuration, files and rows report.
-pub fn plan(config: &Config, command: Command, ranks: usize, progress: &dyn Progress) -> Result<Plan> {
+pub fn plan(
+    config: &Config,
+    command: Command,
+    ranks: usize,
+    memory: Option<u64>,
+    progress: &dyn Progress,
+) -> Result<Plan> {
     match command {
         Command::Sft => config.validate_for_sft()?,
         Command::Train => config.validate_for_grpo()?,
@@ -130,7 +136,7 @@ pub fn plan(config: &Config, command: Command, ranks: usize, progress: &dyn Prog
         Command::Sft => Rows::Sft(SftRows::read(config, &model, progress)?),
         Command::Train => Rows::Grpo(Box::new(GrpoRows::read(config, &model, progress)?)),
     };
-    let place = Place::of(config);
+    let place = Place::of(config, memory);
     let rehearsal = rehearse(&place.sizes(), config, &rows, place.beside, Extent::ChosenSteps, share)?;
     let peak = rehearsal.record.peak();
     let mut savings = Planned { command, rows: &rows, place, share }.savings(config)?;
@@ -152,7 +158,7 @@ pub fn plan(config: &Config, command: Command, ranks: usize, progress: &dyn Prog
         ranks,
         sent: rehearsal.sent.clone(),
         steps: rows.total_steps(config),
-        memory: place.memory(),
+        memory: place.memory,
         savings: savings.built,
         gpu,
     })

@@ -16,17 +16,23 @@ pub(super) struct Place {
     name: DeviceName,
     /// What is held beside the run's own, bytes.
     pub beside: Named<u64>,
+    /// Bytes that there are, where that is known.
+    pub memory: Option<u64>,
 }
 
 impl Place {
-    /// That of a run of `config`.
-    pub fn of(config: &Config) -> Self {
+    /// That of a run of `config`, of so many bytes in the place of what is found here.
+    pub fn of(config: &Config, memory: Option<u64>) -> Self {
         let name = config.model.device;
         let beside = match name {
             DeviceName::Cpu => ("program, tokenizer, rows", machine::resident_bytes()),
             DeviceName::Cuda(_) => ("driver, kernels, workspace", CONTEXT_BYTES + GPU_WORKSPACE_BYTES as u64),
         };
-        Self { name, beside }
+        let found = || match name {
+            DeviceName::Cpu => machine::memory_bytes(),
+            DeviceName::Cuda(_) => name.open().ok()?.memory_bytes(),
+        };
+        Self { name, beside, memory: memory.or_else(found) }
     }
 
     /// Whether it is a GPU.
@@ -36,14 +42,6 @@ impl Place {
 
     /// A device of sizes to rehearse on.
     pub fn sizes(self) -> Device {
-        if self.is_gpu() { Device::sizes_of_gpu() } else { Device::sizes() }
-    }
-
-    /// Bytes that there are, where that is known.
-    pub fn memory(self) -> Option<u64> {
-        match self.name {
-            DeviceName::Cpu => machine::memory_bytes(),
-            DeviceName::Cuda(_) => self.name.open().ok()?.memory_bytes(),
-        }
+        if self.is_gpu() { Device::sizes_of_gpu(self.memory) } else { Device::sizes() }
     }
 }

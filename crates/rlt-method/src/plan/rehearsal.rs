@@ -272,7 +272,7 @@ mod tests {
                     rehearse(device, &config, &rows, ("workspace", workspace), Extent::HeaviestStep, share);
                 (of_rehearsal.unwrap().record.peak() - workspace) as f64
             };
-            let (measured, planned) = (on(&Device::cuda(0).unwrap()), on(&Device::sizes_of_gpu()));
+            let (measured, planned) = (on(&Device::cuda(0).unwrap()), on(&Device::sizes_of_gpu(None)));
             // Beside tensors there are lists of tiles, pages and positions, which a plan leaves out. It may count somewhat too much, too: 3 % of
             // a model as small as this, for a reason that is not known.
             let ratio = planned / measured;

@@ -9,6 +9,9 @@ use crate::error::Result;
 
 type Change = fn(&mut Config);
 
+/// The change that an adapter does without.
+const OFFLOADED: &str = "memory.offload=moments";
+
 /// Ranks that models are shared out to where none are asked for: the cards of a usual machine.
 const RANKS: usize = 8;
 
@@ -61,6 +64,9 @@ impl Planned<'_> {
             found.built.push((name.clone(), self.peak(&changed)?));
             change(&mut all);
             names.push(name);
+            if all.lora.rank != config.lora.rank {
+                names.retain(|name| name != OFFLOADED);
+            }
             if names.len() > 1 {
                 found.built.push((names.join(" "), self.peak(&all)?));
             }
@@ -90,11 +96,13 @@ impl Planned<'_> {
                     config.sampling.max_running = config.sampling.max_running.min(8);
                 }));
             }
-            changes.push(("memory.offload=moments", |config| config.memory.offload = Offload::Moments));
+            changes.push((OFFLOADED, |config| config.memory.offload = Offload::Moments));
         }
         changes.push(("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
                 config.lora.rank = 16;
+                // An adapter's moments are small.
+                config.memory.offload = Offload::Nothing;
                 config.grpo.reference_sync_every = config.grpo.reference_sync_every.map(|_| 0);
             }
         }));
