@@ -17,8 +17,8 @@ use super::pretrained::PretrainedArgs;
 /// The paper's tables, figures and ablations in miniature on this CPU, ending in tables and one page
 ///
 /// Each writes table.csv, table.md and figure.svg, and a section of index.html. To continue after an
-/// interruption, give the same command again: the tables are the same. What recipes share is done once. Several seeds are worked
-/// on side by side, as many as there are threads.
+/// interruption, give the same command again: the tables are the same. What recipes share is done once. Without
+/// --base, several seeds are worked on side by side, as many as there are threads.
 #[derive(Debug, Args)]
 pub struct ReproduceArgs {
     /// Which table or figure

@@ -92,7 +92,8 @@ pub fn run(options: &ReproduceOptions, progress: &dyn Progress, stop: &AtomicBoo
     let folders: Vec<(u64, PathBuf)> = (1..=options.seeds)
         .map(|seed| (seed, options.run_dir.join("work").join(format!("seed-{seed}"))))
         .collect();
-    let lanes = side_by_side::lanes(folders.len());
+    // A pretrained model keeps all threads busy, and takes the memory of one.
+    let lanes = if options.scale.pretrained.is_some() { 1 } else { side_by_side::lanes(folders.len()) };
     let ledger = Ledger::new(lanes);
     let beside: Vec<BesideOthers> = (1..=options.seeds).map(|seed| BesideOthers { progress, seed }).collect();
     let works: Vec<SeedWork> = folders
