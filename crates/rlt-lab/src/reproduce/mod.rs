@@ -1,7 +1,7 @@
 //! The paper in miniature: its tables, figures and ablations, each a recipe over what the public commands do.
 //!
 //! A recipe has a `measure`, which runs the stages of one seed, and a `section`, which makes tables, a figure and
-//! findings of all seeds. [`side_by_side`] shares out seeds, [`work`] runs a stage once and remembers its result, [`stages`] and [`traces`] are those that
+//! findings of all seeds. `side_by_side` shares out seeds, [`work`] runs a stage once and remembers its result, [`stages`] and [`traces`] are those that
 //! recipes share, [`scale`] says how much of everything. Stages write ordinary run directories under
 //! `RUNS/work/seed-S/`; the sections go to `RUNS/NAME/` and to one page, `RUNS/index.html`.
 //!
