@@ -4,6 +4,7 @@
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use rlt_method::error::{Error, Result};
 use rlt_method::progress::Progress;
@@ -86,9 +87,12 @@ pub(super) fn run(
         None => Ok(()),
     };
     let in_pool = |at: usize| {
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(threads_of(at, n_units, lanes, threads)).build();
-        pool.map_err(|e| Error::Failed(format!("cannot start worker threads: {e}")))?.install(|| measure(at))
+        let own = threads_of(at, n_units, lanes, threads);
+        match rayon::ThreadPoolBuilder::new().num_threads(own).build() {
+            Ok(pool) => pool.install(|| measure(at)),
+            // The system gives no more threads: those that there are do the work.
+            Err(_) => measure(at),
+        }
     };
     let lane = || {
         loop {
@@ -105,10 +109,13 @@ pub(super) fn run(
     if lanes == 1 {
         return lane();
     }
-    let ended: Vec<Result<()>> = std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
-        let ended = lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        ended.collect()
+    let ended: Vec<Result<()>> = thread::scope(|scope| {
+        let others = (1..lanes).filter_map(|_| thread::Builder::new().spawn_scoped(scope, lane).ok());
+        let others: Vec<_> = others.collect();
+        let own = lane();
+        let others =
+            others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        std::iter::once(own).chain(others).collect()
     });
     let mut errors: Vec<Error> = ended.into_iter().filter_map(Result::err).collect();
     // Lanes that ended because of another's failure say no more than that they ended.
