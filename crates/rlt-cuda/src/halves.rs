@@ -16,6 +16,18 @@ pub struct Halves {
     len: usize,
 }
 
+/// The words of some numbers, two a word; the last one may have a word of its own.
+pub fn packed(bits: &[u16]) -> impl Iterator<Item = u32> {
+    let (pairs, rest) = bits.as_chunks::<2>();
+    let pairs = pairs.iter().map(|&[first, second]| u32::from(first) | u32::from(second) << 16);
+    pairs.chain(rest.iter().map(|&last| u32::from(last)))
+}
+
+/// The numbers of [`packed`] words, two of each.
+pub fn unpacked(words: &[u32]) -> impl Iterator<Item = u16> {
+    words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16])
+}
+
 impl Gpu {
     /// Room for `len` numbers, of unspecified contents.
     ///
@@ -87,16 +99,12 @@ impl Halves {
     /// If they are more or fewer.
     pub fn set(&mut self, bits: &[u16]) {
         assert_eq!(bits.len(), self.len, "numbers for a GPU's memory");
-        let (pairs, rest) = bits.as_chunks::<2>();
-        let pairs = pairs.iter().map(|&[first, second]| u32::from(first) | u32::from(second) << 16);
-        let words: Vec<u32> = pairs.chain(rest.iter().map(|&last| u32::from(last))).collect();
-        self.words.set(&words);
+        self.words.set(&packed(bits).collect::<Vec<_>>());
     }
 
     /// A copy on the host, when all that was asked for before is done.
     pub fn to_host(&self) -> Vec<u16> {
-        let words = self.words.to_host::<u32>();
-        words.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]).take(self.len).collect()
+        unpacked(&self.words.to_host::<u32>()).take(self.len).collect()
     }
 
     /// Its address, where a kernel may touch `len` numbers.

@@ -1,8 +1,8 @@
 //! NVIDIA GPUs, by pointers and launches: what a tensor library asks of one, and no tensor.
 //!
 //! A [`Gpu`] is opened by its number. It has one stream, on which everything happens in the order in which it was asked
-//! for, and two more for copies beside it ([`Pinned`]), which it waits for; [`Memory`] that is recycled; the kernels of this crate (`kernels/*.cu`, whose PTX is part of the binary), a
-//! method each; and matrix products by cuBLASLt. Driver and cuBLASLt are opened while the program runs: where they are
+//! for, and two more for copies beside it ([`Pinned`]), which it waits for; [`Memory`] that is recycled; the kernels of
+//! this crate (`kernels/*.cu`, whose PTX is part of the binary), a method each; and matrix products by cuBLASLt. Driver and cuBLASLt are opened while the program runs: where they are
 //! missing, opening a GPU is an [`Error`] that says so in a line.
 //!
 //! # Determinism
@@ -45,7 +45,7 @@ pub use error::Error;
 pub use failure::Failure;
 pub use gated::Gate;
 pub use gpu::Gpu;
-pub use halves::Halves;
+pub use halves::{Halves, packed, unpacked};
 pub use heads::{Angles, Heads};
 pub use kv::{Page, Slot, page_words};
 pub use memory::{Memory, Number};

@@ -6,7 +6,7 @@
 //!
 //! Where a GPU's memory is short its moments may wait in the host's: a step reads and writes each once.
 
-use rlt_cuda::Pinned;
+use rlt_cuda::{Pinned, packed, unpacked};
 
 use crate::bf16::widen;
 use crate::device::{Device, Held, not_on_gpus};
@@ -45,34 +45,35 @@ impl Offloaded {
 
     fn to_host(&self) -> Vec<f32> {
         let words = self.words.as_ref().map_or(&[][..], Pinned::words);
-        if !self.is_bf16 {
-            return words.iter().map(|&word| f32::from_bits(word)).collect();
+        if self.is_bf16 {
+            unpacked(words).map(widen).take(self.len).collect()
+        } else {
+            words.iter().map(|&word| f32::from_bits(word)).collect()
         }
-        words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16].map(widen)).take(self.len).collect()
     }
 
     fn set(&mut self, numbers: &[f32]) {
         assert_eq!(self.len, numbers.len(), "numbers of a moment");
-        let is_bf16 = self.is_bf16;
-        let Some(words) = &mut self.words else { return };
-        for (word, numbers) in words.words_mut().iter_mut().zip(numbers.chunks(if is_bf16 { 2 } else { 1 })) {
-            *word = match *numbers {
-                [first, second] => u32::from(upper_half(first)) | u32::from(upper_half(second)) << 16,
-                [last] if is_bf16 => upper_half(last).into(),
-                [number] => number.to_bits(),
-                _ => unreachable!("chunks of one or two"),
-            };
-        }
+        let Some(own) = &mut self.words else { return };
+        let words: Vec<u32> = if self.is_bf16 {
+            packed(&upper_halves(numbers)).collect()
+        } else {
+            numbers.iter().map(|number| number.to_bits()).collect()
+        };
+        own.words_mut().copy_from_slice(&words);
     }
 }
 
-/// The bits of a bf16 number.
+/// The bits of bf16 numbers.
 ///
 /// # Panics
-/// If it is none.
-fn upper_half(number: f32) -> u16 {
-    assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
-    (number.to_bits() >> 16) as u16
+/// If one is none.
+fn upper_halves(numbers: &[f32]) -> Vec<u16> {
+    let upper = |number: &f32| {
+        assert!(number.to_bits() as u16 == 0, "{number} is no bf16 number");
+        (number.to_bits() >> 16) as u16
+    };
+    numbers.iter().map(upper).collect()
 }
 
 /// The upper halves of f32 numbers.
@@ -171,7 +172,7 @@ impl Moment {
         match self {
             Self::F32(tensor) => tensor.change_on_host(|own| own.copy_from_slice(numbers)),
             Self::Bf16(own) => {
-                let bits = numbers.iter().map(|&number| upper_half(number)).collect::<Vec<_>>();
+                let bits = upper_halves(numbers);
                 match &mut own.numbers {
                     Numbers::Host(own) => {
                         assert_eq!(own.len(), bits.len(), "numbers of a moment");

@@ -110,8 +110,8 @@ impl Plan {
     }
 }
 
-/// Plans `command` with `config` for one of `ranks` ranks, on so many bytes of memory in the place of what this machine, or its GPU, has. The weights' headers, the tokenizers and the rows are read; weights
-/// are not.
+/// Plans `command` with `config` for one of `ranks` ranks, on so many bytes of `memory` in the place of what this machine, or its
+/// GPU, has. The weights' headers, the tokenizers and the rows are read; weights are not.
 ///
 /// # Errors
 /// What configuration, files and rows report.

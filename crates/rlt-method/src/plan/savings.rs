@@ -65,6 +65,8 @@ impl Planned<'_> {
             change(&mut all);
             names.push(name);
             if all.lora.rank != config.lora.rank {
+                // An adapter's moments are small.
+                all.memory.offload = config.memory.offload;
                 names.retain(|name| name != OFFLOADED);
             }
             if names.len() > 1 {
@@ -101,8 +103,6 @@ impl Planned<'_> {
         changes.push(("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
                 config.lora.rank = 16;
-                // An adapter's moments are small.
-                config.memory.offload = Offload::Nothing;
                 config.grpo.reference_sync_every = config.grpo.reference_sync_every.map(|_| 0);
             }
         }));
