@@ -26,76 +26,132 @@ __device__ __forceinline__ void store(const Slot<Number>* slots, const float* qk
 template <class Number>
 struct Page { const Number* numbers; int first, count; };
 
-// Attention of one new token of each sequence, whose key and value are stored as the last of its last page. The pages of a sequence are
-// those from starts[sequence] on; the warps of a block take them by turns, and their parts are put together in order. grid: (sequences,
-// heads); shared memory: the query, a page's weights a warp, and each warp's part.
+// A sequence: the position of its newest token, and its first part.
+struct Sequence { int newest, first_part; };
+
+// What one warp attends with and to: `n` queries of a key/value head, from `first` on among those of the sequences from `sequence` on (one
+// sequence's after another's), and some pages that all these sequences have, the `chunk`th of theirs.
+struct Unit { int pages, n_pages, sequence, first, n, chunk; };
+
+// Queries of a unit, at most: what is read of a page serves all of them.
+#define QUERIES 8
+
+// Attention of one new token of each sequence, whose key and value are stored as the last of its last page: for every query of a unit the
+// weighted values of its pages, the largest score and the sum of weights. Which pages are one part depends on a sequence's own length
+// only, and so do its bits. grid: (units by WARPS, key/value heads); shared memory a warp: QUERIES queries and a page's weights.
 template <class Number>
-__device__ __forceinline__ void attend(float* out, const float* qkv, const Page<Number>* pages, const int* starts, int heads, int kv_heads, int width, int window, int layer, float scale) {
-    SHARED(float, query);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y, kv = head / (heads / kv_heads);
-    float *weights = query + width + warp * PAGE, *parts = query + width + WARPS * PAGE, *tops = parts + WARPS * width, *sums = tops + WARPS;
-    const float* row = qkv + (size_t)blockIdx.x * (heads + 2 * kv_heads) * width + head * width;
-    for (int c = threadIdx.x; c < width; c += blockDim.x) query[c] = row[c];
-    __syncthreads();
-    const int begin = starts[blockIdx.x], end = starts[blockIdx.x + 1];
-    const int newest = pages[end - 1].first + pages[end - 1].count - 1;
-    const int first_seen = window ? max(0, newest + 1 - window) : 0;
-    float top = NEVER, sum = 0.0f, values[8] = {};
-    for (int at = begin + warp; at < end; at += WARPS) {
-        const Page<Number> page = pages[at];
+__device__ __forceinline__ void attend(float* parts, const float* qkv, const Unit* units, const Page<Number>* pages, const Sequence* sequences, int n_units, int heads, int kv_heads, int width, int window, int layer, float scale) {
+    SHARED(float, shared);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, at = blockIdx.x * WARPS + warp, kv = blockIdx.y, per_kv = heads / kv_heads;
+    if (at >= n_units) return;
+    const Unit unit = units[at];
+    float *queries = shared + warp * QUERIES * (width + PAGE), *weights = queries + QUERIES * width;
+    float top[QUERIES], sum[QUERIES], values[QUERIES][8];
+    int seen[QUERIES], first_seen = 0x7fffffff;
+#pragma unroll
+    for (int q = 0; q < QUERIES; ++q) {
+        top[q] = NEVER, sum[q] = 0.0f, seen[q] = 0;
+        for (int t = 0; t < 8; ++t) values[q][t] = 0.0f;
+        if (q >= unit.n) continue;
+        seen[q] = window ? max(0, sequences[unit.sequence + (unit.first + q) / per_kv].newest + 1 - window) : 0;
+        first_seen = min(first_seen, seen[q]);
+    }
+#pragma unroll 1
+    for (int i = lane; i < QUERIES * width; i += 32) {
+        const int q = i / width, c = i % width, query = unit.first + q, sequence = unit.sequence + query / per_kv;
+        const size_t row = (size_t)sequence * (heads + 2 * kv_heads) + kv * per_kv + query % per_kv;
+        queries[c * QUERIES + q] = q < unit.n ? qkv[row * width + c] : 0.0f;
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int i = unit.pages; i < unit.pages + unit.n_pages; ++i) {
+        const Page<Number> page = pages[i];
         if (page.first + page.count <= first_seen) continue;
         const Number* keys = page.numbers + (size_t)(layer * kv_heads + kv) * 2 * width * PAGE;
-        float s[2] = {}, most = top;
-        for (int c = 0; c < width; ++c)
-            for (int half = 0; half < 2; ++half)
-                // What lies beyond the stored tokens is never used.
-                s[half] = fmaf(query[c], widened(keys[c * PAGE + half * 32 + lane]), s[half]);
-        for (int half = 0; half < 2; ++half) {
-            const int token = half * 32 + lane;
-            s[half] = token < page.count && page.first + token >= first_seen ? s[half] * scale : NEVER;
-            most = fmaxf(most, s[half]);
+        float s[QUERIES][2] = {};
+#pragma unroll 4
+        for (int c = 0; c < width; ++c) {
+            // What lies beyond the stored tokens is never used.
+            const float key[2] = {widened(keys[c * PAGE + lane]), widened(keys[c * PAGE + 32 + lane])};
+#pragma unroll
+            for (int q = 0; q < QUERIES; ++q)
+                for (int half = 0; half < 2; ++half) s[q][half] = fmaf(queries[c * QUERIES + q], key[half], s[q][half]);
         }
-        most = warp_max(most);
-        const float keep = expf(top - most);
-        top = most;
-        sum *= keep;
-        for (int half = 0; half < 2; ++half) {
-            const float weight = s[half] > NEVER ? expf(s[half] - most) : 0.0f;
-            weights[half * 32 + lane] = weight;
-            sum += weight;
+#pragma unroll
+        for (int q = 0; q < QUERIES; ++q) {
+            float most = top[q];
+            for (int half = 0; half < 2; ++half) {
+                const int token = half * 32 + lane;
+                s[q][half] = token < page.count && page.first + token >= seen[q] ? s[q][half] * scale : NEVER;
+                most = fmaxf(most, s[q][half]);
+            }
+            most = warp_max(most);
+            const float keep = expf(top[q] - most);
+            top[q] = most;
+            sum[q] *= keep;
+            for (int half = 0; half < 2; ++half) {
+                const float weight = s[q][half] > NEVER ? expf(s[q][half] - most) : 0.0f;
+                weights[(half * 32 + lane) * QUERIES + q] = weight;
+                sum[q] += weight;
+            }
+            for (int t = 0; t < 8; ++t) values[q][t] *= keep;
         }
         __syncwarp();
-        for (int t = 0; t < 8; ++t) values[t] *= keep;
+        const Number* rows = keys + (size_t)width * PAGE;
+#pragma unroll 1
         for (int j = 0; j < page.count; ++j) {
-            const float weight = weights[j];
+            float weight[QUERIES];
 #pragma unroll
-            for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) values[t] = fmaf(weight, widened(keys[(size_t)width * PAGE + j * width + lane + 32 * t]), values[t]);
+            for (int q = 0; q < QUERIES; ++q) weight[q] = weights[j * QUERIES + q];
+#pragma unroll
+            for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) {
+                const float value = widened(rows[j * width + lane + 32 * t]);
+#pragma unroll
+                for (int q = 0; q < QUERIES; ++q) values[q][t] = fmaf(weight[q], value, values[q][t]);
+            }
         }
         __syncwarp(); // The weights have been read.
     }
-    sum = warp_sum(sum);
-    if (lane == 0) { tops[warp] = top; sums[warp] = sum; }
-    for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) parts[warp * width + lane + 32 * t] = values[t];
-    __syncthreads();
-    float most = NEVER, total = 0.0f;
-    for (int w = 0; w < WARPS; ++w) most = fmaxf(most, tops[w]);
-    for (int w = 0; w < WARPS; ++w) total += sums[w] * expf(tops[w] - most);
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float value = 0.0f;
-        for (int w = 0; w < WARPS; ++w) value += parts[w * width + c] * expf(tops[w] - most);
-        out[((size_t)blockIdx.x * heads + head) * width + c] = value / total;
+#pragma unroll
+    for (int q = 0; q < QUERIES; ++q) {
+        const float all = warp_sum(sum[q]);
+        if (q >= unit.n) continue;
+        const int sequence = unit.sequence + (unit.first + q) / per_kv, head = kv * per_kv + (unit.first + q) % per_kv;
+        float* part = parts + ((size_t)(sequences[sequence].first_part + unit.chunk) * heads + head) * (width + 2);
+        for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) part[lane + 32 * t] = values[q][t];
+        if (lane == 0) part[width] = top[q], part[width + 1] = all;
     }
 }
 
-#define PAGES(name_of_store, name_of_attend, Number)                                                                                         \
-    extern "C" __global__ void name_of_store(const Slot<Number>* __restrict__ slots, const float* __restrict__ qkv, int heads, int kv_heads, \
-        int width, int layer) {                                                                                                             \
-        store<Number>(slots, qkv, heads, kv_heads, width, layer);                                                                           \
-    }                                                                                                                                       \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) name_of_attend(float* __restrict__ out, const float* __restrict__ qkv,         \
-        const Page<Number>* __restrict__ pages, const int* __restrict__ starts, int heads, int kv_heads, int width, int window, int layer,  \
-        float scale) {                                                                                                                      \
-        attend<Number>(out, qkv, pages, starts, heads, kv_heads, width, window, layer, scale);                                              \
+// Puts the parts of each sequence and head together, in order. grid: (sequences, heads).
+extern "C" __global__ void __launch_bounds__(32 * WARPS) join_parts(float* __restrict__ out, const float* __restrict__ parts, const Sequence* __restrict__ sequences, int heads, int width) {
+    const int begin = sequences[blockIdx.x].first_part, end = sequences[blockIdx.x + 1].first_part, stride = width + 2;
+    const float* of_head = parts + (size_t)blockIdx.y * stride;
+    float most = NEVER, total = 0.0f;
+    for (int part = begin; part < end; ++part) most = fmaxf(most, of_head[(size_t)part * heads * stride + width]);
+    for (int part = begin; part < end; ++part) {
+        const float* from = of_head + (size_t)part * heads * stride;
+        total += from[width + 1] * expf(from[width] - most);
+    }
+    for (int c = threadIdx.x; c < width; c += blockDim.x) {
+        float value = 0.0f;
+        for (int part = begin; part < end; ++part) {
+            const float* from = of_head + (size_t)part * heads * stride;
+            value += from[c] * expf(from[width] - most);
+        }
+        out[((size_t)blockIdx.x * heads + blockIdx.y) * width + c] = value / total;
+    }
+}
+
+#define PAGES(name_of_store, name_of_attend, Number)                                                                                          \
+    extern "C" __global__ void name_of_store(const Slot<Number>* __restrict__ slots, const float* __restrict__ qkv, int heads, int kv_heads,  \
+        int width, int layer) {                                                                                                              \
+        store<Number>(slots, qkv, heads, kv_heads, width, layer);                                                                            \
+    }                                                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) name_of_attend(float* __restrict__ parts, const float* __restrict__ qkv,        \
+        const Unit* __restrict__ units, const Page<Number>* __restrict__ pages, const Sequence* __restrict__ sequences, int n_units,         \
+        int heads, int kv_heads, int width, int window, int layer, float scale) {                                                           \
+        attend<Number>(parts, qkv, units, pages, sequences, n_units, heads, kv_heads, width, window, layer, scale);                          \
     }
 PAGES(store_tokens, decode_attention, float)
 PAGES(store_tokens_bf16, decode_attention_bf16, bf16)

@@ -1,5 +1,7 @@
 //! Stored keys and values, and attention of the newest tokens (`kernels/kv.cu`).
 
+use std::marker::PhantomData;
+
 use crate::attention::AttentionShape;
 use crate::gpu::Gpu;
 use crate::launch::{Arg, Threads, of, size};
@@ -9,6 +11,12 @@ use crate::plans::Format;
 /// Tokens of a page, as the kernels have it.
 const PAGE_TOKENS: usize = 64;
 const WARPS: usize = 4;
+/// Queries of a unit of work, as the kernels have it.
+const QUERIES: usize = 8;
+
+/// Pages of a part: so few that one long sequence keeps a GPU busy, so many that the parts are little beside them. Which pages
+/// go together depends on this and on a sequence's own length, and so do its bits.
+const PART_PAGES: usize = 4;
 
 /// Where the key and value of a row go.
 #[derive(Debug, Clone, Copy)]
@@ -41,87 +49,195 @@ pub fn page_words(width: usize, format: Format) -> usize {
     }
 }
 
-/// An address and two numbers, as the kernels read them.
-fn entry(
-    memory: &Memory,
-    layers: usize,
-    (shape, format): (AttentionShape, Format),
-    a: usize,
-    b: usize,
-) -> [u32; 4] {
-    let address = memory.address(layers * shape.kv_heads * page_words(shape.width, format));
-    [address as u32, (address >> 32) as u32, a as u32, b as u32]
+/// Sequences one after another that continue the same prompt: its pages are read once for all of them.
+#[derive(Debug, Clone)]
+pub struct Run<'a> {
+    /// The prompt's pages, in order.
+    pub prompt: Vec<Page<'a>>,
+    /// Each sequence's own, in order; the newest token is the last of the last one.
+    pub own: Vec<Vec<Page<'a>>>,
+}
+
+/// Where the newest tokens of some sequences go, on a GPU, for all layers.
+pub struct SlotTable<'a> {
+    slots: Memory,
+    n: usize,
+    layout: Layout,
+    /// Rows that are read.
+    rows: usize,
+    pages: PhantomData<&'a Memory>,
+}
+
+/// What the newest tokens of some sequences attend to, on a GPU, for all layers.
+pub struct PageTable<'a> {
+    pages: Memory,
+    n_pages: usize,
+    /// Six numbers each.
+    units: Memory,
+    n_units: usize,
+    /// Two numbers each, and one more.
+    sequences: Memory,
+    n: usize,
+    parts: usize,
+    layout: Layout,
+    held: PhantomData<&'a Memory>,
+}
+
+/// How pages lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Layers whose keys and values they hold.
+    pub layers: usize,
+    /// Heads, and their width; of a window nothing is asked.
+    pub shape: AttentionShape,
+    /// How they hold numbers.
+    pub format: Format,
+}
+
+impl Layout {
+    /// An address and two numbers, as the kernels read them.
+    fn entry(self, memory: &Memory, a: usize, b: usize) -> [u32; 4] {
+        let head = page_words(self.shape.width, self.format);
+        let address = memory.address(self.layers * self.shape.kv_heads * head);
+        [address as u32, (address >> 32) as u32, a as u32, b as u32]
+    }
+
+    /// Panics unless layer `layer` of `shape` lies in pages like these.
+    fn holds(&self, layer: usize, shape: AttentionShape) {
+        let of = |shape: AttentionShape| (shape.heads, shape.kv_heads, shape.width);
+        assert!(layer < self.layers && of(shape) == of(self.shape), "pages of other layers");
+    }
+}
+
+/// Parts of `tokens` tokens of a prompt or of a sequence's own.
+fn parts_of(tokens: usize) -> usize {
+    tokens.div_ceil(PAGE_TOKENS * PART_PAGES)
+}
+
+/// Numbers of the scratch memory that [`Gpu::decode_attention`] takes for sequences of so many tokens, of a prompt and of their own:
+/// weighted values, the largest score and the sum of weights, of each part and head.
+pub fn part_numbers(tokens: impl Iterator<Item = (usize, usize)>, heads: usize, width: usize) -> usize {
+    tokens.map(|(prompt, own)| parts_of(prompt) + parts_of(own)).sum::<usize>() * heads * (width + 2)
 }
 
 impl Gpu {
+    /// Uploads where tokens go. Pages of different slots may be the same one.
+    ///
+    /// # Panics
+    /// If a page is smaller.
+    pub fn slot_table<'a>(&self, slots: &[Slot<'a>], layout: Layout) -> SlotTable<'a> {
+        assert!(slots.iter().all(|slot| slot.token < PAGE_TOKENS), "tokens of a page");
+        let list: Vec<u32> =
+            slots.iter().flat_map(|slot| layout.entry(slot.page, slot.token, slot.row)).collect();
+        let rows = slots.iter().map(|slot| slot.row + 1).max().unwrap_or(0);
+        SlotTable { slots: self.upload(&list), n: slots.len(), layout, rows, pages: PhantomData }
+    }
+
     /// Stores keys and values of rows of `qkv`, rounded to the pages' format, in layer `layer` of pages, which are written to though
     /// others read them, too.
     ///
     /// # Panics
-    /// If a page is smaller, or a row is not there.
-    pub fn store_tokens(
-        &self,
-        slots: &[Slot],
-        qkv: &Memory,
-        layer: usize,
-        shape: AttentionShape,
-        format: Format,
-    ) {
-        let stride = (shape.heads + 2 * shape.kv_heads) * shape.width;
-        let fits = |slot: &Slot| slot.token < PAGE_TOKENS && (slot.row + 1) * stride <= qkv.len();
-        assert!(slots.iter().all(fits), "tokens of a page");
-        let of_slot = |slot: &Slot| entry(slot.page, layer + 1, (shape, format), slot.token, slot.row);
-        let list: Vec<u32> = slots.iter().flat_map(of_slot).collect();
-        let on_device = self.upload(&list);
-        let mut arguments = vec![of(&on_device, list.len()), of(qkv, qkv.len())];
+    /// If a row is not there, or pages have no such layer.
+    pub fn store_tokens(&self, table: &SlotTable, qkv: &Memory, layer: usize, shape: AttentionShape) {
+        table.layout.holds(layer, shape);
+        let numbers = table.rows * (shape.heads + 2 * shape.kv_heads) * shape.width;
+        let mut arguments = vec![of(&table.slots, 4 * table.n), of(qkv, numbers)];
         arguments.extend([shape.heads, shape.kv_heads, shape.width, layer].map(size));
-        let threads = Threads { grid: (slots.len(), shape.kv_heads), block: 128, shared_bytes: 0 };
-        let name = match format {
+        let threads = Threads { grid: (table.n, shape.kv_heads), block: 128, shared_bytes: 0 };
+        let name = match table.layout.format {
             Format::F32 => "store_tokens",
             Format::Bf16 => "store_tokens_bf16",
         };
         self.launch(name, threads, arguments);
     }
 
-    /// Attention of the newest token of each of `sequences`, given by its pages in order: row `i` of `qkv` is that of sequence
-    /// `i`, and the last token of its last page. Computed in f32, whatever the pages hold. Sequences x heads.
+    /// Uploads what the newest tokens of sequences attend to, and cuts it into units of work: as many queries as one warp takes, and the
+    /// pages of one part. Units of the same pages come one after another.
     ///
     /// # Panics
-    /// If a sequence has no token, or a page is smaller.
+    /// If a sequence has no token of its own, or a page is smaller.
+    pub fn page_table<'a>(&self, runs: &[Run<'a>], layout: Layout) -> PageTable<'a> {
+        let per_kv = layout.shape.heads / layout.shape.kv_heads;
+        let (mut pages, mut units, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = 0;
+        // The units of some pages, which `n` sequences from `sequence` on have as their parts from `chunk` on.
+        let mut read = |list: &[Page<'a>], sequence: usize, n: usize, chunk: usize| {
+            for (i, part) in list.chunks(PART_PAGES).enumerate() {
+                for first in (0..n * per_kv).step_by(QUERIES) {
+                    let queries = QUERIES.min(n * per_kv - first);
+                    let unit = [pages.len() / 4, part.len(), sequence, first, queries, chunk + i];
+                    units.extend(unit.map(|number| number as u32));
+                }
+                assert!(part.iter().all(|page| page.count <= PAGE_TOKENS), "tokens of a page");
+                pages.extend(part.iter().flat_map(|page| layout.entry(page.numbers, page.first, page.count)));
+            }
+        };
+        for run in runs {
+            let first = sequences.len() / 2;
+            let of_prompt = run.prompt.len().div_ceil(PART_PAGES);
+            read(&run.prompt, first, run.own.len(), 0);
+            for own in &run.own {
+                let newest = own.last().filter(|page| page.count > 0).expect("a token of its own");
+                read(own, sequences.len() / 2, 1, of_prompt);
+                sequences.extend([newest.first + newest.count - 1, parts].map(|number| number as u32));
+                parts += of_prompt + own.len().div_ceil(PART_PAGES);
+            }
+        }
+        let n = sequences.len() / 2;
+        sequences.extend([0, parts as u32]);
+        PageTable {
+            n_pages: pages.len() / 4,
+            n_units: units.len() / 6,
+            pages: self.upload(&pages),
+            units: self.upload(&units),
+            sequences: self.upload(&sequences),
+            n,
+            parts,
+            layout,
+            held: PhantomData,
+        }
+    }
+
+    /// Attention of the newest token of each sequence of a table: row `i` of `qkv` is that of sequence `i`. Computed in f32, whatever the
+    /// pages hold. Sequences x heads.
+    ///
+    /// # Panics
+    /// If a row is not there, or pages have no such layer.
     pub fn decode_attention(
         &self,
         qkv: &Memory,
-        sequences: &[Vec<Page>],
+        table: &PageTable,
         layer: usize,
         shape: AttentionShape,
-        format: Format,
     ) -> Memory {
         assert!(shape.width <= 256, "heads of {} columns, where 256 are the most", shape.width);
-        let n = sequences.len();
-        let (mut list, mut starts) = (Vec::new(), vec![0_i32]);
-        for pages in sequences {
-            assert!(pages.last().is_some_and(|page| page.count > 0), "a sequence without tokens");
-            assert!(pages.iter().all(|page| page.count <= PAGE_TOKENS), "tokens of a page");
-            let of_page =
-                |page: &Page| entry(page.numbers, layer + 1, (shape, format), page.first, page.count);
-            list.extend(pages.iter().flat_map(of_page));
-            starts.push((list.len() / 4) as i32);
-        }
-        let out = self.take(n * shape.heads * shape.width);
-        let (on_pages, on_starts) = (self.upload(&list), self.upload(&starts));
+        table.layout.holds(layer, shape);
+        let (n, sequences) = (table.n, of(&table.sequences, 2 * (table.n + 1)));
+        let numbers = table.parts * shape.heads * (shape.width + 2);
+        let (parts, out) = (self.take(numbers), self.take(n * shape.heads * shape.width));
         let rows = n * (shape.heads + 2 * shape.kv_heads) * shape.width;
-        let mut arguments =
-            vec![of(&out, out.len()), of(qkv, rows), of(&on_pages, list.len()), of(&on_starts, n + 1)];
+        let mut arguments = vec![
+            of(&parts, numbers),
+            of(qkv, rows),
+            of(&table.units, 6 * table.n_units),
+            of(&table.pages, 4 * table.n_pages),
+            sequences,
+            size(table.n_units),
+        ];
         arguments.extend([shape.heads, shape.kv_heads, shape.width, shape.window, layer].map(size));
         arguments.push(Arg::Float(shape.scale));
-        let shared = (WARPS + 1) * shape.width + WARPS * (PAGE_TOKENS + 2);
-        let threads =
-            Threads { grid: (n, shape.heads), block: 32 * WARPS as u32, shared_bytes: 4 * shared as u32 };
-        let name = match format {
+        let grid = (table.n_units.div_ceil(WARPS), shape.kv_heads);
+        let shared = 4 * WARPS * QUERIES * (shape.width + PAGE_TOKENS);
+        let threads = Threads { grid, block: 32 * WARPS as u32, shared_bytes: shared as u32 };
+        let name = match table.layout.format {
             Format::F32 => "decode_attention",
             Format::Bf16 => "decode_attention_bf16",
         };
         self.launch(name, threads, arguments);
+        let mut arguments = vec![of(&out, out.len()), of(&parts, numbers), sequences];
+        arguments.extend([shape.heads, shape.width].map(size));
+        let threads = Threads { grid: (n, shape.heads), block: 32 * WARPS as u32, shared_bytes: 0 };
+        self.launch("join_parts", threads, arguments);
         out
     }
 }

@@ -12,7 +12,7 @@ use rlt_engine::attention::{AttentionShape, Layout, attention, attention_backwar
 use rlt_engine::embedding::{embed, embed_backward, scale};
 use rlt_engine::geglu::{geglu, geglu_backward};
 use rlt_engine::head::{self, Distributions, Kl, OutputMatrix};
-use rlt_engine::kv::{KvPages, KvSequence, decode_attention, store_newest};
+use rlt_engine::kv::{KvPages, KvSequence, Newest};
 use rlt_engine::low_rank::{LowRank, PackedLowRank, low_rank_gradients, low_rank_input_gradient, merged};
 use rlt_engine::matmul::{Output, add_bias, add_bias_backward, matmul_nn, matmul_nt, matmul_tn};
 use rlt_engine::moment::Moment;
@@ -303,7 +303,13 @@ fn attention_forward_and_backward() {
 }
 
 /// Two prompts, one of which three sequences share, and steps over the ends of pages.
-fn decoded(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Vec<Tensor> {
+/// Steps of decoding four sequences, of which `chosen` are there, three of them after a prompt of two parts: what each sees now and then.
+fn decoded(
+    device: &Device,
+    shape: AttentionShape,
+    arithmetic: Arithmetic,
+    chosen: std::ops::Range<usize>,
+) -> Vec<Tensor> {
     let layers = 2;
     let prompt = |tokens: usize, seed: u64| {
         let mut pages = KvPages::new(device, layers, shape, arithmetic);
@@ -314,17 +320,20 @@ fn decoded(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Ve
         pages.advance(tokens);
         Arc::new(pages)
     };
-    let (long, short) = (prompt(131, 10), prompt(3, 20));
-    let mut sequences: Vec<_> =
-        [&long, &long, &long, &short].map(|prompt| KvSequence::after(prompt.clone())).into();
+    let (long, short) = (prompt(300, 10), prompt(3, 20));
+    let prompts = &[&long, &long, &long, &short][chosen.clone()];
+    let mut sequences: Vec<_> = prompts.iter().map(|prompt| KvSequence::after((*prompt).clone())).collect();
+    let rows: Vec<usize> = chosen.collect();
     let mut all = Vec::new();
     for step in 0..66 {
         let mut sequences: Vec<&mut KvSequence> = sequences.iter_mut().collect();
+        let mut newest = Newest::of(device, &mut sequences);
         for layer in 0..layers {
-            let qkv = numbers(device, 4, shape.qkv_cols(), 100 + 2 * step + layer as u64);
-            store_newest(layer, &qkv, &mut sequences);
+            let all_rows = numbers(device, 4, shape.qkv_cols(), 100 + 2 * step + layer as u64);
+            let qkv = all_rows.gather_rows(&rows);
+            newest.store(layer, &qkv, shape);
             if [0, 63, 64, 65].contains(&step) {
-                all.push(decode_attention(&qkv, &sequences, layer, shape));
+                all.push(newest.attention(layer, &qkv, shape));
             }
         }
         for sequence in sequences {
@@ -336,12 +345,29 @@ fn decoded(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Ve
 
 #[test]
 fn decoding() {
-    for (heads, kv_heads, width, window) in [(4, 2, 8, None), (2, 1, 66, Some(70)), (1, 1, 6, Some(2))] {
+    for (heads, kv_heads, width, window) in [(4, 2, 8, None), (9, 1, 66, Some(70)), (1, 1, 6, Some(2))] {
         let shape = AttentionShape { window, ..AttentionShape::full(heads, kv_heads, width) };
         for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
             // Keys and values are rounded the same way, and attended to in f32.
             let what = format!("decoding {shape:?} in {arithmetic:?}");
-            compare(&what, |device| decoded(device, shape, arithmetic));
+            compare(&what, |device| decoded(device, shape, arithmetic, 0..4));
+        }
+    }
+}
+
+#[test]
+fn what_a_sequence_sees_does_not_depend_on_who_shares_its_prompt() {
+    let Some(gpu) = gpu() else { return };
+    let shape = AttentionShape { window: Some(200), ..AttentionShape::full(6, 2, 10) };
+    for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+        let together = decoded(&gpu, shape, arithmetic, 0..4);
+        for row in 0..4 {
+            let alone = decoded(&gpu, shape, arithmetic, row..row + 1);
+            let mut pairs = together.iter().zip(&alone);
+            assert!(
+                pairs.all(|(together, alone)| together.gather_rows(&[row]).has_bits_of(alone)),
+                "row {row}"
+            );
         }
     }
 }
@@ -524,8 +550,9 @@ fn decoded_once(device: &Device, arithmetic: Arithmetic) -> Tensor {
     let mut sequence = KvSequence::after(Arc::new(pages));
     let qkv = numbers(device, 1, shape.qkv_cols(), 7);
     let sequences = &mut [&mut sequence];
-    store_newest(0, &qkv, sequences);
-    decode_attention(&qkv, sequences, 0, shape)
+    let mut newest = Newest::of(device, sequences);
+    newest.store(0, &qkv, shape);
+    newest.attention(0, &qkv, shape)
 }
 
 /// Attention within `layout` on tensor cores, whose heads have at least eight columns.

@@ -1,6 +1,6 @@
 //! What decoding computes: keys and values of prompts, and a new token of every sequence.
 
-use rlt_engine::kv::{KvSequence, decode_attention, store_newest};
+use rlt_engine::kv::{KvSequence, Newest};
 use rlt_engine::norm::rms_norm;
 use rlt_engine::{Device, Tensor};
 
@@ -70,11 +70,15 @@ impl<'a> DecodeWeights<'a> {
         let positions: Vec<u32> = sequences.iter().map(|s| s.len() as u32).collect();
         let rope = self.decoder.rope(positions.iter().max().map_or(0, |p| *p as usize + 1));
         let mut x = self.decoder.embedded(ids);
+        let mut newest = Newest::of(self.device(), sequences);
         for layer in 0..config.n_layers {
             self.with_block(layer, |block| {
-                let qkv = block.before_attention(&x, &positions, &rope, false).qkv;
-                store_newest(layer, &qkv, sequences);
-                let attended = decode_attention(&qkv, sequences, layer, self.decoder.attention_of(layer));
+                let (qkv, shape) = (
+                    block.before_attention(&x, &positions, &rope, false).qkv,
+                    self.decoder.attention_of(layer),
+                );
+                newest.store(layer, &qkv, shape);
+                let attended = newest.attention(layer, &qkv, shape);
                 block.add_attended(&attended, &mut x);
                 block.add_feed_forward(&mut x);
             });

@@ -70,7 +70,9 @@ fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
 #[track_caller]
 fn as_close_in_bf16(what: &str, exact: &[f32], ours: &[f32], theirs: &[f32]) {
     let (our_error, their_error, apart) = (error(ours, exact), error(theirs, exact), error(theirs, ours));
+    let [largest, from_ours] = [exact, ours].map(|to| difference(theirs, to));
     println!("{what} in bf16: {their_error:.1e} from f32 (processor: {our_error:.1e}), {apart:.1e} apart");
+    println!("by the largest number: {largest:.1e} from f32, {from_ours:.1e} apart");
     let within = their_error.max(apart) < 1.5 * our_error;
     assert!(within, "{what}: {their_error:e} {our_error:e} {apart:e}");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::newest::page_table;
 use super::pages::{KvPages, KvSequence, Numbers};
 use super::words::{PAGE_TOKENS, Words};
 use crate::attention::AttentionShape;
@@ -13,7 +14,7 @@ use crate::bf16::tile_bf16;
 use crate::device::Device;
 use crate::parallel::SharedMut;
 use crate::simd::{self, Vectors};
-use crate::sizes::Operation;
+use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
 use crate::tile::{Ahead, PANEL, left_rows, tile};
 
@@ -32,39 +33,26 @@ pub fn decode_attention(
 
 /// The work: compiled here, however the caller is compiled.
 fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: AttentionShape) -> Tensor {
+    let features = shape.n_heads * shape.head_dim;
     if let Device::Cuda(gpu) = qkv.device() {
-        let pages: Vec<_> = sequences.iter().map(|sequence| sequence.on_gpu()).collect();
-        let format = sequences.first().map_or(rlt_cuda::Format::F32, |first| first.own.format_on_gpu());
-        let out = gpu.decode_attention(qkv.memory(), &pages, layer, shape.on_gpu(), format);
-        return Tensor::of_memory(out, qkv.rows(), shape.n_heads * shape.head_dim);
+        let out = match sequences.first() {
+            Some(first) => {
+                let table = page_table(gpu, sequences, first.own.on_gpu());
+                gpu.decode_attention(qkv.memory(), &table, layer, shape.on_gpu())
+            }
+            None => gpu.take(0),
+        };
+        return Tensor::of_memory(out, qkv.rows(), features);
     }
-    let mut out = qkv.beside(qkv.rows(), shape.n_heads * shape.head_dim);
+    let mut out = qkv.beside(qkv.rows(), features);
     if let Device::Sizes(sizes) = qkv.device() {
-        let seen = |sequence: &&KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());
-        let keys: usize = sequences.iter().map(seen).sum();
-        let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
-        // Keys and values; a GPU's pages hold them as they are counted here.
-        let format = sequences.first().map(|first| first.own.format_on_gpu());
-        let is_halved = qkv.device().works_as_gpu() && format == Some(rlt_cuda::Format::Bf16);
-        let words = if is_halved { keys * kv_heads } else { 2 * keys * kv_heads };
-        sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, words);
+        count(sizes, sequences, shape);
         return out;
     }
     let base = out.shared_mut();
     // A task is a run of sequences with the same prompt, so that a page of the prompt is read once
     // for all of them; where there are few runs, it is one key/value head of one.
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for i in 0..sequences.len() {
-        match runs.last_mut() {
-            Some(run)
-                if run.len() < RUN_SEQUENCES
-                    && Arc::ptr_eq(&sequences[run.start].prefix, &sequences[i].prefix) =>
-            {
-                run.end = i + 1;
-            }
-            _ => runs.push(i..i + 1),
-        }
-    }
+    let runs = runs(sequences, RUN_SEQUENCES);
     let all_heads = runs.len() >= 4 * rayon::current_num_threads();
     let heads_per_task = if all_heads { shape.n_kv_heads } else { 1 };
     let vectors = Vectors::in_use();
@@ -80,6 +68,46 @@ fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: At
         tasks.into_par_iter().for_each(work);
     }
     out
+}
+
+/// Sequences one after another that continue the same prompt, so many at most.
+pub(super) fn runs(sequences: &[&KvSequence], most: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for i in 0..sequences.len() {
+        match runs.last_mut() {
+            Some(run)
+                if run.len() < most && Arc::ptr_eq(&sequences[run.start].prefix, &sequences[i].prefix) =>
+            {
+                run.end = i + 1;
+            }
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
+}
+
+/// Counts the work without doing it: a GPU's, or a processor's.
+fn count(sizes: &Sizes, sequences: &[&KvSequence], shape: AttentionShape) {
+    let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
+    let seen = |sequence: &KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());
+    let keys: usize = sequences.iter().map(|sequence| seen(sequence)).sum();
+    // A prompt's are read once for all sequences of a run: as the first of them sees them, which all but do.
+    let of_prompt =
+        |sequence: &KvSequence| sequence.prefix.len().saturating_sub(shape.first_seen(sequence.len()));
+    let most = if sizes.is_of_gpu() { usize::MAX } else { RUN_SEQUENCES };
+    let again =
+        |run: Range<usize>| sequences[run].iter().skip(1).map(|sequence| of_prompt(sequence)).sum::<usize>();
+    let read = keys - runs(sequences, most).into_iter().map(again).sum::<usize>();
+    // Keys and values; a GPU's pages hold them as they are counted here.
+    let format = sequences.first().map(|first| first.own.on_gpu().format);
+    let is_halved = sizes.is_of_gpu() && format == Some(rlt_cuda::Format::Bf16);
+    let words = if is_halved { read * kv_heads } else { 2 * read * kv_heads };
+    sizes.did(Operation::Decode, 2.0 * keys as f64 * heads as f64, words);
+    if sizes.is_of_gpu() {
+        let tokens = sequences.iter().map(|sequence| (sequence.prefix.len(), sequence.own.len() + 1));
+        let parts = rlt_cuda::part_numbers(tokens, shape.n_heads, shape.head_dim);
+        drop(Tensor::scratch_on(&Device::Sizes(sizes.clone()), 1, parts));
+    }
 }
 
 /// Sequences of a task: enough to reuse a page, few enough to leave work for every thread.

@@ -7,9 +7,11 @@
 //! and computes in f32 either way.
 
 mod attend;
+mod newest;
 mod pages;
 mod words;
 
 pub use attend::decode_attention;
-pub use pages::{KvPages, KvSequence, store_newest};
+pub use newest::Newest;
+pub use pages::{KvPages, KvSequence};
 pub use words::PAGE_TOKENS;

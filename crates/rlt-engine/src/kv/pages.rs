@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pulp::bytemuck;
-use rlt_cuda::{Page, Slot, page_words};
+use rlt_cuda::{Layout, Page, Slot, page_words};
 
 use super::words::{PAGE_TOKENS, Words};
 use crate::arithmetic::Arithmetic;
@@ -29,9 +29,9 @@ impl KvPages {
         Self { n_layers, shape, arithmetic, device: device.clone(), pages: Vec::new(), len: 0 }
     }
 
-    /// How pages hold numbers on a GPU.
-    pub(super) fn format_on_gpu(&self) -> rlt_cuda::Format {
-        self.arithmetic.on_gpu()
+    /// How pages lie on a GPU.
+    pub(super) fn on_gpu(&self) -> Layout {
+        Layout { layers: self.n_layers, shape: self.shape.on_gpu(), format: self.arithmetic.on_gpu() }
     }
 
     /// Number of tokens stored in every layer.
@@ -50,7 +50,7 @@ impl KvPages {
     }
 
     /// Makes room for `n` more tokens.
-    fn reserve(&mut self, n: usize) {
+    pub(super) fn reserve(&mut self, n: usize) {
         let head = match (&self.device, self.arithmetic) {
             (device, arithmetic) if device.works_as_gpu() => {
                 page_words(self.shape.head_dim, arithmetic.on_gpu())
@@ -74,8 +74,8 @@ impl KvPages {
         }
         if let Device::Cuda(gpu) = &self.device {
             let slots: Vec<_> = (0..n).map(|i| self.slot(self.len + i, first_row + i)).collect();
-            let format = self.arithmetic.on_gpu();
-            return gpu.store_tokens(&slots, qkv.memory(), layer, self.shape.on_gpu(), format);
+            let table = gpu.slot_table(&slots, self.on_gpu());
+            return gpu.store_tokens(&table, qkv.memory(), layer, self.shape.on_gpu());
         }
         let (hd, heads) = (self.shape.head_dim, self.shape.n_kv_heads);
         for i in 0..n {
@@ -101,18 +101,19 @@ impl KvPages {
     }
 
     /// Where the token at `position` goes on a GPU, from `row`.
-    fn slot(&self, position: usize, row: usize) -> Slot<'_> {
+    pub(super) fn slot(&self, position: usize, row: usize) -> Slot<'_> {
         let page = self.pages[position / PAGE_TOKENS].memory();
         Slot { page, token: position % PAGE_TOKENS, row }
     }
 
     /// The pages of the first `n` tokens on a GPU, of which `before` come before them.
-    fn on_gpu(&self, n: usize, before: usize) -> impl Iterator<Item = Page<'_>> {
-        (0..n).step_by(PAGE_TOKENS).zip(&self.pages).map(move |(first, page)| Page {
+    pub(super) fn pages_on_gpu(&self, n: usize, before: usize) -> Vec<Page<'_>> {
+        let pages = (0..n).step_by(PAGE_TOKENS).zip(&self.pages).map(|(first, page)| Page {
             numbers: page.memory(),
             first: before + first,
             count: PAGE_TOKENS.min(n - first),
-        })
+        });
+        pages.collect()
     }
 
     /// Counts `n` tokens that were stored in every layer.
@@ -137,22 +138,6 @@ impl KvPages {
     }
 }
 
-/// Stores the keys and values of one layer for the newest token of each of `sequences`, row by row of `qkv`: as
-/// [`KvPages::store`], all of them at once where the device can.
-pub fn store_newest(layer: usize, qkv: &Tensor, sequences: &mut [&mut KvSequence]) {
-    let Some(gpu) = qkv.gpu() else {
-        let each = sequences.iter_mut().enumerate();
-        return each.for_each(|(row, sequence)| sequence.own.store(layer, qkv, row, 1));
-    };
-    for sequence in sequences.iter_mut() {
-        sequence.own.reserve(1);
-    }
-    let Some(first) = sequences.first() else { return };
-    let (shape, format) = (first.own.shape.on_gpu(), first.own.arithmetic.on_gpu());
-    let slots = sequences.iter().enumerate().map(|(row, sequence)| sequence.own.slot(sequence.own.len, row));
-    gpu.store_tokens(&slots.collect::<Vec<_>>(), qkv.memory(), layer, shape, format);
-}
-
 /// Keys and values of one page of one head.
 #[derive(Clone, Copy)]
 pub(super) enum Numbers<'a> {
@@ -175,12 +160,6 @@ impl KvSequence {
     pub fn after(prefix: Arc<KvPages>) -> Self {
         let own = KvPages::new(&prefix.device, prefix.n_layers, prefix.shape, prefix.arithmetic);
         Self { prefix, own }
-    }
-
-    /// All pages on a GPU, with the newest token, which is stored and not counted yet.
-    pub(super) fn on_gpu(&self) -> Vec<Page<'_>> {
-        let (before, stored) = (self.prefix.len(), self.own.len() + 1);
-        self.prefix.on_gpu(before, 0).chain(self.own.on_gpu(stored, before)).collect()
     }
 
     /// Number of tokens, those of the prompt included.
