@@ -2,6 +2,7 @@
 #include "memory.h"
 #include "streams.h"
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -11,7 +12,7 @@
 typedef int Result;
 typedef void* Handle;
 typedef unsigned long long Pointer;
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 static int something;
 static thread_local Handle current;
 
@@ -99,6 +100,13 @@ Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t n, Handle stream) {
 }
 Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t n, Handle stream) { if (now()) return now(); emu::ask(of(stream), [=] { std::memcpy((void*)to, (void*)from, n); }); return OK; }
 Result cuModuleLoadData(Handle* module, const void* image) { *module = &something; return std::strstr((const char*)image, ".target sm_80") ? OK : INVALID_VALUE; }
+// A file that was compiled for an architecture is taken for what its name says: its kernels are those of here.
+Result cuModuleLoad(Handle* module, const char* name) {
+    char head[4] = {};
+    if (FILE* file = std::fopen(name, "rb")) { if (std::fread(head, 1, 4, file) < 4) head[0] = 0; std::fclose(file); }
+    *module = &something;
+    return std::memcmp(head, "\x7f" "ELF", 4) ? INVALID_IMAGE : OK;
+}
 Result cuModuleGetFunction(Handle* function, Handle, const char* name) { *function = emu::find_kernel(name); return *function ? OK : NOT_FOUND; }
 Result cuFuncSetAttribute(Handle, int, int value) { return value > 101376 ? INVALID_VALUE : OK; }
 Result cuLaunchKernel(Handle function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared_bytes, Handle stream, void** arguments, void**) {
@@ -109,7 +117,7 @@ Result cuLaunchKernel(Handle function, unsigned gx, unsigned gy, unsigned gz, un
     emu::ask(of(stream), ((emu::Kernel*)function)->bound(arguments, {gx, gy, gz}, {bx, by, bz}, shared_bytes));
     return OK;
 }
-Result cuGetErrorString(int error, const char** s) { *s = error == OUT_OF_MEMORY ? "out of memory" : error == LAUNCH_FAILED ? "unspecified launch failure" : "an error of the emulated driver"; return OK; }
+Result cuGetErrorString(int error, const char** s) { *s = error == OUT_OF_MEMORY ? "out of memory" : error == INVALID_IMAGE ? "device kernel image is invalid" : error == LAUNCH_FAILED ? "unspecified launch failure" : "an error of the emulated driver"; return OK; }
 // For the products, which are in another library.
 void emu_finish(Handle stream) { emu::finish(of(stream)); }
 Result cuGetErrorName(int, const char** s) { *s = "EMULATED"; return OK; }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""PTX of every kernel file, by the compiler that all use: build.py [--check] [--table] [--sass]
+"""PTX of every kernel file, by the compiler that all use: build.py [--check] [--table] [--sass] [--cubin ARCHITECTURE DIR]
 
 Needs Python 3 with pip, x86-64 Linux and no CUDA: the compiler (NVRTC) comes from PyPI, in the version below, into target/nvrtc.
 With --check nothing is written, and a PTX file that is not what the compiler makes of its source is an error.
 With --table ptxas assembles every file for every architecture, and the registers and spills of each kernel are printed as Markdown.
 With --sass it assembles them for two, and the instructions that the machine gets of each kernel are counted; a kernel that asks for tensor
-cores, their loads or copies that go on by themselves, and does not get them, is an error."""
+cores, their loads or copies that go on by themselves, and does not get them, is an error.
+With --cubin the sources are compiled for one architecture, such as sm_90a, into files of a folder that RLT_CUDA_KERNELS may name."""
 import ctypes
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 COMPILER = ["nvidia-cuda-nvrtc-cu12==12.4.127"]
 ASSEMBLER = ["nvidia-cuda-nvcc-cu12==12.9.86"]
 DISASSEMBLER = ["nvidia-cuda-nvdisasm==13.5.37"]
-OPTIONS = ["--gpu-architecture=compute_80", "--std=c++17", "--device-as-default-execution-space"]
+OPTIONS = ["--std=c++17", "--device-as-default-execution-space"]
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 # What PTX asks for, and the machine's instruction that it must become.
 ASKED = {"mma.sync": "HMMA", "ldmatrix": "LDSM", "cp.async": "LDGSTS"}
@@ -48,24 +49,32 @@ class Compiler:
     def call(self, name, *arguments):
         return getattr(self.library, "nvrtc" + name)(*arguments)
 
-    def text(self, program, what):
+    def output(self, program, what):
         size = ctypes.c_size_t()
         self.call(f"Get{what}Size", program, ctypes.byref(size))
-        text = ctypes.create_string_buffer(size.value)
-        self.call(f"Get{what}", program, text)
-        return text.value.decode()
+        output = ctypes.create_string_buffer(size.value)
+        self.call(f"Get{what}", program, output)
+        return output.raw
 
-    def ptx(self, source):
+    def compiled(self, source, architecture):
+        """The program of a source file for an architecture."""
         program = ctypes.c_void_p()
         # Headers by their names: the folder a file lies in must not show in what is compiled.
         headers = sorted(here.glob("*.cuh"))
         texts = (ctypes.c_char_p * len(headers))(*(header.read_bytes() for header in headers))
         names = (ctypes.c_char_p * len(headers))(*(header.name.encode() for header in headers))
         self.call("CreateProgram", ctypes.byref(program), source.read_bytes(), source.name.encode(), len(headers), texts, names)
-        options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
-        if self.call("CompileProgram", program, len(OPTIONS), options):
-            sys.exit(f"{source.name}: {self.text(program, 'ProgramLog')}")
-        return self.text(program, "PTX")
+        options = [f"--gpu-architecture={architecture}", *OPTIONS]
+        given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        if self.call("CompileProgram", program, len(options), given):
+            sys.exit(f"{source.name}: {self.output(program, 'ProgramLog').decode()}")
+        return program
+
+    def ptx(self, source):
+        return self.output(self.compiled(source, "compute_80"), "PTX").rstrip(b"\0").decode()
+
+    def cubin(self, source, architecture):
+        return self.output(self.compiled(source, architecture), "CUBIN")
 
 
 def program(packages, *path):
@@ -116,9 +125,24 @@ def sass(files):
         sys.exit("; ".join(missing))
 
 
+def fingerprint(ptx):
+    """What tells one version of the kernels from another (FNV-1a): src/catalogue.rs computes the same."""
+    number = 0xCBF29CE484222325
+    for byte in ptx.encode():
+        number = (number ^ byte) * 0x100000001B3 % 2**64
+    return f"{number:016x}"
+
+
 def main():
     check = "--check" in sys.argv
     compiler, stale = Compiler(), []
+    if "--cubin" in sys.argv:
+        architecture, folder = sys.argv[sys.argv.index("--cubin") + 1 :][:2]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for source in sorted(here.glob("*.cu")):
+            name = f"{source.stem}-{fingerprint(source.with_suffix('.ptx').read_text())}.cubin"
+            Path(folder, name).write_bytes(compiler.cubin(source, architecture))
+        return
     for source in sorted(here.glob("*.cu")):
         made, file = compiler.ptx(source), source.with_suffix(".ptx")
         if check:
