@@ -4,12 +4,14 @@
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
 mod scripted;
+mod served;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use rlt_cuda_emulator::{Build, libraries};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn is_real() -> bool {
     std::env::var_os("RLT_CUDA").is_some_and(|which| which == "real")
@@ -271,4 +273,48 @@ fn a_gpu_that_fails_is_one_line_and_the_run_goes_on_from_what_it_saved() {
     run("failed").assert().success();
     let [whole, after] = ["whole", "failed"].map(|name| left(&dir.path().join(name)));
     assert!(whole.1 == after.1, "other weights after failures");
+}
+
+#[test]
+fn a_server_computes_on_the_gpu_and_ends_with_it() {
+    let Some(libraries) = found_in() else { return };
+    let dir = with_model();
+    let serve = |device: &str, launches: &str| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
+        command.current_dir(dir.path()).env("LD_LIBRARY_PATH", &libraries).env("EMU_LAUNCHES", launches);
+        command.args(["serve", "--device", device, "--reload-dir"]).arg(dir.path());
+        served::Served::start_by(command, &dir.path().join("model"))
+    };
+    let prompts = json!([[5, 6, 7, 8], [9, 10]]);
+    let drawn = json!({ "prompt": prompts, "max_tokens": 12, "seed": 3, "temperature": 0.7, "return_token_ids": true });
+    let scored = json!({ "prompt": prompts, "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let said = |server: &served::Served| {
+        let choices = |asked: &Value| server.complete(asked).ok()["choices"].as_array().unwrap().clone();
+        let ids = choices(&drawn).iter().map(|choice| choice["token_ids"].clone()).collect::<Vec<_>>();
+        let logprobs = choices(&scored)[0]["logprobs"]["token_logprobs"].as_array().unwrap().clone();
+        (ids, logprobs[3].as_f64().unwrap())
+    };
+    let [(ours, exact), (theirs, near)] = ["cpu", "cuda"].map(|device| {
+        let server = serve(device, "-1");
+        let first = said(&server);
+        let model = dir.path().join("model");
+        let call = json!({ "method": "reload_weights", "kwargs": { "weights_path": model }, "timeout": 60 });
+        server.post("/collective_rpc", &call).ok();
+        assert!(said(&server) == first, "{device}: other answers after the same weights were loaded again");
+        first
+    });
+    assert_eq!(ours, theirs);
+    assert!((exact - near).abs() < 1e-4, "{exact} {near}");
+    if !is_real() {
+        // So many launches that weights are there, and a request is not answered any more.
+        let server = serve("cuda", "60");
+        let body = json!({ "model": "policy", "prompt": [5, 6, 7], "max_tokens": 12 }).to_string();
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        stream.write_all(&[head, body].concat().into_bytes()).unwrap();
+        assert_eq!(server.ended().code(), Some(1));
+    }
 }

@@ -76,6 +76,10 @@ pub fn install() {
         if rlt_model::guarded::is_guarded() {
             return;
         }
+        // A GPU that failed does nothing for others either.
+        if let Some(failure) = GpuFailure::of_this_panic() {
+            end(&mut line_of_failure(&failure));
+        }
         let mut line = line_of_panic(panic);
         if OUTLIVES.load(Ordering::SeqCst) {
             write(line.finished());
@@ -85,14 +89,16 @@ pub fn install() {
     }));
 }
 
+fn line_of_failure(failure: &GpuFailure) -> Line {
+    let mut line = Line::of_this_rank();
+    line.push(b"error: ");
+    line.push_text(&failure.to_string(), MESSAGE_BYTES);
+    line.push(what_next(failure));
+    line
+}
+
 fn line_of_panic(panic: &PanicHookInfo) -> Line {
     let mut line = Line::of_this_rank();
-    if let Some(failure) = GpuFailure::of_this_panic() {
-        line.push(b"error: ");
-        line.push_text(&failure.to_string(), MESSAGE_BYTES);
-        line.push(what_next(&failure));
-        return line;
-    }
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -122,7 +128,7 @@ fn what_next(failure: &GpuFailure) -> &'static [u8] {
     match failure {
         GpuFailure::Memory { .. } => {
             b"; ask for less (smaller tokens_per_microbatch or sampling.max_running, memory.recompute=blocks, \
-              memory.idle=release, lora.rank; `rlt plan --device cuda` shows what a run needs) and start the same command \
+              memory.offload, memory.idle=release, lora.rank; `rlt plan --device cuda` shows what a run needs) and start the same command \
               again: what was saved is whole"
         }
         GpuFailure::Work { .. } => {

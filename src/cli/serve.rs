@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
-use rlt::config::Products;
+use rlt::config::{DeviceName, Products};
 use rlt::progress::Progress;
 use rlt::{Error, Result};
 use rlt_model::Decoder;
@@ -51,6 +51,9 @@ pub struct ServeArgs {
     /// about three digits
     #[arg(long, default_value = "f32", value_parser = products())]
     arithmetic: Products,
+    /// Where the model is computed: cpu, or an NVIDIA GPU, cuda (the first) or cuda:N
+    #[arg(long, value_name = "D", default_value_t = DeviceName::Cpu)]
+    device: DeviceName,
 }
 
 impl ServeArgs {
@@ -58,7 +61,8 @@ impl ServeArgs {
     pub fn run(&self, context: &Context) -> Result<()> {
         let folder = model_folder(&self.model)?;
         let reload_dir = self.reload_dir.as_deref().map(model_folder).transpose()?;
-        let decoder = Decoder::load_frozen(folder)?.in_arithmetic(self.arithmetic.into());
+        let device = self.device.open()?;
+        let decoder = Decoder::load_frozen_on(&device, folder)?.in_arithmetic(self.arithmetic.into());
         let tokenizer = Tokenizer::from_dir(folder);
         if let Err(error) = &tokenizer {
             context.progress.note(&format!("no tokenizer, so the texts of answers are empty: {error}"));

@@ -67,6 +67,18 @@ impl Served {
         (self.child.wait().unwrap(), began.elapsed())
     }
 
+    /// Waits for it to end by itself, and gives how it did.
+    pub fn ended(mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(120), "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Kills it, as `kill -9` does.
     pub fn kill(&mut self) {
         drop(self.child.kill());

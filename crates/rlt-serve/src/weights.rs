@@ -72,7 +72,8 @@ impl Weights {
         let failed = |error: &dyn std::fmt::Display| {
             Refusal::wrong(format!("{error}; the weights are the ones from before"))
         };
-        let decoder = Decoder::load_frozen(&from).map_err(|error| failed(&error))?;
+        let device = before.decoder.device();
+        let decoder = Decoder::load_frozen_on(device, &from).map_err(|error| failed(&error))?;
         let decoder = decoder.in_arithmetic(before.decoder.arithmetic());
         let shape = |decoder: &Decoder| {
             let config = decoder.config();
