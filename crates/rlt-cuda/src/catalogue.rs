@@ -38,6 +38,18 @@ fn compiled(file: &str, ptx: &str) -> String {
     format!("{file}-{:016x}.cubin", ptx.bytes().fold(0xcbf2_9ce4_8422_2325, of))
 }
 
+/// The kernels of such a file. The context must be current.
+fn compiled_module(path: &Path) -> Result<sys::CUmodule, String> {
+    let again = format!("make it again by crates/rlt-cuda/kernels/build.py --cubin, or unset {COMPILED}");
+    let refused = |why: String| format!("{}: {why}; {again}", path.display());
+    if !path.is_file() {
+        return Err(refused("there are no kernels of this version".into()));
+    }
+    let name = path.as_os_str().as_encoded_bytes();
+    let name = CString::new(name).map_err(|_| refused("no file has such a name".into()))?;
+    result::module::load(name).map_err(|e| refused(describe(e)))
+}
+
 /// What a kernel takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -81,27 +93,12 @@ impl Kernels {
         for (file, ptx) in FILES {
             let failed = |e| format!("the kernels of {file} are refused: {}", describe(e));
             // The module is kept for as long as the process lives.
-            let module = match &folder {
-                Some(folder) => {
-                    let path = Path::new(folder).join(compiled(file, ptx));
-                    let refused = |why: String| {
-                        format!(
-                            "{}: {why}; make it again by crates/rlt-cuda/kernels/build.py --cubin, or unset {COMPILED}",
-                            path.display()
-                        )
-                    };
-                    if !path.is_file() {
-                        return Err(refused("there are no kernels of this version".into()));
-                    }
-                    let name = CString::new(path.as_os_str().as_encoded_bytes())
-                        .map_err(|_| refused("no such name".into()))?;
-                    result::module::load(name).map_err(|e| refused(describe(e)))?
-                }
-                None => {
-                    let image = CString::new(ptx).expect("PTX is text");
-                    // SAFETY: text that ends with a zero.
-                    unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed)?
-                }
+            let module = if let Some(folder) = &folder {
+                compiled_module(&Path::new(folder).join(compiled(file, ptx)))?
+            } else {
+                let image = CString::new(ptx).expect("PTX is text");
+                // SAFETY: text that ends with a zero.
+                unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed)?
             };
             for (name, takes) in entries(ptx) {
                 let symbol = CString::new(name).expect("names are text");

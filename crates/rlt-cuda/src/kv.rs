@@ -62,7 +62,7 @@ pub struct Run<'a> {
 pub struct SlotTable<'a> {
     slots: Memory,
     n: usize,
-    layout: Layout,
+    layout: PageLayout,
     /// Rows that are read.
     rows: usize,
     pages: PhantomData<&'a Memory>,
@@ -79,13 +79,13 @@ pub struct PageTable<'a> {
     sequences: Memory,
     n: usize,
     parts: usize,
-    layout: Layout,
+    layout: PageLayout,
     held: PhantomData<&'a Memory>,
 }
 
 /// How pages lie.
 #[derive(Debug, Clone, Copy)]
-pub struct Layout {
+pub struct PageLayout {
     /// Layers whose keys and values they hold.
     pub layers: usize,
     /// Heads, and their width; of a window nothing is asked.
@@ -94,7 +94,7 @@ pub struct Layout {
     pub format: Format,
 }
 
-impl Layout {
+impl PageLayout {
     /// An address and two numbers, as the kernels read them.
     fn entry(self, memory: &Memory, a: usize, b: usize) -> [u32; 4] {
         let head = page_words(self.shape.width, self.format);
@@ -125,7 +125,7 @@ impl Gpu {
     ///
     /// # Panics
     /// If a page is smaller.
-    pub fn slot_table<'a>(&self, slots: &[Slot<'a>], layout: Layout) -> SlotTable<'a> {
+    pub fn slot_table<'a>(&self, slots: &[Slot<'a>], layout: PageLayout) -> SlotTable<'a> {
         assert!(slots.iter().all(|slot| slot.token < PAGE_TOKENS), "tokens of a page");
         let list: Vec<u32> =
             slots.iter().flat_map(|slot| layout.entry(slot.page, slot.token, slot.row)).collect();
@@ -156,7 +156,7 @@ impl Gpu {
     ///
     /// # Panics
     /// If a sequence has no token of its own, or a page is smaller.
-    pub fn page_table<'a>(&self, runs: &[Run<'a>], layout: Layout) -> PageTable<'a> {
+    pub fn page_table<'a>(&self, runs: &[Run<'a>], layout: PageLayout) -> PageTable<'a> {
         let per_kv = layout.shape.heads / layout.shape.kv_heads;
         let (mut pages, mut units, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         let mut parts = 0;

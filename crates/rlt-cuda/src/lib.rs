@@ -47,7 +47,7 @@ pub use gated::Gate;
 pub use gpu::Gpu;
 pub use halves::{Halves, packed, unpacked};
 pub use heads::{Angles, Heads};
-pub use kv::{Layout, Page, PageTable, Run, Slot, SlotTable, page_words, part_numbers};
+pub use kv::{Page, PageLayout, PageTable, Run, Slot, SlotTable, page_words, part_numbers};
 pub use memory::{Memory, Number};
 pub use optimizer::{RandomRounding, Step};
 pub use pinned::Pinned;

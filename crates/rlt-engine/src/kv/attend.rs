@@ -1,13 +1,12 @@
 //! Attention of the newest tokens of sequences that are being decoded.
 
 use std::ops::{Deref, Range};
-use std::sync::Arc;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::newest::page_table;
-use super::pages::{KvPages, KvSequence, Numbers};
+use super::pages::{KvPages, KvSequence, Numbers, runs};
+use super::tables::page_table;
 use super::words::{PAGE_TOKENS, Words};
 use crate::attention::AttentionShape;
 use crate::bf16::tile_bf16;
@@ -70,28 +69,12 @@ fn attention_of(qkv: &Tensor, sequences: &[&KvSequence], layer: usize, shape: At
     out
 }
 
-/// Sequences one after another that continue the same prompt, so many at most.
-pub(super) fn runs(sequences: &[&KvSequence], most: usize) -> Vec<Range<usize>> {
-    let mut runs: Vec<Range<usize>> = Vec::new();
-    for i in 0..sequences.len() {
-        match runs.last_mut() {
-            Some(run)
-                if run.len() < most && Arc::ptr_eq(&sequences[run.start].prefix, &sequences[i].prefix) =>
-            {
-                run.end = i + 1;
-            }
-            _ => runs.push(i..i + 1),
-        }
-    }
-    runs
-}
-
 /// Counts the work without doing it: a GPU's, or a processor's.
 fn count(sizes: &Sizes, sequences: &[&KvSequence], shape: AttentionShape) {
     let (heads, kv_heads) = (shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim);
     let seen = |sequence: &KvSequence| sequence.len() + 1 - shape.first_seen(sequence.len());
     let keys: usize = sequences.iter().map(|sequence| seen(sequence)).sum();
-    // A prompt's are read once for all sequences of a run: as the first of them sees them, which all but do.
+    // A prompt's are read once for all sequences of a run, by the first of them: of a window, others may see a little less.
     let of_prompt =
         |sequence: &KvSequence| sequence.prefix.len().saturating_sub(shape.first_seen(sequence.len()));
     let most = if sizes.is_of_gpu() { usize::MAX } else { RUN_SEQUENCES };

@@ -9,6 +9,7 @@
 mod attend;
 mod newest;
 mod pages;
+mod tables;
 mod words;
 
 pub use attend::decode_attention;

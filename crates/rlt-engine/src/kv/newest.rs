@@ -1,9 +1,10 @@
 //! A step of decoding: the newest token of every sequence, whose keys and values are stored and attended to layer by layer.
 
-use rlt_cuda::{Gpu, Layout, PageTable, Run, SlotTable};
+use rlt_cuda::{Gpu, PageTable, SlotTable};
 
-use super::attend::{decode_attention, runs};
+use super::attend::decode_attention;
 use super::pages::KvSequence;
+use super::tables::page_table;
 use crate::attention::AttentionShape;
 use crate::device::Device;
 use crate::tensor::Tensor;
@@ -64,17 +65,4 @@ impl<'a, 's> Newest<'a, 's> {
             }
         }
     }
-}
-
-/// What the newest tokens attend to, which are stored or will be.
-pub(super) fn page_table<'a>(gpu: &Gpu, sequences: &[&'a KvSequence], layout: Layout) -> PageTable<'a> {
-    let own = |sequence: &&'a KvSequence| {
-        let (before, stored) = (sequence.prefix.len(), sequence.own.len() + 1);
-        sequence.own.pages_on_gpu(stored, before)
-    };
-    let runs = runs(sequences, usize::MAX).into_iter().map(|run| {
-        let prompt = &sequences[run.start].prefix;
-        Run { prompt: prompt.pages_on_gpu(prompt.len(), 0), own: sequences[run].iter().map(own).collect() }
-    });
-    gpu.page_table(&runs.collect::<Vec<_>>(), layout)
 }

@@ -1,9 +1,10 @@
 //! Pages of keys and values, and the sequences that hold them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pulp::bytemuck;
-use rlt_cuda::{Layout, Page, Slot, page_words};
+use rlt_cuda::{Page, PageLayout, Slot, page_words};
 
 use super::words::{PAGE_TOKENS, Words};
 use crate::arithmetic::Arithmetic;
@@ -30,8 +31,8 @@ impl KvPages {
     }
 
     /// How pages lie on a GPU.
-    pub(super) fn on_gpu(&self) -> Layout {
-        Layout { layers: self.n_layers, shape: self.shape.on_gpu(), format: self.arithmetic.on_gpu() }
+    pub(super) fn on_gpu(&self) -> PageLayout {
+        PageLayout { layers: self.n_layers, shape: self.shape.on_gpu(), format: self.arithmetic.on_gpu() }
     }
 
     /// Number of tokens stored in every layer.
@@ -171,4 +172,20 @@ impl KvSequence {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Sequences one after another that continue the same prompt, so many at most.
+pub(super) fn runs(sequences: &[&KvSequence], most: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for i in 0..sequences.len() {
+        match runs.last_mut() {
+            Some(run)
+                if run.len() < most && Arc::ptr_eq(&sequences[run.start].prefix, &sequences[i].prefix) =>
+            {
+                run.end = i + 1;
+            }
+            _ => runs.push(i..i + 1),
+        }
+    }
+    runs
 }
