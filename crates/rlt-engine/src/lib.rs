@@ -55,6 +55,7 @@ mod slab;
 pub mod swiglu;
 pub mod tensor;
 mod tile;
+mod transpose;
 
 pub use device::Device;
 pub use tensor::Tensor;

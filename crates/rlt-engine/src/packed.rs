@@ -18,6 +18,7 @@ use crate::product::cuda;
 use crate::product::f32::{Right, View, multiply};
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, strip_columns};
+use crate::transpose::rows_as_columns;
 
 /// A weight matrix `[out_features, in_features]`, packed by panels of 32 output features.
 pub struct PackedWeight {
@@ -60,15 +61,8 @@ impl PackedWeight {
             }
             for (strip, out) in panel.chunks_exact_mut((cols * width).max(1)).enumerate() {
                 let first = index * PANEL + strip * width;
-                // In squares, so that both the reads and the writes stay within a few cache lines.
-                for (square, out) in out.chunks_mut(PANEL * width).enumerate() {
-                    for c in 0..width.min(rows.saturating_sub(first)) {
-                        let from = &weight.row(first + c)[square * PANEL..];
-                        for (out, value) in out.chunks_exact_mut(width).zip(from) {
-                            out[c] = *value;
-                        }
-                    }
-                }
+                let n = width.min(rows.saturating_sub(first));
+                rows_as_columns(|c| weight.row(first + c), n, cols, out, width);
             }
         });
         Self { rows, cols, packed: Packed::F32(panels) }

@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::parallel::is_alone;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, rows_by_strip, strip, strip_columns};
+use crate::transpose::rows_as_columns;
 
 /// Keys, or values, of some segments and some heads: by key/value head and panel. Every segment begins a new panel;
 /// what lies beyond its last key is never looked at.
@@ -44,11 +45,11 @@ impl KeyPanels {
             segments,
             kv_heads,
             shape.head_dim * PANEL,
-            |panel, kv_head, i, row| {
-                let key = &qkv.row(row)[column(kv_head)..][..shape.head_dim];
-                let strip = &mut panel[i / width * width * shape.head_dim..];
-                for (column, value) in strip.chunks_exact_mut(width).zip(key) {
-                    column[i % width] = *value;
+            |panel, kv_head, first, n| {
+                for (strip, out) in panel.chunks_exact_mut(width * shape.head_dim).enumerate() {
+                    let (i, at) = (strip * width, column(kv_head));
+                    let key = |r: usize| &qkv.row(first + i + r)[at..][..shape.head_dim];
+                    rows_as_columns(key, width.min(n.saturating_sub(i)), shape.head_dim, out, width);
                 }
             },
         )
@@ -64,14 +65,16 @@ impl KeyPanels {
         column: impl Fn(usize) -> usize + Sync,
     ) -> Self {
         let width = value_cols(shape);
-        Self::new(qkv.device(), layout, segments, kv_heads, width * PANEL, |panel, kv_head, i, row| {
-            let (value, filling) = panel[i * width..(i + 1) * width].split_at_mut(shape.head_dim);
-            value.copy_from_slice(&qkv.row(row)[column(kv_head)..][..shape.head_dim]);
-            filling.fill(0.0);
+        Self::new(qkv.device(), layout, segments, kv_heads, width * PANEL, |panel, kv_head, first, n| {
+            for (i, row) in panel.chunks_exact_mut(width).take(n).enumerate() {
+                let (value, filling) = row.split_at_mut(shape.head_dim);
+                value.copy_from_slice(&qkv.row(first + i)[column(kv_head)..][..shape.head_dim]);
+                filling.fill(0.0);
+            }
         })
     }
 
-    /// `put(panel, kv_head, i, row)` writes key `i` of a panel, which is `row` of the batch.
+    /// `put(panel, kv_head, first, n)` writes the keys of a panel: `n` rows of the batch from `first` on.
     fn new(
         device: &Device,
         layout: &Layout,
@@ -89,9 +92,7 @@ impl KeyPanels {
         }
         let write = |(index, panel): (usize, &mut [f32])| {
             let (kv_head, (first, n)) = (kv_heads.start + index / n_panels, keys.rows[index % n_panels]);
-            for i in 0..n {
-                put(panel, kv_head, i, first + i);
-            }
+            put(panel, kv_head, first, n);
         };
         if is_alone() {
             panels.data_mut().chunks_mut(size).enumerate().for_each(write);

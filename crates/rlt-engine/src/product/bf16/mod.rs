@@ -21,7 +21,6 @@ mod rounding;
 mod tile_size;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
-mod transpose;
 mod view;
 
 pub(crate) use kernel::Kernel;

@@ -12,7 +12,6 @@ use super::laid_out::LaidOut;
 use super::numbers::NUMBERS;
 use super::rounding::{pair, round_pairs, round_row, round_rows};
 use super::tile_size::{TILE_ROWS, TILE_WORDS};
-use super::transpose::transpose;
 use super::view::View;
 use crate::bf16::Bf16Panels;
 use crate::buffer::{self, Buffer};
@@ -21,6 +20,7 @@ use crate::parallel::SharedMut;
 use crate::simd;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, strip_columns};
+use crate::transpose::transpose;
 
 /// Words of a tile.
 const TILE: usize = TILE_ROWS * TILE_WORDS;
