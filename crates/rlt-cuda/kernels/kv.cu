@@ -38,20 +38,20 @@ struct Unit { int pages, n_pages, sequence, first, n, chunk; };
 
 // Attention of one new token of each sequence, whose key and value are stored as the last of its last page: for every query of a unit the
 // weighted values of its pages, the largest score and the sum of weights. Which pages are one part depends on a sequence's own length
-// only, and so do its bits. grid: (units by WARPS, key/value heads); shared memory a warp: QUERIES queries and a page's weights.
-template <class Number>
+// only, and so do its bits. Heads have up to GROUPS times 32 columns. grid: (units by WARPS, key/value heads); shared memory a warp: QUERIES queries and a page's weights.
+template <class Number, int GROUPS>
 __device__ __forceinline__ void attend(float* parts, const float* qkv, const Unit* units, const Page<Number>* pages, const Sequence* sequences, int n_units, int heads, int kv_heads, int width, int window, int layer, float scale) {
     SHARED(float, shared);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, at = blockIdx.x * WARPS + warp, kv = blockIdx.y, per_kv = heads / kv_heads;
     if (at >= n_units) return;
     const Unit unit = units[at];
     float *queries = shared + warp * QUERIES * (width + PAGE), *weights = queries + QUERIES * width;
-    float top[QUERIES], sum[QUERIES], values[QUERIES][8];
+    float top[QUERIES], sum[QUERIES], values[QUERIES][GROUPS];
     int seen[QUERIES], first_seen = 0x7fffffff;
 #pragma unroll
     for (int q = 0; q < QUERIES; ++q) {
         top[q] = NEVER, sum[q] = 0.0f, seen[q] = 0;
-        for (int t = 0; t < 8; ++t) values[q][t] = 0.0f;
+        for (int t = 0; t < GROUPS; ++t) values[q][t] = 0.0f;
         if (q >= unit.n) continue;
         seen[q] = window ? max(0, sequences[unit.sequence + (unit.first + q) / per_kv].newest + 1 - window) : 0;
         first_seen = min(first_seen, seen[q]);
@@ -69,7 +69,7 @@ __device__ __forceinline__ void attend(float* parts, const float* qkv, const Uni
         if (page.first + page.count <= first_seen) continue;
         const Number* keys = page.numbers + (size_t)(layer * kv_heads + kv) * 2 * width * PAGE;
         float s[QUERIES][2] = {};
-#pragma unroll 4
+#pragma unroll 8
         for (int c = 0; c < width; ++c) {
             // What lies beyond the stored tokens is never used.
             const float key[2] = {widened(keys[c * PAGE + lane]), widened(keys[c * PAGE + 32 + lane])};
@@ -94,17 +94,17 @@ __device__ __forceinline__ void attend(float* parts, const float* qkv, const Uni
                 weights[(half * 32 + lane) * QUERIES + q] = weight;
                 sum[q] += weight;
             }
-            for (int t = 0; t < 8; ++t) values[q][t] *= keep;
+            for (int t = 0; t < GROUPS; ++t) values[q][t] *= keep;
         }
         __syncwarp();
         const Number* rows = keys + (size_t)width * PAGE;
-#pragma unroll 1
+#pragma unroll 2
         for (int j = 0; j < page.count; ++j) {
             float weight[QUERIES];
 #pragma unroll
             for (int q = 0; q < QUERIES; ++q) weight[q] = weights[j * QUERIES + q];
 #pragma unroll
-            for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) {
+            for (int t = 0; t < GROUPS; ++t) if (lane + 32 * t < width) {
                 const float value = widened(rows[j * width + lane + 32 * t]);
 #pragma unroll
                 for (int q = 0; q < QUERIES; ++q) values[q][t] = fmaf(weight[q], value, values[q][t]);
@@ -118,7 +118,7 @@ __device__ __forceinline__ void attend(float* parts, const float* qkv, const Uni
         if (q >= unit.n) continue;
         const int sequence = unit.sequence + (unit.first + q) / per_kv, head = kv * per_kv + (unit.first + q) % per_kv;
         float* part = parts + ((size_t)(sequences[sequence].first_part + unit.chunk) * heads + head) * (width + 2);
-        for (int t = 0; t < 8; ++t) if (lane + 32 * t < width) part[lane + 32 * t] = values[q][t];
+        for (int t = 0; t < GROUPS; ++t) if (lane + 32 * t < width) part[lane + 32 * t] = values[q][t];
         if (lane == 0) part[width] = top[q], part[width + 1] = all;
     }
 }
@@ -143,15 +143,20 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) join_parts(float* __res
     }
 }
 
-#define PAGES(name_of_store, name_of_attend, Number)                                                                                          \
-    extern "C" __global__ void name_of_store(const Slot<Number>* __restrict__ slots, const float* __restrict__ qkv, int heads, int kv_heads,  \
-        int width, int layer) {                                                                                                              \
-        store<Number>(slots, qkv, heads, kv_heads, width, layer);                                                                            \
-    }                                                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) name_of_attend(float* __restrict__ parts, const float* __restrict__ qkv,        \
-        const Unit* __restrict__ units, const Page<Number>* __restrict__ pages, const Sequence* __restrict__ sequences, int n_units,         \
-        int heads, int kv_heads, int width, int window, int layer, float scale) {                                                           \
-        attend<Number>(parts, qkv, units, pages, sequences, n_units, heads, kv_heads, width, window, layer, scale);                          \
+#define STORE(name, Number)                                                                                                              \
+    extern "C" __global__ void name(const Slot<Number>* __restrict__ slots, const float* __restrict__ qkv, int heads, int kv_heads,      \
+        int width, int layer) {                                                                                                         \
+        store<Number>(slots, qkv, heads, kv_heads, width, layer);                                                                       \
     }
-PAGES(store_tokens, decode_attention, float)
-PAGES(store_tokens_bf16, decode_attention_bf16, bf16)
+#define ATTEND(name, Number, GROUPS)                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) name(float* __restrict__ parts, const float* __restrict__ qkv,              \
+        const Unit* __restrict__ units, const Page<Number>* __restrict__ pages, const Sequence* __restrict__ sequences, int n_units,     \
+        int heads, int kv_heads, int width, int window, int layer, float scale) {                                                       \
+        attend<Number, GROUPS>(parts, qkv, units, pages, sequences, n_units, heads, kv_heads, width, window, layer, scale);              \
+    }
+STORE(store_tokens, float)
+STORE(store_tokens_bf16, bf16)
+ATTEND(decode_attention_128, float, 4)
+ATTEND(decode_attention_256, float, 8)
+ATTEND(decode_attention_bf16_128, bf16, 4)
+ATTEND(decode_attention_bf16_256, bf16, 8)

@@ -229,9 +229,11 @@ impl Gpu {
         let grid = (table.n_units.div_ceil(WARPS), shape.kv_heads);
         let shared = 4 * WARPS * QUERIES * (shape.width + PAGE_TOKENS);
         let threads = Threads { grid, block: 32 * WARPS as u32, shared_bytes: shared as u32 };
-        let name = match table.layout.format {
-            Format::F32 => "decode_attention",
-            Format::Bf16 => "decode_attention_bf16",
+        let name = match (table.layout.format, shape.width) {
+            (Format::F32, ..=128) => "decode_attention_128",
+            (Format::F32, _) => "decode_attention_256",
+            (Format::Bf16, ..=128) => "decode_attention_bf16_128",
+            (Format::Bf16, _) => "decode_attention_bf16_256",
         };
         self.launch(name, threads, arguments);
         let mut arguments = vec![of(&out, out.len()), of(&parts, numbers), sequences];

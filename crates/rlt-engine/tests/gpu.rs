@@ -345,7 +345,9 @@ fn decoded(
 
 #[test]
 fn decoding() {
-    for (heads, kv_heads, width, window) in [(4, 2, 8, None), (9, 1, 66, Some(70)), (1, 1, 6, Some(2))] {
+    for (heads, kv_heads, width, window) in
+        [(4, 2, 8, None), (9, 1, 66, Some(70)), (1, 1, 6, Some(2)), (1, 1, 132, None)]
+    {
         let shape = AttentionShape { window, ..AttentionShape::full(heads, kv_heads, width) };
         for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
             // Keys and values are rounded the same way, and attended to in f32.
