@@ -3,13 +3,16 @@
 
 #![expect(clippy::print_stdout, reason = "a skipped test says so")]
 
+mod outcome;
 mod scripted;
 mod served;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
 
 use assert_cmd::Command;
+use outcome::{assert_same, outcome};
 use rlt_cuda_emulator::{Build, libraries};
 use serde_json::{Value, json};
 
@@ -158,12 +161,20 @@ fn reinforcement_in_bf16_goes_as_on_the_processor() {
     go_alike(&ours, &theirs, &["grad_norm"], 3e-2);
 }
 
+/// The same command, to be started and not waited for.
+fn to_be_started(command: &Command) -> std::process::Command {
+    let mut started = std::process::Command::new(command.get_program());
+    started.args(command.get_args()).current_dir(command.get_current_dir().unwrap());
+    started.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    started
+}
+
 /// Kills a run in `run_dir` as soon as there is a checkpoint.
 fn kill_after_a_step(command: &Command, run_dir: &Path) {
-    let mut child = std::process::Command::new(command.get_program());
-    child.args(command.get_args()).current_dir(command.get_current_dir().unwrap());
-    child.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut child = child.spawn().unwrap();
+    kill_after_the_first_step(to_be_started(command).spawn().unwrap(), run_dir);
+}
+
+fn kill_after_the_first_step(mut child: Child, run_dir: &Path) {
     let checkpoint = run_dir.join("checkpoints/step-000001/state.json");
     while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -317,4 +328,123 @@ fn a_server_computes_on_the_gpu_and_ends_with_it() {
         stream.write_all(&[head, body].concat().into_bytes()).unwrap();
         assert_eq!(server.ended().code(), Some(1));
     }
+}
+
+/// Starts the command on two ranks, over TCP, on a machine of `gpus` GPUs; `of_second` is in the second's environment alone.
+fn on_two_ranks(command: &Command, gpus: usize, of_second: &[(&str, &str)]) -> [Child; 2] {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    [0, 1].map(|rank| {
+        let mut started = to_be_started(command);
+        started.envs([("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")]);
+        started.env("RANK", rank.to_string()).env("MASTER_PORT", &port).env("EMU_GPUS", gpus.to_string());
+        started.envs(of_second.iter().copied().filter(|_| rank == 1));
+        started.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    })
+}
+
+fn ends(ranks: [Child; 2]) -> [Output; 2] {
+    ranks.map(|rank| rank.wait_with_output().unwrap())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
+}
+
+/// Two lanes, and weights of more than one of the blocks that ranks' shards are made of.
+const IN_LANES: [&str; 3] = ["train.lanes=2", "world.hidden_size=32", "world.intermediate_size=520"];
+
+#[test]
+fn ranks_with_a_gpu_each_leave_the_files_of_one() {
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let mut command = train(dir.path(), &libraries, "cuda", name);
+        command.args(IN_LANES).args(["grpo.steps=2", "checkpoint.keep=0"]).env("RLT_RANK_LOG", "log");
+        command
+    };
+    run("one").assert().success();
+    let whole = outcome(&dir.path().join("one"));
+    for (rank, output) in ends(on_two_ranks(&run("two"), 2, &[])).iter().enumerate() {
+        assert!(output.status.success(), "rank {rank}: {}", said(output));
+    }
+    assert_same(&whole, &dir.path().join("two"), "two ranks");
+    let log = std::fs::read_to_string(dir.path().join("log/rank-1.log")).unwrap();
+    assert!(log.contains("models are computed on GPU 1"), "{log}");
+    // One of them is killed, and threads of one process go on.
+    let [first, second] = on_two_ranks(&run("killed"), 2, &[]);
+    kill_after_the_first_step(second, &dir.path().join("killed"));
+    let first = first.wait_with_output().unwrap();
+    assert!(said(&first).contains("rank 1 on ") || first.status.success(), "{}", said(&first));
+    run("killed").arg("ranks=2").env("EMU_GPUS", "2").assert().success();
+    assert_same(&whole, &dir.path().join("killed"), "two ranks, one of them killed");
+}
+
+#[test]
+fn ranks_fine_tune_in_bf16_with_moments_in_their_hosts_memory_to_the_files_of_one() {
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let small = "world.rows=16 world.heldout_rows=2 world.n_layers=1 world.n_heads=2 sft.epochs=1 sft.batch_rows=8 eval.every=1 \
+                 checkpoint.every=1 memory.offload=moments";
+    let run = |name: &str| {
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/tests/short-sft.toml");
+        let mut command = rlt(dir.path(), &libraries);
+        command.args(["sft", "-q", "--config", config, "--device", "cuda", &format!("run_dir={name}")]);
+        command.args(small.split_whitespace()).args(IN_LANES).args(IN_BF16);
+        command
+    };
+    run("one").assert().success();
+    let whole = outcome(&dir.path().join("one"));
+    // Both on the only GPU that there is.
+    for (rank, output) in ends(on_two_ranks(&run("two"), 1, &[])).iter().enumerate() {
+        assert!(output.status.success(), "rank {rank}: {}", said(output));
+    }
+    assert_same(&whole, &dir.path().join("two"), "two ranks");
+    // What was trained writes, each rank the explanations of some of the questions.
+    let question = "{\"question\":\"Tom has 9 eggs. How many?\",\"solution\":\"Tom has 9 eggs.\"}\n";
+    std::fs::write(dir.path().join("questions.jsonl"), question.repeat(3)).unwrap();
+    let explain = |out: &str| {
+        let mut command = rlt(dir.path(), &libraries);
+        command.args([
+            "explain",
+            "-q",
+            "--model",
+            "one/model",
+            "--data",
+            "questions.jsonl",
+            "--device",
+            "cuda",
+        ]);
+        command.args(["sampling.max_new_tokens=8", "--out", out]);
+        command
+    };
+    explain("one.jsonl").assert().success();
+    let outputs = ends(on_two_ranks(&explain("two.jsonl"), 2, &[]));
+    assert!(outputs.iter().all(|output| output.status.success()), "{}", said(&outputs[0]));
+    let [one, two] = ["one.jsonl", "two.jsonl"].map(|file| std::fs::read(dir.path().join(file)).unwrap());
+    assert!(one == two && !one.is_empty(), "other explanations on two ranks");
+}
+
+#[test]
+fn ranks_of_a_machine_take_its_gpus_by_turns_or_the_one_that_is_named() {
+    if is_real() {
+        return println!("skipped: a real GPU is not made to fail");
+    }
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let ended = |device: &str, gpus: usize, of_second: &[(&str, &str)]| {
+        let command = train(dir.path(), &libraries, device, "run");
+        let outputs = ends(on_two_ranks(&command, gpus, of_second));
+        assert!(outputs.iter().all(|output| output.status.code() == Some(1)));
+        let lines = outputs.map(|output| said(&output)).concat();
+        assert!(lines.trim_end().lines().count() == 1, "{lines}");
+        lines
+    };
+    // The second rank's first launch fails.
+    for (device, gpus, gpu) in [("cuda", 2, 1), ("cuda", 1, 0), ("cuda:0", 2, 0), ("cuda:1", 2, 1)] {
+        let line = ended(device, gpus, &[("EMU_LAUNCHES", "0")]);
+        let is_named = line.contains("rank 1 of 2") && line.contains(&format!("error: GPU {gpu} (emulated"));
+        assert!(is_named, "{device} of {gpus}: {line}");
+    }
+    let line = ended("cuda:2", 2, &[]);
+    assert!(line.contains("there is no GPU 2: the driver finds 2"), "{line}");
 }

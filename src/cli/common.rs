@@ -48,7 +48,7 @@ pub struct ConfigArgs {
 /// `--device D`.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Where models are computed: cpu, or an NVIDIA GPU, cuda (the first) or cuda:N; without it the configuration's model.device
+    /// Where models are computed: cpu, or an NVIDIA GPU, cuda (the first, or each rank its own) or cuda:N; without it the configuration's model.device
     #[arg(long, value_name = "D")]
     pub device: Option<DeviceName>,
 }
@@ -106,7 +106,7 @@ impl Context {
         }
         change(&mut config);
         config.validate()?;
-        config.model.device.check_ranks(self.ranks.size())?;
+        config.model.device = config.model.device.of_rank(&self.ranks)?;
         config.model.device.open()?;
         self.tell_what_does_not_pay(&config);
         Ok(config)

@@ -173,6 +173,11 @@ pub fn train(context: &Context, config: &Config, training: Training) -> Result<T
     let _folder = if job.is_first() { Some(RunDir::open(config)?) } else { None };
     let on = |ranks: Ranks| {
         let log = if ranks.is_first() { None } else { RankLog::of(&ranks)? };
+        if let Some(log) = &log
+            && let Some(gpu) = config.model.device.of_rank(&ranks)?.gpu()
+        {
+            log.line(&format!("models are computed on GPU {gpu}"));
+        }
         let host = Host {
             ranks,
             log: log.as_ref().map(|log| log as &dyn Progress),

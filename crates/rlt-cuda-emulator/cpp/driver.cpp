@@ -1,6 +1,7 @@
 // A libcuda without a GPU: memory is the host's, kernels are the emulator's, found by name. The functions that rlt-cuda calls.
 #include "memory.h"
 #include "streams.h"
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -14,10 +15,13 @@ typedef void* Handle;
 typedef unsigned long long Pointer;
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 static int something;
+static const int MOST_GPUS = 16;
+static char contexts[MOST_GPUS];
 static thread_local Handle current;
 
 static long long number(const char* name, long long otherwise) { const char* v = std::getenv(name); return v ? atoll(v) : otherwise; }
 static int version() { return number("EMU_DRIVER_VERSION", 12040); }
+static int gpus() { return std::min<long long>(number("EMU_GPUS", 1), MOST_GPUS); }
 static size_t memory_bytes() { static const size_t bytes = number("EMU_MEMORY", 1LL << 33); return bytes; }
 
 // After a launch that failed nothing goes on: calls report what it was.
@@ -38,13 +42,13 @@ static emu::Stream* of(Handle stream) { return (emu::Stream*)stream; }
 extern "C" {
 Result cuInit(unsigned) { return OK; }
 Result cuDriverGetVersion(int* v) { *v = version(); return OK; }
-Result cuDeviceGetCount(int* n) { *n = 1; return OK; }
-Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal ? INVALID_DEVICE : OK; }
+Result cuDeviceGetCount(int* n) { *n = gpus(); return OK; }
+Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal < gpus() ? OK : INVALID_DEVICE; }
 Result cuDeviceGetName(char* name, int n, int) { std::snprintf(name, n, "emulated device"); return OK; }
 // 75, 76: compute capability; 97: shared memory that a block may ask for.
 Result cuDeviceGetAttribute(int* v, int attribute, int) { *v = attribute == 75 ? 8 : attribute == 76 ? 0 : attribute == 97 ? 101376 : 1; return OK; }
 Result cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = memory_bytes(); return OK; }
-Result cuDevicePrimaryCtxRetain(Handle* context, int) { *context = &something; return OK; }
+Result cuDevicePrimaryCtxRetain(Handle* context, int device) { *context = &contexts[device]; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxSetCurrent(Handle context) { current = context; return OK; }
 Result cuCtxGetCurrent(Handle* context) { *context = current; return OK; }

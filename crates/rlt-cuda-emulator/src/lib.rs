@@ -10,6 +10,7 @@
 //! - `EMU_PLACES`: a file to which each barrier that is met is written, and `EMU_WITHOUT`: one of these that is passed over;
 //! - `EMU_LATE`: digits of the streams (as they were made, from 0) that do their work no sooner than somebody waits for it, and
 //!   `EMU_WITHOUT_WAIT`: as `1<0`, that stream 1 does not wait for events of stream 0;
+//! - `EMU_GPUS`: how many GPUs there are, which share one memory; without it one;
 //! - `EMU_MEMORY`: bytes of memory that there are; without it 8 GiB; `EMU_HOST_MEMORY`: the most of the host's that is given at once;
 //! - `EMU_LAUNCHES`: launches that go well: the next one fails, which shows at the call after it, and at all that follow;
 //! - `EMU_DRIVER_VERSION`: what the driver says it is.

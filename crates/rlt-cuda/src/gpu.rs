@@ -55,7 +55,16 @@ impl Gpu {
         Ok(gpu)
     }
 
-    fn open_anew(ordinal: usize) -> Result<Self, Error> {
+    /// How many GPUs the driver finds.
+    ///
+    /// # Errors
+    /// There is no driver, or it is too old.
+    pub fn count() -> Result<usize, Error> {
+        Self::count_for(0)
+    }
+
+    /// As [`Self::count`], for whoever asks for GPU `ordinal`.
+    fn count_for(ordinal: usize) -> Result<usize, Error> {
         // SAFETY: looks for a library. Asked first because the first call without one would panic.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::NoDriver);
@@ -68,7 +77,12 @@ impl Gpu {
         if version < OLDEST_DRIVER {
             return Err(Error::OldDriver(version / 1000, version % 1000 / 10));
         }
-        let found = result::device::get_count().map_err(failed)? as usize;
+        Ok(result::device::get_count().map_err(failed)? as usize)
+    }
+
+    fn open_anew(ordinal: usize) -> Result<Self, Error> {
+        let found = Self::count_for(ordinal)?;
+        let failed = |e: DriverError| Error::Failed(ordinal, describe(e));
         if ordinal >= found {
             return Err(Error::NoSuchGpu { asked: ordinal, found });
         }

@@ -92,14 +92,25 @@ impl Memory {
     /// A copy on the host, when all that was asked for before is done.
     pub fn to_host<T: Number>(&self) -> Vec<T> {
         let mut numbers = vec![T::default(); self.len];
-        if !numbers.is_empty() {
-            self.gpu.make_current();
-            // SAFETY: this memory holds as many numbers of any bits, and they are waited for below.
-            let copied = unsafe { result::memcpy_dtoh_async(&mut numbers, self.address, self.gpu.stream()) };
-            self.gpu.expect("copying from it", copied);
-            self.gpu.wait();
-        }
+        self.part_to_host(0, &mut numbers);
         numbers
+    }
+
+    /// Copies numbers from the one at `from` on to the host, as many as there is room for, when all that was asked for before is
+    /// done.
+    ///
+    /// # Panics
+    /// If it holds fewer.
+    pub fn part_to_host<T: Number>(&self, from: usize, room: &mut [T]) {
+        let begin = self.address(from + room.len()) + (NUMBER_BYTES * from) as CUdeviceptr;
+        if room.is_empty() {
+            return;
+        }
+        self.gpu.make_current();
+        // SAFETY: this memory holds as many numbers of any bits, and they are waited for below.
+        let copied = unsafe { result::memcpy_dtoh_async(room, begin, self.gpu.stream()) };
+        self.gpu.expect("copying from it", copied);
+        self.gpu.wait();
     }
 
     /// A copy beside it.

@@ -51,6 +51,14 @@ impl Device {
         Gpu::open(ordinal).map(Self::Cuda)
     }
 
+    /// How many NVIDIA GPUs there are.
+    ///
+    /// # Errors
+    /// There is no driver, or it is too old.
+    pub fn cuda_count() -> Result<usize, rlt_cuda::Error> {
+        Gpu::count()
+    }
+
     /// Whether operations go as on a GPU, there or counted: each on all its rows, one after another, on weights as they lie.
     pub fn works_as_gpu(&self) -> bool {
         match self {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bf16::{Bf16Panels, widen};
@@ -235,6 +236,19 @@ impl Tensor {
                 result
             }
         }
+    }
+
+    /// As [`Self::change_on_host`], where `complete` reads no numbers but those that are `known` here, and writes all others: only
+    /// the former are copied from a GPU.
+    pub fn complete_on_host<T>(&mut self, known: Range<usize>, complete: impl FnOnce(&mut [f32]) -> T) -> T {
+        if self.gpu().is_none() {
+            return self.change_on_host(complete);
+        }
+        let mut numbers = vec![0.0; self.len()];
+        self.memory().part_to_host(known.start, &mut numbers[known]);
+        let result = complete(&mut numbers);
+        self.memory_mut().set(&numbers);
+        result
     }
 
     /// As [`Self::to_host`], in memory of the host's own.

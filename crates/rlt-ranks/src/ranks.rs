@@ -67,6 +67,12 @@ impl Ranks {
         self.0.transport.as_ref().map_or_else(host_name, |transport| transport.host(rank))
     }
 
+    /// This rank's place among those of its machine, from 0.
+    pub fn rank_on_host(&self) -> usize {
+        let own = self.host(self.rank());
+        (0..self.rank()).filter(|&rank| self.host(rank) == own).count()
+    }
+
     /// "rank 2 of 4 on node7".
     pub fn place(&self) -> String {
         format!("rank {} of {} on {}", self.rank(), self.size(), self.host(self.rank()))

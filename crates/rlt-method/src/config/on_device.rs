@@ -27,19 +27,6 @@ impl Config {
     }
 }
 
-impl DeviceName {
-    /// Refuses more ranks than one where they are not built.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn check_ranks(self, ranks: usize) -> Result<()> {
-        if self == Self::Cpu || ranks <= 1 {
-            return Ok(());
-        }
-        Err(Error::Usage(format!("model.device is {self}: several ranks work on processors only, so far")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

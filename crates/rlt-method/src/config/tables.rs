@@ -87,7 +87,8 @@ pub struct ModelPaths {
     pub save_dtype: SaveDtype,
     /// Number format of the matrix products of every model involved, in training, sampling and scoring.
     pub arithmetic: Products,
-    /// Where every model involved is computed: `cpu`, or an NVIDIA GPU, `cuda` (the first) or `cuda:N`.
+    /// Where every model involved is computed: `cpu`, or an NVIDIA GPU, `cuda` (the first; several ranks on a machine take its
+    /// GPUs by turns) or `cuda:N`.
     pub device: DeviceName,
 }
 

@@ -26,11 +26,13 @@ impl Place {
         let name = config.model.device;
         let beside = match name {
             DeviceName::Cpu => ("program, tokenizer, rows", machine::resident_bytes()),
-            DeviceName::Cuda(_) => ("driver, kernels, workspace", CONTEXT_BYTES + GPU_WORKSPACE_BYTES as u64),
+            DeviceName::OwnCuda(_) | DeviceName::Cuda(_) => {
+                ("driver, kernels, workspace", CONTEXT_BYTES + GPU_WORKSPACE_BYTES as u64)
+            }
         };
         let found = || match name {
             DeviceName::Cpu => machine::memory_bytes(),
-            DeviceName::Cuda(_) => name.open().ok()?.memory_bytes(),
+            DeviceName::OwnCuda(_) | DeviceName::Cuda(_) => name.open().ok()?.memory_bytes(),
         };
         Self { name, beside, memory: memory.or_else(found) }
     }

@@ -43,14 +43,17 @@ impl Host<'_> {
         Self { progress, ..self.clone() }
     }
 
-    /// `given` with the world's paths; the first rank makes the world.
+    /// `given` with the world's paths, and with this rank's device; the first rank makes the world.
     ///
     /// # Errors
-    /// As `supply_world`.
+    /// As `supply_world`, and [`DeviceName::of_rank`](crate::config::DeviceName::of_rank).
     pub(crate) fn supply(&self, given: &Config, run_dir: &Path, rows: WorldRows) -> Result<Config> {
         let supply = || (self.supply_world)(given, run_dir, rows).map(Some);
         let made = agree(&self.ranks, if self.ranks.is_first() { supply() } else { Ok(None) })?;
         // It is there now.
-        agree(&self.ranks, if made.is_some() { Ok(made) } else { supply() }).map(Option::unwrap_or_default)
+        let made = agree(&self.ranks, if made.is_some() { Ok(made) } else { supply() })?;
+        let mut config = made.unwrap_or_default();
+        config.model.device = agree(&self.ranks, config.model.device.of_rank(&self.ranks))?;
+        Ok(config)
     }
 }

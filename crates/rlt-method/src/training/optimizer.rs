@@ -153,7 +153,8 @@ impl Optimizer {
                 continue;
             }
             if weight.device().has_numbers() {
-                weight.change_on_host(|numbers| self.ranks.gather_shards(numbers, shards))?;
+                let own = shards[self.rank].clone();
+                weight.complete_on_host(own, |numbers| self.ranks.gather_shards(numbers, shards))?;
             }
         }
         self.steps_done = step;
@@ -211,12 +212,13 @@ impl Optimizer {
         }
         let sum = |(gradient, shards): (&Tensor, &Vec<Range<usize>>)| {
             let (device, own) = (gradient.device(), shards[self.rank].len());
-            // Every rank's part of it, until they are summed.
-            let _parts = device.hold((4 * (shards.len() - 1) * own) as u64);
+            // Every rank's part of it, until they are summed; none of them on a GPU.
+            let others = if device.works_as_gpu() { 0 } else { shards.len() - 1 };
+            let _parts = device.hold((4 * others * own) as u64);
             let mut sum = Tensor::scratch_on(device, 1, own);
             if device.has_numbers() {
                 let full = gradient.to_host();
-                sum.change_on_host(|sum| self.ranks.reduce_shards_into(&full, shards, sum))?;
+                sum.complete_on_host(0..0, |sum| self.ranks.reduce_shards_into(&full, shards, sum))?;
             }
             Ok(Cow::Owned(sum))
         };
@@ -319,9 +321,10 @@ impl<'a> Iterator for WholeMoments<'a> {
         if self.optimizer.n_ranks() == 1 {
             return Some(own);
         }
-        // Two copies of the whole on their way into the file, as bytes and as numbers.
+        // Two copies of the whole on their way into the file, as bytes and as numbers; none of them on a GPU.
         let device = &self.optimizer.device;
-        let _whole = device.hold((8 * slot.rows * slot.cols) as u64);
+        let copies = if device.works_as_gpu() { 0 } else { 2 };
+        let _whole = device.hold((4 * copies * slot.rows * slot.cols) as u64);
         if !device.has_numbers() {
             return Some(own);
         }
