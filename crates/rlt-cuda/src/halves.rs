@@ -78,6 +78,20 @@ impl Gpu {
 }
 
 impl Halves {
+    /// The numbers of [`packed`] words.
+    ///
+    /// # Panics
+    /// If these are not as many words as `len` numbers take.
+    pub fn of_words(words: Memory, len: usize) -> Self {
+        assert_eq!(words.len(), len.div_ceil(2), "words of {len} numbers");
+        Self { words, len }
+    }
+
+    /// Their words, as [`packed`] gives them.
+    pub fn words(&self) -> &Memory {
+        &self.words
+    }
+
     /// The GPU that it is of.
     pub fn gpu(&self) -> &Gpu {
         self.words.gpu()

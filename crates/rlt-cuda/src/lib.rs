@@ -1,7 +1,7 @@
 //! NVIDIA GPUs, by pointers and launches: what a tensor library asks of one, and no tensor.
 //!
 //! A [`Gpu`] is opened by its number. It has one stream, on which everything happens in the order in which it was asked
-//! for, and two more for copies beside it ([`Pinned`]), which it waits for; [`Memory`] that is recycled; the kernels of
+//! for, and two more for copies beside it ([`Pinned`], [`Coming`]), which it waits for; [`Memory`] that is recycled; the kernels of
 //! this crate (`kernels/*.cu`, whose PTX is part of the binary), a method each; and matrix products by cuBLASLt. Driver and cuBLASLt are opened while the program runs: where they are
 //! missing, opening a GPU is an [`Error`] that says so in a line.
 //!
@@ -18,6 +18,7 @@ mod attention;
 mod attention_bf16;
 mod catalogue;
 mod columns;
+mod coming;
 mod elements;
 mod error;
 mod event;
@@ -41,6 +42,7 @@ mod sample;
 mod visits;
 
 pub use attention::{AttentionShape, Span};
+pub use coming::Coming;
 pub use error::Error;
 pub use failure::Failure;
 pub use gated::Gate;

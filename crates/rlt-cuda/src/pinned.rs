@@ -65,6 +65,22 @@ impl Pinned {
         unsafe { std::slice::from_raw_parts_mut(self.words.as_ptr(), self.len) }
     }
 
+    /// Replaces the words from `begin` on by those of `from`, when all that the GPU was asked for before is done.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn set_from(&mut self, begin: usize, from: &Memory) {
+        self.gpu.make_current();
+        let stream = self.gpu.stream();
+        // SAFETY: who reads, changes or drops this later waits for the GPU's stream, and so does whoever copies from it.
+        unsafe { self.copy_from(&(begin..begin + from.len()), from, stream) };
+    }
+
+    /// The GPU that copies.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// Asks for a copy of some words to the beginning of `to`.
     ///
     /// # Safety

@@ -14,11 +14,11 @@ use crate::pinned::Pinned;
 pub const CHUNKS_AT_ONCE: usize = 3;
 
 /// Room for a chunk of both moments, and how far the work on it is.
-struct Room<'a> {
+struct Room {
     moments: [Memory; 2],
-    arrived: Event<'a>,
-    updated: Event<'a>,
-    left: Event<'a>,
+    arrived: Event,
+    updated: Event,
+    left: Event,
 }
 
 impl Gpu {
@@ -96,9 +96,8 @@ impl Gpu {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
+    use crate::event::tests::waits_are_needed;
 
     /// Set in the processes of the test, which print what they computed.
     const INSIDE: &str = "RLT_TEST_VISITS";
@@ -145,29 +144,17 @@ mod tests {
             println!("bits {:?}", [None, rounding].map(|rounding| bits(64, rounding)));
             return;
         }
-        let in_chunks = |late: &str, without: &str| {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["--exact", "--nocapture", "visits::tests::streams_wait_for_each_other"]);
-            let output = command
-                .env(INSIDE, "")
-                .env("EMU_LATE", late)
-                .env("EMU_WITHOUT_WAIT", without)
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            let text = String::from_utf8(output.stdout).unwrap();
-            text.lines().find_map(|line| Some(line.split_once("bits ")?.1.to_owned())).unwrap()
-        };
         let expected = format!("{:?}", [None, rounding].map(|rounding| bits(2000, rounding)));
-        // Each stream at once, or as late as it may be.
+        // Each stream at once, or as late as it may be. Every wait is needed under one of them: the GPU's for what comes and for
+        // what goes, theirs for the GPU, and for each other.
         let lateness = ["", "0", "1", "2", "01", "02", "12", "012"];
-        for late in lateness {
-            assert_eq!(in_chunks(late, ""), expected, "late: {late}");
-        }
-        // Every wait is needed under one of them: the GPU's for what comes and for what goes, theirs for the GPU, and for each other.
-        for without in ["0<1", "0<2", "1<0", "2<0", "1<2"] {
-            let is_noticed = lateness.iter().any(|late| in_chunks(late, without) != expected);
-            assert!(is_noticed, "nobody notices that {without} is not waited for");
-        }
+        let waits = ["0<1", "0<2", "1<0", "2<0", "1<2"];
+        waits_are_needed(
+            "visits::tests::streams_wait_for_each_other",
+            (INSIDE, ""),
+            &expected,
+            &lateness,
+            &waits,
+        );
     }
 }

@@ -29,6 +29,12 @@ pub(crate) fn not_on_gpus() -> ! {
     panic!("numbers of a GPU, in an operation that is not built for GPUs")
 }
 
+/// Ends an operation of a GPU that met numbers of the processor.
+#[cold]
+pub(crate) fn not_on_cpus() -> ! {
+    panic!("numbers of the processor, where only a GPU's wait in the host's memory")
+}
+
 /// What a tensor without a device of its own lies on.
 pub(crate) static CPU: Device = Device::Cpu;
 

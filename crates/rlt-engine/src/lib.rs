@@ -12,6 +12,7 @@
 //! - [`kv`] and [`packed`]: what decoding one token at a time needs.
 //! - [`sample`], [`random`]: drawing tokens, reproducibly.
 //! - [`adamw`], [`moment`]: the optimizer.
+//! - [`offload`]: what of a GPU waits in the host's memory until it is needed.
 //! - [`instructions`]: which vector instructions all of them use.
 //!
 //! # Determinism
@@ -39,6 +40,7 @@ mod made_up;
 pub mod matmul;
 pub mod moment;
 pub mod norm;
+pub mod offload;
 mod output;
 pub mod packed;
 mod parallel;

@@ -178,6 +178,11 @@ impl Tensor {
         self
     }
 
+    /// Whether [`Self::known_to_fit_bf16`] told its device.
+    pub(crate) fn is_known_to_fit_bf16(&self) -> bool {
+        matches!(&self.storage, Storage::F32(Buffer::Sizes(outline)) if outline.fits_bf16)
+    }
+
     /// Where it lies.
     pub fn device(&self) -> &Device {
         match &self.storage {
@@ -402,7 +407,7 @@ impl Tensor {
     }
 
     /// Numbers of a GPU that are only read, in bf16.
-    fn of_halves(halves: Halves, rows: usize, cols: usize) -> Self {
+    pub(crate) fn of_halves(halves: Halves, rows: usize, cols: usize) -> Self {
         assert_eq!(halves.len(), rows * cols, "{rows} x {cols} tensor from {halves:?}");
         let device = Device::Cuda(halves.gpu().clone());
         Self { rows, cols, storage: Storage::Bf16OnGpu(device, Arc::new(halves)) }

@@ -20,6 +20,7 @@ use rlt_engine::norm::{
     HeadColumns, add_rms_norm, head_norm, head_norm_backward, one_plus, rms_norm, rms_norm_again,
     rms_norm_backward,
 };
+use rlt_engine::offload::OffloadedTensors;
 use rlt_engine::packed::{PackedWeight, matmul_packed};
 use rlt_engine::random::RandomStream;
 use rlt_engine::rope::{RopeTable, Rotation, rotate};
@@ -490,6 +491,34 @@ fn the_optimizer() {
             .map(|moment| Tensor::made_on(device, rows, 20_001, || moment.to_host().into_owned()));
         [value].into_iter().chain(moments).collect()
     });
+}
+
+#[test]
+fn tensors_come_back_from_the_hosts_memory_as_they_went() {
+    let Some(gpu) = gpu() else { return };
+    let whole = numbers(&gpu, 1, 33, 1);
+    let halves = |seed: u8| {
+        let bytes: Vec<u8> =
+            (0..2 * 7 * 5).map(|i: u8| i.wrapping_mul(37).wrapping_add(seed) & 0xbf).collect();
+        Tensor::from_bf16_rows_on(&gpu, 7, 5, |row| &bytes[10 * row..10 * (row + 1)])
+    };
+    let tensors = [whole, halves(1), numbers(&gpu, 300, 70, 2)];
+    let are = |tensors: &[Tensor], expected: &[Tensor]| {
+        assert_eq!(tensors.len(), expected.len());
+        assert!(tensors.iter().zip(expected).all(|(tensor, expected)| tensor.has_bits_of(expected)));
+    };
+    let mut kept = OffloadedTensors::of(&gpu, &tensors.iter().collect::<Vec<_>>());
+    assert_eq!((kept.len(), kept.bytes()), (33 + 35 + 21_000, 4 * (33 + 18 + 21_000)));
+    are(&kept.bring().arrived(), &tensors);
+    // Others in their place, while they are on their way and while they are not; a copy stays as it was.
+    let (copy, coming) = (kept.clone(), kept.bring());
+    for seed in [3, 4] {
+        let others = [numbers(&gpu, 1, 33, seed), halves(seed as u8), numbers(&gpu, 300, 70, seed + 1)];
+        kept.set(&others.iter().collect::<Vec<_>>());
+        are(&kept.bring().arrived(), &others);
+    }
+    are(&coming.arrived(), &tensors);
+    are(&copy.bring().arrived(), &tensors);
 }
 
 #[test]

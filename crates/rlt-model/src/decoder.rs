@@ -18,6 +18,7 @@ use rlt_engine::{Device, Tensor};
 use crate::adapter::Adapter;
 use crate::batch::ScoringGroup;
 use crate::config::{AttentionKind, BlockKind, ModelConfig, NormScale, Rope};
+use crate::offloaded::OffloadedParameters;
 use crate::parameters::{BlockParameters, BlockWeight, Parameters};
 use crate::projection::Projection;
 use crate::shared::{Piece, SharedParameters};
@@ -39,6 +40,8 @@ enum Held {
     Whole(Arc<Parameters>),
     /// Here and in other processes, a shard each.
     Shared(Arc<SharedParameters>),
+    /// Here, those of blocks in the host's memory.
+    Offloaded(Arc<OffloadedParameters>),
 }
 
 /// Rotary tables, by [`crate::config::BlockKind::rope`].
@@ -73,6 +76,12 @@ impl Decoder {
         Self::of(config, Held::Shared(Arc::new(weights)))
     }
 
+    /// A decoder on a GPU, whose blocks wait in the host's memory: for one that is only read. Decoding brings all of them to the GPU
+    /// for as long as it lasts.
+    pub fn of_offloaded(config: ModelConfig, weights: OffloadedParameters) -> Self {
+        Self::of(config, Held::Offloaded(Arc::new(weights)))
+    }
+
     fn of(config: ModelConfig, weights: Held) -> Self {
         let ropes = Mutex::new(Arc::new(RopeTables::new(&config, 0)));
         Self { config, weights, adapter: None, arithmetic: Arithmetic::F32, ropes }
@@ -103,11 +112,22 @@ impl Decoder {
         let weights = match &self.weights {
             Held::Whole(parameters) => Held::Whole(Arc::new(Parameters::clone(parameters))),
             Held::Shared(shared) => Held::Shared(Arc::new(shared.copy())),
+            Held::Offloaded(offloaded) => Held::Offloaded(Arc::new(OffloadedParameters::clone(offloaded))),
         };
         Self { arithmetic: self.arithmetic, ..Self::of(self.config.clone(), weights) }
     }
 
-    /// weights <- mix * those of `other` + (1 - mix) * weights, of a model of the same shape that is held alike.
+    /// As [`Self::copy`], of weights that are whole on a GPU, with the copy's blocks in the host's memory.
+    ///
+    /// # Panics
+    /// If they are not.
+    #[must_use]
+    pub fn copy_offloaded(&self) -> Self {
+        let weights = OffloadedParameters::of(&self.config, self.parameters());
+        Self { arithmetic: self.arithmetic, ..Self::of_offloaded(self.config.clone(), weights) }
+    }
+
+    /// weights <- mix * those of `other` + (1 - mix) * weights, of a model of the same shape that is held alike, or whole.
     pub fn mix_in(&mut self, other: &Self, mix: f32) {
         match (&mut self.weights, &other.weights) {
             (Held::Whole(own), Held::Whole(other)) => {
@@ -115,7 +135,17 @@ impl Decoder {
                 own.zip(other.tensors()).for_each(|(own, other)| own.mix_in(other, mix));
             }
             (Held::Shared(own), Held::Shared(other)) => own.mix_in(other, mix),
-            _ => unreachable!("both are held alike"),
+            (Held::Offloaded(own), Held::Whole(other)) => Arc::make_mut(own).mix_in(other, mix),
+            _ => unreachable!("both are held alike, or the other one whole"),
+        }
+    }
+
+    /// For a model that will only be read from now on: as [`Parameters::freeze`]. Shards stay as they are.
+    pub fn freeze(&mut self) {
+        match &mut self.weights {
+            Held::Whole(own) => Arc::make_mut(own).freeze(),
+            Held::Shared(_) => {}
+            Held::Offloaded(own) => Arc::make_mut(own).freeze(),
         }
     }
 
@@ -137,6 +167,7 @@ impl Decoder {
         match &self.weights {
             Held::Whole(parameters) => parameters.head_weight().device(),
             Held::Shared(shared) => shared.device(),
+            Held::Offloaded(offloaded) => offloaded.ends().head_weight().device(),
         }
     }
 
@@ -151,6 +182,7 @@ impl Decoder {
             Held::Whole(parameters) => Cow::Borrowed(parameters.head_weight()),
             Held::Shared(shared) if self.config.tie_word_embeddings => only(shared.piece(Piece::Embedding)),
             Held::Shared(shared) => only(shared.piece(Piece::Head)),
+            Held::Offloaded(offloaded) => Cow::Borrowed(offloaded.ends().head_weight()),
         }
     }
 
@@ -164,6 +196,7 @@ impl Decoder {
         match &self.weights {
             Held::Whole(parameters) => Cow::Borrowed(&parameters.final_norm),
             Held::Shared(shared) => only(shared.piece(Piece::FinalNorm)),
+            Held::Offloaded(offloaded) => Cow::Borrowed(&offloaded.ends().final_norm),
         }
     }
 
@@ -172,6 +205,7 @@ impl Decoder {
         match &self.weights {
             Held::Whole(parameters) => Cow::Borrowed(&parameters.blocks[layer]),
             Held::Shared(shared) => Cow::Owned(shared.block(layer)),
+            Held::Offloaded(offloaded) => Cow::Owned(offloaded.block(layer)),
         }
     }
 
@@ -183,11 +217,11 @@ impl Decoder {
     /// The weights.
     ///
     /// # Panics
-    /// When processes share them.
+    /// When processes share them, or they wait in the host's memory.
     pub fn parameters(&self) -> &Parameters {
         match &self.weights {
             Held::Whole(parameters) => parameters,
-            Held::Shared(_) => panic!("weights that processes share are not whole"),
+            Held::Shared(_) | Held::Offloaded(_) => refuse_parts(),
         }
     }
 
@@ -198,15 +232,32 @@ impl Decoder {
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         match &mut self.weights {
             Held::Whole(parameters) => Arc::make_mut(parameters),
-            Held::Shared(_) => panic!("weights that processes share are not whole"),
+            Held::Shared(_) | Held::Offloaded(_) => refuse_parts(),
+        }
+    }
+
+    /// Every weight, in the order of [`crate::config::slots`]; what is not whole here is brought here piece by piece.
+    pub fn tensors(&self) -> Box<dyn Iterator<Item = Cow<'_, Tensor>> + '_> {
+        match &self.weights {
+            Held::Whole(parameters) => Box::new(parameters.tensors().into_iter().map(Cow::Borrowed)),
+            Held::Shared(shared) => Box::new(shared.tensors().map(Cow::Owned)),
+            Held::Offloaded(offloaded) => Box::new(offloaded.tensors()),
         }
     }
 
     /// The weights, where processes share them.
     pub fn shared(&self) -> Option<&Arc<SharedParameters>> {
         match &self.weights {
-            Held::Whole(_) => None,
+            Held::Whole(_) | Held::Offloaded(_) => None,
             Held::Shared(shared) => Some(shared),
+        }
+    }
+
+    /// The weights, where those of blocks wait in the host's memory.
+    pub fn offloaded(&self) -> Option<&Arc<OffloadedParameters>> {
+        match &self.weights {
+            Held::Whole(_) | Held::Shared(_) => None,
+            Held::Offloaded(offloaded) => Some(offloaded),
         }
     }
 
@@ -215,6 +266,7 @@ impl Decoder {
         match &self.weights {
             Held::Whole(parameters) => parameters.len(),
             Held::Shared(shared) => shared.len(),
+            Held::Offloaded(offloaded) => offloaded.len(),
         }
     }
 
@@ -269,6 +321,7 @@ impl Decoder {
         let mut x = match &self.weights {
             Held::Whole(parameters) => embed(ids, &parameters.embedding),
             Held::Shared(shared) => embed(ids, &only(shared.piece(Piece::Embedding))),
+            Held::Offloaded(offloaded) => embed(ids, &offloaded.ends().embedding),
         };
         if let Some(factor) = self.config.embedding_scale.factor(self.config.hidden_size) {
             scale(&mut x, factor);
@@ -345,6 +398,11 @@ impl Decoder {
     pub fn check_ids(&self, ids: impl Iterator<Item = u32>) -> crate::Result<()> {
         self.config.check_ids(ids, self.config.context())
     }
+}
+
+#[cold]
+fn refuse_parts() -> ! {
+    panic!("weights that are not whole here, where an operation needs all of them")
 }
 
 /// The tensor of a piece that has one.

@@ -14,6 +14,7 @@ use crate::config::{ModelConfig, NormScale, block_slots};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::files::replace_file;
+use crate::offloaded::OffloadedParameters;
 use crate::parameters::{Parameters, Slot, slots};
 use crate::shared::{Share, SharedParameters};
 use crate::weights::{Dtype, Weights, write_each};
@@ -261,11 +262,44 @@ impl Decoder {
     pub fn load_frozen_share_on(device: &Device, dir: &Path, share: Share) -> Result<Self> {
         let base = base_folder(dir)?;
         let decoder = Self::load_share_by(device, &base, share, read_frozen_slot)?;
+        decoder.with_adapter_of(device, dir, &base)
+    }
+
+    /// As [`Self::load_on`], to a GPU, but for the weights of blocks, which wait in the host's memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_offloaded_on(device: &Device, dir: &Path) -> Result<Self> {
+        Self::load_offloaded_by(device, dir, read_slot)
+    }
+
+    /// As [`Self::load_frozen_on`], to a GPU, but for the weights of blocks, which wait in the host's memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_frozen_offloaded_on(device: &Device, dir: &Path) -> Result<Self> {
+        let base = base_folder(dir)?;
+        let decoder = Self::load_offloaded_by(device, &base, read_frozen_slot)?;
+        decoder.with_adapter_of(device, dir, &base)
+    }
+
+    fn load_offloaded_by(
+        device: &Device,
+        dir: &Path,
+        read: fn(&Device, &Slot, &Weights) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let (config, weights) = checked_files(dir)?;
+        let offloaded = OffloadedParameters::build(&config, |slot| read(device, slot, &weights))?;
+        Ok(Self::of_offloaded(config, offloaded))
+    }
+
+    /// The same beside the adapter in `dir`, where that is not the model's own folder, `base`.
+    fn with_adapter_of(self, device: &Device, dir: &Path, base: &Path) -> Result<Self> {
         if base == dir {
-            return Ok(decoder);
+            return Ok(self);
         }
-        let adapter = Adapter::load_on(device, dir, decoder.config())?;
-        Ok(decoder.with_adapter(adapter))
+        let adapter = Adapter::load_on(device, dir, self.config())?;
+        Ok(self.with_adapter(adapter))
     }
 
     fn load_share_by(
@@ -378,6 +412,17 @@ impl Decoder {
         Ok(Self::of_shared(config.clone(), shared).in_arithmetic(self.arithmetic()))
     }
 
+    /// As [`Self::read_weights`], on a GPU, with the weights of blocks in the host's memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_weights_offloaded(&self, path: &Path) -> Result<Self> {
+        let (device, config, weights) = (self.device(), self.config(), Weights::open_file(path)?);
+        check_weights(config, &weights)?;
+        let offloaded = OffloadedParameters::build(config, |slot| read_slot(device, slot, &weights))?;
+        Ok(Self::of_offloaded(config.clone(), offloaded).in_arithmetic(self.arithmetic()))
+    }
+
     fn save_config(&self, dir: &Path, dtype: Dtype, config: &ModelConfig) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(|source| crate::Error::Io { path: dir.to_owned(), source })?;
         let write_json = |name: &str, value: &serde_json::Value| {
@@ -398,19 +443,10 @@ impl Decoder {
     pub fn numbers_to_save(&self) -> Box<dyn Iterator<Item = Cow<'_, [f32]>> + '_> {
         let slots = slots(self.config()).into_iter();
         let terms = |slot: &Slot| self.adapter().map_or(&[][..], |adapter| adapter.terms_beside(slot));
-        match self.shared() {
-            None => Box::new(slots.zip(self.parameters().tensors()).map(move |(slot, tensor)| {
-                match terms(&slot) {
-                    [] => tensor.to_host(),
-                    terms => Cow::Owned(merged(tensor, terms).into_host()),
-                }
-            })),
-            Some(shared) => Box::new(slots.zip(shared.tensors()).map(move |(slot, tensor)| {
-                Cow::Owned(match terms(&slot) {
-                    [] => tensor.to_host().into_owned(),
-                    terms => merged(&tensor, terms).into_host(),
-                })
-            })),
-        }
+        Box::new(slots.zip(self.tensors()).map(move |(slot, tensor)| match (terms(&slot), tensor) {
+            ([], Cow::Borrowed(tensor)) => tensor.to_host(),
+            ([], Cow::Owned(tensor)) => Cow::Owned(tensor.to_host().into_owned()),
+            (terms, tensor) => Cow::Owned(merged(&tensor, terms).into_host()),
+        }))
     }
 }

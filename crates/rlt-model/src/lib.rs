@@ -20,6 +20,7 @@ pub mod guarded;
 pub mod ids;
 mod inference;
 mod logprobs;
+pub mod offloaded;
 mod packed_block;
 pub mod parameters;
 mod projection;

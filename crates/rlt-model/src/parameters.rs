@@ -32,6 +32,21 @@ impl BlockParameters {
         self.tensors.iter().map(|(_, tensor)| tensor).collect()
     }
 
+    /// Every tensor, to write to, in the order of the list.
+    pub(crate) fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        self.tensors.iter_mut().map(|(_, tensor)| tensor).collect()
+    }
+
+    /// As [`Self::tensors`], to have.
+    pub(crate) fn into_tensors(self) -> impl Iterator<Item = Tensor> {
+        self.tensors.into_iter().map(|(_, tensor)| tensor)
+    }
+
+    /// As [`Parameters::freeze`].
+    pub(crate) fn freeze(&mut self) {
+        self.tensors_mut().into_iter().for_each(narrow);
+    }
+
     /// A weight, where a block of this model has it.
     pub fn get(&self, weight: BlockWeight) -> Option<&Tensor> {
         self.tensors.iter().find(|(own, _)| *own == weight).map(|(_, tensor)| tensor)
@@ -127,7 +142,7 @@ impl Parameters {
 
     /// Every tensor, to write to, in the order of [`slots`].
     pub fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        let blocks = self.blocks.iter_mut().flat_map(|block| &mut block.tensors).map(|(_, tensor)| tensor);
+        let blocks = self.blocks.iter_mut().flat_map(BlockParameters::tensors_mut);
         let ends = [&mut self.final_norm].into_iter().chain(&mut self.head);
         std::iter::once(&mut self.embedding).chain(blocks).chain(ends).collect()
     }
@@ -135,13 +150,7 @@ impl Parameters {
     /// For a model that will only be read from now on: keeps in bf16 every matrix whose numbers bf16 holds
     /// exactly (all of a model that was loaded from bf16 and not trained). No bit of a result changes.
     pub fn freeze(&mut self) {
-        for tensor in self.tensors_mut() {
-            if tensor.rows() > 1
-                && let Some(narrowed) = tensor.narrowed()
-            {
-                *tensor = narrowed;
-            }
-        }
+        self.tensors_mut().into_iter().for_each(narrow);
     }
 
     /// Number of parameters.
@@ -159,5 +168,14 @@ impl Parameters {
         for tensor in self.tensors_mut() {
             tensor.fill_zero();
         }
+    }
+}
+
+/// Keeps a matrix in bf16 where that holds every number.
+fn narrow(tensor: &mut Tensor) {
+    if tensor.rows() > 1
+        && let Some(narrowed) = tensor.narrowed()
+    {
+        *tensor = narrowed;
     }
 }

@@ -113,6 +113,68 @@ fn a_forward_pass_gives_the_numbers_of_the_processor() {
     }
 }
 
+/// What two passes say of a batch, the second of which finds what the first has left.
+fn said(decoder: &Decoder, batch: &PackedBatch) -> (Vec<f32>, Vec<f32>) {
+    (decoder.hidden_states(batch).to_host().into_owned(), decoder.logprobs(batch, 0.7))
+}
+
+/// Whether two models have the same weights and say the same, bit for bit.
+fn are_alike(a: &Decoder, b: &Decoder, batch: &PackedBatch) -> bool {
+    let weights = a.tensors().zip(b.tensors()).all(|(a, b)| a.has_bits_of(&b));
+    weights && a.tensors().count() == b.tensors().count() && said(a, batch) == said(b, batch)
+}
+
+#[test]
+fn blocks_that_wait_in_the_hosts_memory_give_the_bits_of_whole_weights() {
+    let Some(gpu) = gpu() else { return };
+    for (index, folder) in checkpoints().into_iter().enumerate() {
+        let (ids, name) = (ids(&folder), folder.file_name().unwrap().display());
+        let batch = PackedBatch::new(&groups(&ids));
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            let [whole, offloaded] = [Decoder::load_frozen_on, Decoder::load_frozen_offloaded_on]
+                .map(|load| load(&gpu, &folder).unwrap().in_arithmetic(arithmetic));
+            assert!(are_alike(&whole, &offloaded, &batch), "{name}, {arithmetic:?}");
+            assert_eq!(whole.n_parameters(), offloaded.n_parameters());
+            assert!(offloaded.offloaded().unwrap().bytes() > 0, "{name}");
+            if index > 0 {
+                continue;
+            }
+            let [here, there] = [whole, offloaded].map(|decoder| {
+                let completions = sampled(&decoder, &ids).1.into_iter().flatten();
+                completions.map(|of| (of.ids, of.logprobs)).collect::<Vec<_>>()
+            });
+            assert!(here == there, "{name}, {arithmetic:?}: other completions");
+        }
+    }
+}
+
+#[test]
+fn a_reference_in_the_hosts_memory_moves_as_a_whole_one_does() {
+    let Some(gpu) = gpu() else { return };
+    for folder in checkpoints().into_iter().step_by(4) {
+        let name = folder.file_name().unwrap().display();
+        let batch = PackedBatch::new(&groups(&ids(&folder)));
+        let mut policy = Decoder::load_on(&gpu, &folder).unwrap();
+        let [mut here, mut there] = [policy.copy(), policy.copy_offloaded()];
+        for tensor in policy.parameters_mut().tensors_mut() {
+            let twice = tensor.clone();
+            tensor.add(&twice);
+        }
+        [&mut here, &mut there].map(|reference| reference.mix_in(&policy, 0.9));
+        assert!(are_alike(&here, &there, &batch), "{name}");
+        let mut copy = there.copy();
+        [&mut here, &mut there].map(|reference| reference.mix_in(&policy, 1.0));
+        assert!(!are_alike(&there, &copy, &batch), "{name}: a copy moves with it");
+        // Never to move again, it is as small as it can be.
+        [&mut here, &mut there].map(Decoder::freeze);
+        assert!(are_alike(&here, &there, &batch), "{name}");
+        let was_bf16 = Decoder::load_frozen(&folder).unwrap().tensors().any(|tensor| tensor.is_bf16());
+        assert_eq!(there.tensors().any(|tensor| tensor.is_bf16()), was_bf16, "{name}");
+        copy.mix_in(&policy, 1.0);
+        assert!(said(&copy, &batch) == said(&policy, &batch), "{name}");
+    }
+}
+
 #[test]
 fn gradients_are_those_of_the_processor() {
     let Some(gpu) = gpu() else { return };
