@@ -231,6 +231,63 @@ fn moments_in_the_hosts_memory_change_no_bit() {
     }
 }
 
+/// The student and the reference, which moves or never does; the weights of the run are those that it leaves with both whole.
+#[test]
+fn frozen_models_in_the_hosts_memory_change_no_bit() {
+    let Some(libraries) = found_in() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for (name, more, sync_every) in [("f32", &[][..], "1"), ("bf16", &IN_BF16, "1"), ("still", &IN_BF16, "0")]
+    {
+        let run = |which: &str, offload: &str| {
+            let name = format!("{name}-{which}");
+            let mut command = train(dir.path(), &libraries, "cuda", &name);
+            command.args(more).args(["world.n_layers=3", &format!("memory.offload={offload}")]);
+            command.arg(format!("grpo.reference_sync_every={sync_every}"));
+            (command, dir.path().join(name))
+        };
+        let (mut here, here_dir) = run("here", "nothing");
+        here.assert().success();
+        // Killed on the way, and gone on with while copies come as late as they may; then all at once, with the moments.
+        let (mut there, there_dir) = run("there", "frozen");
+        kill_after_a_step(&there, &there_dir);
+        there.env("EMU_LATE", "01").assert().success();
+        let (mut all, all_dir) = run("all", "all");
+        all.env("EMU_LATE", "1").assert().success();
+        let (metrics, here) = left(&here_dir);
+        for (metrics_there, there) in [there_dir, all_dir].map(|dir| left(&dir)) {
+            assert!(here == there, "{name}: other weights with frozen models in the host's memory");
+            go_alike(&metrics, &metrics_there, &["reward_mean", "kl_to_reference", "grad_norm"], 0.0);
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_wait_for_the_blocks_that_come_from_the_hosts_memory() {
+    let Some(libraries) = found_in() else { return };
+    let dir = with_model();
+    let scored = |offload: &str, late: &str, without: &str| {
+        let mut command = rlt(dir.path(), &libraries);
+        command.args(LOGPROBS).args(["cuda", "--out", "out.jsonl"]);
+        command
+            .arg(format!("memory.offload={offload}"))
+            .env("EMU_LATE", late)
+            .env("EMU_WITHOUT_WAIT", without);
+        let succeeded = command.output().unwrap().status.success();
+        succeeded.then(|| std::fs::read(dir.path().join("out.jsonl")).unwrap())
+    };
+    let expected = scored("nothing", "", "");
+    assert!(expected.is_some());
+    let lateness = if is_real() { &[""][..] } else { &["", "0", "1", "01"] };
+    for late in lateness {
+        assert!(scored("frozen", late, "") == expected, "late: {late}");
+    }
+    // The GPU's for what comes, and theirs for the GPU.
+    for without in if is_real() { &[][..] } else { &["0<1", "1<0"] } {
+        let is_noticed = lateness.iter().any(|late| scored("frozen", late, without) != expected);
+        assert!(is_noticed, "nobody notices that {without} is not waited for");
+    }
+}
+
 #[test]
 fn a_run_on_the_gpu_goes_as_on_the_processor_and_ends_with_the_same_bits_whatever_happens_to_it() {
     let Some(libraries) = found_in() else { return };

@@ -71,7 +71,8 @@ impl LogprobsArgs {
                 self.temperature
             )));
         }
-        let located = LocatedModel::find(server, &config.model, model, &Holding::Whole, &context.progress)?;
+        let holding = if config.memory.offload.of_frozen() { Holding::Offloaded } else { Holding::Whole };
+        let located = LocatedModel::find(server, &config.model, model, &holding, &context.progress)?;
         if located.served().is_some() {
             let wanted = Wanted { scoring: true, ..Wanted::default() };
             located.check(&Tokenizer::from_dir(model)?, &wanted, &context.progress)?;

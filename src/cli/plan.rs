@@ -103,9 +103,12 @@ fn text(plan: &Plan, bandwidth: f64) -> String {
     lines.extend(plan.stays.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
     lines.push(format!("{:<28}{:>8}", "peak of each stage", "GiB"));
     lines.extend(plan.stages.iter().map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))));
-    if let Some(bytes) = plan.gpu.as_ref().map(|gpu| gpu.offloaded).filter(|bytes| *bytes > 0) {
+    let offloaded = plan.gpu.iter().flat_map(|gpu| &gpu.offloaded).filter(|(_, bytes)| *bytes > 0);
+    let offloaded: Vec<String> =
+        offloaded.map(|(name, bytes)| format!("  {name:<26}{:>8.2}", gib(*bytes))).collect();
+    if !offloaded.is_empty() {
         lines.push(format!("{:<28}{:>8}", "in the host's memory", "GiB"));
-        lines.push(format!("  {:<26}{:>8.2}", "optimizer moments", gib(bytes)));
+        lines.extend(offloaded);
     }
     let of = plan.memory.map_or_else(String::new, |memory| format!(" of {:.1} GiB", gib(memory)));
     lines.push(format!("peak: {:.2} GiB{of}", gib(plan.peak())));
@@ -192,7 +195,7 @@ fn as_json(plan: &Plan, network_s: f64) -> Value {
             };
             object(gpu.bounds.iter().map(of_card).collect())
         }),
-        "host_bytes": plan.gpu.as_ref().map(|gpu| json!({"optimizer moments": gpu.offloaded})),
+        "host_bytes": plan.gpu.as_ref().map(|gpu| bytes(&gpu.offloaded)),
         "not_built": plan.gpu.as_ref().map(|gpu| pairs(&gpu.not_built)),
     })
 }

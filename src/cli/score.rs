@@ -89,7 +89,7 @@ impl ScoreArgs {
             context.progress.warn(&warning);
         }
         let detail = if self.ledger { Detail::Ledger } else { Detail::Parts };
-        let holding = config.memory.holding(&context.ranks);
+        let holding = config.memory.holding_of_frozen(&context.ranks);
         let find =
             |server, folder| LocatedModel::find(server, &config.model, folder, &holding, &context.progress);
         let served_teacher = server_of_teacher.map(|server| find(Some(server), teacher_dir)).transpose()?;

@@ -99,7 +99,7 @@ impl Replay {
 /// Models and moments as they were, what templates told as the date, and how gradients were summed.
 fn weights(batch: &FailedBatch, folder: &Path) -> Result<(Weights, TemplateTime, Lanes)> {
     let config = &batch.config;
-    let restored = RestoredRun::read(folder, &config.model, &Holding::Whole)?;
+    let restored = RestoredRun::read(folder, &config.model, &Holding::Whole, &Holding::Whole)?;
     // How long the run was meant to be changes the size of the update, not the gradient.
     let mut optimizer = Optimizer::shared(&restored.decoder, config, batch.step, &Ranks::alone());
     restored.restore_optimizer(folder, &mut optimizer)?;

@@ -123,6 +123,47 @@ pub enum Offload {
     /// The optimizer's moments: each update brings them to the GPU and back, which takes the time of two copies, and gives the
     /// same bits. On the processor nothing changes.
     Moments,
+    /// Models that are only asked for log-probabilities: the student that rewards, the reference, those of `rlt score` and
+    /// `rlt logprobs`. In every pass their blocks come to the GPU one by one, each while the one before it is computed, and give the
+    /// same bits; embedding and output matrix stay there. Models that are trained or generate stay whole. On the processor nothing
+    /// changes.
+    Frozen,
+    /// The moments and the models.
+    All,
+}
+
+impl Offload {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Moments => "moments",
+            Self::Frozen => "frozen",
+            Self::All => "all",
+        }
+    }
+
+    /// Whether the optimizer's moments wait in the host's memory.
+    pub fn of_moments(self) -> bool {
+        matches!(self, Self::Moments | Self::All)
+    }
+
+    /// Whether the models do that are only read.
+    pub fn of_frozen(self) -> bool {
+        matches!(self, Self::Frozen | Self::All)
+    }
+
+    /// This, and the moments.
+    #[must_use]
+    pub fn with_moments(self) -> Self {
+        if self.of_frozen() { Self::All } else { Self::Moments }
+    }
+
+    /// This, and the models that are only read.
+    #[must_use]
+    pub fn with_frozen(self) -> Self {
+        if self.of_moments() { Self::All } else { Self::Frozen }
+    }
 }
 
 /// `[memory]`: what training holds in memory.
@@ -140,6 +181,14 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
+    /// How `ranks` hold models that are only read to score with them.
+    pub fn holding_of_frozen(&self, ranks: &Ranks) -> Holding {
+        match self.holding(ranks) {
+            Holding::Whole if self.offload.of_frozen() => Holding::Offloaded,
+            other => other,
+        }
+    }
+
     /// How `ranks` hold models.
     pub fn holding(&self, ranks: &Ranks) -> Holding {
         match self.weights {

@@ -84,7 +84,7 @@ pub(crate) fn settle_reference(weights: &mut Weights, sync_every: usize, student
     if sync_every > 0 || decoder.adapter().is_some() || reference.shared().is_some() {
         return;
     }
-    reference.parameters_mut().freeze();
+    reference.freeze();
     if let Some(student) = student.filter(|student| are_the_same(student, reference)) {
         *reference = student.base();
     }
@@ -92,8 +92,7 @@ pub(crate) fn settle_reference(weights: &mut Weights, sync_every: usize, student
 
 /// Whether two models have the same shape and weights, bit for bit.
 fn are_the_same(a: &Decoder, b: &Decoder) -> bool {
-    a.config() == b.config()
-        && a.parameters().tensors().iter().zip(b.parameters().tensors()).all(|(a, b)| a.has_bits_of(b))
+    a.config() == b.config() && a.tensors().zip(b.tensors()).all(|(a, b)| a.has_bits_of(&b))
 }
 
 /// ref <- mixup * policy + (1 - mixup) * ref, every `every` steps (TR-DPO, arXiv 2404.09656).

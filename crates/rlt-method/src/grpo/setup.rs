@@ -51,7 +51,7 @@ impl<'a> Setup<'a> {
     ) -> Result<Self> {
         let style = PromptStyle::resolve(&config.prompts)?;
         let chat = ChatText::from_dir_at(&config.model.path, time)?.reading(config.data.special_tokens);
-        let reward = rewards::load(config, &chat, time, &config.memory.holding(ranks))?;
+        let reward = rewards::load(config, &chat, time, &config.memory.holding_of_frozen(ranks))?;
         let students = reward.student().map_or(&chat, |student| &student.chat);
         if let Some(warning) = style.thought_in_thought(students) {
             progress.warn(&warning);

@@ -87,10 +87,8 @@ fn run(given: &Config, told: Option<&Told>, run_dir: &Path, host: &Host) -> Resu
     let mut engine = engine(config, run_dir, served, &setup)?;
     engine.refresh(&weights.decoder, run.steps_done())?;
     engine.begin(progress)?;
-    agree(
-        ranks,
-        begin_reference(&mut weights, config, &setup.chat, run.steps_done(), &config.memory.holding(ranks)),
-    )?;
+    let holding = config.memory.holding_of_frozen(ranks);
+    agree(ranks, begin_reference(&mut weights, config, &setup.chat, run.steps_done(), &holding))?;
     if let (true, Some(teacher)) = (told.is_some(), &weights.reference) {
         let rows = [&weights.decoder, teacher].map(|model| model.config().vocab_size);
         agree(ranks, check_rows(rows, "distillation", "choose another model.reference"))?;

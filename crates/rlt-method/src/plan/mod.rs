@@ -64,8 +64,8 @@ pub struct Plan {
 pub struct OnGpu {
     /// Seconds that each part of an average step takes at least, by card.
     pub bounds: Vec<(Card, Vec<Named<f64>>)>,
-    /// Bytes of the host's memory that moments wait in.
-    pub offloaded: u64,
+    /// Bytes of the host's memory, by what of the GPU's waits in them.
+    pub offloaded: Vec<Named<u64>>,
     /// What would lower the peak but is not built for GPUs, and the peak with it, bytes, the lowest last.
     pub not_built: Vec<(String, u64)>,
 }
@@ -146,7 +146,10 @@ pub fn plan(
     }
     let (step_s, gpu) = if place.is_gpu() {
         let bounds = CARDS.map(|card| (card, bound_seconds(config, &rehearsal, &card))).to_vec();
-        (Vec::new(), Some(OnGpu { bounds, offloaded: rehearsal.offloaded, not_built: savings.not_built }))
+        (
+            Vec::new(),
+            Some(OnGpu { bounds, offloaded: rehearsal.offloaded.clone(), not_built: savings.not_built }),
+        )
     } else {
         (step_seconds(config, command, &model, &rehearsal, share), None)
     };

@@ -1,5 +1,7 @@
 //! A run on the device of sizes: it loads, steps, evaluates and saves by the code of the run itself.
 
+use std::sync::Arc;
+
 use rlt_engine::Device;
 use rlt_model::Decoder;
 
@@ -57,15 +59,39 @@ pub(super) struct Rehearsal {
     pub n_steps: usize,
     /// Bytes that a rank sends the others in a step.
     pub sent: Vec<Named<u64>>,
-    /// Bytes of the host's memory that moments wait in.
-    pub offloaded: u64,
+    /// Bytes of the host's memory, by what of the GPU's waits in them.
+    pub offloaded: Vec<Named<u64>>,
 }
+
+impl Rehearsal {
+    /// Whether models wait in the host's memory.
+    pub fn offloads_models(&self) -> bool {
+        self.offloaded.iter().any(|(name, bytes)| *name == MODELS && *bytes > 0)
+    }
+}
+
+/// What waits in the host's memory beside moments.
+const MODELS: &str = "frozen models";
 
 /// The models of a run, as it holds them.
 struct Models {
     student: Option<Decoder>,
     weights: Weights,
     gradients: GradientSum,
+}
+
+impl Models {
+    /// Bytes of the host's memory, by what waits in them.
+    fn offloaded(&self) -> Vec<Named<u64>> {
+        let [student, reference] = [self.student.as_ref(), self.weights.reference.as_ref()]
+            .map(|model| model.and_then(Decoder::offloaded));
+        let is_same = student.zip(reference).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let models = [student, reference.filter(|_| !is_same)].into_iter().flatten();
+        vec![
+            ("optimizer moments", self.weights.optimizer.offloaded_bytes()),
+            (MODELS, models.map(|model| model.bytes()).sum()),
+        ]
+    }
 }
 
 /// Rehearses a rank's `share` of the run of `config` with its rows on `device`, beside some bytes of other kinds.
@@ -127,16 +153,17 @@ pub(super) fn rehearse(
     if of_step > 0.0 {
         sent.insert(0, ("shares of weights and gradients", of_step as u64));
     }
-    let offloaded = models.weights.optimizer.offloaded_bytes();
+    let offloaded = models.offloaded();
     Ok(Rehearsal { record, parameters: (decoder.n_parameters(), trained), n_steps, sent, offloaded })
 }
 
 /// Loads what a run holds, in its order, and names it.
 fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mut Record) -> Result<Models> {
-    let (model, holding) = (&config.model, share.holding(config));
+    let (model, holding, of_frozen) = (&config.model, share.holding(config), share.holding_of_frozen(config));
     let is_here = config.server_of_student().is_none();
     let is_scored = matches!(rows, Rows::Grpo(_)) && config.reward.kind.asks_student() && is_here;
-    let student = is_scored.then(|| frozen_model_on(device, &holding, model, &model.student)).transpose()?;
+    let student =
+        is_scored.then(|| frozen_model_on(device, &of_frozen, model, &model.student)).transpose()?;
     record.stays("student");
     let decoder = initial_model(device, &holding, model, &config.lora, config.seed)?;
     record.stays("weights");
@@ -144,7 +171,7 @@ fn load(device: &Device, config: &Config, rows: &Rows, share: Share, record: &mu
     record.stays("optimizer moments");
     let mut weights = Weights { decoder, optimizer, reference: None };
     if let Rows::Grpo(rows) = rows {
-        begin_reference(&mut weights, config, &rows.chat, 0, &holding)?;
+        begin_reference(&mut weights, config, &rows.chat, 0, &of_frozen)?;
         // Two models of a device of sizes are the same where they are of one folder.
         let [policy_folder, student_folder] =
             [&model.path, &model.student].map(|path| path.canonicalize().ok());
@@ -260,7 +287,9 @@ mod tests {
         adapted.lora.rank = 4;
         adapted.grpo.reference_sync_every = Some(0);
         adapted.memory.recompute = Recompute::Blocks;
-        for config in [plain, adapted] {
+        let mut offloaded = plain.clone();
+        offloaded.memory.offload = crate::config::Offload::All;
+        for config in [plain, adapted, offloaded] {
             let model = rlt_model::config::ModelConfig::from_dir(&config.model.path).unwrap();
             let rows = Rows::Grpo(Box::new(GrpoRows::read(&config, &model, &Silent).unwrap()));
             let share = Share::of(&config, 1).unwrap();

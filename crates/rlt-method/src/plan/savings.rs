@@ -9,8 +9,8 @@ use crate::error::Result;
 
 type Change = fn(&mut Config);
 
-/// The change that an adapter does without.
-const OFFLOADED: &str = "memory.offload=moments";
+/// The key of two changes, whose value says what they came to.
+const OFFLOAD: &str = "memory.offload";
 
 /// Ranks that models are shared out to where none are asked for: the cards of a usual machine.
 const RANKS: usize = 8;
@@ -61,13 +61,22 @@ impl Planned<'_> {
                 found.not_built.push((name, self.peak(&changed)?));
                 continue;
             }
-            found.built.push((name.clone(), self.peak(&changed)?));
+            let rehearsal = self.rehearse(&changed, self.share)?;
+            let [was, is] = [config, &changed].map(|config| config.memory.offload);
+            if is.of_frozen() && !was.of_frozen() && !rehearsal.offloads_models() {
+                continue;
+            }
+            found.built.push((name.clone(), rehearsal.record.peak()));
             change(&mut all);
-            names.push(name);
+            names.retain(|name| !name.starts_with(OFFLOAD));
+            if is == was {
+                names.push(name);
+            }
             if all.lora.rank != config.lora.rank {
-                // An adapter's moments are small.
-                all.memory.offload = config.memory.offload;
-                names.retain(|name| name != OFFLOADED);
+                all.memory.offload = self.offload_beside_adapter(config, &all)?;
+            }
+            if all.memory.offload != config.memory.offload {
+                names.push(self.named(OFFLOAD, config, &all));
             }
             if names.len() > 1 {
                 found.built.push((names.join(" "), self.peak(&all)?));
@@ -78,6 +87,16 @@ impl Planned<'_> {
             self.add_not_built(&names, &most, &mut found)?;
         }
         Ok(found)
+    }
+
+    /// What of `all` changes, which have come to an adapter, is worth having in the host's memory: no moments, as the adapter's are
+    /// small, and models only where there are any besides its base.
+    fn offload_beside_adapter(self, config: &Config, all: &Config) -> Result<Offload> {
+        let mut frozen = all.clone();
+        frozen.memory.offload = config.memory.offload.with_frozen();
+        let is_worth =
+            all.memory.offload.of_frozen() && self.rehearse(&frozen, self.share)?.offloads_models();
+        Ok(if is_worth { frozen.memory.offload } else { config.memory.offload })
     }
 
     fn changes(self) -> Vec<(&'static str, Change)> {
@@ -98,7 +117,8 @@ impl Planned<'_> {
                     config.sampling.max_running = config.sampling.max_running.min(8);
                 }));
             }
-            changes.push((OFFLOADED, |config| config.memory.offload = Offload::Moments));
+            changes.push((OFFLOAD, |config| config.memory.offload = config.memory.offload.with_moments()));
+            changes.push((OFFLOAD, |config| config.memory.offload = config.memory.offload.with_frozen()));
         }
         changes.push(("lora.rank=16", |config| {
             if config.lora.rank == 0 && !config.model.from_scratch {
@@ -112,6 +132,9 @@ impl Planned<'_> {
     /// A change's name in this run.
     fn named(self, name: &str, config: &Config, changed: &Config) -> String {
         let table = if self.command == Command::Sft { "sft" } else { "grpo" };
+        if name == OFFLOAD {
+            return format!("{OFFLOAD}={}", changed.memory.offload.name());
+        }
         let mut name = name.replace("TABLE", table);
         let moves = |config: &Config| config.grpo.reference_sync_every;
         if moves(changed) != moves(config) && self.command == Command::Train {

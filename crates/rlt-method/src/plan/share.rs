@@ -46,6 +46,14 @@ impl Share {
         }
     }
 
+    /// How it holds those that are only read to score with them.
+    pub fn holding_of_frozen(self, config: &Config) -> Holding {
+        match self.holding(config) {
+            Holding::Whole if config.memory.offload.of_frozen() => Holding::Offloaded,
+            other => other,
+        }
+    }
+
     /// The heaviest of the blocks in which items are dealt.
     pub fn heaviest<T>(self, items: &[T], weight: impl Fn(&T) -> usize) -> &[T] {
         let blocks = (0..self.ranks).map(|rank| &items[block(rank, self.ranks, items.len())]);

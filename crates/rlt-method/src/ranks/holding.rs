@@ -1,4 +1,5 @@
-//! Where the weights of models are: whole on every rank, or a share on each (`memory.weights`).
+//! Where the weights of models are: whole on every rank, or a share on each (`memory.weights`), or in the host's memory beside a
+//! GPU (`memory.offload`).
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -20,6 +21,8 @@ pub enum Holding {
     Whole,
     /// A share of each, and the other ranks the rest. They load the same models in the same order.
     Shared(Ranks),
+    /// On a GPU but for their blocks, which wait in the host's memory; whole on the processor.
+    Offloaded,
     /// The largest of the shares of so many ranks, none of whom is met: for a device that computes nothing.
     Planned(usize),
 }
@@ -32,7 +35,10 @@ impl Holding {
     pub fn load(&self, device: &Device, folder: &Path) -> Result<Decoder> {
         self.held(
             folder,
-            || Ok(Decoder::load_on(device, folder)?),
+            || match self {
+                Self::Offloaded if device.works_as_gpu() => Ok(Decoder::load_offloaded_on(device, folder)?),
+                _ => Ok(Decoder::load_on(device, folder)?),
+            },
             |share| Ok(Decoder::load_share_on(device, folder, share)?),
         )
     }
@@ -44,7 +50,12 @@ impl Holding {
     pub fn load_frozen(&self, device: &Device, folder: &Path) -> Result<Decoder> {
         self.held(
             folder,
-            || Ok(Decoder::load_frozen_on(device, folder)?),
+            || match self {
+                Self::Offloaded if device.works_as_gpu() => {
+                    Ok(Decoder::load_frozen_offloaded_on(device, folder)?)
+                }
+                _ => Ok(Decoder::load_frozen_on(device, folder)?),
+            },
             |share| Ok(Decoder::load_frozen_share_on(device, folder, share)?),
         )
     }
@@ -58,7 +69,7 @@ impl Holding {
         let adapter = Adapter::load_on(device, adapter, decoder.config());
         let adapter = match self {
             Self::Shared(ranks) => agree(ranks, adapter.map_err(Into::into))?,
-            Self::Whole | Self::Planned(_) => adapter?,
+            Self::Whole | Self::Offloaded | Self::Planned(_) => adapter?,
         };
         Ok(decoder.with_adapter(adapter))
     }
@@ -82,7 +93,8 @@ impl Holding {
     /// As [`Self::load`].
     pub fn read(&self, like: &Decoder, file: &Path) -> Result<Decoder> {
         match self {
-            Self::Whole | Self::Planned(_) => Ok(like.read_weights(file)?),
+            Self::Offloaded if like.device().works_as_gpu() => Ok(like.read_weights_offloaded(file)?),
+            Self::Whole | Self::Offloaded | Self::Planned(_) => Ok(like.read_weights(file)?),
             Self::Shared(ranks) => {
                 let read = like.read_weights_share(file, own_share(ranks));
                 lend(ranks, agree(ranks, read.map_err(Into::into))?)
@@ -97,7 +109,8 @@ impl Holding {
     pub fn copy(&self, of: &Decoder) -> Result<Decoder> {
         match self {
             Self::Shared(ranks) => lend(ranks, of.copy()),
-            Self::Whole | Self::Planned(_) => Ok(of.copy()),
+            Self::Offloaded if of.device().works_as_gpu() => Ok(of.copy_offloaded()),
+            Self::Whole | Self::Offloaded | Self::Planned(_) => Ok(of.copy()),
         }
     }
 
@@ -108,7 +121,7 @@ impl Holding {
         of_share: impl FnOnce(Share) -> Result<Decoder>,
     ) -> Result<Decoder> {
         match self {
-            Self::Whole => whole(),
+            Self::Whole | Self::Offloaded => whole(),
             Self::Planned(ranks) => of_share(Share::largest(&ModelConfig::from_dir(folder)?, *ranks)),
             Self::Shared(ranks) => {
                 let decoder = agree(ranks, of_share(own_share(ranks)))?;

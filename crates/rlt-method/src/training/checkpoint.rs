@@ -195,11 +195,11 @@ pub struct RestoredRun {
 
 impl RestoredRun {
     /// Reads a checkpoint folder; the moments go into `optimizer` by [`Self::restore_optimizer`]. `model` is what
-    /// training began from, which an adapter stands beside; `holding` how both are held.
+    /// training began from, which an adapter stands beside; `holding` and `of_frozen` how the two are held.
     ///
     /// # Errors
     /// A file is missing or not what it should be.
-    pub fn read(folder: &Path, model: &ModelPaths, holding: &Holding) -> Result<Self> {
+    pub fn read(folder: &Path, model: &ModelPaths, holding: &Holding, of_frozen: &Holding) -> Result<Self> {
         let (state, device) = (State::read(folder)?, model.device.open()?);
         let decoder = if folder.join(ADAPTER_CONFIG).exists() {
             holding.load_with_adapter(&device, &model.path, folder)?
@@ -208,7 +208,7 @@ impl RestoredRun {
         };
         let decoder = decoder.in_arithmetic(model.arithmetic.into());
         let path = folder.join(REFERENCE);
-        let reference = if path.exists() { Some(holding.read(&decoder, &path)?) } else { None };
+        let reference = if path.exists() { Some(of_frozen.read(&decoder, &path)?) } else { None };
         Ok(Self { state, decoder, reference })
     }
 

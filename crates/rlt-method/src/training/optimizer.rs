@@ -20,7 +20,7 @@ use rlt_ranks::Ranks;
 use super::fault::{self, Stage};
 use super::lanes::trained_shares;
 use super::schedule::learning_rate;
-use crate::config::{Config, MomentDtype, Offload, OptimizerConfig};
+use crate::config::{Config, MomentDtype, OptimizerConfig};
 use crate::error::{Error, Result};
 use crate::ranks::gather;
 
@@ -95,10 +95,15 @@ impl Optimizer {
     ) -> Self {
         let slots = decoder.trained_slots();
         let is_bf16 = config.optimizer.moments == MomentDtype::Bf16;
-        let zeros = |device: &Device, rows, cols| match config.memory.offload {
-            Offload::Nothing if is_bf16 => Moment::zeros_bf16(device, rows, cols),
-            Offload::Nothing => Moment::zeros_f32(device, rows, cols),
-            Offload::Moments => Moment::zeros_offloaded(device, is_bf16, rows, cols),
+        let zeros = |device: &Device, rows, cols| {
+            if config.memory.offload.of_moments() {
+                return Moment::zeros_offloaded(device, is_bf16, rows, cols);
+            }
+            if is_bf16 {
+                Moment::zeros_bf16(device, rows, cols)
+            } else {
+                Moment::zeros_f32(device, rows, cols)
+            }
         };
         let own = |shards: &Vec<Range<usize>>| zeros(decoder.device(), 1, shards[rank].len());
         let zeros = || shards.iter().map(own).collect();

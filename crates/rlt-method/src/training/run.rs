@@ -279,7 +279,8 @@ impl<'a> Run<'a> {
         if ranks.is_first() {
             RunLog::check_rows(run_dir, state.rows_logged())?;
         }
-        let restored = RestoredRun::read(&checkpoint.path, &config.model, &config.memory.holding(ranks))?;
+        let (holding, of_frozen) = (config.memory.holding(ranks), config.memory.holding_of_frozen(ranks));
+        let restored = RestoredRun::read(&checkpoint.path, &config.model, &holding, &of_frozen)?;
         let mut optimizer = Optimizer::shared(&restored.decoder, config, total_updates, ranks);
         restored.restore_optimizer(&checkpoint.path, &mut optimizer)?;
         progress.note(&format!("going on from {}", checkpoint.path.display()));
