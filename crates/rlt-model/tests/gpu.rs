@@ -160,13 +160,18 @@ fn a_reference_in_the_hosts_memory_moves_as_a_whole_one_does() {
             let twice = tensor.clone();
             tensor.add(&twice);
         }
-        [&mut here, &mut there].map(|reference| reference.mix_in(&policy, 0.9));
+        for reference in [&mut here, &mut there] {
+            reference.mix_in(&policy, 0.9);
+        }
         assert!(are_alike(&here, &there, &batch), "{name}");
         let mut copy = there.copy();
-        [&mut here, &mut there].map(|reference| reference.mix_in(&policy, 1.0));
+        for reference in [&mut here, &mut there] {
+            reference.mix_in(&policy, 1.0);
+        }
         assert!(!are_alike(&there, &copy, &batch), "{name}: a copy moves with it");
         // Never to move again, it is as small as it can be.
-        [&mut here, &mut there].map(Decoder::freeze);
+        here.freeze();
+        there.freeze();
         assert!(are_alike(&here, &there, &batch), "{name}");
         let was_bf16 = Decoder::load_frozen(&folder).unwrap().tensors().any(|tensor| tensor.is_bf16());
         assert_eq!(there.tensors().any(|tensor| tensor.is_bf16()), was_bf16, "{name}");

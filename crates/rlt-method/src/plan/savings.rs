@@ -4,7 +4,7 @@ use super::command::Command;
 use super::place::Place;
 use super::rehearsal::{Extent, Rehearsal, Rows, rehearse};
 use super::share::Share;
-use crate::config::{Config, HeldWeights, Idle, MomentDtype, Offload, Products, Recompute};
+use crate::config::{Config, HeldWeights, Idle, MomentDtype, Products, Recompute};
 use crate::error::Result;
 
 type Change = fn(&mut Config);
@@ -68,18 +68,20 @@ impl Planned<'_> {
             }
             found.built.push((name.clone(), rehearsal.record.peak()));
             change(&mut all);
-            names.retain(|name| !name.starts_with(OFFLOAD));
             if is == was {
                 names.push(name);
             }
+            let offload = all.memory.offload;
             if all.lora.rank != config.lora.rank {
-                all.memory.offload = self.offload_beside_adapter(config, &all)?;
+                // An adapter's moments are small, and models may fit beside it.
+                all.memory.offload = config.memory.offload;
             }
-            if all.memory.offload != config.memory.offload {
-                names.push(self.named(OFFLOAD, config, &all));
-            }
-            if names.len() > 1 {
-                found.built.push((names.join(" "), self.peak(&all)?));
+            self.add_together(&mut names, config, &all, &mut found)?;
+            if all.memory.offload != offload && offload.of_frozen() && !config.memory.offload.of_frozen() {
+                all.memory.offload = config.memory.offload.with_frozen();
+                if self.rehearse(&all, self.share)?.offloads_models() {
+                    self.add_together(&mut names, config, &all, &mut found)?;
+                }
             }
         }
         if self.place.is_gpu() {
@@ -89,14 +91,22 @@ impl Planned<'_> {
         Ok(found)
     }
 
-    /// What of `all` changes, which have come to an adapter, is worth having in the host's memory: no moments, as the adapter's are
-    /// small, and models only where there are any besides its base.
-    fn offload_beside_adapter(self, config: &Config, all: &Config) -> Result<Offload> {
-        let mut frozen = all.clone();
-        frozen.memory.offload = config.memory.offload.with_frozen();
-        let is_worth =
-            all.memory.offload.of_frozen() && self.rehearse(&frozen, self.share)?.offloads_models();
-        Ok(if is_worth { frozen.memory.offload } else { config.memory.offload })
+    /// Adds the changes that led from `config` to `all`, where they are several; `names` are theirs but for what is offloaded.
+    fn add_together(
+        self,
+        names: &mut Vec<String>,
+        config: &Config,
+        all: &Config,
+        found: &mut Savings,
+    ) -> Result<()> {
+        names.retain(|name| !name.starts_with(OFFLOAD));
+        if all.memory.offload != config.memory.offload {
+            names.push(self.named(OFFLOAD, config, all));
+        }
+        if names.len() > 1 {
+            found.built.push((names.join(" "), self.peak(all)?));
+        }
+        Ok(())
     }
 
     fn changes(self) -> Vec<(&'static str, Change)> {
