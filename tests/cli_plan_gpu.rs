@@ -216,6 +216,32 @@ fn a_7b_model_on_24_and_on_80_gib() {
     compare_with_docs("7B on GPUs", &table);
 }
 
+/// An adapter's base is its reference, so that the student alone is left to wait in the host's memory.
+#[test]
+fn a_student_in_the_hosts_memory_makes_room_for_a_teachers_adapter() {
+    let made = made();
+    let on_40_gib = |more: &[&str]| {
+        let small = "--memory 40GiB model.arithmetic=bf16 memory.idle=release grpo.tokens_per_microbatch=1024 \
+                     sampling.max_running=8 lora.rank=16 grpo.reference_sync_every=0";
+        let all: Vec<&str> = small.split_whitespace().chain(more.iter().copied()).collect();
+        said(&made.plan("teacher_rlt", &all))
+    };
+    let (with_both, refusal) = on_40_gib(&[]);
+    let refusal = refusal.expect("two models of 7B are too much");
+    assert!(settings(&refusal).is_some_and(|named| named.contains(&"memory.offload=frozen")), "{refusal}");
+    let (answer, refusal) = on_40_gib(&["memory.offload=frozen"]);
+    assert_eq!(refusal, None, "{answer}");
+    // 28 blocks: matrices in bf16, biases (left out) and norms in f32.
+    let host = answer["host_bytes"]["frozen models"].as_u64().unwrap();
+    let of_blocks = 2 * 28 * (3584 * (3 * 18_944 + 2 * 3584 + 2 * 512)) + 4 * 28 * 2 * 3584;
+    assert!(host.abs_diff(of_blocks) < host / 1000, "{host} {of_blocks}");
+    let stays = |answer: &Value| answer["stays_bytes"]["student"].as_u64().unwrap();
+    // A GPU's blocks of memory are up to an eighth larger than what is in them.
+    let spared = stays(&with_both) - stays(&answer);
+    assert!((host..host + host / 7).contains(&spared), "{with_both} {answer}");
+    assert_eq!(with_both["host_bytes"]["frozen models"], 0);
+}
+
 #[test]
 fn memory_is_a_number_of_gib() {
     for wrong in ["80GB", "0", "many"] {

@@ -131,7 +131,7 @@ mod tests {
     /// What has the memory of words that nobody wanted, read twice.
     fn of_unwanted(gpu: &Gpu) -> Vec<u64> {
         let words = pinned(gpu, &numbers(59));
-        drop(Coming::of(&words, &[0..N]));
+        drop(Coming::of(&words, std::slice::from_ref(&(0..N))));
         let after = gpu.upload(&numbers(61));
         [0; 2].map(|_| sum(&after.to_host::<f32>())).into()
     }
