@@ -131,6 +131,10 @@ fn what_next(failure: &GpuFailure) -> &'static [u8] {
               memory.offload, memory.idle=release, lora.rank; `rlt plan --device cuda` shows what a run needs) and start the same command \
               again: what was saved is whole"
         }
+        GpuFailure::Host { .. } => {
+            b"; keep less there (memory.offload; optimizer.moments=bf16 halves the moments) or free some, and start the same \
+              command again: what was saved is whole"
+        }
         GpuFailure::Work { .. } => {
             b"; start the same command again: what was saved is whole; if it happens again, `nvidia-smi` and the system's log \
               (Xid) say what ails the GPU"

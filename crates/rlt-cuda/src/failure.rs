@@ -30,6 +30,14 @@ pub enum Failure {
         /// Bytes that are free and bytes that there are, by the driver's count; none where it does not say.
         all: Option<(u64, u64)>,
     },
+    /// There is no more of the host's memory that it may copy from and to by itself.
+    #[error("{gpu}: {} MiB more of the host's memory are not there for its copies", mebibytes(*asked))]
+    Host {
+        /// Number and name.
+        gpu: String,
+        /// Bytes that were asked for.
+        asked: u64,
+    },
     /// The driver or cuBLASLt reports an error.
     #[error("{gpu} failed at {what}: {why}")]
     Work {

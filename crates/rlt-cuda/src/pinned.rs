@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use cudarc::driver::result;
-use cudarc::driver::sys::CUstream;
+use cudarc::driver::sys::{CUresult, CUstream};
 
+use crate::failure::Failure;
 use crate::gpu::Gpu;
 use crate::memory::Memory;
 
@@ -32,8 +33,13 @@ impl Gpu {
         self.make_current();
         // SAFETY: the context is current.
         let memory = unsafe { result::malloc_host(bytes.max(4), 0) };
-        let what = format!("asking for {} MiB of the host's memory", bytes.div_ceil(1 << 20));
-        let words = NonNull::new(self.expect(&what, memory).cast::<u32>()).expect("memory has an address");
+        let memory = memory.unwrap_or_else(|e| {
+            if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                Failure::Host { gpu: self.called(), asked: bytes as u64 }.end()
+            }
+            Failure::of(self.called(), "asking for the host's memory", e).end()
+        });
+        let words = NonNull::new(memory.cast::<u32>()).expect("memory has an address");
         // SAFETY: as many bytes are there, and nobody else has them.
         unsafe { words.write_bytes(0, len) };
         Pinned { gpu: self.clone(), words, len }
