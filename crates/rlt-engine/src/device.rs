@@ -126,6 +126,11 @@ impl Device {
         Held { device: self.clone(), bytes }
     }
 
+    /// As [`Self::hold`], of the host's memory, which a GPU's is no part of.
+    pub fn hold_on_host(&self, bytes: u64) -> Held {
+        if self.works_as_gpu() { Held::default() } else { self.hold(bytes) }
+    }
+
     /// Counts bytes that leave for other processes, where nothing is computed.
     pub fn sends(&self, bytes: usize) {
         if let Self::Sizes(sizes) = self {

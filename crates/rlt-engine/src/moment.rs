@@ -154,7 +154,7 @@ impl Moment {
         match self {
             Self::F32(tensor) => tensor.to_host(),
             Self::Bf16(halves) => {
-                drop(halves.device.hold(4 * halves.len as u64));
+                drop(halves.device.hold_on_host(4 * halves.len as u64));
                 match &halves.numbers {
                     Numbers::Host(numbers) => numbers.iter().map(|&number| widen(number)).collect(),
                     Numbers::Cuda(numbers) => numbers.to_host().into_iter().map(widen).collect(),

@@ -214,7 +214,7 @@ impl Tensor {
             (Storage::Bf16OnGpu(_, halves), _) => halves.to_host().into_iter().map(widen).collect(),
             (Storage::F32(_) | Storage::Bf16(_), Device::Cuda(_)) => Cow::Owned(self.memory().to_host()),
             (Storage::Bf16(_), device @ Device::Sizes(_)) => {
-                drop(device.hold(4 * self.len() as u64));
+                drop(device.hold_on_host(4 * self.len() as u64));
                 Cow::Borrowed(&[])
             }
         }
@@ -258,7 +258,7 @@ impl Tensor {
 
     /// As [`Self::to_host`], in memory of the host's own.
     pub fn into_host(self) -> Vec<f32> {
-        drop(self.device().hold(4 * self.len() as u64));
+        drop(self.device().hold_on_host(4 * self.len() as u64));
         self.to_host().into_owned()
     }
 
@@ -523,7 +523,7 @@ impl GatheredRows {
         self.rows += tensor.rows;
         self.values.extend_from_slice(&tensor.to_host());
         self.held = None;
-        self.held = Some(self.device.hold(4 * (self.rows * self.cols) as u64));
+        self.held = Some(self.device.hold_on_host(4 * (self.rows * self.cols) as u64));
     }
 
     /// All of them.

@@ -139,7 +139,7 @@ fn random_tensors(
 
 /// Counts the pages of a file that were in memory while a tensor was read.
 fn done_with(device: &Device, bytes: usize) {
-    drop(device.hold(bytes as u64));
+    drop(device.hold_on_host(bytes as u64));
 }
 
 /// Compares every tensor that a configuration asks for with those of the file, by name, shape and number format: what the

@@ -217,9 +217,8 @@ impl Optimizer {
         }
         let sum = |(gradient, shards): (&Tensor, &Vec<Range<usize>>)| {
             let (device, own) = (gradient.device(), shards[self.rank].len());
-            // Every rank's part of it, until they are summed; none of them on a GPU.
-            let others = if device.works_as_gpu() { 0 } else { shards.len() - 1 };
-            let _parts = device.hold((4 * others * own) as u64);
+            // Every rank's part of it, until they are summed.
+            let _parts = device.hold_on_host((4 * (shards.len() - 1) * own) as u64);
             let mut sum = Tensor::scratch_on(device, 1, own);
             if device.has_numbers() {
                 let full = gradient.to_host();
@@ -326,10 +325,9 @@ impl<'a> Iterator for WholeMoments<'a> {
         if self.optimizer.n_ranks() == 1 {
             return Some(own);
         }
-        // Two copies of the whole on their way into the file, as bytes and as numbers; none of them on a GPU.
+        // Two copies of the whole on their way into the file, as bytes and as numbers.
         let device = &self.optimizer.device;
-        let copies = if device.works_as_gpu() { 0 } else { 2 };
-        let _whole = device.hold((4 * copies * slot.rows * slot.cols) as u64);
+        let _whole = device.hold_on_host((8 * slot.rows * slot.cols) as u64);
         if !device.has_numbers() {
             return Some(own);
         }
