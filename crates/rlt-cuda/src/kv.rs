@@ -60,8 +60,8 @@ pub struct Run<'a> {
 
 /// Where the newest tokens of some sequences go, on a GPU, for all layers.
 pub struct SlotTable<'a> {
+    /// Four numbers each.
     slots: Memory,
-    n: usize,
     layout: PageLayout,
     /// Rows that are read.
     rows: usize,
@@ -70,14 +70,12 @@ pub struct SlotTable<'a> {
 
 /// What the newest tokens of some sequences attend to, on a GPU, for all layers.
 pub struct PageTable<'a> {
+    /// Four numbers each.
     pages: Memory,
-    n_pages: usize,
     /// Six numbers each.
     units: Memory,
-    n_units: usize,
     /// Two numbers each, and one more.
     sequences: Memory,
-    n: usize,
     parts: usize,
     layout: PageLayout,
     held: PhantomData<&'a Memory>,
@@ -109,15 +107,16 @@ impl PageLayout {
     }
 }
 
-/// Parts of `tokens` tokens of a prompt or of a sequence's own.
-fn parts_of(tokens: usize) -> usize {
-    tokens.div_ceil(PAGE_TOKENS * PART_PAGES)
+/// Parts of `pages` pages of a prompt or of a sequence's own.
+fn parts_of(pages: usize) -> usize {
+    pages.div_ceil(PART_PAGES)
 }
 
 /// Numbers of the scratch memory that [`Gpu::decode_attention`] takes for sequences of so many tokens, of a prompt and of their own:
 /// weighted values, the largest score and the sum of weights, of each part and head.
 pub fn part_numbers(tokens: impl Iterator<Item = (usize, usize)>, heads: usize, width: usize) -> usize {
-    tokens.map(|(prompt, own)| parts_of(prompt) + parts_of(own)).sum::<usize>() * heads * (width + 2)
+    let parts = |tokens: usize| parts_of(tokens.div_ceil(PAGE_TOKENS));
+    tokens.map(|(prompt, own)| parts(prompt) + parts(own)).sum::<usize>() * heads * (width + 2)
 }
 
 impl Gpu {
@@ -130,7 +129,7 @@ impl Gpu {
         let list: Vec<u32> =
             slots.iter().flat_map(|slot| layout.entry(slot.page, slot.token, slot.row)).collect();
         let rows = slots.iter().map(|slot| slot.row + 1).max().unwrap_or(0);
-        SlotTable { slots: self.upload(&list), n: slots.len(), layout, rows, pages: PhantomData }
+        SlotTable { slots: self.upload(&list), layout, rows, pages: PhantomData }
     }
 
     /// Stores keys and values of rows of `qkv`, rounded to the pages' format, in layer `layer` of pages, which are written to though
@@ -141,9 +140,9 @@ impl Gpu {
     pub fn store_tokens(&self, table: &SlotTable, qkv: &Memory, layer: usize, shape: AttentionShape) {
         table.layout.holds(layer, shape);
         let numbers = table.rows * (shape.heads + 2 * shape.kv_heads) * shape.width;
-        let mut arguments = vec![of(&table.slots, 4 * table.n), of(qkv, numbers)];
+        let mut arguments = vec![of(&table.slots, table.slots.len()), of(qkv, numbers)];
         arguments.extend([shape.heads, shape.kv_heads, shape.width, layer].map(size));
-        let threads = Threads { grid: (table.n, shape.kv_heads), block: 128, shared_bytes: 0 };
+        let threads = Threads { grid: (table.slots.len() / 4, shape.kv_heads), block: 128, shared_bytes: 0 };
         let name = match table.layout.format {
             Format::F32 => "store_tokens",
             Format::Bf16 => "store_tokens_bf16",
@@ -174,24 +173,20 @@ impl Gpu {
         };
         for run in runs {
             let first = sequences.len() / 2;
-            let of_prompt = run.prompt.len().div_ceil(PART_PAGES);
+            let of_prompt = parts_of(run.prompt.len());
             read(&run.prompt, first, run.own.len(), 0);
             for own in &run.own {
                 let newest = own.last().filter(|page| page.count > 0).expect("a token of its own");
                 read(own, sequences.len() / 2, 1, of_prompt);
                 sequences.extend([newest.first + newest.count - 1, parts].map(|number| number as u32));
-                parts += of_prompt + own.len().div_ceil(PART_PAGES);
+                parts += of_prompt + parts_of(own.len());
             }
         }
-        let n = sequences.len() / 2;
         sequences.extend([0, parts as u32]);
         PageTable {
-            n_pages: pages.len() / 4,
-            n_units: units.len() / 6,
             pages: self.upload(&pages),
             units: self.upload(&units),
             sequences: self.upload(&sequences),
-            n,
             parts,
             layout,
             held: PhantomData,
@@ -212,21 +207,22 @@ impl Gpu {
     ) -> Memory {
         assert!(shape.width <= 256, "heads of {} columns, where 256 are the most", shape.width);
         table.layout.holds(layer, shape);
-        let (n, sequences) = (table.n, of(&table.sequences, 2 * (table.n + 1)));
+        let (n, n_units) = (table.sequences.len() / 2 - 1, table.units.len() / 6);
+        let sequences = of(&table.sequences, table.sequences.len());
         let numbers = table.parts * shape.heads * (shape.width + 2);
         let (parts, out) = (self.take(numbers), self.take(n * shape.heads * shape.width));
         let rows = n * (shape.heads + 2 * shape.kv_heads) * shape.width;
         let mut arguments = vec![
             of(&parts, numbers),
             of(qkv, rows),
-            of(&table.units, 6 * table.n_units),
-            of(&table.pages, 4 * table.n_pages),
+            of(&table.units, table.units.len()),
+            of(&table.pages, table.pages.len()),
             sequences,
-            size(table.n_units),
+            size(n_units),
         ];
         arguments.extend([shape.heads, shape.kv_heads, shape.width, shape.window, layer].map(size));
         arguments.push(Arg::Float(shape.scale));
-        let grid = (table.n_units.div_ceil(WARPS), shape.kv_heads);
+        let grid = (n_units.div_ceil(WARPS), shape.kv_heads);
         let shared = 4 * WARPS * QUERIES * (shape.width + PAGE_TOKENS);
         let threads = Threads { grid, block: 32 * WARPS as u32, shared_bytes: shared as u32 };
         let name = match (table.layout.format, shape.width) {
