@@ -5,11 +5,11 @@ use pulp::Simd;
 use super::backward_tile::{Inputs, RowSums, Scratch};
 use super::key_gradients::{KeyGradients, write_head};
 use super::key_panels::{KeyPanels, value_cols};
-use super::key_runs::TILE_KEYS;
+use super::key_runs::{KeyTile, TILE_KEYS};
 use crate::parallel::SharedMut;
 use crate::simd::Vectors;
 use crate::tensor::Tensor;
-use crate::tile::{Ahead, ByTiles, Tiled, rows_by_strip, strip, tile};
+use crate::tile::{Ahead, ByTiles, Tiled, strip, tile};
 
 /// Queries of a tile: a multiple of the rows of a register tile.
 const QUERIES: usize = 48;
@@ -138,23 +138,17 @@ impl Task<'_, '_> {
             for column in (0..shape.head_dim).step_by(strip::<S, NV>()) {
                 let of_keys = [(p, dout, &mut *dv), (ds, q, &mut *dk)];
                 for (weights, right, to) in of_keys {
-                    add_across::<S, MR, NV>(
-                        simd,
-                        weights,
-                        (keys.len, n),
-                        &right[column..],
-                        &mut to[column..],
-                        vd,
-                    );
+                    let (right, out) = (&right[column..], &mut to[column..]);
+                    Across { weights, keys, n, right, out, stride: vd }.add::<S, MR, NV>(simd);
                 }
-                rows_by_strip::<S, MR, NV>(
+                keys_inner.weighted::<S, MR, NV>(
                     simd,
+                    kv_head,
+                    keys,
+                    column,
                     &ds_rows,
-                    &keys_inner.from(kv_head, keys)[column..],
-                    vd,
-                    keys.len,
                     #[inline(always)]
-                    |row, products| add::<S, NV>(simd, &mut dq[row * vd + column..], products),
+                    |query, products| add::<S, NV>(simd, &mut dq[query * vd + column..], products),
                 );
             }
         }
@@ -163,55 +157,58 @@ impl Task<'_, '_> {
     }
 }
 
-/// Adds `sum_i weights[i][key] * right[i]` to row `key` of `out`, for `keys` keys and over `queries` queries; rows of
-/// `weights` are [`TILE_KEYS`] apart, those of `right` and `out` are `stride`.
-#[inline(always)]
-fn add_across<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    weights: &[f32],
-    (keys, queries): (usize, usize),
-    right: &[f32],
-    out: &mut [f32],
+/// `sum_i weights[i][key] * right[i]` for each key of a tile, over the queries of a tile that see it.
+struct Across<'a> {
+    /// Of `n` queries, in rows of [`TILE_KEYS`].
+    weights: &'a [f32],
+    keys: KeyTile,
+    n: usize,
+    /// A row a query, `stride` apart; at the column where a strip begins.
+    right: &'a [f32],
+    /// What the sums are added to: a row a key, as far apart.
+    out: &'a mut [f32],
     stride: usize,
-) {
-    let mut key = 0;
-    while key + MR <= keys {
-        add_some::<S, MR, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
-        key += MR;
-    }
-    while key + 4 <= keys {
-        add_some::<S, 4, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
-        key += 4;
-    }
-    while key < keys {
-        add_some::<S, 1, NV>(simd, &weights[key..], queries, right, &mut out[key * stride..], stride);
-        key += 1;
-    }
 }
 
-/// As [`add_across`], for the first `MR` keys.
-#[inline(always)]
-fn add_some<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    weights: &[f32],
-    queries: usize,
-    right: &[f32],
-    out: &mut [f32],
-    stride: usize,
-) {
-    assert!(queries == 0 || weights.len() >= (queries - 1) * TILE_KEYS + MR, "weights of a tile");
-    let sums = tile::<S, MR, NV>(
-        simd,
-        // SAFETY: r < MR and i < queries, so it lies inside by the assertion above.
-        #[inline(always)]
-        |r, i| unsafe { *weights.get_unchecked(i * TILE_KEYS + r) },
-        right,
-        stride,
-        queries,
-        Ahead::Nothing,
-    );
-    for r in 0..MR {
-        add::<S, NV>(simd, &mut out[r * stride..], sums[r]);
+impl Across<'_> {
+    #[inline(always)]
+    fn add<S: Simd, const MR: usize, const NV: usize>(mut self, simd: S) {
+        let (keys, mut key) = (self.keys.len, 0);
+        while key + MR <= keys {
+            self.add_some::<S, MR, NV>(simd, key);
+            key += MR;
+        }
+        while key + 4 <= keys {
+            self.add_some::<S, 4, NV>(simd, key);
+            key += 4;
+        }
+        while key < keys {
+            self.add_some::<S, 1, NV>(simd, key);
+            key += 1;
+        }
+    }
+
+    /// Adds to the rows of `MR` keys from `key` on.
+    #[inline(always)]
+    fn add_some<S: Simd, const MR: usize, const NV: usize>(&mut self, simd: S, key: usize) {
+        // Weights of earlier queries, which see none of these keys, are zero.
+        let first = self.keys.first_that_sees(key).min(self.n - 1);
+        let (queries, stride) = (self.n - first, self.stride);
+        let (weights, right) = (&self.weights[first * TILE_KEYS + key..], &self.right[first * stride..]);
+        assert!(weights.len() >= (queries - 1) * TILE_KEYS + MR, "weights of a tile");
+        let sums = tile::<S, MR, NV>(
+            simd,
+            // SAFETY: r < MR and i < queries, so it lies inside by the assertion above.
+            #[inline(always)]
+            |r, i| unsafe { *weights.get_unchecked(i * TILE_KEYS + r) },
+            right,
+            stride,
+            queries,
+            Ahead::Nothing,
+        );
+        for r in 0..MR {
+            add::<S, NV>(simd, &mut self.out[(key + r) * stride..], sums[r]);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::parallel::SharedMut;
 use crate::simd::{self, Vectors};
 use crate::sizes::{Operation, Sizes};
 use crate::tensor::Tensor;
-use crate::tile::{ByTiles, Tiled, rows_by_strip, strip};
+use crate::tile::{ByTiles, Tiled, strip};
 
 /// Attends within `layout`. `qkv` is the packed matrix (rows x [`AttentionShape::qkv_cols`]).
 ///
@@ -163,30 +163,32 @@ impl ByTiles for Attend<'_> {
         let queries: Vec<&[f32]> = (0..rows).map(|row| tile.query(row)).collect();
         scratch.begin(rows, shape);
         for keys in tile.layout.key_tiles(tile.index, tile.first, tile.n, tile.shape) {
-            all_keys.scores::<S, MR, NV>(simd, tile.kv_head, keys, &queries, &mut scratch.scores);
-            scratch.softmax(simd, tile, keys);
-            let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
-            let values = values.data_mut();
-            let probabilities: Vec<&[f32]> =
-                scores.data().chunks_exact(TILE_KEYS).take(rows).map(|scores| &scores[..keys.len]).collect();
-            for column in (0..shape.head_dim).step_by(strip::<S, NV>()) {
-                let v = &all_values.from(tile.kv_head, keys)[column..];
-                rows_by_strip::<S, MR, NV>(
-                    simd,
-                    &probabilities,
-                    v,
-                    vd,
-                    keys.len,
-                    #[inline(always)]
-                    |row, products| {
-                        let to = &mut values[row * vd + column..][..strip::<S, NV>()];
-                        let (to, _) = S::as_mut_simd_f32s(to);
-                        let correction = simd.splat_f32s(corrections[row]);
-                        for v in 0..NV {
-                            to[v] = simd::mul_add(simd, to[v], correction, products[v]);
-                        }
-                    },
-                );
+            // Head by head: the scores of one stay in the first-level cache.
+            for (head, queries) in queries.chunks_exact(tile.n).enumerate() {
+                all_keys.scores::<S, MR, NV>(simd, tile.kv_head, keys, queries, &mut scratch.scores);
+                scratch.softmax(simd, tile, head, keys);
+                let Scratch { scores, out: values, corrections, .. } = &mut *scratch;
+                let values = &mut values.data_mut()[head * tile.n * vd..];
+                let corrections = &corrections[head * tile.n..];
+                let probabilities: Vec<&[f32]> = scores.data().chunks_exact(TILE_KEYS).take(tile.n).collect();
+                for column in (0..shape.head_dim).step_by(strip::<S, NV>()) {
+                    all_values.weighted::<S, MR, NV>(
+                        simd,
+                        tile.kv_head,
+                        keys,
+                        column,
+                        &probabilities,
+                        #[inline(always)]
+                        |query, products| {
+                            let to = &mut values[query * vd + column..][..strip::<S, NV>()];
+                            let (to, _) = S::as_mut_simd_f32s(to);
+                            let correction = simd.splat_f32s(corrections[query]);
+                            for v in 0..NV {
+                                to[v] = simd::mul_add(simd, to[v], correction, products[v]);
+                            }
+                        },
+                    );
+                }
             }
         }
         // SAFETY: this tile's rows and heads belong to this task alone.

@@ -1,7 +1,6 @@
 //! A tile of attention's forward pass with products in bf16.
 
 use std::f32::consts::LOG2_E;
-use std::ops::Range;
 
 use pulp::{Simd, WithSimd, bytemuck};
 
@@ -9,7 +8,7 @@ use super::key_panels::value_cols;
 use super::key_runs::{KeyTile, TILE_KEYS};
 use super::key_tiles::{KeyTiles, head_view};
 use super::layout::AttentionShape;
-use super::query_tile::{QueryTile, Scratch, tile_queries, visible_keys};
+use super::query_tile::{QueryTile, Scratch, tile_queries};
 use crate::arithmetic::Arithmetic;
 use crate::buffer::{self, Buffer};
 use crate::device::Device;
@@ -68,7 +67,7 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
             let whole = tile_of_keys.len.next_multiple_of(PANEL);
             // Head by head: the scores of one stay in the first-level cache.
             for (head, queries) in queries.chunks_exact(of_head).enumerate() {
-                let scores = scratch.scores.data_mut()[head * n * TILE_KEYS..][..n * TILE_KEYS].as_mut_ptr();
+                let scores = scratch.scores.data_mut()[..n * TILE_KEYS].as_mut_ptr();
                 // SAFETY: n rows of scores.
                 unsafe {
                     small_product(
@@ -82,13 +81,12 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
                         Output::Replace,
                     );
                 }
-                let rows = head * n..(head + 1) * n;
-                vectors.run(Maxima { scratch, tile, rows: rows.clone(), keys: tile_of_keys });
+                vectors.run(Maxima { scratch, tile, head, keys: tile_of_keys });
                 let inner = whole / PANEL;
                 vectorized_with_rounding(Probabilities {
                     scratch,
                     tile,
-                    rows,
+                    head,
                     keys: tile_of_keys,
                     words: probabilities,
                 });
@@ -129,7 +127,7 @@ pub(super) fn attend_bf16(tile: QueryTile, keys: &KeyTiles<2>, scratch: &mut Scr
 struct Maxima<'a> {
     scratch: &'a mut Scratch,
     tile: QueryTile<'a>,
-    rows: Range<usize>,
+    head: usize,
     keys: KeyTile,
 }
 
@@ -138,7 +136,7 @@ impl WithSimd for Maxima<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.scratch.raise_maxima(simd, self.tile, self.rows, self.keys);
+        self.scratch.raise_maxima(simd, self.tile, self.head, self.keys);
     }
 }
 
@@ -147,7 +145,7 @@ impl WithSimd for Maxima<'_> {
 struct Probabilities<'a> {
     scratch: &'a mut Scratch,
     tile: QueryTile<'a>,
-    rows: Range<usize>,
+    head: usize,
     keys: KeyTile,
     words: &'a mut [u32],
 }
@@ -155,16 +153,16 @@ struct Probabilities<'a> {
 impl WithRounding for Probabilities<'_> {
     #[inline(always)]
     fn with_rounding(self, round: impl Fn(&Lanes, &mut [u32; TILE_WORDS]) + Copy) {
-        let Self { scratch, tile, rows, keys, words } = self;
+        let Self { scratch, tile, head, keys, words } = self;
         // Powers of two, which the processor has.
         let scale = tile.shape.scale() * LOG2_E;
         let whole = keys.len.div_ceil(LANES);
-        for ((i, row), visible) in rows.enumerate().zip(visible_keys(tile, keys)) {
+        for (query, row) in tile.rows_of(head).enumerate() {
             let shift = scratch.maxima[row] * LOG2_E;
             let mut sum = scratch.corrected_sum(row);
-            let seen = visible.div_ceil(LANES);
-            let scores = &scratch.scores_of(row)[..seen];
-            let mut to = left_row_mut(words, whole, i);
+            let seen = keys.visible(query).div_ceil(LANES);
+            let scores = &scratch.scores_of(query)[..seen];
+            let mut to = left_row_mut(words, whole, query);
             for (block, to) in scores.iter().zip(&mut to) {
                 round(&simd::coarse_exp2_block(block, scale, shift, &mut sum), to);
             }

@@ -102,8 +102,8 @@ impl KeyPanels {
         Self { panels, first_head: kv_heads.start, keys }
     }
 
-    /// Writes `row . key` for each of some rows and of a tile's keys, if the panels are [`Self::across`]: row by row of
-    /// `scores`, of [`TILE_KEYS`] columns. Beyond the last key they mean nothing.
+    /// Writes `row . key` for a row of each query of a tile and its keys, if the panels are [`Self::across`]: row by row
+    /// of `scores`, of [`TILE_KEYS`] columns. Beyond the keys that a query sees they mean nothing.
     #[inline(always)]
     pub(super) fn scores<S: Simd, const MR: usize, const NV: usize>(
         &self,
@@ -117,17 +117,47 @@ impl KeyPanels {
         let (width, depth) = (strip::<S, NV>(), self.panels.cols() / PANEL);
         let strips = self.from(kv_head, keys).chunks_exact(width * depth);
         for (index, strip) in strips.take(keys.len.div_ceil(width)).enumerate() {
+            // Earlier queries see none of the strip's keys. Whole register tiles are left out.
+            let first = keys.first_that_sees(index * width).min(rows.len()) / MR * MR;
             rows_by_strip::<S, MR, NV>(
                 simd,
-                rows,
+                &rows[first..],
                 strip,
                 width,
                 depth,
                 #[inline(always)]
                 |row, products| {
-                    let to = &mut scores[row * TILE_KEYS + index * width..][..width];
+                    let to = &mut scores[(first + row) * TILE_KEYS + index * width..][..width];
                     S::as_mut_simd_f32s(to).0.copy_from_slice(&products);
                 },
+            );
+        }
+    }
+
+    /// `put(query, sum_key weights[query][key] * key)` for each query of a tile and the keys of a tile that it sees, if the
+    /// panels are [`Self::inner`]: the columns of a strip from `column` on. Weights of keys that a query does not see, as
+    /// far as another does, are zero. Give `put` as a closure marked `#[inline(always)]`.
+    #[inline(always)]
+    pub(super) fn weighted<S: Simd, const MR: usize, const NV: usize>(
+        &self,
+        simd: S,
+        kv_head: usize,
+        keys: KeyTile,
+        column: usize,
+        weights: &[&[f32]],
+        mut put: impl FnMut(usize, [S::f32s; NV]),
+    ) {
+        let (columns, stride) = (&self.from(kv_head, keys)[column..], self.panels.cols() / PANEL);
+        for (first, some) in (0..).step_by(MR).zip(weights.chunks(MR)) {
+            let seen = keys.visible(first + some.len() - 1);
+            rows_by_strip::<S, MR, NV>(
+                simd,
+                some,
+                columns,
+                stride,
+                seen,
+                #[inline(always)]
+                |row, products| put(first + row, products),
             );
         }
     }

@@ -54,6 +54,11 @@ impl KeyTile {
         (self.visible_to_first + i as isize).clamp(0, self.len as isize) as usize
     }
 
+    /// The first query of the query tile that sees the key at `key`: one that the tile does not have, if none does.
+    pub(super) fn first_that_sees(&self, key: usize) -> usize {
+        (key as isize + 1 - self.visible_to_first).max(0) as usize
+    }
+
     /// How many of these are hidden from it again, as its window begins after them.
     pub(super) fn hidden(&self, i: usize) -> usize {
         self.hidden_to_first.saturating_add(i as isize).clamp(0, self.visible(i) as isize) as usize

@@ -42,6 +42,11 @@ impl QueryTile<'_> {
         self.n * self.shape.queries_per_kv()
     }
 
+    /// Those of one of its heads.
+    pub(super) fn rows_of(&self, head: usize) -> Range<usize> {
+        head * self.n..(head + 1) * self.n
+    }
+
     /// Row of the first query in the batch.
     pub(super) fn first_row(&self) -> usize {
         self.layout.segments()[self.index].start + self.first
@@ -57,21 +62,9 @@ impl QueryTile<'_> {
     }
 }
 
-/// How many of a tile's keys each query sees, head after head; the first of them may be hidden from it again.
-#[inline(always)]
-pub(super) fn visible_keys(tile: QueryTile, keys: KeyTile) -> impl Iterator<Item = usize> {
-    (0..tile.n).cycle().map(move |i| keys.visible(i))
-}
-
-/// How many of a tile's keys are hidden from each query by its window, head after head.
-#[inline(always)]
-fn hidden_keys(tile: QueryTile, keys: KeyTile) -> impl Iterator<Item = usize> {
-    (0..tile.n).cycle().map(move |i| keys.hidden(i))
-}
-
 /// Buffers of one thread, for the rows of a tile.
 pub(super) struct Scratch {
-    /// Rows x [`TILE_KEYS`].
+    /// Queries of one head x [`TILE_KEYS`].
     pub scores: Tensor,
     /// Rows x [`value_cols`].
     pub out: Tensor,
@@ -85,9 +78,10 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new(device: &Device, shape: AttentionShape, arithmetic: Arithmetic) -> Self {
-        let rows = tile_queries(arithmetic) * shape.queries_per_kv();
+        let queries = tile_queries(arithmetic);
+        let rows = queries * shape.queries_per_kv();
         Self {
-            scores: Tensor::scratch_on(device, rows, TILE_KEYS),
+            scores: Tensor::scratch_on(device, queries, TILE_KEYS),
             out: Tensor::scratch_on(device, rows, value_cols(shape)),
             maxima: vec![0.0; rows],
             corrections: vec![0.0; rows],
@@ -102,42 +96,36 @@ impl Scratch {
         self.out.data_mut()[..rows * value_cols(shape)].fill(0.0);
     }
 
-    /// Turns the scores of a tile of keys into exponentials by a running maximum and sum (online softmax), and
-    /// leaves in `corrections` what the sums so far are multiplied by. What is done row by row is done in several
-    /// passes over the rows: within a pass they do not wait for one another.
+    /// Turns one head's scores of a tile of keys into exponentials by a running maximum and sum (online softmax), and
+    /// leaves in `corrections` what the sums so far are multiplied by. What is done query by query is done in several
+    /// passes over them: within a pass they do not wait for one another.
     #[inline(always)]
-    pub(super) fn softmax<S: Simd>(&mut self, simd: S, tile: QueryTile, keys: KeyTile) {
-        let (rows, scale) = (0..tile.rows(), tile.shape.scale());
-        self.raise_maxima(simd, tile, rows.clone(), keys);
+    pub(super) fn softmax<S: Simd>(&mut self, simd: S, tile: QueryTile, head: usize, keys: KeyTile) {
+        let scale = tile.shape.scale();
+        self.raise_maxima(simd, tile, head, keys);
         let whole = keys.len.div_ceil(LANES);
-        for (row, visible) in rows.zip(visible_keys(tile, keys)) {
+        for (query, row) in tile.rows_of(head).enumerate() {
             let (max, mut sum) = (self.maxima[row], self.corrected_sum(row));
-            let blocks = &mut self.scores_of(row)[..whole];
-            let (seen, unseen) = blocks.split_at_mut(visible.div_ceil(LANES));
+            let blocks = &mut self.scores_of(query)[..whole];
+            let (seen, unseen) = blocks.split_at_mut(keys.visible(query).div_ceil(LANES));
             simd::exp_blocks_scaled(seen, scale, max, &mut sum);
             unseen.fill(NO_LANES);
             self.sums[row] = sum;
         }
     }
 
-    /// Takes the scores of a tile of keys into the maxima of some rows, and puts negative infinity in the place of
+    /// Takes one head's scores of a tile of keys into the maxima of its rows, and puts negative infinity in the place of
     /// scores that are not to be seen, up to the end of a block.
     #[inline(always)]
-    pub(super) fn raise_maxima<S: Simd>(
-        &mut self,
-        simd: S,
-        tile: QueryTile,
-        rows: Range<usize>,
-        keys: KeyTile,
-    ) {
-        let scale = tile.shape.scale();
+    pub(super) fn raise_maxima<S: Simd>(&mut self, simd: S, tile: QueryTile, head: usize, keys: KeyTile) {
+        let (rows, scale) = (tile.rows_of(head), tile.shape.scale());
         if tile.shape.window.is_some() {
-            for (row, hidden) in rows.clone().zip(hidden_keys(tile, keys)) {
-                self.scores_of(row).as_flattened_mut()[..hidden].fill(f32::NEG_INFINITY);
+            for query in 0..tile.n {
+                self.scores_of(query).as_flattened_mut()[..keys.hidden(query)].fill(f32::NEG_INFINITY);
             }
         }
-        for (row, visible) in rows.clone().zip(visible_keys(tile, keys)) {
-            let seen = simd::first_blocks(self.scores_of(row), visible);
+        for (query, row) in rows.clone().enumerate() {
+            let seen = simd::first_blocks(self.scores_of(query), keys.visible(query));
             let max = simd::max_of_blocks(simd, seen);
             self.corrections[row] = max * scale;
         }
@@ -158,11 +146,11 @@ impl Scratch {
         sum
     }
 
-    /// The blocks of a row of scores.
+    /// The blocks of a query's scores.
     #[inline(always)]
-    pub(super) fn scores_of(&mut self, row: usize) -> &mut [Lanes] {
+    pub(super) fn scores_of(&mut self, query: usize) -> &mut [Lanes] {
         const BLOCKS: usize = TILE_KEYS / LANES;
-        &mut self.scores.data_mut().as_chunks_mut().0[row * BLOCKS..][..BLOCKS]
+        &mut self.scores.data_mut().as_chunks_mut().0[query * BLOCKS..][..BLOCKS]
     }
 
     /// Writes what a tile has come to.
