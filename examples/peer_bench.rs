@@ -113,17 +113,19 @@ impl Bench {
     ) -> Result<(), Failure> {
         work(self)?;
         let mut all_s = Vec::with_capacity(self.runs);
+        let before = processor_s();
         for _ in 0..self.runs {
             let started = Instant::now();
             work(self)?;
             all_s.push(started.elapsed().as_secs_f64());
         }
+        let processor_s = processor_s().zip(before).map(|(now, before)| now - before);
         let mut sorted = all_s.clone();
         sorted.sort_by(f64::total_cmp);
         let median_s = sorted[sorted.len() / 2];
         print(&serde_json::json!({
             "name": name, "shape": shape, "tokens_per_s": tokens as f64 / median_s, "median_s": median_s,
-            "all_s": all_s, "peak_rss_mb": peak_rss_mb(),
+            "all_s": all_s, "processor_s": processor_s, "peak_rss_mb": peak_rss_mb(),
         }));
         Ok(())
     }
@@ -376,6 +378,17 @@ impl Bench {
 #[expect(clippy::print_stdout, reason = "the line is what this program is for")]
 fn print(line: &serde_json::Value) {
     println!("{line}");
+}
+
+/// Processor time of this process so far, seconds, where the system tells.
+fn processor_s() -> Option<f64> {
+    /// Of /proc on every common Linux.
+    const TICKS_PER_S: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in brackets may hold spaces; utime and stime are fields 14 and 15.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS_PER_S)
 }
 
 /// Peak resident set of this process, MiB; 0 where the system does not tell.

@@ -29,6 +29,7 @@ mod bf16;
 mod buffer;
 pub mod device;
 pub mod embedding;
+mod four;
 mod gated;
 pub mod geglu;
 pub mod head;

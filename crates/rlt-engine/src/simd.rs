@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use pulp::{Scalar128b, Simd, WithSimd};
 
+use crate::four::Four;
 use crate::instructions::InstructionSet;
 
 /// The vectors in use.
@@ -86,28 +87,21 @@ pub(crate) fn mul_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S
 /// Lanes of the accumulators below: a fixed number, so sums have the same shape on every CPU.
 pub(crate) const LANES: usize = 32;
 
-/// Makes one of the lane accumulators, pairwise and in a fixed order.
+/// Adds up lane accumulators, pairwise and in a fixed order: the upper half to the lower, until one is left.
 #[inline(always)]
-fn fold_lanes(mut lanes: Lanes, join: fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
+pub(crate) fn sum_lanes(lanes: Lanes) -> f32 {
+    const FOURS: usize = LANES / 4;
+    let (fours, _) = lanes.as_chunks();
+    let mut sums: [Four; FOURS] = std::array::from_fn(|i| Four::new(fours[i]));
+    let mut width = FOURS / 2;
     while width > 0 {
         for i in 0..width {
-            lanes[i] = join(lanes[i], lanes[i + width]);
+            sums[i] = sums[i].plus(sums[i + width]);
         }
         width /= 2;
     }
-    lanes[0]
-}
-
-#[inline(always)]
-fn add(a: f32, b: f32) -> f32 {
-    a + b
-}
-
-/// Adds up lane accumulators.
-#[inline(always)]
-pub(crate) fn sum_lanes(lanes: Lanes) -> f32 {
-    fold_lanes(lanes, add)
+    let [a, b, c, d] = sums[0].numbers();
+    (a + c) + (b + d)
 }
 
 /// What is left after the last whole block, as a block filled up with negative infinity: neither a
@@ -160,7 +154,14 @@ pub(crate) fn max(x: &[f32]) -> f32 {
             lanes[i] = larger(lanes[i], block[i]);
         }
     }
-    fold_lanes(lanes, larger)
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = larger(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// As [`max`], of whole blocks.
@@ -395,6 +396,17 @@ mod tests {
             assert_eq!([f32::NEG_INFINITY, -1000.0, 0.0].map(exp2), [0.0, 0.0, 1.0]);
             assert!(exp2(f32::NAN).is_nan());
         }
+    }
+
+    #[test]
+    fn lanes_are_added_pairwise() {
+        let lanes: Lanes = std::array::from_fn(|i| 1.0 / (1.0 + i as f32));
+        let mut sums = lanes.to_vec();
+        while sums.len() > 1 {
+            let half = sums.len() / 2;
+            sums = (0..half).map(|i| sums[i] + sums[half + i]).collect();
+        }
+        assert_eq!(sum_lanes(lanes).to_bits(), sums[0].to_bits());
     }
 
     #[test]

@@ -159,20 +159,21 @@ impl Scratch {
     /// The tile's rows and heads of both outputs must be the caller's alone.
     #[inline(always)]
     pub(super) unsafe fn finish(&self, tile: QueryTile, out: SharedMut, log_sums: SharedMut) {
-        let shape = tile.shape;
-        let hd = shape.head_dim;
-        for row in 0..tile.rows() {
+        let (shape, hd) = (tile.shape, tile.shape.head_dim);
+        let values = self.out.data().chunks_exact(value_cols(shape));
+        for (row, values) in values.take(tile.rows()).enumerate() {
             let (at, head) = (tile.first_row() + row % tile.n, tile.head(row));
             let sum = simd::sum_lanes(self.sums[row]);
             let inverse = 1.0 / sum;
             // SAFETY: this row's columns of this head lie inside the outputs and are the caller's.
-            unsafe {
+            let (to, log_sum) = unsafe {
                 let to = out.get().add((at * shape.n_heads + head) * hd);
-                for (c, value) in self.out.row(row)[..hd].iter().enumerate() {
-                    *to.add(c) = value * inverse;
-                }
-                *log_sums.get().add(at * shape.n_heads + head) = self.maxima[row] + sum.ln();
+                (std::slice::from_raw_parts_mut(to, hd), &mut *log_sums.get().add(at * shape.n_heads + head))
+            };
+            for (to, value) in to.iter_mut().zip(values) {
+                *to = value * inverse;
             }
+            *log_sum = self.maxima[row] + sum.ln();
         }
     }
 }

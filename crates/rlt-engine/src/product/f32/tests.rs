@@ -1,17 +1,11 @@
 //! Products of every layout and size, and what their bits depend on.
 
 use super::cut::even;
-use super::factors::Product;
-use super::part::Part;
 use super::{Right, View, multiply};
-use crate::device::Device;
-use crate::instructions::InstructionSet;
 use crate::made_up::{numbers, transposed};
 use crate::output::Output;
 use crate::packed::PackedWeight;
-use crate::parallel::SharedMut;
 use crate::tensor::Tensor;
-use crate::tile::{PANEL, Tiled};
 
 /// Every layout of both factors against sums in f64, to twice what f32 can lose in as many additions.
 #[test]
@@ -99,6 +93,13 @@ fn parts_are_even_and_within_their_limits() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn narrower_vectors_give_the_same_bits() {
+    use super::factors::Product;
+    use super::part::Part;
+    use crate::device::Device;
+    use crate::instructions::InstructionSet;
+    use crate::parallel::SharedMut;
+    use crate::tile::{PANEL, Tiled};
+
     let Some(narrow) = pulp::x86::V3::try_new() else { return };
     if InstructionSet::in_use() < InstructionSet::Avx2 {
         return;
