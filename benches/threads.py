@@ -25,7 +25,15 @@ def measure(model, item, threads, runs):
     """(seconds of a run, processor seconds of a run)."""
     bench = shlex.split(os.environ.get("RLT_BENCH", "target/release/examples/peer_bench"))
     command = [*bench, model, item, "--threads", str(threads), "--runs", str(runs)]
-    line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{shlex.join(command)}: exit status {done.returncode}")
+    line = json.loads(done.stdout)
+    if line.get("processor_s") is None:
+        raise SystemExit(f"{item}: the command gives no processor time (on Linux, all works but gemm have one)")
+    # The system counts it in hundredths of a second.
+    if line["processor_s"] < 1.0:
+        raise SystemExit(f"{item}: {runs} runs are {line['processor_s']:.2f} s of processor time; ask for more by --runs")
     return statistics.fmean(line["all_s"]), line["processor_s"] / len(line["all_s"])
 
 
