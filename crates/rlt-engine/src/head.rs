@@ -295,16 +295,24 @@ fn divergences_on_gpu(gpu: &Gpu, p: (&Tensor, f32), q: (&Tensor, f32)) -> Vec<f3
 /// Elements whose sum is taken in f32 before it is added in f64.
 const BLOCK: usize = 1024;
 
+/// Sum of `exp(x * scale - shift)`. A loop, not `Iterator::sum`: the iterator's own function would be compiled for the plainest
+/// processor, and the exponentials with it.
+#[inline(always)]
+fn sum_exp(x: &[f32], scale: f32, shift: f32) -> f64 {
+    let mut sum = 0.0;
+    for block in x.chunks(BLOCK) {
+        sum += f64::from(simd::sum_exp_scaled(block, scale, shift));
+    }
+    sum
+}
+
 fn row_divergence(p: &[f32], q: &[f32], p_temperature: f32, q_temperature: f32) -> f32 {
     let (p_scale, q_scale) = (1.0 / p_temperature, 1.0 / q_temperature);
     simd::vectorized(
         #[inline(always)]
         || {
             let (p_shift, q_shift) = (simd::max(p) * p_scale, simd::max(q) * q_scale);
-            let sum = |x: &[f32], scale, shift| -> f64 {
-                x.chunks(BLOCK).map(|block| f64::from(simd::sum_exp_scaled(block, scale, shift))).sum()
-            };
-            let (p_sum, q_sum) = (sum(p, p_scale, p_shift), sum(q, q_scale, q_shift));
+            let (p_sum, q_sum) = (sum_exp(p, p_scale, p_shift), sum_exp(q, q_scale, q_shift));
             // log p - log q = (p logit - p shift) - (q logit - q shift) + offset.
             let offset = (q_sum / p_sum).ln() as f32;
             let mut total = 0.0_f64;

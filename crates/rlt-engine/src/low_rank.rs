@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::matmul::{Output, matmul_nn, matmul_nt, matmul_tn};
 use crate::packed::{PackedWeight, matmul_packed};
 use crate::parallel::for_row_blocks;
+use crate::simd;
 use crate::tensor::Tensor;
 
 /// One low-rank term, or the gradient of one.
@@ -68,12 +69,23 @@ fn add_columns(y: &mut Tensor, first: usize, term: &Tensor, scale: f32) {
         return gpu.add_columns(y.memory_mut(), cols, first, term.memory(), n, scale);
     }
     for_row_blocks(y.data_mut(), cols, |first_row, rows| {
-        for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
-            for (y, t) in row[first..first + n].iter_mut().zip(term.row(first_row + i)) {
-                *y = t.mul_add(scale, *y);
-            }
-        }
+        simd::vectorized(
+            #[inline(always)]
+            || {
+                for (i, row) in rows.chunks_exact_mut(cols).enumerate() {
+                    add_scaled(&mut row[first..first + n], term.row(first_row + i), scale);
+                }
+            },
+        );
     });
+}
+
+/// `y += scale * x`, for [`simd::vectorized`] code: outside of it, each element would be a call of a function.
+#[inline(always)]
+fn add_scaled(y: &mut [f32], x: &[f32], scale: f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = x.mul_add(scale, *y);
+    }
 }
 
 /// `scale * y[:, first..first + n]`.
@@ -157,9 +169,13 @@ pub fn merged(w: &Tensor, terms: &[LowRank]) -> Tensor {
             continue;
         }
         let rows = &mut out.data_mut()[term.first_column * cols..(term.first_column + n) * cols];
-        for (w, p) in rows.iter_mut().zip(product.data()) {
-            *w = p.mul_add(term.scale, *w);
-        }
+        for_row_blocks(rows, cols, |first, rows| {
+            let product = &product.data()[first * cols..][..rows.len()];
+            simd::vectorized(
+                #[inline(always)]
+                || add_scaled(rows, product, term.scale),
+            );
+        });
     }
     out
 }
