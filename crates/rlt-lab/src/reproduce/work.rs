@@ -138,19 +138,18 @@ impl Ledger {
         (entries.done.len(), entries.planned.len())
     }
 
-    /// Seconds that the stages left will take, going by those of the same kind that are done.
+    /// Seconds that the stages left will take: each as long as the same stage did under other seeds, else as the middle one of its
+    /// kind. (A mean would be that of the few long ones that come first.)
     fn seconds_left(&self) -> f64 {
         let Entries { planned, done, times, .. } = &*self.entries();
-        let expected = |kind: StageKind| {
-            let of_kind: Vec<f64> = times.iter().filter(|t| t.kind == kind).map(|t| t.wall_s).collect();
-            if of_kind.is_empty() {
-                kind.guess_s()
-            } else {
-                of_kind.iter().sum::<f64>() / of_kind.len() as f64
-            }
+        let of_name = medians(times.iter().map(|timed| (without_seed(&timed.name), timed.wall_s)));
+        let of_kind = medians(times.iter().map(|timed| (timed.kind, timed.wall_s)));
+        let expected = |name: &str, kind: StageKind| {
+            let known = of_name.get(without_seed(name)).or_else(|| of_kind.get(&kind));
+            known.copied().unwrap_or_else(|| kind.guess_s())
         };
         let left = planned.iter().filter(|(name, _)| !done.contains(*name));
-        left.map(|(_, &kind)| expected(kind)).sum::<f64>() / self.at_once as f64
+        left.map(|(name, &kind)| expected(name, kind)).sum::<f64>() / self.at_once as f64
     }
 
     fn record(&self, timed: StageTime) {
@@ -164,6 +163,24 @@ impl Ledger {
     fn lock_of(&self, key: &str) -> Arc<Mutex<()>> {
         self.entries().locks.entry(key.to_owned()).or_default().clone()
     }
+}
+
+/// `base` of `seed-1/base`.
+fn without_seed(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, stage)| stage)
+}
+
+/// The middle one of every key's values, the upper of two.
+fn medians<K: Ord>(values: impl Iterator<Item = (K, f64)>) -> BTreeMap<K, f64> {
+    let mut all: BTreeMap<K, Vec<f64>> = BTreeMap::new();
+    for (key, value) in values {
+        all.entry(key).or_default().push(value);
+    }
+    let middle = |mut of: Vec<f64>| {
+        of.sort_by(f64::total_cmp);
+        of[of.len() / 2]
+    };
+    all.into_iter().map(|(key, of)| (key, middle(of))).collect()
 }
 
 /// The stages of one seed.
@@ -346,6 +363,31 @@ mod tests {
         assert!(matches!(new, Err(Error::Interrupted(_))));
         stop.store(false, Ordering::SeqCst);
         assert!(begins());
+    }
+
+    #[test]
+    fn what_is_left_takes_as_long_as_under_other_seeds_or_as_the_middle_of_its_kind() {
+        let ledger = Ledger::new(2);
+        for (name, kind) in [
+            ("seed-1/teacher", StageKind::Sft),
+            ("seed-1/student-a", StageKind::Sft),
+            ("seed-1/student-b", StageKind::Sft),
+            ("seed-1/rlt", StageKind::Rl),
+            ("seed-2/teacher", StageKind::Sft),
+            ("seed-2/student-c", StageKind::Sft),
+        ] {
+            ledger.entries().planned.insert(name.into(), kind);
+        }
+        for (name, wall_s) in [("teacher", 60.0), ("student-a", 10.0), ("student-b", 12.0)] {
+            ledger.record(StageTime {
+                name: format!("seed-1/{name}"),
+                kind: StageKind::Sft,
+                wall_s,
+                cpu_s: None,
+            });
+        }
+        // RL that nobody has timed, the teacher again, and a student like the middle of three.
+        assert_eq!(ledger.seconds_left(), (StageKind::Rl.guess_s() + 60.0 + 12.0) / 2.0);
     }
 
     #[test]
