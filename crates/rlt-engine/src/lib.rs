@@ -29,6 +29,7 @@ mod bf16;
 mod buffer;
 pub mod device;
 pub mod embedding;
+mod even_parts;
 mod four;
 mod gated;
 pub mod geglu;

@@ -10,27 +10,34 @@ use std::ops::{Range, RangeInclusive};
 use rayon::prelude::*;
 
 use crate::device::Device;
+use crate::even_parts::EvenParts;
 use crate::parallel::on_this_thread;
 use crate::tensor::Tensor;
 
 /// Rows of a block: more would leave the cache, with fewer weights would be read too often.
 const BLOCK_ROWS: RangeInclusive<usize> = 64..=256;
 
-/// Rows that a chain over `rows` rows takes at a time.
+/// Blocks begin at a multiple of so many rows, those of two tiles in bf16.
+const BLOCK_STEP: usize = 32;
+
+/// The blocks of a chain over `rows` rows on a processor: a few for each thread.
+fn blocks(rows: usize) -> EvenParts {
+    EvenParts::new(rows, 2 * rayon::current_num_threads(), BLOCK_ROWS, BLOCK_STEP)
+}
+
+/// The most rows that a chain over `rows` rows takes at a time.
 pub fn block_rows(rows: usize) -> usize {
-    // A few blocks for each thread.
-    let even = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(32);
-    even.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end())
+    blocks(rows).iter().map(|block| block.len()).max().unwrap_or(0)
 }
 
-/// The same on `device`: a GPU takes all of them at once.
-fn block_rows_on(device: &Device, rows: usize) -> usize {
-    if device.works_as_gpu() { rows } else { block_rows(rows) }
-}
-
-/// `rows` rows in blocks.
-fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
+/// Blocks with their rows out of all, which are `cols` wide.
+fn with_rows(blocks: EvenParts, cols: usize, mut all: &mut [f32]) -> Vec<(Range<usize>, &mut [f32])> {
+    let with_rows = blocks.iter().map(|block| {
+        let (rows, rest) = std::mem::take(&mut all).split_at_mut(block.len() * cols);
+        all = rest;
+        (block, rows)
+    });
+    with_rows.collect()
 }
 
 impl Tensor {
@@ -41,24 +48,24 @@ impl Tensor {
     /// If `chain` returns another shape.
     #[must_use]
     pub fn map_row_blocks(&self, cols: usize, chain: impl Fn(Range<usize>, &Self) -> Self + Sync) -> Self {
-        let (rows, block) = (self.rows(), block_rows_on(self.device(), self.rows()));
+        let (rows, blocks) = (self.rows(), blocks(self.rows()));
         let checked = |range: Range<usize>, some: &Self| {
             let out = chain(range.clone(), some);
             assert_eq!((out.rows(), out.cols()), (range.len(), cols), "shape of a chain's result");
             out
         };
-        if block >= rows {
+        // A GPU takes all of them at once.
+        if blocks.count() == 1 || self.device().works_as_gpu() {
             return checked(0..rows, self);
         }
         let mut out = self.beside(rows, cols);
         if let Device::Sizes(sizes) = self.device() {
-            sizes.in_lanes(blocks_of(rows, block), |range| {
+            sizes.in_lanes(blocks.iter(), |range| {
                 on_this_thread(|| drop(checked(range.clone(), &self.copy_of_rows(range))));
             });
             return out;
         }
-        out.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, to)| {
-            let range = index * block..rows.min((index + 1) * block);
+        with_rows(blocks, cols, out.data_mut()).into_par_iter().for_each(|(range, to)| {
             on_this_thread(|| to.copy_from_slice(checked(range.clone(), &self.copy_of_rows(range)).data()));
         });
         out
@@ -72,20 +79,19 @@ impl Tensor {
     pub fn update_row_blocks(&mut self, other: &Self, chain: impl Fn(&Self, &mut Self) + Sync) {
         let (rows, cols) = (self.rows(), self.cols());
         assert_eq!(other.rows(), rows, "rows of two tensors");
-        let block = block_rows_on(self.device(), rows);
-        if block >= rows {
+        let blocks = blocks(rows);
+        if blocks.count() == 1 || self.device().works_as_gpu() {
             return chain(other, self);
         }
         if let Device::Sizes(sizes) = self.device() {
-            return sizes.in_lanes(blocks_of(rows, block), |range| {
+            return sizes.in_lanes(blocks.iter(), |range| {
                 on_this_thread(|| {
                     let mut some = self.beside(range.len(), cols);
                     chain(&other.copy_of_rows(range), &mut some);
                 });
             });
         }
-        self.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, data)| {
-            let range = index * block..rows.min((index + 1) * block);
+        with_rows(blocks, cols, self.data_mut()).into_par_iter().for_each(|(range, data)| {
             on_this_thread(|| {
                 let mut some = Self::scratch(range.len(), cols);
                 some.data_mut().copy_from_slice(data);

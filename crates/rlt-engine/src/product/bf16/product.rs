@@ -1,7 +1,7 @@
 //! How a product is cut into tasks and blocks. The cut changes no bits: an element is a sum over the inner
 //! dimension in its order, chunk by chunk.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use pulp::bytemuck;
 use rayon::prelude::*;
@@ -13,17 +13,16 @@ use super::operand::{Left, Pairs};
 use super::tile_size::{TILE_ROWS, TILE_WORDS};
 use crate::buffer::{self, Buffer};
 use crate::device::{Device, not_on_gpus};
+use crate::even_parts::EvenParts;
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::sizes::Operation;
 use crate::tensor::Tensor;
 use crate::tile::{PANEL, prefetch};
 
-/// Rows of a task at most: with a chunk of the inner dimension they stay in the second-level cache.
-const MOST_ROWS: usize = 256;
-
-/// Rows of a task at least: with fewer, the right factor would be read too often.
-const FEWEST_ROWS: usize = 64;
+/// Rows of a task: so few that with a chunk of the inner dimension they stay in the second-level cache, so many that the right
+/// factor is not read too often.
+const TASK_ROWS: RangeInclusive<usize> = 64..=256;
 
 /// Tiles of the inner dimension (32 numbers each) that are added up at a time: a panel of them stays in the
 /// first-level cache.
@@ -54,35 +53,30 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
     let device = out.device().clone();
     // A few tasks for each thread, first by rows: where rows are shared, each task lays them out again.
     let wanted = if is_alone() { 1 } else { 2 * rayon::current_num_threads() };
-    let task_rows = m.div_ceil(wanted).next_multiple_of(2 * TILE_ROWS).clamp(FEWEST_ROWS, MOST_ROWS);
-    let tasks_m = m.div_ceil(task_rows).max(1);
-    let panels_per_task = panels.div_ceil(wanted.div_ceil(tasks_m)).max(1);
-    let tasks_n = panels.div_ceil(panels_per_task);
+    let by_rows = EvenParts::new(m, wanted, TASK_ROWS, 2 * TILE_ROWS);
+    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), 1..=panels.max(1), 1);
     let base = out.shared_mut();
-    let task = |index: usize| {
-        let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * panels_per_task);
-        Task {
-            rows: row..(row + task_rows).min(m),
-            panels: panel..(panel + panels_per_task).min(panels),
-            a,
-            b,
-            out: base,
-            mode,
-            device: &device,
-        }
+    let task = |index: usize| Task {
+        rows: by_rows.part(index / by_panels.count()),
+        panels: by_panels.part(index % by_panels.count()),
+        a,
+        b,
+        out: base,
+        mode,
+        device: &device,
     };
     let run = |index: usize| {
         // SAFETY: the rows and columns of a task are written by it alone.
         kernel.on(|| unsafe { task(index).run(kernel) });
     };
-    let tasks = 0..tasks_m * tasks_n;
+    let tasks = 0..by_rows.count() * by_panels.count();
     let serial = m * b.columns() * a.width() < SERIAL_WORK / 2 || is_alone();
     match &device {
         Device::Cpu if serial => tasks.for_each(run),
         Device::Cpu => tasks.into_par_iter().for_each(run),
         Device::Sizes(sizes) => {
             let (n, depth) = (b.columns(), 2 * a.width());
-            let operation = if m < FEWEST_ROWS { Operation::FewRows } else { Operation::Product };
+            let operation = if m < *TASK_ROWS.start() { Operation::FewRows } else { Operation::Product };
             sizes.did(operation, m as f64 * n as f64 * depth as f64, m * depth + n * depth / 2 + m * n);
             let lay_out = |index: usize| buffer::give(task(index).laid_out());
             if serial { tasks.for_each(lay_out) } else { sizes.in_lanes(tasks, lay_out) }

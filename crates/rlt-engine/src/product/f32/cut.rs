@@ -8,6 +8,7 @@ use super::factors::{FEW_ROWS, Product, Right, View};
 use super::part::{Part, RESIDENT_COLUMNS, Untouched};
 use super::strips::in_strips;
 use crate::device::{Device, not_on_gpus};
+use crate::even_parts::EvenParts;
 use crate::output::Output;
 use crate::parallel::{SharedMut, is_alone};
 use crate::simd::Vectors;
@@ -44,22 +45,21 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     // How it is cut into tasks changes no element.
     let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
     let wanted_m = if strips_stay && n >= WIDE * m && panels >= TASK_PANELS * wanted { 1 } else { wanted };
-    let task_rows = if m <= FEW_ROWS { m } else { even(m, wanted_m, TASK_ROWS, MAX_ROWS) };
-    let tasks_m = m.div_ceil(task_rows);
-    let task_panels = even(panels, wanted.div_ceil(tasks_m), TASK_PANELS..=panels.max(TASK_PANELS), 1);
-    let tasks_n = panels.div_ceil(task_panels);
-    let task = |index: usize| {
-        let (row, panel) = (index / tasks_n * task_rows, index % tasks_n * task_panels);
-        (row..m.min(row + task_rows), panel..panels.min(panel + task_panels))
-    };
+    let limits = if m <= FEW_ROWS { MAX_ROWS..=FEW_ROWS.next_multiple_of(MAX_ROWS) } else { TASK_ROWS };
+    let by_rows = EvenParts::new(m, if m <= FEW_ROWS { 1 } else { wanted_m }, limits, MAX_ROWS);
+    let limits = TASK_PANELS..=panels.next_multiple_of(TASK_PANELS);
+    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), limits, 1);
+    let tasks = by_rows.count() * by_panels.count();
+    let task =
+        |index: usize| (by_rows.part(index / by_panels.count()), by_panels.part(index % by_panels.count()));
     match &device {
-        Device::Cpu => (0..tasks_m * tasks_n).into_par_iter().map(task).for_each(|(rows, panels)| {
+        Device::Cpu => (0..tasks).into_par_iter().map(task).for_each(|(rows, panels)| {
             // SAFETY: the rows and columns of a task are written by it alone.
             unsafe { product.compute(rows, panels) };
         }),
         Device::Sizes(sizes) => {
             count(sizes, (m, n, depth));
-            sizes.in_lanes((0..tasks_m * tasks_n).map(task), |(rows, panels)| product.scratch(rows, panels));
+            sizes.in_lanes((0..tasks).map(task), |(rows, panels)| product.scratch(rows, panels));
         }
         Device::Cuda(_) => not_on_gpus(),
     }
@@ -90,13 +90,6 @@ const WIDE: usize = 4;
 /// Rows from which on it pays to lay out a right factor that lies in rows once, for all tasks. (Strips that pass by are read as
 /// they lie.)
 const LAID_OUT_ROWS: usize = 480;
-
-/// Cuts `n` into even parts, a multiple of `parts` where that keeps them within `limits`: what a part holds, a multiple
-/// of `step`.
-pub(super) fn even(n: usize, parts: usize, limits: RangeInclusive<usize>, step: usize) -> usize {
-    let parts = parts * n.div_ceil(parts * limits.end());
-    n.div_ceil(parts).max(*limits.start()).next_multiple_of(step)
-}
 
 impl<'a> Product<'a> {
     /// `out` points to the first of m rows of n columns, `out_stride` apart; `shape` is (m, n, inner dimension).

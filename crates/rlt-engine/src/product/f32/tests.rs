@@ -1,6 +1,5 @@
 //! Products of every layout and size, and what their bits depend on.
 
-use super::cut::even;
 use super::{Right, View, multiply};
 use crate::made_up::{numbers, transposed};
 use crate::output::Output;
@@ -79,14 +78,6 @@ fn a_row_s_bits_depend_on_it_alone() {
         let some = a.gather_rows(&(517 - rows..517).collect::<Vec<_>>());
         assert!(product(&some, View::of(&some), 2).data() == &all.data()[(517 - rows) * n..], "{rows} rows");
     }
-}
-
-#[test]
-fn parts_are_even_and_within_their_limits() {
-    assert_eq!(even(1024, 4, 48..=240, 4), 128);
-    assert_eq!(even(256, 4, 48..=240, 4), 64);
-    assert_eq!(even(100, 16, 48..=240, 4), 48);
-    assert_eq!(even(8, 2, 4..=8, 1), 4);
 }
 
 /// Narrower vectors take other tiles of rows and columns, but add in the same order.

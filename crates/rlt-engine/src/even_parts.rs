@@ -1,0 +1,75 @@
+//! Rows cut into parts of nearly the same size.
+
+use std::ops::{Range, RangeInclusive};
+
+/// Rows in parts that differ by one step at most: threads that take as many of them as each other end together. (Parts of one size
+/// and a smaller last one would leave one thread waiting for another's whole part.)
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EvenParts {
+    rows: usize,
+    step: usize,
+    count: usize,
+}
+
+impl EvenParts {
+    /// `wanted` parts, or a multiple of that where they would exceed the most of `limits`; fewer where they would fall below the
+    /// least. Each begins at a multiple of `step`, of which both limits are multiples.
+    pub(crate) fn new(rows: usize, wanted: usize, limits: RangeInclusive<usize>, step: usize) -> Self {
+        debug_assert!(
+            limits.start().is_multiple_of(step) && limits.end().is_multiple_of(step),
+            "steps of {limits:?}"
+        );
+        let parts = wanted * rows.div_ceil(wanted * limits.end());
+        Self { rows, step, count: parts.min(rows / limits.start()).max(1) }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.count
+    }
+
+    /// The rows of part `index`.
+    pub(crate) fn part(self, index: usize) -> Range<usize> {
+        let begin =
+            |index: usize| self.rows.min(self.rows.div_ceil(self.step) * index / self.count * self.step);
+        begin(index)..begin(index + 1)
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(move |index| self.part(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_all_rows_and_differ_by_a_step_at_most() {
+        let sizes = |rows, wanted, limits, step| -> Vec<usize> {
+            let parts = EvenParts::new(rows, wanted, limits, step);
+            let mut next = 0;
+            let lens = parts.iter().map(|part| {
+                assert_eq!(part.start, next);
+                next = part.end;
+                part.len()
+            });
+            let lens = lens.collect();
+            assert_eq!(next, rows);
+            lens
+        };
+        assert_eq!(sizes(1024, 4, 48..=240, 4), [128; 8]);
+        assert_eq!(sizes(256, 4, 48..=240, 12), [60, 72, 60, 64]);
+        assert_eq!(sizes(100, 16, 48..=240, 12), [48, 52]);
+        assert_eq!(sizes(9, 2, 4..=8, 1), [4, 5]);
+        assert_eq!(sizes(7, 2, 4..=8, 1), [7]);
+        assert_eq!(sizes(0, 4, 48..=240, 12), [0]);
+        for rows in 1..3000 {
+            for wanted in [1, 2, 4, 6, 32] {
+                let lens = sizes(rows, wanted, 48..=240, 12);
+                let (least, most) = (*lens.iter().min().unwrap(), *lens.iter().max().unwrap());
+                assert!(most <= 240 && most - least < 24, "{rows} rows in {wanted}: {lens:?}");
+                assert!(least >= 37 || lens.len() == 1, "{rows} rows in {wanted}: {lens:?}");
+            }
+        }
+    }
+}
