@@ -178,14 +178,14 @@ pub(crate) fn tile_bf16<S: Simd, const MR: usize, const NV: usize>(
     words: &[u32],
     stride: usize,
     depth: usize,
-    ahead: Ahead<u32>,
+    ahead: Ahead,
 ) -> [[S::f32s; NV]; MR] {
     let width = NV * S::F32_LANES / 2;
     assert!(depth == 0 || words.len() >= (depth - 1) * stride + width, "columns of a tile");
     let (shift, upper) = (simd.splat_u32s(16), simd.splat_u32s(UPPER));
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     for k in 0..depth {
-        ahead.ask(words, k, stride, width);
+        ahead.ask(words, k, stride, width, 1);
         // SAFETY: inside its slice by the assertion above; a check in this loop would cost a third of the speed.
         let (words, _) = S::as_simd_u32s(unsafe { words.get_unchecked(k * stride..k * stride + width) });
         let columns: [S::f32s; NV] = std::array::from_fn(|v| {

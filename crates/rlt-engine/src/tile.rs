@@ -50,14 +50,20 @@ impl<W: ByTiles> WithSimd for Tiled<W> {
 
 /// What a tile asks for while it computes, so that it arrives meanwhile.
 #[derive(Clone, Copy)]
-pub(crate) enum Ahead<'a, T> {
+pub(crate) enum Ahead<'a> {
     Nothing,
     /// Its own right factor, some steps ahead: it comes from the second-level cache.
     Near,
     /// What is read after this tile, in the same shape: it comes from memory.
-    Far(&'a [T]),
+    Far(&'a [f32]),
     /// The left factor's rows of the next tile, so many elements a step: they come from the second-level cache.
     Rows {
+        next: &'a [f32],
+        step: usize,
+    },
+    /// A share of what later tiles read, in the order of memory, which it comes from: so many elements of four bytes a step, at most
+    /// as many as the tile's own right factor has.
+    Share {
         next: &'a [f32],
         step: usize,
     },
@@ -66,27 +72,27 @@ pub(crate) enum Ahead<'a, T> {
 /// Steps that [`Ahead::Near`] looks ahead.
 const NEAR_STEPS: usize = 16;
 
-impl<'a, T> From<Option<&'a [T]>> for Ahead<'a, T> {
-    fn from(next: Option<&'a [T]>) -> Self {
-        next.map_or(Self::Nothing, Self::Far)
-    }
-}
-
-impl<T> Ahead<'_, T> {
-    /// Whether there is something to ask for in step `k`. Rows of a left factor take less than half of a cache line a step.
+impl Ahead<'_> {
+    /// Whether there is something to ask for in step `i` of a turn. Rows of a left factor take less than half of a cache line a step;
+    /// a share is asked for once a turn, which needs fewer registers.
     #[inline(always)]
-    fn asks_in(self, k: usize) -> bool {
-        !matches!(self, Self::Rows { .. }) || k.is_multiple_of(2)
+    fn asks_in(self, i: usize) -> bool {
+        match self {
+            Self::Nothing | Self::Near | Self::Far(_) => true,
+            Self::Rows { .. } => i.is_multiple_of(2),
+            Self::Share { .. } => i == 0,
+        }
     }
 
-    /// In step `k` of a tile that reads `width` elements of `right` every `stride`.
+    /// In step `k` of a tile that reads `width` elements of `right` every `stride`, by so many steps a turn.
     #[inline(always)]
-    pub(crate) fn ask(self, right: &[T], k: usize, stride: usize, width: usize) {
+    pub(crate) fn ask<T>(self, right: &[T], k: usize, stride: usize, width: usize, turn: usize) {
         match self {
             Self::Nothing => {}
             Self::Near => prefetch::<T, true>(right, (k + NEAR_STEPS) * stride, width),
-            Self::Far(next) => prefetch::<T, false>(next, k * stride, width),
+            Self::Far(next) => prefetch::<f32, false>(next, k * stride, width),
             Self::Rows { next, step } => prefetch::<f32, true>(next, k * step, step),
+            Self::Share { next, step } => prefetch::<f32, false>(next, k * step, turn * width),
         }
     }
 }
@@ -115,7 +121,7 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     right: &[f32],
     stride: usize,
     depth: usize,
-    ahead: Ahead<f32>,
+    ahead: Ahead,
 ) -> [[S::f32s; NV]; MR] {
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     let width = NV * S::F32_LANES;
@@ -123,7 +129,7 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     let steps = Steps { left, right, stride, ahead };
     if S::REGISTER_COUNT > 16 {
         for k in 0..depth {
-            steps.add(simd, k, true, &mut sums);
+            steps.add(simd, k, 1, &mut sums);
         }
         return sums;
     }
@@ -132,11 +138,11 @@ pub(crate) fn tile<S: Simd, const MR: usize, const NV: usize>(
     let whole = depth / UNROLLED * UNROLLED;
     for k in (0..whole).step_by(UNROLLED) {
         for i in 0..UNROLLED {
-            steps.add(simd, k + i, ahead.asks_in(i), &mut sums);
+            steps.add(simd, k + i, if ahead.asks_in(i) { UNROLLED } else { 0 }, &mut sums);
         }
     }
     for k in whole..depth {
-        steps.add(simd, k, true, &mut sums);
+        steps.add(simd, k, 1, &mut sums);
     }
     sums
 }
@@ -149,25 +155,25 @@ struct Steps<'a, L> {
     left: L,
     right: &'a [f32],
     stride: usize,
-    ahead: Ahead<'a, f32>,
+    ahead: Ahead<'a>,
 }
 
 impl<L: Fn(usize, usize) -> f32> Steps<'_, L> {
-    /// Adds step `k` to the sums, and asks for what comes later if `asks`. The tile has made sure that the step's columns are there.
+    /// Adds step `k` to the sums, and asks for what comes later if `turn`, the steps of a turn, is not 0. The tile has made sure that the step's columns are there.
     #[inline(always)]
     fn add<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
         k: usize,
-        asks: bool,
+        turn: usize,
         sums: &mut [[S::f32s; NV]; MR],
     ) {
         let width = NV * S::F32_LANES;
         // SAFETY: inside its slice by the tile's assertion; a check in its loop would cost a third of the speed.
         let columns = unsafe { self.right.get_unchecked(k * self.stride..k * self.stride + width) };
         let (columns, _) = S::as_simd_f32s(columns);
-        if asks {
-            self.ahead.ask(self.right, k, self.stride, width);
+        if turn > 0 {
+            self.ahead.ask(self.right, k, self.stride, width, turn);
         }
         for r in 0..MR {
             let x = simd.splat_f32s((self.left)(r, k));

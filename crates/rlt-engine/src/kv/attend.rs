@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, Range};
 
-use pulp::{Simd, WithSimd};
+use pulp::{Simd, WithSimd, bytemuck};
 use rayon::prelude::*;
 
 use super::pages::{KvPages, KvSequence, Numbers, runs};
@@ -270,7 +270,10 @@ impl<'a> HeadRun<'a> {
                 }
                 Numbers::Bf16 { keys, .. } => {
                     let next = match ahead {
-                        Some(Numbers::Bf16 { keys, .. }) => Ahead::Far(&keys[at / 2..]),
+                        Some(Numbers::Bf16 { keys, .. }) => {
+                            let next = bytemuck::cast_slice(&keys[at / 2 * hd..]);
+                            Ahead::Share { next, step: KV * S::F32_LANES / 2 }
+                        }
                         _ => Ahead::Nothing,
                     };
                     let sums = tile_bf16::<S, Q, KV>(simd, left, &keys[at / 2..], PAGE_TOKENS / 2, hd, next);
@@ -308,13 +311,16 @@ impl<'a> HeadRun<'a> {
                 let width = VV2 * S::F32_LANES;
                 for run in (0..hd).step_by(PANEL) {
                     for at in (0..PANEL).step_by(width) {
-                        let words = |values: &'a [u32]| &values[run / 2 + at / 2..];
+                        let first = (run + at) / 2;
                         let ahead = match ahead {
-                            Some(Numbers::Bf16 { values, .. }) => Ahead::Far(words(values)),
+                            Some(Numbers::Bf16 { values, .. }) => {
+                                let next = bytemuck::cast_slice(&values[first * PAGE_TOKENS..]);
+                                Ahead::Share { next, step: width / 2 }
+                            }
                             _ => Ahead::Nothing,
                         };
-                        let left = left_rows(weights_of, count);
-                        let sums = tile_bf16::<S, Q, VV2>(simd, left, words(values), stride, count, ahead);
+                        let (left, words) = (left_rows(weights_of, count), &values[first..]);
+                        let sums = tile_bf16::<S, Q, VV2>(simd, left, words, stride, count, ahead);
                         // A run of columns has its first half in the lower, its second in the upper halves of words.
                         for (half, column) in [run + at / 2, run + PANEL / 2 + at / 2].into_iter().enumerate()
                         {
@@ -358,7 +364,7 @@ fn add_weighted<S: Simd, const Q: usize, const VV: usize>(
     simd: S,
     weights: [&[f32]; Q],
     values: &[f32],
-    ahead: Ahead<f32>,
+    ahead: Ahead,
     (hd, count): (usize, usize),
     column: usize,
     out: &mut [f32],

@@ -6,6 +6,7 @@
 
 mod cut;
 mod factors;
+mod later;
 mod part;
 mod strips;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::factors::{FEW_ROWS, Product, Right};
+use super::later::Later;
 use crate::bf16::{tile_bf16, widen_strip};
 use crate::output::Output;
 use crate::tensor::Tensor;
@@ -78,6 +79,17 @@ enum LeftCopy {
     Columns,
 }
 
+/// Some strips of a chunk, which all rows pass by or which pass by all rows.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    chunk: &'a Chunk,
+    copied: &'a Copied,
+    strips: &'a Range<usize>,
+    later: &'a Later<'a>,
+    /// Rows of a tile, at most.
+    tile_rows: usize,
+}
+
 /// Copies of parts of the factors, laid out as register tiles read them.
 struct Copied {
     /// Of a chunk of the left factor: the rows of a register tile a row of this.
@@ -137,7 +149,7 @@ impl Part<'_> {
         let width = strip::<S, NV>();
         let (m, n, depth) = self.product.shape;
         let one_by_one = m <= FEW_ROWS || width <= RESIDENT_COLUMNS;
-        let (strips, left) = (self.strips(width), self.left_copy(width));
+        let (all_strips, left) = (self.strips(width), self.left_copy(width));
         let rows = self.rows.len();
         let mut copied = self.copied(MR, width);
         // Even a product over nothing has a result.
@@ -148,8 +160,8 @@ impl Part<'_> {
             self.copy_left::<MR>(left, range.clone(), &mut copied.left);
             copied.index = None;
             let chunk = Chunk { range, mode, left };
-            for strip in strips.clone().step_by(group) {
-                let strips = strip..strips.end.min(strip + group);
+            for strip in all_strips.clone().step_by(group) {
+                let strips = strip..all_strips.end.min(strip + group);
                 let last = strips.end - 1;
                 let partial = (last + 1) * width > n;
                 let pays = match self.product.right {
@@ -160,19 +172,30 @@ impl Part<'_> {
                 if pays {
                     self.copy_strip::<S, NV>(simd, last, chunk.range.clone(), &mut copied);
                 }
+                let copies_columns = left == LeftCopy::Columns;
+                let later = &Later::new(
+                    self.product,
+                    &chunk.range,
+                    DEPTH,
+                    &strips,
+                    &all_strips,
+                    width,
+                    copies_columns,
+                );
+                let pass = Pass { chunk: &chunk, copied: &copied, strips: &strips, later, tile_rows: MR };
                 let (mut row, end) = (self.rows.start, self.rows.end);
                 while row < end {
                     match end - row {
                         rest if rest >= MR => {
-                            self.row_block::<S, MR, NV, MR>(simd, &chunk, &copied, row, strips.clone());
+                            self.row_block::<S, MR, NV, MR>(simd, pass, row);
                             row += MR;
                         }
                         4.. => {
-                            self.row_block::<S, 4, NV, MR>(simd, &chunk, &copied, row, strips.clone());
+                            self.row_block::<S, 4, NV, MR>(simd, pass, row);
                             row += 4;
                         }
                         _ => {
-                            self.row_block::<S, 1, NV, MR>(simd, &chunk, &copied, row, strips.clone());
+                            self.row_block::<S, 1, NV, MR>(simd, pass, row);
                             row += 1;
                         }
                     }
@@ -256,11 +279,10 @@ impl Part<'_> {
     fn row_block<S: Simd, const MR: usize, const NV: usize, const MAX: usize>(
         &self,
         simd: S,
-        chunk: &Chunk,
-        copied: &Copied,
+        pass: Pass,
         row: usize,
-        strips: Range<usize>,
     ) {
+        let Pass { chunk, copied, .. } = pass;
         let left = self.product.left;
         let (first, depth) = (chunk.range.start, chunk.range.len());
         let at = row - self.rows.start;
@@ -270,25 +292,25 @@ impl Part<'_> {
                 assert!(depth == 0 || columns.len() >= (depth - 1) * MAX + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth.
                 let left = move |r: usize, k: usize| unsafe { *columns.get_unchecked(k * MAX + r) };
-                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, pass, row, left);
             }
             LeftCopy::Rows => {
                 let rows = &copied.left.data()[at * ROW_STRIDE..];
                 assert!(depth <= DEPTH && rows.len() >= MR * ROW_STRIDE, "rows of a left factor");
                 // SAFETY: r < MR and k < depth, which is at most DEPTH.
                 let left = move |r: usize, k: usize| unsafe { *rows.get_unchecked(r * ROW_STRIDE + k) };
-                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, pass, row, left);
             }
             LeftCopy::Nothing if left.lies_in_columns() => {
                 let (columns, stride) = (left.from(row, first), left.col_stride);
                 assert!(depth == 0 || columns.len() >= (depth - 1) * stride + MR, "columns of a left factor");
                 // SAFETY: r < MR and k < depth, so it lies inside by the assertion above.
                 let left = move |r: usize, k: usize| unsafe { *columns.get_unchecked(k * stride + r) };
-                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left);
+                self.row_strips::<S, MR, NV>(simd, pass, row, left);
             }
             LeftCopy::Nothing => {
                 let rows: [&[f32]; MR] = std::array::from_fn(|r| left.from(row + r, first));
-                self.row_strips::<S, MR, NV>(simd, chunk, copied, row, strips, left_rows(rows, depth));
+                self.row_strips::<S, MR, NV>(simd, pass, row, left_rows(rows, depth));
             }
         }
     }
@@ -297,14 +319,12 @@ impl Part<'_> {
     fn row_strips<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
-        chunk: &Chunk,
-        copied: &Copied,
+        pass: Pass,
         row: usize,
-        strips: Range<usize>,
         left: impl Fn(usize, usize) -> f32 + Copy,
     ) {
-        for strip in strips {
-            self.tile::<S, MR, NV>(simd, chunk, copied, row, strip, left);
+        for strip in pass.strips.clone() {
+            self.tile::<S, MR, NV>(simd, pass, row, strip, left);
         }
     }
 
@@ -312,12 +332,12 @@ impl Part<'_> {
     fn tile<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
-        chunk: &Chunk,
-        copied: &Copied,
+        pass: Pass,
         row: usize,
         index: usize,
         left: impl Fn(usize, usize) -> f32 + Copy,
     ) {
+        let Pass { chunk, copied, later, tile_rows, .. } = pass;
         let width = strip::<S, NV>();
         let (m, n, inner) = self.product.shape;
         let (first, depth) = (chunk.range.start, chunk.range.len());
@@ -333,11 +353,15 @@ impl Part<'_> {
         }
         // A strip is in the first-level cache already where many rows pass by it: then the next rows are asked for.
         let resident = width <= RESIDENT_COLUMNS && m > FEW_ROWS;
+        let at = row - self.rows.start;
+        if resident {
+            later.ask_by_rows(self.product, &self.rows, at..at + MR);
+        }
         let next_rows = match chunk.left {
             LeftCopy::Nothing if self.lies_in_blocks(width) => self.product.left.from(row + MR, 0),
             LeftCopy::Nothing => &[],
             LeftCopy::Rows | LeftCopy::Columns => {
-                copied.left.data().get((row + MR - self.rows.start) * ROW_STRIDE..).unwrap_or_default()
+                copied.left.data().get((at + MR) * ROW_STRIDE..).unwrap_or_default()
             }
         };
         let right = match self.product.right {
@@ -347,24 +371,34 @@ impl Part<'_> {
             Right::Bf16(panels) => TileColumns::Bf16(&panels.strips()[(index * inner + first) * width / 2..]),
         };
         let mode = chunk.mode;
+        // Of few rows, the first tile waits for a strip; the others ask for the next one meanwhile.
+        let share = match at / tile_rows {
+            index @ 1.. if m <= FEW_ROWS => {
+                later.share_of_tile(index - 1, self.rows.len().div_ceil(tile_rows) - 1, depth)
+            }
+            _ => None,
+        };
         // What is asked for ahead is named where the tile is computed, so that its loop need not look.
         if S::REGISTER_COUNT > 16 {
-            let sums = match right {
-                TileColumns::F32(right, stride) if resident => {
+            let sums = match (right, share) {
+                (TileColumns::F32(right, stride), _) if resident => {
                     let ahead = Ahead::Rows { next: next_rows, step: MR * ROW_STRIDE / DEPTH };
                     tile::<S, MR, NV>(simd, left, right, stride, depth, ahead)
                 }
-                TileColumns::F32(right, stride) => {
+                (TileColumns::F32(right, stride), None) => {
                     tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Near)
                 }
-                TileColumns::Bf16(words) => {
+                (TileColumns::F32(right, stride), Some((next, step))) => {
+                    tile::<S, MR, NV>(simd, left, right, stride, depth, Ahead::Share { next, step })
+                }
+                (TileColumns::Bf16(words), _) => {
                     tile_bf16::<S, MR, NV>(simd, left, words, width / 2, depth, Ahead::Near)
                 }
             };
             return put::<S, MR, NV>(simd, sums, columns, mode, out);
         }
-        match right {
-            TileColumns::F32(right, stride) if resident => apart(
+        match (right, share) {
+            (TileColumns::F32(right, stride), _) if resident => apart(
                 simd,
                 #[inline(always)]
                 move || {
@@ -373,7 +407,7 @@ impl Part<'_> {
                     put::<S, MR, NV>(simd, sums, columns, mode, out);
                 },
             ),
-            TileColumns::F32(right, stride) => apart(
+            (TileColumns::F32(right, stride), None) => apart(
                 simd,
                 #[inline(always)]
                 move || {
@@ -381,11 +415,29 @@ impl Part<'_> {
                     put::<S, MR, NV>(simd, sums, columns, mode, out);
                 },
             ),
-            TileColumns::Bf16(words) => apart(
+            (TileColumns::F32(right, stride), Some((next, step))) => apart(
+                simd,
+                #[inline(always)]
+                move || {
+                    let ahead = Ahead::Share { next, step };
+                    let sums = tile::<S, MR, NV>(simd, left, right, stride, depth, ahead);
+                    put::<S, MR, NV>(simd, sums, columns, mode, out);
+                },
+            ),
+            (TileColumns::Bf16(words), None) => apart(
                 simd,
                 #[inline(always)]
                 move || {
                     let sums = tile_bf16::<S, MR, NV>(simd, left, words, width / 2, depth, Ahead::Near);
+                    put::<S, MR, NV>(simd, sums, columns, mode, out);
+                },
+            ),
+            (TileColumns::Bf16(words), Some((next, step))) => apart(
+                simd,
+                #[inline(always)]
+                move || {
+                    let ahead = Ahead::Share { next, step };
+                    let sums = tile_bf16::<S, MR, NV>(simd, left, words, width / 2, depth, ahead);
                     put::<S, MR, NV>(simd, sums, columns, mode, out);
                 },
             ),
