@@ -1,5 +1,6 @@
 //! A step of decoding: the newest token of every sequence, whose keys and values are stored and attended to layer by layer.
 
+use rayon::prelude::*;
 use rlt_cuda::{Gpu, PageTable, SlotTable};
 
 use super::attend::decode_attention;
@@ -8,6 +9,9 @@ use super::tables::page_table;
 use crate::attention::AttentionShape;
 use crate::device::Device;
 use crate::tensor::Tensor;
+
+/// Cache lines below which one thread stores all keys.
+const SERIAL_LINES: usize = 512;
 
 /// The newest token of each of some sequences, which is not counted yet. Row `i` of queries, keys and values is that of sequence `i`.
 pub struct Newest<'a, 's>(Place<'a, 's>);
@@ -46,8 +50,16 @@ impl<'a, 's> Newest<'a, 's> {
     pub fn store(&mut self, layer: usize, qkv: &Tensor, shape: AttentionShape) {
         match &mut self.0 {
             Place::Here(sequences) => {
-                let each = sequences.iter_mut().enumerate();
-                each.for_each(|(row, sequence)| sequence.own.store(layer, qkv, row, 1));
+                let store = |(row, sequence): (usize, &mut &mut KvSequence)| {
+                    sequence.own.store(layer, qkv, row, 1);
+                };
+                // Each number of a key goes to a cache line of its own, which comes from memory.
+                let lines = sequences.len() * shape.n_kv_heads * shape.head_dim;
+                if lines < SERIAL_LINES || matches!(qkv.device(), Device::Sizes(_)) {
+                    sequences.iter_mut().enumerate().for_each(store);
+                } else {
+                    sequences.par_iter_mut().enumerate().with_min_len(2).for_each(store);
+                }
             }
             Place::OnGpu(gpu, tables) => {
                 gpu.store_tokens(&tables.slots, qkv.memory(), layer, shape.on_gpu());
