@@ -64,7 +64,10 @@ fn main() -> Result<(), Failure> {
         let (name, shape) = item.split_once(':').ok_or(usage)?;
         let numbers: Vec<usize> =
             shape.split('v').next().unwrap_or(shape).split('x').map(str::parse).collect::<Result<_, _>>()?;
-        let bench = Bench { decoder: Decoder::load(Path::new(model))?.in_arithmetic(arithmetic), runs };
+        // As the commands that do such work load a model: what is only read stays in bf16 where the file has it so.
+        let is_read = !matches!(name, "train_step" | "grpo_step" | "gemm");
+        let load = if is_read { Decoder::load_frozen } else { Decoder::load };
+        let bench = Bench { decoder: load(Path::new(model))?.in_arithmetic(arithmetic), runs };
         bench.run(name, shape, &numbers)?;
     }
     Ok(())
