@@ -72,7 +72,12 @@ impl<'a> Later<'a> {
     /// from where on, and how many elements a step. Of the `index`-th of them; nothing of a single one, which would ask for more
     /// than the memory brings meanwhile, or where nothing is known.
     #[inline(always)]
-    pub(super) fn share_of_tile(&self, index: usize, others: usize, depth: usize) -> Option<(&'a [f32], usize)> {
+    pub(super) fn share_of_tile(
+        &self,
+        index: usize,
+        others: usize,
+        depth: usize,
+    ) -> Option<(&'a [f32], usize)> {
         if others < 2 {
             return None;
         }
