@@ -12,14 +12,17 @@ pub(crate) struct EvenParts {
 }
 
 impl EvenParts {
-    /// `wanted` parts, or a multiple of that where they would exceed the most of `limits`; fewer where they would fall below the
-    /// least. Each begins at a multiple of `step`, of which both limits are multiples.
-    pub(crate) fn new(rows: usize, wanted: usize, limits: RangeInclusive<usize>, step: usize) -> Self {
-        debug_assert!(
-            limits.start().is_multiple_of(step) && limits.end().is_multiple_of(step),
-            "steps of {limits:?}"
-        );
-        let parts = wanted * rows.div_ceil(wanted * limits.end());
+    /// As many parts as `wanted`, where none exceeds the most of `limits`; else as few as that allows, in a multiple of `threads`. Fewer
+    /// where they would fall below the least. Each begins at a multiple of `step`, of which both limits are multiples.
+    pub(crate) fn new(
+        rows: usize,
+        wanted: usize,
+        threads: usize,
+        limits: RangeInclusive<usize>,
+        step: usize,
+    ) -> Self {
+        debug_assert!(limits.start().is_multiple_of(step) && limits.end().is_multiple_of(step), "{limits:?}");
+        let parts = wanted.max(threads * rows.div_ceil(threads * limits.end()));
         Self { rows, step, count: parts.min(rows / limits.start()).max(1) }
     }
 
@@ -45,8 +48,8 @@ mod tests {
 
     #[test]
     fn parts_cover_all_rows_and_differ_by_a_step_at_most() {
-        let sizes = |rows, wanted, limits, step| -> Vec<usize> {
-            let parts = EvenParts::new(rows, wanted, limits, step);
+        let sizes = |rows, wanted, threads, limits, step| -> Vec<usize> {
+            let parts = EvenParts::new(rows, wanted, threads, limits, step);
             let mut next = 0;
             let lens = parts.iter().map(|part| {
                 assert_eq!(part.start, next);
@@ -57,18 +60,18 @@ mod tests {
             assert_eq!(next, rows);
             lens
         };
-        assert_eq!(sizes(1024, 4, 48..=240, 4), [128; 8]);
-        assert_eq!(sizes(256, 4, 48..=240, 12), [60, 72, 60, 64]);
-        assert_eq!(sizes(100, 16, 48..=240, 12), [48, 52]);
-        assert_eq!(sizes(9, 2, 4..=8, 1), [4, 5]);
-        assert_eq!(sizes(7, 2, 4..=8, 1), [7]);
-        assert_eq!(sizes(0, 4, 48..=240, 12), [0]);
+        assert_eq!(sizes(1024, 4, 2, 48..=240, 4), [168, 172, 172, 168, 172, 172]);
+        assert_eq!(sizes(256, 4, 2, 48..=240, 12), [60, 72, 60, 64]);
+        assert_eq!(sizes(100, 16, 8, 48..=240, 12), [48, 52]);
+        assert_eq!(sizes(9, 2, 1, 4..=8, 1), [4, 5]);
+        assert_eq!(sizes(7, 2, 1, 4..=8, 1), [7]);
+        assert_eq!(sizes(0, 4, 2, 48..=240, 12), [0]);
         for rows in 1..3000 {
-            for wanted in [1, 2, 4, 6, 32] {
-                let lens = sizes(rows, wanted, 48..=240, 12);
+            for threads in [1, 2, 3, 16] {
+                let lens = sizes(rows, 2 * threads, threads, 48..=240, 12);
                 let (least, most) = (*lens.iter().min().unwrap(), *lens.iter().max().unwrap());
-                assert!(most <= 240 && most - least < 24, "{rows} rows in {wanted}: {lens:?}");
-                assert!(least >= 37 || lens.len() == 1, "{rows} rows in {wanted}: {lens:?}");
+                assert!(most <= 240 && most - least < 24, "{rows} rows for {threads}: {lens:?}");
+                assert!(least >= 37 || lens.len() == 1, "{rows} rows for {threads}: {lens:?}");
             }
         }
     }

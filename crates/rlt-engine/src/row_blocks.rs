@@ -22,7 +22,8 @@ const BLOCK_STEP: usize = 32;
 
 /// The blocks of a chain over `rows` rows on a processor: a few for each thread.
 fn blocks(rows: usize) -> EvenParts {
-    EvenParts::new(rows, 2 * rayon::current_num_threads(), BLOCK_ROWS, BLOCK_STEP)
+    let threads = rayon::current_num_threads();
+    EvenParts::new(rows, 2 * threads, threads, BLOCK_ROWS, BLOCK_STEP)
 }
 
 /// The most rows that a chain over `rows` rows takes at a time.

@@ -52,9 +52,10 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
     }
     let device = out.device().clone();
     // A few tasks for each thread, first by rows: where rows are shared, each task lays them out again.
-    let wanted = if is_alone() { 1 } else { 2 * rayon::current_num_threads() };
-    let by_rows = EvenParts::new(m, wanted, TASK_ROWS, 2 * TILE_ROWS);
-    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), 1..=panels.max(1), 1);
+    let threads = rayon::current_num_threads();
+    let (wanted, threads) = if is_alone() { (1, 1) } else { (2 * threads, threads) };
+    let by_rows = EvenParts::new(m, wanted, threads, TASK_ROWS, 2 * TILE_ROWS);
+    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), 1, 1..=panels.max(1), 1);
     let base = out.shared_mut();
     let task = |index: usize| Task {
         rows: by_rows.part(index / by_panels.count()),

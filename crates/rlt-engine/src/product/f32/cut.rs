@@ -43,12 +43,17 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
         };
     }
     // How it is cut into tasks changes no element.
-    let wanted = TASKS_PER_THREAD * rayon::current_num_threads();
-    let wanted_m = if strips_stay && n >= WIDE * m && panels >= TASK_PANELS * wanted { 1 } else { wanted };
-    let limits = if m <= FEW_ROWS { MAX_ROWS..=FEW_ROWS.next_multiple_of(MAX_ROWS) } else { TASK_ROWS };
-    let by_rows = EvenParts::new(m, if m <= FEW_ROWS { 1 } else { wanted_m }, limits, MAX_ROWS);
+    let threads = rayon::current_num_threads();
+    let wanted = TASKS_PER_THREAD * threads;
+    let by_rows = if m <= FEW_ROWS {
+        EvenParts::new(m, 1, 1, MAX_ROWS..=FEW_ROWS.next_multiple_of(MAX_ROWS), MAX_ROWS)
+    } else if strips_stay && n >= WIDE * m && panels >= TASK_PANELS * wanted {
+        EvenParts::new(m, 1, 1, TASK_ROWS, MAX_ROWS)
+    } else {
+        EvenParts::new(m, wanted, threads, TASK_ROWS, MAX_ROWS)
+    };
     let limits = TASK_PANELS..=panels.next_multiple_of(TASK_PANELS);
-    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), limits, 1);
+    let by_panels = EvenParts::new(panels, wanted.div_ceil(by_rows.count()), 1, limits, 1);
     let tasks = by_rows.count() * by_panels.count();
     let task =
         |index: usize| (by_rows.part(index / by_panels.count()), by_panels.part(index % by_panels.count()));
