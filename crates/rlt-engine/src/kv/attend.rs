@@ -311,7 +311,7 @@ impl<'a> HeadRun<'a> {
                 let width = VV2 * S::F32_LANES;
                 for run in (0..hd).step_by(PANEL) {
                     for at in (0..PANEL).step_by(width) {
-                        let first = (run + at) / 2;
+                        let first = run / 2 + at / 2;
                         let ahead = match ahead {
                             Some(Numbers::Bf16 { values, .. }) => {
                                 let next = bytemuck::cast_slice(&values[first * PAGE_TOKENS..]);

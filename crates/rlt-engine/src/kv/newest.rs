@@ -50,15 +50,14 @@ impl<'a, 's> Newest<'a, 's> {
     pub fn store(&mut self, layer: usize, qkv: &Tensor, shape: AttentionShape) {
         match &mut self.0 {
             Place::Here(sequences) => {
-                let store = |(row, sequence): (usize, &mut &mut KvSequence)| {
-                    sequence.own.store(layer, qkv, row, 1);
-                };
+                let store = |row: usize, sequence: &mut KvSequence| sequence.own.store(layer, qkv, row, 1);
                 // Each number of a key goes to a cache line of its own, which comes from memory.
                 let lines = sequences.len() * shape.n_kv_heads * shape.head_dim;
                 if lines < SERIAL_LINES || matches!(qkv.device(), Device::Sizes(_)) {
-                    sequences.iter_mut().enumerate().for_each(store);
+                    sequences.iter_mut().enumerate().for_each(|(row, sequence)| store(row, sequence));
                 } else {
-                    sequences.par_iter_mut().enumerate().with_min_len(2).for_each(store);
+                    let sequences = sequences.par_iter_mut().enumerate().with_min_len(2);
+                    sequences.for_each(|(row, sequence)| store(row, sequence));
                 }
             }
             Place::OnGpu(gpu, tables) => {
