@@ -37,8 +37,9 @@ impl EvenParts {
         begin(index)..begin(index + 1)
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.count).map(move |index| self.part(index))
+    /// The most rows of a part: what a task takes for its part, it takes for that many, so that the next task finds it of its size.
+    pub(crate) fn most(self) -> usize {
+        self.rows.min(self.rows.div_ceil(self.step).div_ceil(self.count) * self.step)
     }
 }
 
@@ -51,13 +52,14 @@ mod tests {
         let sizes = |rows, wanted, threads, limits, step| -> Vec<usize> {
             let parts = EvenParts::new(rows, wanted, threads, limits, step);
             let mut next = 0;
-            let lens = parts.iter().map(|part| {
+            let lens = (0..parts.count()).map(|index| {
+                let part = parts.part(index);
                 assert_eq!(part.start, next);
                 next = part.end;
                 part.len()
             });
-            let lens = lens.collect();
-            assert_eq!(next, rows);
+            let lens: Vec<usize> = lens.collect();
+            assert_eq!((next, parts.most()), (rows, *lens.iter().max().unwrap()));
             lens
         };
         assert_eq!(sizes(1024, 4, 2, 48..=240, 4), [168, 172, 172, 168, 172, 172]);

@@ -10,35 +10,27 @@ use std::ops::{Range, RangeInclusive};
 use rayon::prelude::*;
 
 use crate::device::Device;
-use crate::even_parts::EvenParts;
 use crate::parallel::on_this_thread;
 use crate::tensor::Tensor;
 
 /// Rows of a block: more would leave the cache, with fewer weights would be read too often.
 const BLOCK_ROWS: RangeInclusive<usize> = 64..=256;
 
-/// Blocks begin at a multiple of so many rows, those of two tiles in bf16.
-const BLOCK_STEP: usize = 32;
-
-/// The blocks of a chain over `rows` rows on a processor: a few for each thread.
-fn blocks(rows: usize) -> EvenParts {
-    let threads = rayon::current_num_threads();
-    EvenParts::new(rows, 2 * threads, threads, BLOCK_ROWS, BLOCK_STEP)
-}
-
-/// The most rows that a chain over `rows` rows takes at a time.
+/// Rows that a chain over `rows` rows takes at a time.
 pub fn block_rows(rows: usize) -> usize {
-    blocks(rows).iter().map(|block| block.len()).max().unwrap_or(0)
+    // A few blocks for each thread.
+    let even = rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(32);
+    even.clamp(*BLOCK_ROWS.start(), *BLOCK_ROWS.end())
 }
 
-/// Blocks with their rows out of all, which are `cols` wide.
-fn with_rows(blocks: EvenParts, cols: usize, mut all: &mut [f32]) -> Vec<(Range<usize>, &mut [f32])> {
-    let with_rows = blocks.iter().map(|block| {
-        let (rows, rest) = std::mem::take(&mut all).split_at_mut(block.len() * cols);
-        all = rest;
-        (block, rows)
-    });
-    with_rows.collect()
+/// The same on `device`: a GPU takes all of them at once.
+fn block_rows_on(device: &Device, rows: usize) -> usize {
+    if device.works_as_gpu() { rows } else { block_rows(rows) }
+}
+
+/// `rows` rows in blocks.
+fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(block).map(move |first| first..rows.min(first + block))
 }
 
 impl Tensor {
@@ -49,24 +41,24 @@ impl Tensor {
     /// If `chain` returns another shape.
     #[must_use]
     pub fn map_row_blocks(&self, cols: usize, chain: impl Fn(Range<usize>, &Self) -> Self + Sync) -> Self {
-        let (rows, blocks) = (self.rows(), blocks(self.rows()));
+        let (rows, block) = (self.rows(), block_rows_on(self.device(), self.rows()));
         let checked = |range: Range<usize>, some: &Self| {
             let out = chain(range.clone(), some);
             assert_eq!((out.rows(), out.cols()), (range.len(), cols), "shape of a chain's result");
             out
         };
-        // A GPU takes all of them at once.
-        if blocks.count() == 1 || self.device().works_as_gpu() {
+        if block >= rows {
             return checked(0..rows, self);
         }
         let mut out = self.beside(rows, cols);
         if let Device::Sizes(sizes) = self.device() {
-            sizes.in_lanes(blocks.iter(), |range| {
+            sizes.in_lanes(blocks_of(rows, block), |range| {
                 on_this_thread(|| drop(checked(range.clone(), &self.copy_of_rows(range))));
             });
             return out;
         }
-        with_rows(blocks, cols, out.data_mut()).into_par_iter().for_each(|(range, to)| {
+        out.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, to)| {
+            let range = index * block..rows.min((index + 1) * block);
             on_this_thread(|| to.copy_from_slice(checked(range.clone(), &self.copy_of_rows(range)).data()));
         });
         out
@@ -80,19 +72,20 @@ impl Tensor {
     pub fn update_row_blocks(&mut self, other: &Self, chain: impl Fn(&Self, &mut Self) + Sync) {
         let (rows, cols) = (self.rows(), self.cols());
         assert_eq!(other.rows(), rows, "rows of two tensors");
-        let blocks = blocks(rows);
-        if blocks.count() == 1 || self.device().works_as_gpu() {
+        let block = block_rows_on(self.device(), rows);
+        if block >= rows {
             return chain(other, self);
         }
         if let Device::Sizes(sizes) = self.device() {
-            return sizes.in_lanes(blocks.iter(), |range| {
+            return sizes.in_lanes(blocks_of(rows, block), |range| {
                 on_this_thread(|| {
                     let mut some = self.beside(range.len(), cols);
                     chain(&other.copy_of_rows(range), &mut some);
                 });
             });
         }
-        with_rows(blocks, cols, self.data_mut()).into_par_iter().for_each(|(range, data)| {
+        self.data_mut().par_chunks_mut(block * cols).enumerate().for_each(|(index, data)| {
+            let range = index * block..rows.min((index + 1) * block);
             on_this_thread(|| {
                 let mut some = Self::scratch(range.len(), cols);
                 some.data_mut().copy_from_slice(data);

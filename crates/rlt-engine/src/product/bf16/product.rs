@@ -59,6 +59,7 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
     let base = out.shared_mut();
     let task = |index: usize| Task {
         rows: by_rows.part(index / by_panels.count()),
+        most_rows: by_rows.most(),
         panels: by_panels.part(index % by_panels.count()),
         a,
         b,
@@ -89,6 +90,8 @@ pub(super) fn product_by(kernel: Kernel, a: &Left, b: &Pairs, out: &mut Tensor, 
 /// Some rows times some panels.
 struct Task<'a> {
     rows: Range<usize>,
+    /// The most rows of any task of the product.
+    most_rows: usize,
     panels: Range<usize>,
     a: &'a Left<'a>,
     b: &'a Pairs,
@@ -105,7 +108,7 @@ const fn words_of(tiles: usize) -> usize {
 impl Task<'_> {
     /// Room for a chunk of the left factor. From the pool, whose memory is aligned to whole cache lines.
     fn laid_out(&self) -> Buffer {
-        let (tiles, blocks) = (self.a.width() / TILE_WORDS, self.rows.len().div_ceil(TILE_ROWS));
+        let (tiles, blocks) = (self.a.width() / TILE_WORDS, self.most_rows.div_ceil(TILE_ROWS));
         buffer::take(self.device, blocks * words_of(CHUNK_TILES.min(tiles)))
     }
 

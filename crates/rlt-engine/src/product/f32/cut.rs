@@ -37,7 +37,7 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
             Device::Cpu => unsafe { product.compute_all() },
             Device::Sizes(sizes) => {
                 count(sizes, (m, n, depth));
-                product.scratch(0..m, 0..panels);
+                product.scratch(0..m, 0..panels, m);
             }
             Device::Cuda(_) => not_on_gpus(),
         };
@@ -60,11 +60,13 @@ pub(crate) fn multiply(out: &mut Tensor, mode: Output, left: View, right: Right,
     match &device {
         Device::Cpu => (0..tasks).into_par_iter().map(task).for_each(|(rows, panels)| {
             // SAFETY: the rows and columns of a task are written by it alone.
-            unsafe { product.compute(rows, panels) };
+            unsafe { product.compute(rows, panels, by_rows.most()) };
         }),
         Device::Sizes(sizes) => {
             count(sizes, (m, n, depth));
-            sizes.in_lanes((0..tasks).map(task), |(rows, panels)| product.scratch(rows, panels));
+            sizes.in_lanes((0..tasks).map(task), |(rows, panels)| {
+                product.scratch(rows, panels, by_rows.most());
+            });
         }
         Device::Cuda(_) => not_on_gpus(),
     }
@@ -117,19 +119,19 @@ impl<'a> Product<'a> {
     pub(super) unsafe fn compute_all(&self) {
         let (m, n, _) = self.shape;
         // SAFETY: passed on to the caller.
-        unsafe { self.compute(0..m, 0..n.div_ceil(PANEL)) };
+        unsafe { self.compute(0..m, 0..n.div_ceil(PANEL), m) };
     }
 
     /// Takes what a task takes, and hands it back.
-    fn scratch(&self, rows: Range<usize>, panels: Range<usize>) {
-        Vectors::in_use().run(Tiled(Untouched(Part { product: self, rows, panels })));
+    fn scratch(&self, rows: Range<usize>, panels: Range<usize>, most_rows: usize) {
+        Vectors::in_use().run(Tiled(Untouched(Part { product: self, rows, panels, most_rows })));
     }
 
-    /// Computes some rows of some panels of columns.
+    /// Computes some rows of some panels of columns, out of tasks of `most_rows` rows at most.
     ///
     /// # Safety
     /// `out` must have the shape's rows and columns, and these rows and columns be the caller's alone.
-    unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>) {
-        Vectors::in_use().run(Tiled(Part { product: self, rows, panels }));
+    unsafe fn compute(&self, rows: Range<usize>, panels: Range<usize>, most_rows: usize) {
+        Vectors::in_use().run(Tiled(Part { product: self, rows, panels, most_rows }));
     }
 }

@@ -6,8 +6,8 @@
 
 mod cut;
 mod factors;
-mod later;
 mod part;
+mod read_ahead;
 mod strips;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::factors::{FEW_ROWS, Product, Right};
-use super::later::Later;
+use super::read_ahead::ReadAhead;
 use crate::bf16::{tile_bf16, widen_strip};
 use crate::output::Output;
 use crate::tensor::Tensor;
@@ -43,6 +43,8 @@ pub(super) struct Part<'a> {
     pub product: &'a Product<'a>,
     pub rows: Range<usize>,
     pub panels: Range<usize>,
+    /// The most rows of any task of the product.
+    pub most_rows: usize,
 }
 
 impl ByTiles for Part<'_> {
@@ -85,7 +87,7 @@ struct Pass<'a> {
     chunk: &'a Chunk,
     copied: &'a Copied,
     strips: &'a Range<usize>,
-    later: &'a Later<'a>,
+    ahead: &'a ReadAhead<'a>,
     /// Rows of a tile, at most.
     tile_rows: usize,
 }
@@ -134,7 +136,7 @@ impl Part<'_> {
     /// Room for what of the factors is copied, for tiles of `tile_rows` rows and strips of `width` columns.
     fn copied(&self, tile_rows: usize, width: usize) -> Copied {
         let copies_left = self.left_copy(width) != LeftCopy::Nothing;
-        let blocks = if copies_left { self.rows.len().div_ceil(tile_rows) } else { 0 };
+        let blocks = if copies_left { self.most_rows.div_ceil(tile_rows) } else { 0 };
         let in_panels = matches!(self.product.right, Right::Panels(_));
         let scratch = |rows, cols| Tensor::scratch_on(self.product.device, rows, cols);
         Copied {
@@ -173,7 +175,7 @@ impl Part<'_> {
                     self.copy_strip::<S, NV>(simd, last, chunk.range.clone(), &mut copied);
                 }
                 let copies_columns = left == LeftCopy::Columns;
-                let later = &Later::new(
+                let ahead = &ReadAhead::new(
                     self.product,
                     &chunk.range,
                     DEPTH,
@@ -182,7 +184,7 @@ impl Part<'_> {
                     width,
                     copies_columns,
                 );
-                let pass = Pass { chunk: &chunk, copied: &copied, strips: &strips, later, tile_rows: MR };
+                let pass = Pass { chunk: &chunk, copied: &copied, strips: &strips, ahead, tile_rows: MR };
                 let (mut row, end) = (self.rows.start, self.rows.end);
                 while row < end {
                     match end - row {
@@ -337,7 +339,7 @@ impl Part<'_> {
         index: usize,
         left: impl Fn(usize, usize) -> f32 + Copy,
     ) {
-        let Pass { chunk, copied, later, tile_rows, .. } = pass;
+        let Pass { chunk, copied, tile_rows, .. } = pass;
         let width = strip::<S, NV>();
         let (m, n, inner) = self.product.shape;
         let (first, depth) = (chunk.range.start, chunk.range.len());
@@ -355,7 +357,7 @@ impl Part<'_> {
         let resident = width <= RESIDENT_COLUMNS && m > FEW_ROWS;
         let at = row - self.rows.start;
         if resident {
-            later.ask_by_rows(self.product, &self.rows, at..at + MR);
+            pass.ahead.ask_by_rows(self.product, &self.rows, at..at + MR);
         }
         let next_rows = match chunk.left {
             LeftCopy::Nothing if self.lies_in_blocks(width) => self.product.left.from(row + MR, 0),
@@ -374,7 +376,7 @@ impl Part<'_> {
         // Of few rows, the first tile waits for a strip; the others ask for the next one meanwhile.
         let share = match at / tile_rows {
             index @ 1.. if m <= FEW_ROWS => {
-                later.share_of_tile(index - 1, self.rows.len().div_ceil(tile_rows) - 1, depth)
+                pass.ahead.share_of_tile(index - 1, self.rows.len().div_ceil(tile_rows) - 1, depth)
             }
             _ => None,
         };

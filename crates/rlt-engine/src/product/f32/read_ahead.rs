@@ -7,9 +7,8 @@ use pulp::bytemuck;
 use super::factors::{Product, Right};
 use crate::tile::prefetch;
 
-/// What is read when all rows of a task have passed by some strips of a chunk.
-#[derive(Clone)]
-pub(super) struct Later<'a> {
+/// What is read once all rows of a task have passed by some strips of a chunk.
+pub(super) struct ReadAhead<'a> {
     /// Of the right factor, where it lies in strips: the next one.
     strip: &'a [f32],
     /// Elements of it that belong to a step of the inner dimension.
@@ -24,7 +23,7 @@ fn share(range: &Range<usize>, part: Range<usize>, of: usize) -> Range<usize> {
     range.start + range.len() * part.start / of..range.start + range.len() * part.end / of
 }
 
-impl<'a> Later<'a> {
+impl<'a> ReadAhead<'a> {
     /// After `strips` of `width` columns, out of `all` that the task has, of the chunk `chunk` of the inner dimension; chunks have
     /// `depth` steps at most. `copies_columns`: whether columns of the left factor are copied.
     pub(super) fn new(
