@@ -159,7 +159,8 @@ struct Steps<'a, L> {
 }
 
 impl<L: Fn(usize, usize) -> f32> Steps<'_, L> {
-    /// Adds step `k` to the sums, and asks for what comes later if `turn`, the steps of a turn, is not 0. The tile has made sure that the step's columns are there.
+    /// Adds step `k` to the sums, and asks for what comes later if `turn`, the steps of a turn, is not 0. The tile has made sure that
+    /// the step's columns are there.
     #[inline(always)]
     fn add<S: Simd, const MR: usize, const NV: usize>(
         &self,
