@@ -1,12 +1,15 @@
 //! `rlt plan --device cuda`: the paper's configurations on cards of 80 GiB, and a 7B model on smaller ones. Weights are files
 //! of the right shapes with nothing in them: a plan reads no more than their headers.
 
+mod emulated;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Mutex;
 
+use emulated::under_emulation;
 use rlt::worlds::lexicon::{ModelShape, write_model_folder};
 use rlt_model::config::ModelConfig;
 use rlt_model::tokenizer::Tokenizer;
@@ -153,6 +156,9 @@ fn compare_with_docs(name: &str, text: &str) {
 
 #[test]
 fn each_of_the_papers_configurations_fits_cards_of_80_gib_or_says_what_would() {
+    if under_emulation("it maps no file of 60 GB, which the weights of a 32B model are") {
+        return;
+    }
     let made = made();
     let mut table =
         String::from("| configuration | cards | GiB a card | what fits 80 GiB |\n|---|---|---|---|\n");

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use emulated::under_emulation;
+use emulated::{patience, under_emulation};
 use outcome::{Outcome, assert_same, outcome};
 
 const RLT: &str = env!("CARGO_BIN_EXE_rlt");
@@ -22,10 +22,14 @@ const STAGES: [&str; 5] = ["sampling", "scoring", "backward", "optimizer", "chec
 const KINDS: [&str; 5] = ["panic", "error", "kill", "hang", "term"];
 
 /// Seconds that ranks wait for one that hangs.
-const DEADLINE: u64 = 2;
+fn deadline() -> f64 {
+    patience(2.0)
+}
 
 /// How long a job may take to end after a fault, with what it does before.
-const SOON: Duration = Duration::from_secs(10);
+fn soon() -> Duration {
+    Duration::from_secs_f64(patience(10.0))
+}
 
 /// A run of four steps that saves after the second and the fourth, with lanes that 1, 2 and 4 ranks can share.
 fn args(run: &str) -> Vec<String> {
@@ -54,7 +58,7 @@ fn args(run: &str) -> Vec<String> {
 fn rlt(dir: &Path, args: &[String], fault: Option<&str>) -> Command {
     let mut command = Command::new(RLT);
     command.args(args).current_dir(dir).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("RLT_RANKS_DEADLINE", DEADLINE.to_string());
+    command.env("RLT_RANKS_DEADLINE", deadline().to_string());
     command.envs(fault.map(|fault| ("RLT_FAULT", fault)));
     command
 }
@@ -78,13 +82,13 @@ fn said(outputs: &[Output]) -> Vec<String> {
 }
 
 /// What the line about a fault of `rank` says of its cause.
-fn cause(kind: &str) -> &'static str {
+fn cause(kind: &str) -> String {
     match kind {
-        "panic" => "a fault in rlt itself: a fault that was asked for",
-        "error" => "step 3: a fault that was asked for",
-        "kill" => "is gone: its ",
-        "hang" => "did not answer for 2 s",
-        _ => "was asked to stop; saved after step ",
+        "panic" => "a fault in rlt itself: a fault that was asked for".into(),
+        "error" => "step 3: a fault that was asked for".into(),
+        "kill" => "is gone: its ".into(),
+        "hang" => format!("did not answer for {} s", deadline()),
+        _ => "was asked to stop; saved after step ".into(),
     }
 }
 
@@ -115,7 +119,7 @@ fn fail_and_go_on(case: usize, dir: &Path, whole: &Outcome) {
     let run = format!("{kind}-{stage}");
     let started = Instant::now();
     let outputs = over_tcp(size, dir, &args(&run), Some(&fault));
-    assert!(started.elapsed() < SOON, "{fault} on {size} ranks: {:?}", started.elapsed());
+    assert!(started.elapsed() < soon(), "{fault} on {size} ranks: {:?}", started.elapsed());
     let lines = said(&outputs);
     let expected = cause(kind).replace("step 3", &format!("step {step}"));
     let lines: Vec<&String> = lines.iter().filter(|line| !line.starts_with("stopping, and saving")).collect();
@@ -173,10 +177,10 @@ fn ranks_that_are_threads_name_the_one_that_failed() {
         all.push("ranks=2".into());
         let started = Instant::now();
         let done = rlt(dir, &all, Some(&format!("1:{stage}:{kind}:3"))).output().unwrap();
-        assert!(started.elapsed() < SOON, "{kind}: {:?}", started.elapsed());
+        assert!(started.elapsed() < soon(), "{kind}: {:?}", started.elapsed());
         let lines = said(std::slice::from_ref(&done));
         assert!(!done.status.success() && lines.len() == 1, "{kind}: {lines:?}");
-        assert!(lines[0].contains("rank 1 ") && lines[0].contains(cause(kind)), "{kind}: {lines:?}");
+        assert!(lines[0].contains("rank 1 ") && lines[0].contains(&cause(kind)), "{kind}: {lines:?}");
         let done = rlt(dir, &all, None).output().unwrap();
         assert!(done.status.success(), "{kind}: {:?}", said(&[done]));
         assert_same(&whole, &dir.join(&run), kind);
@@ -236,17 +240,17 @@ fn a_fault_under_mpirun_ends_the_job() {
             let mut command = Command::new("mpirun");
             command.args(["--oversubscribe", "--bind-to", "none", "-n", "2", RLT]).args(args(&run));
             command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-            command.env("RLT_RANKS_DEADLINE", DEADLINE.to_string());
+            command.env("RLT_RANKS_DEADLINE", deadline().to_string());
             command.envs(fault.map(|fault| ("RLT_FAULT", fault))).current_dir(dir).output().unwrap()
         };
         let started = Instant::now();
         let done = mpirun(Some(format!("1:{stage}:{kind}:{step}")));
-        assert!(started.elapsed() < SOON, "{kind}: {:?}", started.elapsed());
+        assert!(started.elapsed() < soon(), "{kind}: {:?}", started.elapsed());
         assert!(!done.status.success(), "{kind}");
         // The launcher says more, and says itself whose process was killed.
         let text = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
-        let expected = if kind == "kill" { "signal 9" } else { cause(kind) };
-        let line = text.lines().find(|line| line.contains(expected));
+        let expected = if kind == "kill" { "signal 9".into() } else { cause(kind) };
+        let line = text.lines().find(|line| line.contains(&expected));
         assert!(line.is_some_and(|line| kind == "kill" || line.contains("rank 1 ")), "{kind}: {text}");
         let done = mpirun(None);
         assert!(done.status.success(), "{kind}: {}", String::from_utf8_lossy(&done.stderr));

@@ -1,10 +1,12 @@
 //! Models behind servers that have bad luck: no row changes, weights that have not arrived are found out, and what gives up says
 //! so in one line.
 
+mod emulated;
 mod outcome;
 mod scripted;
 mod served;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use emulated::patience;
 use outcome::{assert_same, outcome};
 use served::Served;
 use served::proxy::{Fault, Proxy, Seen};
@@ -31,8 +34,13 @@ fn folder(n: usize) -> tempfile::TempDir {
     dir
 }
 
+/// How long a server may take to answer.
+fn timeout(seconds: f64) -> String {
+    format!("server.timeout_s={}", patience(seconds))
+}
+
 /// A call of rlt in `dir`.
-fn call(dir: &Path, args: &[&str]) -> Command {
+fn call(dir: &Path, args: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("rlt"));
     command.current_dir(dir).args(args).args(["--quiet", "--json"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -40,7 +48,7 @@ fn call(dir: &Path, args: &[&str]) -> Command {
 }
 
 /// A call that succeeds, and its answer.
-fn rlt(dir: &Path, args: &[&str]) -> Value {
+fn rlt(dir: &Path, args: &[String]) -> Value {
     let output = call(dir, args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", said(&output));
     serde_json::from_slice(&output.stdout).unwrap()
@@ -50,19 +58,13 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const EXPLAIN: [&str; 8] = [
-    "explain",
-    "--model",
-    "model",
-    "--data",
-    "rows.jsonl",
-    "sampling.max_new_tokens=8",
-    "server.timeout_s=2",
-    "--out",
-];
+const EXPLAIN: [&str; 6] =
+    ["explain", "--model", "model", "--data", "rows.jsonl", "sampling.max_new_tokens=8"];
 
-fn explain<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&EXPLAIN[..], &[out], more].concat()
+fn explain(out: &str, more: &[&str]) -> Vec<String> {
+    let timeout = timeout(2.0);
+    let words = [&EXPLAIN[..], &[&timeout, "--out", out], more].concat();
+    words.into_iter().map(str::to_owned).collect()
 }
 
 fn read(dir: &Path, name: &str) -> String {
@@ -100,7 +102,7 @@ fn what_passes_changes_no_row_whatever_it_is() {
         Fault::Status(503),
         Fault::Status(429),
         Fault::Slow(Duration::from_millis(300)),
-        Fault::Slow(Duration::from_secs(4)),
+        Fault::Slow(Duration::from_secs_f64(patience(4.0))),
         Fault::Cut,
         Fault::Garbage,
         Fault::Hang,
@@ -121,7 +123,7 @@ fn what_passes_changes_no_row_whatever_it_is() {
 }
 
 /// A call that fails with exit code 1 and one line, which it gives.
-fn one_line(dir: &Path, args: &[&str]) -> String {
+fn one_line(dir: &Path, args: &[String]) -> String {
     let output = call(dir, args).output().unwrap();
     let line = said(&output);
     assert_eq!(output.status.code(), Some(1), "{line}");
@@ -169,14 +171,26 @@ fn completions_that_are_broken_off_are_none_and_a_pause_is_waited_for() {
     let dir = dir.path();
     let server = Served::start(&dir.join("model"), &["--max-running", "4"]);
     // Long enough that some are under way whenever it is paused.
-    let long = ["sampling.max_new_tokens=300", "server.timeout_s=20"];
+    let timeout = timeout(20.0);
+    let long = ["sampling.max_new_tokens=300", timeout.as_str()];
     rlt(dir, &explain("here.jsonl", &long));
-    let url = format!("server.url={}", server.url());
+    // What asks whether the server samples as rlt does is over when a completion of a row is asked for.
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let asked = is_asked.clone();
+    let proxy = Proxy::start(server.port, move |seen: &Seen| {
+        let body: Value = serde_json::from_str(seen.body).unwrap_or_default();
+        asked.fetch_or(body["max_tokens"].as_u64() > Some(100), Ordering::SeqCst);
+        None
+    });
+    let url = format!("server.url={}", proxy.url());
     let mut child =
         call(dir, &explain("there.jsonl", &[&[url.as_str()], &long[..]].concat())).spawn().unwrap();
+    while !is_asked.load(Ordering::SeqCst) && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(2));
+    }
     let mut pauses = 0;
     while child.try_wait().unwrap().is_none() && pauses < 5 {
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(Duration::from_millis(50));
         server.post("/pause?mode=abort", &json!({})).ok();
         thread::sleep(Duration::from_millis(100));
         server.post("/resume", &json!({})).ok();
@@ -205,8 +219,9 @@ fn a_server_that_is_paused_under_work_and_stays_so_is_given_up_in_time() {
         completions(|n| (n >= 20).then_some(Fault::Slow(Duration::from_millis(50)))),
     );
     let url = format!("server.url={}", proxy.url());
-    let patience = [url.as_str(), "server.in_flight=2", "server.timeout_s=0.5", "server.retries=1"];
-    let child = call(dir, &explain("there.jsonl", &patience)).spawn().unwrap();
+    let timeout = timeout(0.5);
+    let little = [url.as_str(), "server.in_flight=2", &timeout, "server.retries=1"];
+    let child = call(dir, &explain("there.jsonl", &little)).spawn().unwrap();
     while proxy.requests() < 25 {
         thread::sleep(Duration::from_millis(2));
     }
@@ -215,7 +230,7 @@ fn a_server_that_is_paused_under_work_and_stays_so_is_given_up_in_time() {
     let output = child.wait_with_output().unwrap();
     let line = said(&output);
     assert_eq!((output.status.code(), line.trim_end().lines().count()), (Some(1), 1), "{line}");
-    assert!(began.elapsed() < Duration::from_secs(15) && line.contains(&proxy.url()), "{line}");
+    assert!(began.elapsed().as_secs_f64() < patience(15.0) && line.contains(&proxy.url()), "{line}");
     server.post("/resume", &json!({})).ok();
     rlt(dir, &explain("there.jsonl", &[&url]));
     assert_same_rows(dir, "there.jsonl");
@@ -223,7 +238,7 @@ fn a_server_that_is_paused_under_work_and_stays_so_is_given_up_in_time() {
 
 /// Three steps of training in `dir` by a served policy.
 fn train(dir: &Path, run: &str, more: &[&str]) -> Command {
-    let run = format!("run_dir=runs/{run}");
+    let (run, timeout) = (format!("run_dir=runs/{run}"), timeout(10.0));
     let common = [
         "train",
         "model.path=model",
@@ -235,7 +250,7 @@ fn train(dir: &Path, run: &str, more: &[&str]) -> Command {
         "sampling.max_new_tokens=12",
         "optimizer.learning_rate=1e-3",
         "checkpoint.every=1",
-        "server.timeout_s=10",
+        &timeout,
         &run,
     ];
     call(dir, &[&common[..], more].concat())
@@ -317,7 +332,7 @@ fn a_trainer_that_is_killed_between_export_and_proof_goes_on_as_if_nothing_had_h
         });
         let (run, url) = (format!("killed-{i}"), format!("server.url={}", proxy.url()));
         let mut child = train(dir, &run, &[&url]).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs_f64(patience(60.0));
         while !hangs.load(Ordering::SeqCst) {
             assert!(
                 child.try_wait().unwrap().is_none() && Instant::now() < until,
@@ -344,7 +359,7 @@ fn no_key_is_in_any_file_or_line() {
     let url = format!("server.url={}", server.url());
     rlt(dir, &explain("here.jsonl", &[]));
 
-    let with_key = |args: &[&str]| call(dir, args).env("MY_KEY", KEY).output().unwrap();
+    let with_key = |args: &[String]| call(dir, args).env("MY_KEY", KEY).output().unwrap();
     let output = with_key(&explain("there.jsonl", &[&url, "server.key_env=MY_KEY"]));
     assert!(output.status.success(), "{}", said(&output));
     assert_same_rows(dir, "there.jsonl");

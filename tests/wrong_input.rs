@@ -6,6 +6,7 @@
 mod bombs;
 #[path = "wrong_input/data.rs"]
 mod data;
+mod emulated;
 #[path = "wrong_input/generation.rs"]
 mod generation;
 #[path = "wrong_input/hub.rs"]
@@ -20,6 +21,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use emulated::patience;
 use rlt::worlds::lexicon::{ModelShape, write_model_folder};
 use rlt_model::weights::{Dtype, TensorView, write_safetensors};
 
@@ -49,7 +51,7 @@ fn faults(case: &Case) -> Vec<String> {
         .env_remove("HF_HUB_DOWNLOAD_TIMEOUT")
         .env_remove("HF_HUB_OFFLINE")
         .env_remove("HF_DATASETS_OFFLINE")
-        .timeout(std::time::Duration::from_secs(60))
+        .timeout(std::time::Duration::from_secs_f64(patience(60.0)))
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -13,17 +13,20 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::parser::parse_message_type;
 
+use super::emulated::{is_emulated, patience};
 use super::{model_with, write};
 
 /// The most memory these calls may map, kB: 1 GiB to work in, and what the program maps with a small file (its code, stacks,
-/// and what the allocator sets aside for each thread).
+/// and what the allocator sets aside for each thread). Under an emulator, whose own memory would count, there is no bound.
 const MOST_KB: u64 = 1 << 20;
 
 /// `rlt` in `dir` with bounded memory, after a shell's `before`.
 fn rlt(dir: &Path, before: &str, args: &str) -> Output {
     let rlt = assert_cmd::cargo::cargo_bin!("rlt").display().to_string();
+    let bound = if is_emulated() { String::new() } else { format!("ulimit -v {MOST_KB};") };
     Command::new("timeout")
-        .args(["60", "bash", "-c", &format!("ulimit -v {MOST_KB}; {before} {rlt} --threads 2 {args}")])
+        .arg(patience(60.0).to_string())
+        .args(["bash", "-c", &format!("{bound} {before} {rlt} --threads 2 {args}")])
         .current_dir(dir)
         .stdin(Stdio::null())
         .output()
