@@ -102,9 +102,15 @@ fn open_within(path: &Path, patience: Duration) -> io::Result<File> {
 #[cfg(all(test, unix))]
 mod tests {
     use std::io::Write;
-    use std::process::Command;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+
+    /// A pipe at `path`. No program makes it: until that is another program, it has the locks of other tests, too.
+    fn make_pipe(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }
 
     #[test]
     fn devices_are_refused_and_pipes_waited_for() {
@@ -116,11 +122,11 @@ mod tests {
         assert_eq!(read_bytes(&endless, 10).unwrap_err().to_string(), "a device or a socket, not a file");
         assert_eq!(error(dir.path()), "a folder, not a file");
         let pipe = dir.path().join("pipe");
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        make_pipe(&pipe);
         assert_eq!(open_regular(&pipe).unwrap_err().to_string(), "a pipe, not a file");
         assert_eq!(error(&pipe), "a pipe that nobody has written to for 0.1 s");
         let written = dir.path().join("written");
-        assert!(Command::new("mkfifo").arg(&written).status().unwrap().success());
+        make_pipe(&written);
         let of_thread = written.clone();
         let writer = thread::spawn(move || File::options().write(true).open(of_thread)?.write_all(b"seven"));
         assert_eq!(read_text(&written, 5).unwrap(), "seven");
