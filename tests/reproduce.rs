@@ -295,6 +295,7 @@ fn what_cannot_begin_from_a_pretrained_base_is_refused_in_one_line() {
     refused(&["reproduce", "table1", "--base", "nowhere"], "no such folder");
     refused(&["demo", "--base", "nowhere"], "no such folder");
     refused(&["demo", "--rows", "3"], "--base");
+    refused(&["demo", "--base", "base", "--lora", "65537"], "65537 is not in 0..=65536");
     let config = fs::read_to_string(base.join("config.json")).unwrap();
     fs::write(base.join("config.json"), config.replace("1024", "512")).unwrap();
     refused(&["demo", "--base", "base"], "a context of 512 tokens");

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use rlt::Result;
 use rlt::pretrained::Pretrained;
+use rlt_model::sizes::MAX_RANK;
 
 use super::common::{model_folder, parse_positive};
 
@@ -18,8 +20,13 @@ pub struct PretrainedArgs {
     #[arg(long, value_name = "N", value_parser = parse_positive, requires = "base")]
     steps: Option<usize>,
     /// With --base: rank of the adapters that are trained; 0 trains all weights
-    #[arg(long, value_name = "RANK", requires = "base")]
+    #[arg(long, value_name = "RANK", value_parser = ranks(), requires = "base")]
     lora: Option<usize>,
+}
+
+/// Ranks that adapters may have, and 0.
+fn ranks() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=MAX_RANK as u64)
 }
 
 impl PretrainedArgs {
