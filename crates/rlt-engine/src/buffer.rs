@@ -33,10 +33,83 @@ pub(crate) enum Buffer {
     Small(Vec<Line>, usize),
     /// A recycled block and how many of its elements are in use.
     Recycled(Piece<Block>, usize),
+    /// Some of the elements of another one.
+    Part(Part),
     /// Of a device without numbers.
     Sizes(Outline),
     /// Of a GPU.
     Cuda(OnGpu),
+}
+
+/// A buffer that was cut into [`Part`]s; dropped with the last of them.
+struct Whole(Buffer);
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.0));
+    }
+}
+
+/// Consecutive elements of a buffer, which no other part has.
+pub(crate) struct Part {
+    #[expect(dead_code, reason = "keeps the memory")]
+    whole: Arc<Whole>,
+    first: *mut f32,
+    len: usize,
+}
+
+// SAFETY: its elements are its own, as those of a `Vec` are.
+unsafe impl Send for Part {}
+// SAFETY: as above.
+unsafe impl Sync for Part {}
+
+/// What is left of a buffer while its [`Part`]s are in use: what they become again.
+pub(crate) struct Divided {
+    whole: Arc<Whole>,
+    first: *mut f32,
+    elements: usize,
+}
+
+impl Divided {
+    /// Cuts a buffer of so many elements into parts of `len` and a smaller last one. Where there are no numbers, the whole alone
+    /// counts.
+    ///
+    /// # Panics
+    /// On a GPU.
+    pub(crate) fn new(mut buffer: Buffer, elements: usize, len: usize) -> (Self, Vec<Buffer>) {
+        let starts = (0..elements).step_by(len);
+        if let Buffer::Sizes(Outline { device, .. }) = &buffer {
+            let parts = starts.map(|_| Buffer::counted_elsewhere(device)).collect();
+            return (Self { whole: Arc::new(Whole(buffer)), first: std::ptr::null_mut(), elements }, parts);
+        }
+        assert_eq!(buffer.len(), elements, "elements of a buffer");
+        let first = buffer.as_mut_ptr();
+        let whole = Arc::new(Whole(buffer));
+        let part = |at: usize| {
+            // SAFETY: inside the buffer, whose memory stays where it is as long as `whole` lives.
+            let first = unsafe { first.add(at) };
+            Buffer::Part(Part { whole: whole.clone(), first, len: len.min(elements - at) })
+        };
+        let parts = starts.map(part).collect();
+        (Self { whole, first, elements }, parts)
+    }
+
+    /// The whole again.
+    ///
+    /// # Panics
+    /// If these are not its parts in their order, or others are left.
+    pub(crate) fn join(self, parts: Vec<Buffer>) -> Buffer {
+        let mut next = self.first;
+        for part in parts {
+            match part {
+                Buffer::Part(Part { first, len, .. }) if first == next => next = next.wrapping_add(len),
+                Buffer::Sizes(_) => next = next.wrapping_add(self.elements),
+                _ => panic!("another buffer in the place of a part"),
+            }
+        }
+        let mut whole = Arc::into_inner(self.whole).expect("a part that is elsewhere");
+        std::mem::take(&mut whole.0)
+    }
 }
 
 /// Memory of a GPU. Copies share it until one of them is written to.
@@ -109,7 +182,7 @@ impl Buffer {
     pub(crate) fn device(&self) -> &Device {
         match self {
             Self::Sizes(Outline { device, .. }) | Self::Cuda(OnGpu { device, .. }) => device,
-            Self::Owned(..) | Self::Small(..) | Self::Recycled(..) => &CPU,
+            Self::Owned(..) | Self::Small(..) | Self::Recycled(..) | Self::Part(_) => &CPU,
         }
     }
 }
@@ -131,6 +204,8 @@ impl Deref for Buffer {
             Self::Owned(values, _) => values,
             Self::Small(lines, len) => &bytemuck::cast_slice(lines)[..*len],
             Self::Recycled(piece, len) => &piece.memory.elements()[..*len],
+            // SAFETY: elements of `whole`, which lives, and nobody else's.
+            Self::Part(Part { first, len, .. }) => unsafe { std::slice::from_raw_parts(*first, *len) },
             Self::Sizes(_) | Self::Cuda(_) => refuse(self),
         }
     }
@@ -143,6 +218,8 @@ impl DerefMut for Buffer {
             Self::Owned(values, _) => values,
             Self::Small(lines, len) => &mut bytemuck::cast_slice_mut(lines)[..*len],
             Self::Recycled(piece, len) => &mut piece.memory.elements_mut()[..*len],
+            // SAFETY: as in `deref`.
+            Self::Part(Part { first, len, .. }) => unsafe { std::slice::from_raw_parts_mut(*first, *len) },
             Self::Sizes(_) | Self::Cuda(_) => refuse(self),
         }
     }
@@ -234,6 +311,46 @@ mod tests {
         for (i, buffer) in buffers.iter().enumerate() {
             assert!(buffer.iter().all(|v| *v == i as f32), "buffer {i}");
         }
+    }
+
+    #[test]
+    fn parts_are_of_the_whole_which_goes_back_to_where_it_came_from() {
+        // A size that no other test asks for.
+        let buffer = take(7_123_457);
+        let address = buffer.as_ptr();
+        let (divided, mut parts) = Divided::new(buffer, 7_123_457, 3_000_000);
+        assert_eq!(
+            parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
+            [3_000_000, 3_000_000, 1_123_457]
+        );
+        for (i, part) in parts.iter_mut().enumerate() {
+            part.fill(i as f32);
+        }
+        let whole = divided.join(parts);
+        assert_eq!((whole.len(), whole.as_ptr()), (7_123_457, address));
+        assert!(whole.iter().enumerate().all(|(i, value)| *value == (i / 3_000_000) as f32));
+        // Dropped in parts, it serves again, too, when the last of them has gone.
+        let (divided, mut parts) = Divided::new(whole, 7_123_457, 4_000_000);
+        drop((divided, parts.remove(0)));
+        parts[0].fill(7.0);
+        drop(parts);
+        assert_eq!(take(7_123_457).as_ptr(), address);
+    }
+
+    #[test]
+    #[should_panic(expected = "another buffer in the place of a part")]
+    fn parts_in_another_order_are_refused() {
+        let (divided, mut parts) = Divided::new(take(100), 100, 40);
+        parts.swap(0, 1);
+        let _ = divided.join(parts);
+    }
+
+    #[test]
+    #[should_panic(expected = "a part that is elsewhere")]
+    fn a_part_that_is_kept_is_noticed() {
+        let (divided, mut parts) = Divided::new(take(100), 100, 40);
+        let _kept = parts.pop();
+        let _ = divided.join(parts);
     }
 
     #[test]

@@ -152,13 +152,13 @@ impl Sizes {
         change(&mut self.ledger().usage)
     }
 
-    /// Does `work` for each of `tasks`, of which a device of numbers does as many at the same time as it has threads. Inside
-    /// a task, and where a thread is left alone with its rows, tasks follow each other.
+    /// Does `work` for each of `tasks`, of which a device of numbers does as many at the same time as it has threads. With one
+    /// thread, inside a task, and where a thread is left alone with its rows, tasks follow each other.
     pub(crate) fn in_lanes<T>(&self, tasks: impl IntoIterator<Item = T>, mut work: impl FnMut(T)) {
-        if self.is_of_gpu() || is_alone() || self.ledger().lane.is_some() {
+        let n_threads = rayon::current_num_threads();
+        if self.is_of_gpu() || is_alone() || n_threads == 1 || self.ledger().lane.is_some() {
             return tasks.into_iter().for_each(work);
         }
-        let n_threads = rayon::current_num_threads();
         for (index, task) in tasks.into_iter().enumerate() {
             let lane = index % n_threads;
             {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bf16::{Bf16Panels, widen};
-use crate::buffer::{self, Buffer, OnGpu};
+use crate::buffer::{self, Buffer, Divided, OnGpu};
 use crate::device::{CPU, Device, Held, not_on_gpus};
 use crate::parallel::{SharedMut, for_row_blocks};
 use rlt_cuda::{Gpu, Halves, Memory};
@@ -373,6 +373,29 @@ impl Tensor {
         Self { rows: self.rows, cols: self.cols, storage: Storage::F32(data) }
     }
 
+    /// Cuts it into tensors of `rows` rows, the last one of fewer, that lie where they lay: [`Self::joined`] again later.
+    pub(crate) fn into_row_blocks(mut self, rows: usize) -> (Divided, Vec<Self>) {
+        let (n_rows, cols) = (self.rows, self.cols);
+        let Storage::F32(data) = &mut self.storage else { refuse_bf16() };
+        let (divided, parts) = Divided::new(std::mem::take(data), n_rows * cols, rows * cols);
+        let block =
+            |(index, data)| Self { rows: rows.min(n_rows - index * rows), cols, storage: Storage::F32(data) };
+        (divided, parts.into_iter().enumerate().map(block).collect())
+    }
+
+    /// What [`Self::into_row_blocks`] cut.
+    ///
+    /// # Panics
+    /// If `blocks` are not what it gave, written to or not.
+    pub(crate) fn joined(divided: Divided, blocks: Vec<Self>) -> Self {
+        let (rows, cols) = (blocks.iter().map(|block| block.rows).sum(), blocks[0].cols);
+        let parts = blocks.into_iter().map(|mut block| match &mut block.storage {
+            Storage::F32(data) => std::mem::take(data),
+            Storage::Bf16(_) | Storage::Bf16OnGpu(..) => refuse_bf16(),
+        });
+        Self { rows, cols, storage: Storage::F32(divided.join(parts.collect())) }
+    }
+
     /// The GPU that it lies on, where it does.
     pub(crate) fn gpu(&self) -> Option<Gpu> {
         match self.device() {
@@ -547,6 +570,13 @@ fn refuse_other_device() -> ! {
 #[cold]
 fn refuse_bf16() -> ! {
     panic!("read-only bf16 weights where an operation needs f32: load the model for training instead")
+}
+
+impl Default for Tensor {
+    /// No rows and no columns.
+    fn default() -> Self {
+        Self { rows: 0, cols: 0, storage: Storage::F32(Buffer::default()) }
+    }
 }
 
 impl Clone for Tensor {

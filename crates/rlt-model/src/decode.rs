@@ -52,7 +52,7 @@ impl<'a> DecodeWeights<'a> {
         let n_layers = self.decoder.config().n_layers;
         for layer in 0..n_layers {
             self.with_block(layer, |block| {
-                let qkv = self.decoder.qkv_rows(block, &x, &batch.layout, &rope);
+                let qkv = self.decoder.qkv_rows(block, &mut x, &batch.layout, &rope);
                 see_qkv(layer, &qkv);
                 if layer + 1 < n_layers {
                     self.decoder.rest_of_block(block, qkv, &batch.layout, &mut x);
@@ -73,10 +73,9 @@ impl<'a> DecodeWeights<'a> {
         let mut newest = Newest::of(self.device(), sequences);
         for layer in 0..config.n_layers {
             self.with_block(layer, |block| {
-                let (qkv, shape) = (
-                    block.before_attention(&x, &positions, &rope, false).qkv,
-                    self.decoder.attention_of(layer),
-                );
+                let shape = self.decoder.attention_of(layer);
+                let mut qkv = x.beside(x.rows(), shape.qkv_cols());
+                block.before_attention(&x, &positions, &rope, false, &mut qkv);
                 newest.store(layer, &qkv, shape);
                 let attended = newest.attention(layer, &qkv, shape);
                 block.add_attended(&attended, &mut x);

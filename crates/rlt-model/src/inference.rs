@@ -18,7 +18,7 @@ impl Decoder {
         let mut x = self.embedded(&batch.ids);
         for layer in 0..self.config().n_layers {
             let block = PackedBlock::new(self, layer);
-            let qkv = self.qkv_rows(&block, &x, &batch.layout, &rope);
+            let qkv = self.qkv_rows(&block, &mut x, &batch.layout, &rope);
             self.rest_of_block(&block, qkv, &batch.layout, &mut x);
         }
         rms_norm(&x, &self.norm_scale(&self.final_norm()), self.config().rms_norm_eps).0
@@ -28,20 +28,20 @@ impl Decoder {
     pub(crate) fn qkv_rows(
         &self,
         block: &PackedBlock,
-        x: &Tensor,
+        x: &mut Tensor,
         layout: &Layout,
         rope: &RopeTables,
     ) -> Tensor {
-        x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x| {
-            block.before_attention(x, &layout.positions()[rows], rope, false).qkv
+        x.map_row_blocks(self.attention_shape().qkv_cols(), |rows, x, qkv| {
+            block.before_attention(x, &layout.positions()[rows], rope, false, qkv);
         })
     }
 
     /// Attention and what follows it: turns the block's input `x` into its output.
     pub(crate) fn rest_of_block(&self, block: &PackedBlock, qkv: Tensor, layout: &Layout, x: &mut Tensor) {
-        let (attended, _) = attention(&qkv, layout, self.attention_of(block.layer()), self.arithmetic());
+        let (mut attended, _) = attention(&qkv, layout, self.attention_of(block.layer()), self.arithmetic());
         drop(qkv);
-        x.update_row_blocks(&attended, |attended, x| {
+        x.update_row_blocks(&mut attended, |attended, x| {
             block.add_attended(attended, x);
             block.add_feed_forward(x);
         });

@@ -44,26 +44,27 @@ impl<'a> PackedBlock<'a> {
         self.layer
     }
 
-    /// What comes before attention, from the block's input (rows x hidden). What query, key and value rows are before the
-    /// norms of heads is kept where it is wanted and there are any.
+    /// What comes before attention, from the block's input (rows x hidden): writes `qkv`, query, key and value rows, rotated. What
+    /// they are before the norms of heads is kept where it is wanted and there are any.
     pub(crate) fn before_attention(
         &self,
         x: &Tensor,
         positions: &[u32],
         ropes: &RopeTables,
         keep_bare: bool,
+        qkv: &mut Tensor,
     ) -> BeforeAttention {
         let config = self.decoder.config();
         let (normed, inverse) =
             rms_norm(x, &self.norm_scale(BlockWeight::AttentionNorm), config.rms_norm_eps);
-        let mut qkv = self.qkv.forward(&normed);
+        self.qkv.replace(&normed, qkv);
         drop(normed);
         if let Some(bias) = self.weight(BlockWeight::QkvBias) {
-            add_bias(&mut qkv, bias);
+            add_bias(qkv, bias);
         }
         let bare = (keep_bare && config.qk_norm).then(|| qkv.clone());
-        self.decoder.place_heads(&self.block, &mut qkv, positions, ropes.of(config.block(self.layer)));
-        BeforeAttention { inverse, bare, qkv }
+        self.decoder.place_heads(&self.block, qkv, positions, ropes.of(config.block(self.layer)));
+        BeforeAttention { inverse, bare }
     }
 
     /// Adds what was attended to (rows x heads * head_dim) to the residual stream.
@@ -138,12 +139,10 @@ pub(crate) struct AfterFeedForward {
     pub bare: Option<BareAddition>,
 }
 
-/// What comes before the attention of a block.
+/// What comes before the attention of a block leaves for the backward pass.
 pub(crate) struct BeforeAttention {
     /// Inverse root mean squares of the norm, rows x 1.
     pub inverse: Tensor,
     /// Query, key and value rows before the norms of heads.
     pub bare: Option<Tensor>,
-    /// Query, key and value rows, rotated.
-    pub qkv: Tensor,
 }

@@ -37,8 +37,13 @@ impl PackedProjection {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let mut y = x.beside(x.rows(), self.weight.out_features());
-        self.product(x, &mut y, Output::Replace);
+        self.replace(x, &mut y);
         y
+    }
+
+    /// As [`Self::forward`], written to `y`.
+    pub(crate) fn replace(&self, x: &Tensor, y: &mut Tensor) {
+        self.product(x, y, Output::Replace);
     }
 
     /// As [`Self::forward`], added to `y`.

@@ -72,9 +72,11 @@ impl Decoder {
         ropes: &RopeTables,
     ) -> (Tensor, BlockActivations) {
         let block = PackedBlock::of(self, layer, weights);
-        let BeforeAttention { inverse: inverse_attention, bare: qkv_before_norm, qkv } =
-            block.before_attention(x, layout.positions(), ropes, true);
-        let (attended, log_sums) = attention(&qkv, layout, self.attention_of(layer), self.arithmetic());
+        let shape = self.attention_of(layer);
+        let mut qkv = x.beside(x.rows(), shape.qkv_cols());
+        let BeforeAttention { inverse: inverse_attention, bare: qkv_before_norm } =
+            block.before_attention(x, layout.positions(), ropes, true, &mut qkv);
+        let (attended, log_sums) = attention(&qkv, layout, shape, self.arithmetic());
         let mut middle = x.clone();
         let bare_attention = block.add_attended(&attended, &mut middle);
         let mut out = middle.clone();
