@@ -130,7 +130,12 @@ impl Victim {
         } else {
             whole_run.mul_f64(share)
         };
-        std::thread::sleep(until.saturating_sub(started.elapsed()));
+        while let Some(left) = until.checked_sub(started.elapsed()) {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(1)));
+        }
         if child.try_wait().unwrap().is_some() {
             return false;
         }
