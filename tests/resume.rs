@@ -130,14 +130,15 @@ impl Victim {
         } else {
             whole_run.mul_f64(share)
         };
-        while let Some(left) = until.checked_sub(started.elapsed()) {
+        loop {
             if child.try_wait().unwrap().is_some() {
                 return false;
             }
+            let left = until.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                break;
+            }
             std::thread::sleep(left.min(Duration::from_millis(1)));
-        }
-        if child.try_wait().unwrap().is_some() {
-            return false;
         }
         if moment == Moment::Asked {
             let sent = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
